@@ -1,0 +1,1 @@
+"""One absl program per module: flags in, files out."""
