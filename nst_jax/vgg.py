@@ -1,10 +1,39 @@
-"""VGG-16 and VGG-19 (Simonyan & Zisserman 2014, arXiv 1409.1556) as pure functions."""
+"""VGG-16 and VGG-19 (Simonyan & Zisserman 2014, arXiv 1409.1556) as pure functions.
+
+Shape letters: h, w rows and columns of a picture or feature map; c, i, o channels.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from nst_jax.errors import InputError, did_you_mean
 
 NETWORKS: dict[str, tuple[int, ...]] = {  # convolutions per block; a 2x2 pooling lies between blocks
     "vgg16": (2, 2, 3, 3, 3),
     "vgg19": (2, 2, 4, 4, 4),
 }
 BLOCK_CHANNELS = (64, 128, 256, 512, 512)
+
+
+class Convolution(NamedTuple):
+    """A frozen 3x3 convolution, with the kernel of its own backward pass computed once."""
+
+    kernel: Float[Array, "3 3 i o"]
+    flipped: Float[Array, "3 3 o i"]  # kernel turned by 180 degrees, channel axes swapped
+    bias: Float[Array, " o"]
+
+
+class Params(NamedTuple):
+    """A network: its convolutions by layer name, and the input normalisation they were trained with."""
+
+    convolutions: dict[str, Convolution]
+    mean: Float[Array, " 3"]  # RGB, of pictures in [0, 1]
+    std: Float[Array, " 3"]
 
 
 def layer_names(network: str) -> tuple[str, ...]:
@@ -22,7 +51,121 @@ def kernel_shapes(network: str) -> dict[str, tuple[int, int, int, int]]:
     """Return the shape (3, 3, channels in, channels out) of every convolution's kernel."""
     shapes, channels = {}, 3
     for name in layer_names(network):
-        width = BLOCK_CHANNELS[int(name[4]) - 1]
+        width = BLOCK_CHANNELS[block_of(name) - 1]
         shapes[name] = (3, 3, channels, width)
         channels = width
     return shapes
+
+
+def block_of(layer: str) -> int:
+    """Return the block, 1 to 5, of a layer named convB_K: its maps lie on a grid of 2^(B-1) pixels."""
+    return int(layer[len("conv")])
+
+
+def check_layers(network: str, layers: Sequence[str], what: str = "layers") -> None:
+    """Raise InputError unless every name is a layer of the network and stands there once."""
+    known = layer_names(network)
+    for name in layers:
+        if name not in known:
+            raise InputError(
+                what,
+                f"layers of {network} are {known[0]} ... {known[-1]}, or all",
+                f"got {name!r}{did_you_mean(name, known)}",
+            )
+    if len(set(layers)) != len(layers):
+        raise InputError(what, "each layer once", f"got {','.join(layers)}")
+
+
+def smallest_side(layers: Sequence[str]) -> int:
+    """Return the fewest pixels a side may have: 2^(B-1) for the deepest block B, and 2 for the variation."""
+    return max(2, *(2 ** (block_of(name) - 1) for name in layers))
+
+
+def check_size(height: int, width: int, layers: Sequence[str], what: str) -> None:
+    """Raise InputError where a picture is too small to reach the deepest of the layers."""
+    least = smallest_side(layers)
+    if min(height, width) < least:
+        raise InputError(
+            what, f"at least {least} pixels a side for layer {max(layers)}", f"got {height}x{width} (rows x columns)"
+        )
+
+
+def make_params(arrays: Mapping[str, Any]) -> Params:
+    """Build Params from flat arrays: convB_K.kernel (3, 3, i, o), convB_K.bias (o), mean (3), std (3)."""
+    names = sorted(key.removesuffix(".kernel") for key in arrays if key.endswith(".kernel"))
+    convolutions = {}
+    for name in names:
+        kernel = jnp.asarray(arrays[f"{name}.kernel"])
+        flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+        convolutions[name] = Convolution(kernel, flipped, jnp.asarray(arrays[f"{name}.bias"]))
+    return Params(convolutions, jnp.asarray(arrays["mean"]), jnp.asarray(arrays["std"]))
+
+
+def features(
+    params: Params, image: Float[Array, "h w 3"], layers: Sequence[str], pooling: str = "max"
+) -> dict[str, Float[Array, "_ _ _"]]:
+    """Return the activations after ReLU at the layers, each (rows, columns, channels), of an RGB picture in [0, 1].
+
+    Only as much of the network runs as the deepest layer needs. Convolutions are zero-padded; poolings
+    halve each side and drop a last odd row or column. pooling is a key of POOLINGS.
+    Raises InputError where the picture is too small for the deepest layer.
+    """
+    if not layers:
+        return {}
+    check_size(image.shape[0], image.shape[1], layers, "picture")
+    pool = POOLINGS[pooling]
+    x = ((image - params.mean[None, None]) / params.std[None, None])[None]
+    activations: dict[str, Float[Array, "_ _ _"]] = {}
+    block = 1
+    for name in sorted(params.convolutions):  # convB_K sorts from the bottom up
+        if block_of(name) > block:
+            x, block = pool(x), block_of(name)
+        convolution = params.convolutions[name]
+        bias = convolution.bias[None, None, None]
+        x = jax.nn.relu(_convolve(x, convolution.kernel, convolution.flipped) + bias)
+        activations[name] = x[0]
+        if name == max(layers):
+            break
+    return {name: activations[name] for name in layers}
+
+
+def _convolution(x: Float[Array, "n h w i"], kernel: Float[Array, "3 3 i o"]) -> Float[Array, "n h w o"]:
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=lax.Precision.HIGHEST
+    )
+
+
+@jax.custom_vjp
+def _convolve(
+    x: Float[Array, "n h w i"], kernel: Float[Array, "3 3 i o"], flipped: Float[Array, "3 3 o i"]
+) -> Float[Array, "n h w o"]:
+    """Convolve; the kernel is frozen, so only x has a gradient: the cotangent convolved with flipped.
+
+    XLA's own transposed convolution leaves the fast path inside a loop on CPU (4-5 times slower);
+    an ordinary convolution with a kernel that comes from outside the loop does not.
+    """
+    del flipped
+    return _convolution(x, kernel)
+
+
+def _convolve_forward(x: Any, kernel: Any, flipped: Any) -> tuple[Any, Any]:
+    return _convolution(x, kernel), flipped
+
+
+def _convolve_backward(flipped: Any, cotangent: Any) -> tuple[Any, None, None]:
+    return _convolution(cotangent, flipped), None, None
+
+
+_convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _windows(x: Float[Array, "n h w c"]) -> Float[Array, "n h/2 2 w/2 2 c"]:
+    """Cut into 2x2 windows: a reduction over a reshape differentiates faster than reduce_window on CPU."""
+    n, h, w, c = x.shape
+    return x[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c)
+
+
+POOLINGS = {
+    "max": lambda x: _windows(x).max((2, 4)),
+    "average": lambda x: _windows(x).mean((2, 4)),
+}

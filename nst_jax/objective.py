@@ -1,0 +1,139 @@
+"""The objective: alpha * content + beta * style + gamma * total variation, as a pure function of the picture.
+
+The total is linear in its coefficients, so its gradient with respect to them IS the unweighted terms:
+the loop gets every term of every layer from the gradient it needs anyway.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nst_jax.style import STYLE_LOSSES
+from nst_jax.vgg import Params, features
+
+
+class Spec(NamedTuple):
+    """What changes the compiled program, and nothing else: static and hashable."""
+
+    content_layers: tuple[str, ...]
+    style_layers: tuple[str, ...]  # from the bottom up
+    style_loss: str = "gram"
+    pooling: str = "max"
+    optimizer: str = "lbfgs"
+
+
+class Targets(NamedTuple):
+    """What the picture is compared with: arrays that stay as they are during an optimisation."""
+
+    content: dict[str, Float[Array, "_ _ _"]]  # by layer: the content's activations
+    style: dict[str, Float[Array, "k _ _"]]  # by term: the statistics of k styles
+    activation_shift: Float[Array, ""]  # s of the style statistics
+    tv_power: Float[Array, ""]  # p of the total variation
+
+
+class LossWeights(NamedTuple):
+    """The weights of the terms: arrays, so that other values never recompile, and vmap may batch them."""
+
+    content: Float[Array, ""]  # alpha
+    style: Float[Array, ""]  # beta
+    tv: Float[Array, ""]  # gamma
+    content_layers: dict[str, Float[Array, ""]]
+    style_layers: dict[str, Float[Array, ""]]  # w_l
+    style_mix: Float[Array, " k"]  # sums to 1
+
+
+class Terms(NamedTuple):
+    """One number for each term: the unweighted losses, or (of the same shape) their coefficients."""
+
+    content: dict[str, Float[Array, ""]]
+    style: dict[str, Float[Array, " k"]]
+    tv: Float[Array, ""]
+
+
+def make_targets(
+    params: Params,
+    content: Float[Array, "h w 3"] | None,
+    styles: Sequence[Float[Array, "_ _ 3"]],
+    spec: Spec,
+    activation_shift: float = 0.0,
+    tv_power: float = 2.5,
+) -> Targets:
+    """Return the content's activations and the styles' statistics, of RGB pictures in [0, 1] of any sizes.
+
+    Without a content picture spec.content_layers must be empty. Raises InputError for pictures too small.
+    """
+    shift = jnp.asarray(activation_shift, jnp.float32)
+    statistics = [_style_statistics(params, style, shift, spec) for style in styles]
+    return Targets(
+        content={} if content is None else _content_features(params, content, spec),
+        style={term: jnp.stack([s[term] for s in statistics]) for term in statistics[0]} if statistics else {},
+        activation_shift=shift,
+        tv_power=jnp.asarray(tv_power, jnp.float32),
+    )
+
+
+@jax.jit(static_argnames="spec")
+def _content_features(params: Params, content: Array, spec: Spec) -> dict[str, Array]:
+    return features(params, content, spec.content_layers, spec.pooling)
+
+
+@jax.jit(static_argnames="spec")
+def _style_statistics(params: Params, style: Array, shift: Array, spec: Spec) -> dict[str, Array]:
+    maps = features(params, style, spec.style_layers, spec.pooling)
+    return STYLE_LOSSES[spec.style_loss].statistics(maps, shift)
+
+
+def loss_terms(params: Params, image: Float[Array, "h w 3"], targets: Targets, spec: Spec) -> Terms:
+    """Return the unweighted terms of an RGB picture in [0, 1], by layer and by style."""
+    style_loss = STYLE_LOSSES[spec.style_loss]
+    layers = spec.content_layers + tuple(name for name in spec.style_layers if name not in spec.content_layers)
+    maps = features(params, image, layers, spec.pooling)
+    statistics = style_loss.statistics({name: maps[name] for name in spec.style_layers}, targets.activation_shift)
+    distances = jax.vmap(style_loss.distance, in_axes=(None, 0))
+    return Terms(
+        content={name: content_loss(maps[name], targets.content[name]) for name in spec.content_layers},
+        style={term: distances(statistics[term], targets.style[term]) for term in targets.style},
+        tv=total_variation(image, targets.tv_power),
+    )
+
+
+def total_loss(
+    params: Params, image: Float[Array, "h w 3"], targets: Targets, weights: LossWeights, spec: Spec
+) -> Float[Array, ""]:
+    """Return alpha L_content + beta L_style + gamma L_tv of an RGB picture in [0, 1]; differentiable, vmappable."""
+    return weighted_sum(coefficients(weights), loss_terms(params, image, targets, spec))
+
+
+def content_loss(x: Float[Array, "h w c"], c: Float[Array, "h w c"]) -> Float[Array, ""]:
+    """Return 1/2 sum (x - c)^2 over positions and channels. Gatys et al. 2015, eq. 1."""
+    return jnp.sum((x - c) ** 2) / 2
+
+
+def total_variation(image: Float[Array, "h w 3"], power: Float[Array, ""]) -> Float[Array, ""]:
+    """Return sum (dx^2 + dy^2)^(p/2) over the top-left (h-1) x (w-1) corner and the channels, in 0..255 units.
+
+    dx, dy: differences to the right and lower neighbour. The published tutorial code; p = 2.5 there.
+    """
+    pixels = 255 * image
+    corner = pixels[:-1, :-1]
+    squares = (pixels[:-1, 1:] - corner) ** 2 + (pixels[1:, :-1] - corner) ** 2
+    flat = squares == 0  # a root's slope at 0 is infinite; the term's own, as a minimum, is taken as 0
+    return jnp.sum(jnp.where(flat, 0.0, jnp.where(flat, 1.0, squares) ** (power / 2)))
+
+
+def coefficients(weights: LossWeights) -> Terms:
+    """Return the factor of every term in the total: alpha w_l, beta w_l mix_k, gamma."""
+    return Terms(
+        content={name: weights.content * w for name, w in weights.content_layers.items()},
+        style={name: weights.style * w * weights.style_mix for name, w in weights.style_layers.items()},
+        tv=jnp.asarray(weights.tv),
+    )
+
+
+def weighted_sum(factors: Terms, terms: Terms) -> Float[Array, ""]:
+    """Return the sum of factor times term over all terms."""
+    products = jax.tree.map(lambda factor, term: jnp.sum(factor * term), factors, terms)
+    return sum(jax.tree.leaves(products), start=jnp.zeros(()))
