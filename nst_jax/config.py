@@ -2,8 +2,6 @@
 
 import dataclasses
 import math
-import types
-import typing
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,18 +10,11 @@ import jax.numpy as jnp
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.objective import LossWeights, Spec
 from nst_jax.optimizers import OPTIMIZERS
+from nst_jax.options import check_options, option
 from nst_jax.style import STYLE_LOSSES
 from nst_jax.vgg import NETWORKS, POOLINGS, check_layers, layer_names
 
 PRESETS: dict[str, dict[str, Any]] = {"gatys": {}}  # by name: what differs from the defaults below
-
-
-def _option(
-    default: Any, help: str, *, low: float = -math.inf, high: float = math.inf, choices: Sequence[str] = ()
-) -> Any:
-    return dataclasses.field(
-        default=default, metadata={"help": help, "low": low, "high": high, "choices": tuple(choices)}
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,53 +24,63 @@ class Config:
     The defaults are the preset `gatys`: Gatys et al. 2015 with its five style layers and one content layer.
     """
 
-    preset: str = _option("gatys", "set of defaults; an option given beside it wins", choices=PRESETS)
-    network: str = _option("vgg16", "pretrained network", choices=NETWORKS)
-    size: int = _option(512, "longest side of the optimised picture, in pixels; its aspect is kept", low=2, high=32768)
-    style_scale: float = _option(
+    preset: str = option("gatys", "set of defaults; an option given beside it wins", choices=PRESETS)
+    network: str = option("vgg16", "pretrained network", choices=NETWORKS)
+    size: int = option(
+        512, "longest side of the optimised picture, in pixels; its aspect is kept", low=2, high=32768
+    )
+    style_scale: float = option(
         1.0, "longest side of a style relative to --size; its aspect is always kept", low=1 / 64, high=64
     )
-    style_mix: tuple[float, ...] = _option((), "one number per style, normalised to sum 1; empty: equal", low=0)
-    content_weight: float = _option(1.0, "alpha, the weight of the content loss", low=0)
-    style_weight: float = _option(1e5, "beta, the weight of the style loss", low=0)
-    tv_weight: float = _option(1e-4, "gamma, the weight of the total variation", low=0)
-    content_layers: tuple[str, ...] = _option(("conv4_2",), "comma list of layers convB_K, or all")
-    style_layers: tuple[str, ...] = _option(
+    style_mix: tuple[float, ...] = option(
+        (), "one number per style, normalised to sum 1; empty: equal", low=0
+    )
+    content_weight: float = option(1.0, "alpha, the weight of the content loss", low=0)
+    style_weight: float = option(1e8, "beta, the weight of the style loss", low=0)
+    tv_weight: float = option(1e-3, "gamma, the weight of the total variation", low=0)
+    content_layers: tuple[str, ...] = option(("conv4_2",), "comma list of layers convB_K, or all")
+    style_layers: tuple[str, ...] = option(
         ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"), "comma list of layers convB_K, or all"
     )
-    layer_weighting: str = _option(
+    layer_weighting: str = option(
         "uniform",
         "uniform; geometric (style 2^(D-d), content 2^d over the D layers in use, sum 1); "
         "or a number per style layer, normalised to sum 1",
     )
-    style_loss: str = _option("gram", "statistic of a style", choices=STYLE_LOSSES)
-    activation_shift: float = _option(0.0, "s: the style statistics are of F + s", low=-1e6, high=1e6)
-    pooling: str = _option("max", "what lies between the network's blocks", choices=POOLINGS)
-    tv_power: float = _option(2.5, "p of the total variation (dx^2 + dy^2)^(p/2)", low=1, high=8)
-    init: str = _option("content", "first picture: content, noise, style, or a file")
-    seed: int = _option(0, "seed of the noise", low=0, high=2**32 - 1)
-    optimizer: str = _option("lbfgs", "lbfgs (zoom line search) or adam", choices=OPTIMIZERS)
-    iterations: int = _option(200, "steps of the optimiser; 0 gives the first picture", low=0, high=10**7)
-    learning_rate: float = _option(0.03, "step size, in units of the picture's range 0..1; adam only", low=1e-8, high=1)
+    style_loss: str = option("gram", "statistic of a style", choices=STYLE_LOSSES)
+    activation_shift: float = option(0.0, "s: the style statistics are of F + s", low=-1e6, high=1e6)
+    pooling: str = option("max", "what lies between the network's blocks", choices=POOLINGS)
+    tv_power: float = option(2.5, "p of the total variation (dx^2 + dy^2)^(p/2)", low=1, high=8)
+    init: str = option("content", "first picture: content, noise, style, or a file")
+    seed: int = option(0, "seed of the noise", low=0, high=2**32 - 1)
+    optimizer: str = option("lbfgs", "lbfgs (zoom line search) or adam", choices=OPTIMIZERS)
+    iterations: int = option(200, "steps of the optimiser; 0 gives the first picture", low=0, high=10**7)
+    learning_rate: float = option(
+        0.03, "step size, in units of the picture's range 0..1; adam only", low=1e-8, high=1
+    )
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _check_option(field, getattr(self, field.name))
+        check_options(self)
         for name in ("content_layers", "style_layers"):
             if not getattr(self, name):
-                raise InputError(name, "at least one layer, or all", "got none")
+                raise InputError(f"--{name}", "at least one layer, or all", "got none")
             if getattr(self, name) != ("all",):
-                check_layers(self.network, getattr(self, name), name)
+                check_layers(self.network, getattr(self, name), f"--{name}")
         if not (self.content_weight or self.style_weight or self.tv_weight):
-            raise InputError("weights", "content_weight, style_weight or tv_weight above 0", "all are 0")
+            raise InputError(
+                "--content_weight, --style_weight, --tv_weight", "at least one above 0", "all are 0"
+            )
         if self.style_mix and not sum(self.style_mix):
-            raise InputError("style_mix", "at least one number above 0", "all are 0")
+            raise InputError("--style_mix", "at least one number above 0", "all are 0")
         self._style_layer_weights()
 
     @classmethod
     def from_preset(cls, preset: str = "gatys", **given: Any) -> "Config":
         """Return the preset's options with the given ones in their place. Raises InputError."""
-        return cls(preset=preset, **{**PRESETS.get(preset, {}), **given})
+        config = cls(preset=preset, **{**PRESETS.get(preset, {}), **given})
+        if "learning_rate" in given and config.optimizer == "lbfgs":
+            raise InputError("--learning_rate", "for --optimizer=adam", "lbfgs searches its own step size")
+        return config
 
     def spec(self) -> Spec:
         """Return what changes the compiled program: layers from the bottom up, and names of functions."""
@@ -99,13 +100,15 @@ class Config:
         Novak & Nikulin 2016 (arXiv 1605.04603), 3.1. Raises InputError where style_mix has another length.
         """
         if self.style_mix and len(self.style_mix) != styles:
-            raise InputError("style_mix", f"one number per style, {styles}", f"got {len(self.style_mix)}")
+            raise InputError("--style_mix", f"one number per style, {styles}", f"got {len(self.style_mix)}")
         content_layers = self._layers(self.content_layers)
         content = [1.0] * len(content_layers)
         if self.layer_weighting == "geometric":
             content = _normalised([2.0**d for d in range(1, len(content_layers) + 1)])
         return LossWeights(
-            *(jnp.asarray(w, jnp.float32) for w in (self.content_weight, self.style_weight, self.tv_weight)),
+            content=jnp.asarray(self.content_weight, jnp.float32),
+            style=jnp.asarray(self.style_weight, jnp.float32),
+            tv=jnp.asarray(self.tv_weight, jnp.float32),
             content_layers=_by_layer(content_layers, content),
             style_layers=_by_layer(self._layers(self.style_layers), self._style_layer_weights()),
             style_mix=jnp.asarray(_normalised(self.style_mix or [1.0] * styles), jnp.float32),
@@ -129,42 +132,14 @@ class Config:
             numbers = [float(part) for part in self.layer_weighting.split(",")]
         except ValueError:
             hint = did_you_mean(self.layer_weighting, ("uniform", "geometric"))
-            raise InputError("layer_weighting", allowed, f"got {self.layer_weighting!r}{hint}") from None
+            raise InputError("--layer_weighting", allowed, f"got {self.layer_weighting!r}{hint}") from None
         good = all(math.isfinite(number) and number >= 0 for number in numbers)
         if len(numbers) != len(layers) or not good or not sum(numbers):
-            raise InputError("layer_weighting", allowed, f"got {self.layer_weighting!r}")
-        named = dict(zip(layers if self.style_layers == ("all",) else self.style_layers, numbers, strict=True))
+            raise InputError("--layer_weighting", allowed, f"got {self.layer_weighting!r}")
+        named = dict(
+            zip(layers if self.style_layers == ("all",) else self.style_layers, numbers, strict=True)
+        )
         return _normalised([named[layer] for layer in layers])
-
-
-def option_type(field: dataclasses.Field[Any]) -> type:
-    """Return the type of one value of an option: of an element, for the tuples."""
-    if isinstance(field.type, types.GenericAlias):
-        return typing.cast(type, typing.get_args(field.type)[0])
-    return typing.cast(type, field.type)
-
-
-def describe_range(field: dataclasses.Field[Any]) -> str:
-    """Return the values an option may have, in words."""
-    low, high, choices = (field.metadata[key] for key in ("low", "high", "choices"))
-    if choices:
-        return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
-    kind = {int: "a whole number", float: "a finite number"}.get(option_type(field), "text")
-    if low == -math.inf:
-        return kind
-    return f"{kind} from {low:g}" + ("" if high == math.inf else f" to {high:g}")
-
-
-def _check_option(field: dataclasses.Field[Any], value: Any) -> None:
-    low, high, choices = (field.metadata[key] for key in ("low", "high", "choices"))
-    kind = option_type(field)
-    for item in value if isinstance(field.type, types.GenericAlias) else (value,):
-        good = isinstance(item, (int, float) if kind is float else kind) and not isinstance(item, bool)
-        if good and kind is not str:
-            good = math.isfinite(item) and low <= item <= high
-        if not good or (choices and item not in choices):
-            hint = did_you_mean(str(item), choices)
-            raise InputError(field.name, describe_range(field), f"got {item!r}{hint}")
 
 
 def _normalised(numbers: Sequence[float]) -> list[float]:

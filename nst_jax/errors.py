@@ -22,3 +22,7 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(name, list(choices), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+class NotEnoughMemory(Exception):
+    """The request needs more memory than the device has; launchers exit 4."""

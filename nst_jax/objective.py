@@ -5,14 +5,15 @@ the loop gets every term of every layer from the gradient it needs anyway.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from nst_jax.style import STYLE_LOSSES
-from nst_jax.vgg import Params, features
+from nst_jax.vgg import AnyArray, Params, features
 
 
 class Spec(NamedTuple):
@@ -55,8 +56,8 @@ class Terms(NamedTuple):
 
 def make_targets(
     params: Params,
-    content: Float[Array, "h w 3"] | None,
-    styles: Sequence[Float[Array, "_ _ 3"]],
+    content: Float[AnyArray, "h w 3"] | None,
+    styles: Sequence[Float[AnyArray, "_ _ 3"]],
     spec: Spec,
     activation_shift: float = 0.0,
     tv_power: float = 2.5,
@@ -69,29 +70,35 @@ def make_targets(
     statistics = [_style_statistics(params, style, shift, spec) for style in styles]
     return Targets(
         content={} if content is None else _content_features(params, content, spec),
-        style={term: jnp.stack([s[term] for s in statistics]) for term in statistics[0]} if statistics else {},
+        style={term: jnp.stack([s[term] for s in statistics]) for term in statistics[0]}
+        if statistics
+        else {},
         activation_shift=shift,
         tv_power=jnp.asarray(tv_power, jnp.float32),
     )
 
 
 @jax.jit(static_argnames="spec")
-def _content_features(params: Params, content: Array, spec: Spec) -> dict[str, Array]:
+def _content_features(params: Params, content: AnyArray, spec: Spec) -> dict[str, Array]:
     return features(params, content, spec.content_layers, spec.pooling)
 
 
 @jax.jit(static_argnames="spec")
-def _style_statistics(params: Params, style: Array, shift: Array, spec: Spec) -> dict[str, Array]:
+def _style_statistics(params: Params, style: AnyArray, shift: Array, spec: Spec) -> dict[str, Array]:
     maps = features(params, style, spec.style_layers, spec.pooling)
     return STYLE_LOSSES[spec.style_loss].statistics(maps, shift)
 
 
-def loss_terms(params: Params, image: Float[Array, "h w 3"], targets: Targets, spec: Spec) -> Terms:
+def loss_terms(params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, spec: Spec) -> Terms:
     """Return the unweighted terms of an RGB picture in [0, 1], by layer and by style."""
     style_loss = STYLE_LOSSES[spec.style_loss]
-    layers = spec.content_layers + tuple(name for name in spec.style_layers if name not in spec.content_layers)
+    layers = spec.content_layers + tuple(
+        name for name in spec.style_layers if name not in spec.content_layers
+    )
     maps = features(params, image, layers, spec.pooling)
-    statistics = style_loss.statistics({name: maps[name] for name in spec.style_layers}, targets.activation_shift)
+    statistics = style_loss.statistics(
+        {name: maps[name] for name in spec.style_layers}, targets.activation_shift
+    )
     distances = jax.vmap(style_loss.distance, in_axes=(None, 0))
     return Terms(
         content={name: content_loss(maps[name], targets.content[name]) for name in spec.content_layers},
@@ -101,9 +108,9 @@ def loss_terms(params: Params, image: Float[Array, "h w 3"], targets: Targets, s
 
 
 def total_loss(
-    params: Params, image: Float[Array, "h w 3"], targets: Targets, weights: LossWeights, spec: Spec
+    params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, weights: LossWeights, spec: Spec
 ) -> Float[Array, ""]:
-    """Return alpha L_content + beta L_style + gamma L_tv of an RGB picture in [0, 1]; differentiable, vmappable."""
+    """Return alpha L_content + beta L_style + gamma L_tv of an RGB picture in [0, 1]."""
     return weighted_sum(coefficients(weights), loss_terms(params, image, targets, spec))
 
 
@@ -112,8 +119,8 @@ def content_loss(x: Float[Array, "h w c"], c: Float[Array, "h w c"]) -> Float[Ar
     return jnp.sum((x - c) ** 2) / 2
 
 
-def total_variation(image: Float[Array, "h w 3"], power: Float[Array, ""]) -> Float[Array, ""]:
-    """Return sum (dx^2 + dy^2)^(p/2) over the top-left (h-1) x (w-1) corner and the channels, in 0..255 units.
+def total_variation(image: Float[AnyArray, "h w 3"], power: Float[Array, ""]) -> Float[Array, ""]:
+    """Return sum (dx^2 + dy^2)^(p/2) over the top-left (h-1) x (w-1) corner and channels, in 0..255 units.
 
     dx, dy: differences to the right and lower neighbour. The published tutorial code; p = 2.5 there.
     """
@@ -137,3 +144,20 @@ def weighted_sum(factors: Terms, terms: Terms) -> Float[Array, ""]:
     """Return the sum of factor times term over all terms."""
     products = jax.tree.map(lambda factor, term: jnp.sum(factor * term), factors, terms)
     return sum(jax.tree.leaves(products), start=jnp.zeros(()))
+
+
+def summarize(terms: Terms, weights: LossWeights) -> dict[str, Any]:
+    """Return the losses as the report has them: unweighted terms over layers and styles; weighted total.
+
+    content and style hold the weights of the layers and the mix of the styles, but not alpha and beta;
+    *_by_layer hold neither w_l nor alpha and beta. In float64.
+    """
+    content = {layer: float(term) for layer, term in terms.content.items()}
+    style = {layer: float(np.dot(weights.style_mix, np.float64(term))) for layer, term in terms.style.items()}
+    losses = {
+        "content": sum(float(weights.content_layers[layer]) * term for layer, term in content.items()),
+        "style": sum(float(weights.style_layers[layer]) * term for layer, term in style.items()),
+        "tv": float(terms.tv),
+    }
+    total = sum(float(getattr(weights, name)) * term for name, term in losses.items())
+    return {"total": total, **losses, "content_by_layer": content, "style_by_layer": style}

@@ -53,7 +53,7 @@ def _adam_step(
     return evaluate(objective, coefficients, image), memory, jnp.asarray(1, jnp.int32)
 
 
-# L-BFGS: Liu & Nocedal 1989, with the zoom line search of Nocedal & Wright 1999 (3.5, 3.6), in the box [0, 1].
+# L-BFGS: Liu & Nocedal 1989, zoom line search of Nocedal & Wright 1999 (3.5, 3.6), in the box [0, 1].
 # Differs from the papers: the search runs along the projected arc t -> clip(x + t d), so the pairs
 # (s, y) it learns from are true differences between two pictures in the box.
 
@@ -88,7 +88,7 @@ def _lbfgs_step(
 
 
 def _without_negative_curvature(memory: Any, image: Image, gradient: Image) -> Any:
-    """Start the memory anew where the last step met s.y <= 0: no positive definite matrix maps s to such a y."""
+    """Start the memory anew where the last step met s.y <= 0: no positive definite matrix maps s to y."""
     curvature = jnp.vdot(gradient - memory.updates, image - memory.params)
     keep = (curvature > 0) | (memory.count == 0)
     # A pair of weight 0 is inert, and at count 0 no pair is formed: the rest may stay as it is.

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-Features = dict[str, Float[Array, "_ _ _"]]  # by layer, (rows, columns, channels), from the bottom up
+from nst_jax.vgg import AnyArray
+
+Features = dict[str, Float[AnyArray, "_ _ _"]]  # by layer, (rows, columns, channels), from the bottom up
 Statistics = dict[str, Float[Array, "_ _"]]  # by the layer that names the term
 
 
@@ -30,7 +32,7 @@ def gram_statistics(features: Features, shift: Float[Array, ""]) -> Statistics:
     return {layer: _gram(maps, shift) for layer, maps in features.items()}
 
 
-def _gram(maps: Float[Array, "h w c"], shift: Float[Array, ""]) -> Float[Array, "c c"]:
+def _gram(maps: Float[AnyArray, "h w c"], shift: Float[Array, ""]) -> Float[Array, "c c"]:
     rows = maps.reshape(-1, maps.shape[-1]) + shift
     return jnp.dot(rows.T, rows, precision=lax.Precision.HIGHEST) / rows.shape[0]
 

@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
 from nst_jax.errors import InputError, did_you_mean
+
+AnyArray = Array | np.ndarray  # host arrays are welcome wherever a picture comes in
 
 NETWORKS: dict[str, tuple[int, ...]] = {  # convolutions per block; a 2x2 pooling lies between blocks
     "vgg16": (2, 2, 3, 3, 3),
@@ -78,16 +81,15 @@ def check_layers(network: str, layers: Sequence[str], what: str = "layers") -> N
 
 def smallest_side(layers: Sequence[str]) -> int:
     """Return the fewest pixels a side may have: 2^(B-1) for the deepest block B, and 2 for the variation."""
-    return max(2, *(2 ** (block_of(name) - 1) for name in layers))
+    return max([2, *(2 ** (block_of(name) - 1) for name in layers)])
 
 
-def check_size(height: int, width: int, layers: Sequence[str], what: str) -> None:
-    """Raise InputError where a picture is too small to reach the deepest of the layers."""
+def check_size(shape: Sequence[int], layers: Sequence[str], what: str) -> None:
+    """Raise InputError where a picture of this shape is too small to reach the deepest of the layers."""
     least = smallest_side(layers)
-    if min(height, width) < least:
-        raise InputError(
-            what, f"at least {least} pixels a side for layer {max(layers)}", f"got {height}x{width} (rows x columns)"
-        )
+    if min(shape[:2]) < least:
+        allowed = f"at least {least} pixels a side for layer {max(layers)}"
+        raise InputError(what, allowed, f"got {shape[1]}x{shape[0]}")
 
 
 def make_params(arrays: Mapping[str, Any]) -> Params:
@@ -102,9 +104,9 @@ def make_params(arrays: Mapping[str, Any]) -> Params:
 
 
 def features(
-    params: Params, image: Float[Array, "h w 3"], layers: Sequence[str], pooling: str = "max"
+    params: Params, image: Float[AnyArray, "h w 3"], layers: Sequence[str], pooling: str = "max"
 ) -> dict[str, Float[Array, "_ _ _"]]:
-    """Return the activations after ReLU at the layers, each (rows, columns, channels), of an RGB picture in [0, 1].
+    """Return the activations after ReLU at the layers, each (h, w, c), of an RGB picture in [0, 1].
 
     Only as much of the network runs as the deepest layer needs. Convolutions are zero-padded; poolings
     halve each side and drop a last odd row or column. pooling is a key of POOLINGS.
@@ -112,7 +114,7 @@ def features(
     """
     if not layers:
         return {}
-    check_size(image.shape[0], image.shape[1], layers, "picture")
+    check_size(image.shape, layers, "picture")
     pool = POOLINGS[pooling]
     x = ((image - params.mean[None, None]) / params.std[None, None])[None]
     activations: dict[str, Float[Array, "_ _ _"]] = {}
@@ -129,7 +131,8 @@ def features(
     return {name: activations[name] for name in layers}
 
 
-def _convolution(x: Float[Array, "n h w i"], kernel: Float[Array, "3 3 i o"]) -> Float[Array, "n h w o"]:
+def convolution(x: Float[Array, "n h w i"], kernel: Float[Array, "3 3 i o"]) -> Float[Array, "n h w o"]:
+    """Return the zero-padded cross-correlation of x with kernel, in full float32 on every device."""
     return lax.conv_general_dilated(
         x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=lax.Precision.HIGHEST
     )
@@ -145,21 +148,21 @@ def _convolve(
     an ordinary convolution with a kernel that comes from outside the loop does not.
     """
     del flipped
-    return _convolution(x, kernel)
+    return convolution(x, kernel)
 
 
 def _convolve_forward(x: Any, kernel: Any, flipped: Any) -> tuple[Any, Any]:
-    return _convolution(x, kernel), flipped
+    return convolution(x, kernel), flipped
 
 
 def _convolve_backward(flipped: Any, cotangent: Any) -> tuple[Any, None, None]:
-    return _convolution(cotangent, flipped), None, None
+    return convolution(cotangent, flipped), None, None
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
-def _windows(x: Float[Array, "n h w c"]) -> Float[Array, "n h/2 2 w/2 2 c"]:
+def _windows(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 2 w//2 2 c"]:
     """Cut into 2x2 windows: a reduction over a reshape differentiates faster than reduce_window on CPU."""
     n, h, w, c = x.shape
     return x[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c)

@@ -1,0 +1,133 @@
+"""What all programs share: flags made from options, one-line errors, exit codes."""
+
+import dataclasses
+import difflib
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from absl import app, flags, logging
+
+from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.options import describe_range, is_tuple, option_type, parse_option
+
+DONE, WRONG_REQUEST, WRONG_NUMBERS, NO_MEMORY, INTERRUPTED = 0, 2, 3, 4, 130
+
+Given = dict[str, Any]  # the options that were on the command line
+
+
+class Program(NamedTuple):
+    """An absl program: main takes what was given of the options of each dataclass, returns the exit code."""
+
+    name: str
+    description: str
+    options: Sequence[type]  # dataclasses whose fields are made by nst_jax.options.option
+    main: Callable[..., int]
+
+
+def launch(program: Program) -> NoReturn:
+    """Run a program under absl with the command line's arguments, and exit."""
+    # run() parses, into flags of the program's own: absl's own parser exits 1 with several lines.
+    app.run(lambda _: run(program, sys.argv[1:]), flags_parser=lambda argv: flags.FLAGS(argv[:1]))
+    raise AssertionError("app.run does not return")
+
+
+def run(program: Program, arguments: Sequence[str]) -> int:
+    """Parse the arguments, run the program and return its exit code; the user's errors are one line."""
+    try:
+        values = _parse(program, arguments)
+        if values.help or values.helpfull:
+            print(_help(program) if values.help else values.get_help())
+            return DONE
+        logging.set_verbosity(logging.ERROR if values.quiet else logging.INFO)
+        return program.main(*(_given(values, options) for options in program.options))
+    except InputError as error:
+        return fail(WRONG_REQUEST, error)
+    except NotEnoughMemory as error:
+        return fail(NO_MEMORY, error)
+    except KeyboardInterrupt:
+        return fail(INTERRUPTED, "interrupted: nothing was written")
+
+
+def fail(code: int, message: object) -> int:
+    """Print one line on standard error and return the exit code."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+def tell(path: object) -> None:
+    """Print the path of a file that was written: standard output carries nothing else."""
+    print(path, flush=True)
+
+
+def _parse(program: Program, arguments: Sequence[str]) -> flags.FlagValues:
+    values = flags.FlagValues()
+    for field in _fields(program):
+        _define(values, field)
+    for name, help in {"quiet": "errors only", "help": "this help", "helpfull": "absl's own help"}.items():
+        flags.DEFINE_boolean(name, False, help, flag_values=values)
+    try:
+        positional = values([program.name, *arguments])[1:]
+    except flags.UnrecognizedFlagError as error:
+        near = difflib.get_close_matches(error.flagname, list(values), n=1)
+        came = "no such flag" + (f" (did you mean --{near[0]}?)" if near else "")
+        raise InputError(f"--{error.flagname}", f"the flags of {program.name} --help", came) from None
+    except flags.Error as error:
+        raise InputError(f"{program.name}'s flags", "see --help", str(error)) from None
+    if positional:
+        missing = [
+            name for name in ("content", "style", "output") if name in values and not values[name].present
+        ]
+        meant = f"; did you mean --{missing[0]}={positional[0]}?" if missing else ""
+        raise InputError(
+            positional[0], "flags only, such as --NAME=VALUE", f"got a positional argument{meant}"
+        )
+    return values
+
+
+def _fields(program: Program) -> list[dataclasses.Field[Any]]:
+    return [field for options in program.options for field in dataclasses.fields(options)]
+
+
+def _define(values: flags.FlagValues, field: dataclasses.Field[Any]) -> None:
+    # Text, whatever the option's type: parse_option and check_options give one form of error for all.
+    if option_type(field) is bool:
+        flags.DEFINE_boolean(field.name, False, field.metadata["help"], flag_values=values)
+    elif field.metadata["repeated"]:
+        flags.DEFINE_multi_string(field.name, None, field.metadata["help"], flag_values=values)
+    else:
+        flags.DEFINE_string(field.name, None, field.metadata["help"], flag_values=values)
+
+
+def _given(values: flags.FlagValues, options: type) -> Given:
+    return {
+        field.name: _value(field, values[field.name].value)
+        for field in dataclasses.fields(options)
+        if values[field.name].present
+    }
+
+
+def _value(field: dataclasses.Field[Any], value: Any) -> Any:
+    if field.metadata["repeated"]:
+        return tuple(value)
+    return value if isinstance(value, bool) else parse_option(field, value)
+
+
+def _help(program: Program) -> str:
+    lines = [inspect.cleandoc(program.description), "", "Flags:"]
+    for field in _fields(program):
+        value: Any = field.default
+        default = ",".join(map(str, value)) if is_tuple(field) else str(value)
+        details = [describe_range(field)] if option_type(field) is not bool else []
+        details += ["may repeat"] if field.metadata["repeated"] else []
+        details += [f"default {default}"] if default else []
+        lines.append(f"  --{field.name}: {field.metadata['help']} ({'; '.join(details)})")
+    lines.append("  --quiet: errors only on standard error")
+    lines.append("  --flagfile: a file of further flags, one to a line")
+    lines.append("  --helpfull: absl's own help")
+    lines += [
+        "",
+        "Exit codes: 0 done, 2 wrong request, 3 non-finite loss, 4 not enough memory, 130 interrupted.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,86 @@
+"""The device the programs run on: found, described, its memory; compilation times; the compile cache."""
+
+import logging
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax import monitoring
+
+from nst_jax.errors import InputError
+from nst_jax.weights import cache_folder
+
+
+def set_up() -> None:
+    """Find the device and keep compiled programs in the user's cache folder. Raises InputError."""
+    logging.getLogger("jax").setLevel(logging.WARNING)  # it tells of every platform that is not there
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR") and (folder := cache_folder()):
+        jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter is what a missing CUDA ends in
+        came = " ".join(str(error).split()) or "no such device"
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise InputError(
+            f"JAX_PLATFORMS={asked}", "a platform this machine has (cpu always is)", came
+        ) from None
+
+
+def describe() -> dict[str, Any]:
+    """Return the devices' platform, kind and count."""
+    first = jax.devices()[0]
+    kind = _cpu_model() if first.platform == "cpu" else first.device_kind
+    return {"platform": first.platform, "kind": kind, "count": jax.device_count()}
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "cpu"
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "cpu")
+
+
+def peak_memory() -> int:
+    """Return the most bytes in use so far: the device's where it counts them, else this process's."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return int(stats["peak_bytes_in_use"])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def free_memory() -> int | None:
+    """Return the bytes a program may still take on the device, None where that is not known."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"] - stats["bytes_in_use"])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+
+
+class CompileTime:
+    """Adds up the seconds that JAX spends on tracing, lowering and compiling (or reading its cache)."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.programs = 0
+
+    def __enter__(self) -> "CompileTime":
+        monitoring.register_event_duration_secs_listener(self._add)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        monitoring.unregister_event_duration_listener(self._add)
+
+    def _add(self, event: str, duration_secs: float, **_: str | int) -> None:
+        if event.startswith("/jax/core/compile/"):
+            self.seconds += duration_secs
+            self.programs += event.endswith("backend_compile_duration")

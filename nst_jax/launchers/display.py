@@ -1,0 +1,61 @@
+"""Progress on standard error: a bar on a terminal, a log line per chunk elsewhere."""
+
+import time
+
+from absl import logging
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from nst_jax.transfer import Progress
+
+
+class Display:
+    """Shows step, loss terms, evaluations a second and the time left; silent where quiet."""
+
+    def __init__(self, total: int):
+        self.total, self.quiet = total, not logging.level_info()
+        console = Console(stderr=True)
+        self.bar = None
+        if console.is_terminal and not self.quiet:
+            columns = (
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+            )
+            self.bar = Bar(*columns, console=console)
+            self.task = self.bar.add_task("compiling", total=total)
+        self.began: tuple[float, int] | None = None
+
+    def __enter__(self) -> "Display":
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def show(self, progress: Progress) -> None:
+        """Tell of a chunk that has ended."""
+        if self.quiet:
+            return
+        text = self._describe(progress)
+        if self.bar:
+            self.bar.update(self.task, completed=progress.step, description=text)
+        else:
+            logging.info("step %d/%d  %s", progress.step, self.total, text)
+
+    def _describe(self, progress: Progress) -> str:
+        now = time.monotonic()
+        losses = "  ".join(
+            f"{term} {progress.losses[term]:.4g}" for term in ("total", "content", "style", "tv")
+        )
+        if self.began is None or progress.step == 0:
+            self.began = now, progress.evaluations
+            return losses
+        seconds, evaluations = now - self.began[0], progress.evaluations - self.began[1]
+        rate = evaluations / max(seconds, 1e-9)
+        left = seconds / max(progress.step, 1) * (self.total - progress.step)
+        return f"{losses}  {rate:.3g} evaluations/s  {left:.0f} s left"

@@ -1,0 +1,232 @@
+"""Make one picture (or one texture): the content of a photograph in the style of one or more paintings.
+
+Example: nst --content=example:cat --style=example:night --output=cat.png
+"""
+
+import dataclasses
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import nst_jax
+from nst_jax import images
+from nst_jax.config import Config
+from nst_jax.errors import InputError
+from nst_jax.files import check_writable, write_whole
+from nst_jax.launchers import device
+from nst_jax.launchers.common import DONE, INTERRUPTED, WRONG_NUMBERS, Given, Program, fail, launch, tell
+from nst_jax.launchers.display import Display
+from nst_jax.options import check_options, option
+from nst_jax.report import PLOT_FORMATS, check_plot, history, plot_losses, resolved, to_json
+from nst_jax.transfer import Progress, noise_picture, stylize_steps
+from nst_jax.vgg import Params, make_params
+from nst_jax.weights import Weights, load_weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """The files of a run: what is read, what is written."""
+
+    content: str = option(
+        "", "photograph, a file or example:NAME; not needed with --init=noise --content_weight=0"
+    )
+    style: tuple[str, ...] = option((), "painting, a file or example:NAME", repeated=True)
+    output: str = option("", "picture to write: .png .jpg .webp .tif .avif; whole or not at all")
+    weights: str = option(
+        "", "network weights converted by nst-weights; without: the bundled or fetched ones"
+    )
+    output_size: str = option(
+        "working",
+        "working (as optimised), or content (resampled to the content's size)",
+        choices=("working", "content"),
+    )
+    report: str = option("", "JSON file for losses, options and timings")
+    plot: str = option("", "picture file for the loss curves: .png .svg .pdf")
+    save_every: int = option(0, "steps between previews OUTPUT.step000050.png; 0: none", low=0, high=10**7)
+    max_pixels: int = option(images.MAX_PIXELS, "largest picture that is read, in pixels", low=1, high=2**40)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+class Pictures(NamedTuple):
+    """The pictures of a run at their working sizes."""
+
+    content: np.ndarray | None
+    styles: list[np.ndarray]
+    init: np.ndarray | None
+    alpha: np.ndarray | None  # the content's
+    output_size: tuple[int, int]  # rows, columns
+
+
+class Run(NamedTuple):
+    """What an optimisation came to."""
+
+    last: Progress
+    history: list[tuple[int, dict[str, Any]]]  # step and losses
+    seconds: dict[str, float]
+    interrupted: bool
+
+
+def main(files_given: Given, config_given: Given) -> int:
+    """Run `nst` with the options given. Raises InputError before anything is written."""
+    began = time.monotonic()
+    files, config = Files(**files_given), Config.from_preset(**config_given)
+    device.set_up()
+    _check_files(files, config)
+    pictures = _load_pictures(files, config)
+    images.check_output_size(files.output, *pictures.output_size)
+    weights = load_weights(config.network, files.weights or None)
+    run = _optimize(make_params(weights.arrays), pictures, files, config)
+    _write(run, pictures, files, config, weights, began)
+    if not run.last.finite:
+        came = f"not finite after step {run.last.step}, whose picture is {files.output}"
+        return fail(WRONG_NUMBERS, InputError("loss", "finite numbers (smaller weights?)", came))
+    if run.interrupted:
+        return fail(INTERRUPTED, f"interrupted: {files.output} is the picture of step {run.last.step}")
+    return DONE
+
+
+def _check_files(files: Files, config: Config) -> None:
+    """Find out before the optimisation, not after it, whether everything can be written."""
+    if not files.output:
+        raise InputError("--output", f"a file that ends in {' '.join(images.FORMATS)}", "not given")
+    if not files.style:
+        raise InputError("--style", "a file or example:NAME", "not given")
+    if not files.content and config.content_weight:
+        raise InputError(
+            "--content", "a file or example:NAME; or --init=noise --content_weight=0", "not given"
+        )
+    if not files.content and config.init == "content":
+        raise InputError("--init", "noise, style or a file where there is no --content", "got content")
+    config.loss_weights(len(files.style))
+    images.check_output(files.output)
+    if files.report:
+        check_writable(Path(files.report))
+    if files.plot:
+        check_plot()
+        images.check_output(files.plot, PLOT_FORMATS)
+    named = [
+        path.resolve() for path in map(Path, (files.output, files.report, files.plot)) if str(path) != "."
+    ]
+    if len(set(named)) != len(named):
+        raise InputError("--output, --report, --plot", "three different files", f"got {files.output} twice")
+
+
+def _load_pictures(files: Files, config: Config) -> Pictures:
+    """Read the pictures and bring them to their working sizes; the alpha of the content goes along."""
+    content = images.load(files.content, files.max_pixels) if files.content else None
+    styles = [images.load(name, files.max_pixels) for name in files.style]
+    first = content or styles[0]
+    size = _fit(first.rgb, config.size)
+    init = None
+    if config.init == "style":
+        init = images.resize(styles[0].rgb, *size)
+    elif config.init not in ("content", "noise"):
+        init = images.resize(images.load(config.init, files.max_pixels).rgb, *size)
+    elif config.init == "noise":
+        init = noise_picture(*size, config.seed)
+    style_size = max(1, round(config.size * config.style_scale))
+    alpha = content.alpha if content else None
+    output_size = (first.rgb.shape[0], first.rgb.shape[1]) if files.output_size == "content" else size
+    return Pictures(
+        content=images.resize(content.rgb, *size) if content else None,
+        styles=[images.resize(style.rgb, *_fit(style.rgb, style_size)) for style in styles],
+        init=init,
+        alpha=None if alpha is None else images.resize(alpha, *output_size),
+        output_size=output_size,
+    )
+
+
+def _fit(rgb: np.ndarray, longest: int) -> tuple[int, int]:
+    return images.fit(rgb.shape[0], rgb.shape[1], longest)
+
+
+def _optimize(params: Params, pictures: Pictures, files: Files, config: Config) -> Run:
+    """Run the loop, showing progress and writing previews; Ctrl-C ends it with the picture so far."""
+    every = math.gcd(max(1, config.iterations // 100), files.save_every or config.iterations)
+    last: Progress | None = None
+    seen: list[tuple[int, dict[str, Any]]] = []
+    interrupted = False
+    with device.CompileTime() as compiling, Display(config.iterations) as display:
+        steps = stylize_steps(
+            *(params, pictures.content, pictures.styles, config, pictures.init),
+            every=every,
+            free_memory=device.free_memory(),
+        )
+        try:
+            for last in steps:
+                if not seen:
+                    began, compiled = time.monotonic(), compiling.seconds
+                seen.append((last.step, last.losses))
+                display.show(last)
+                if files.save_every and last.step and last.step % files.save_every == 0:
+                    _save(f"{files.output}.step{last.step:06d}.png", last.image, pictures, files, config)
+        except KeyboardInterrupt:
+            if last is None:
+                raise
+            interrupted = True
+    assert last is not None  # the loop always yields step 0
+    optimize = time.monotonic() - began - (compiling.seconds - compiled)
+    return Run(last, seen, {"compile": compiling.seconds, "optimize": optimize}, interrupted)
+
+
+def _write(
+    run: Run, pictures: Pictures, files: Files, config: Config, weights: Weights, began: float
+) -> None:
+    """Write the picture, then the report and the plot that were asked for, each whole."""
+    _save(files.output, run.last.image, pictures, files, config)
+    if files.report:
+        report = _report(run, files, config, weights, began)
+        write_whole(Path(files.report), to_json(report))
+        tell(files.report)
+    if files.plot:
+        columns = history(run.history)
+        write_whole(Path(files.plot), plot_losses(columns, config, Path(files.plot).suffix))
+        tell(files.plot)
+
+
+def _save(path: str, image: np.ndarray, pictures: Pictures, files: Files, config: Config) -> None:
+    sources = {
+        "content": files.content,
+        "style": list(files.style),
+    }  # not the output's own name: equal runs, equal bytes
+    settings = {"nst_jax": nst_jax.__version__, "config": {**sources, **resolved(config)}}
+    rgb = images.resize(image, *pictures.output_size)
+    images.save(path, rgb, pictures.alpha, json.dumps(settings))
+    tell(path)
+
+
+def _report(run: Run, files: Files, config: Config, weights: Weights, began: float) -> dict[str, Any]:
+    last = run.last
+    seconds = run.seconds | {"total": time.monotonic() - began}
+    seconds["per_evaluation"] = run.seconds["optimize"] / max(1, last.evaluations - 1)
+    return {
+        "nst_jax": nst_jax.__version__,
+        "config": {**dataclasses.asdict(files), **resolved(config)},
+        "weights": {
+            "network": weights.network,
+            "normalization": weights.normalization,
+            "sha256": weights.sha256,
+            "source": weights.source,
+        },
+        "image": {"height": last.image.shape[0], "width": last.image.shape[1]},
+        "losses": {"initial": run.history[0][1], "final": last.losses},
+        "history": history(run.history),
+        "evaluations": last.evaluations,
+        "seconds": seconds,
+        "device": device.describe(),
+        "peak_memory_bytes": device.peak_memory(),
+    }
+
+
+PROGRAM = Program("nst", __doc__, (Files, Config), main)
+
+
+def console() -> None:
+    """Run the program `nst` on the command line."""
+    launch(PROGRAM)

@@ -1,0 +1,84 @@
+"""Options as dataclass fields: default, help, bounds and choices in one place; text to value; checks."""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+from nst_jax.errors import InputError, did_you_mean
+
+Field = dataclasses.Field[Any]
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    low: float | int = -math.inf,
+    high: float | int = math.inf,
+    choices: Iterable[str] = (),
+    repeated: bool = False,
+) -> Any:
+    """Declare a dataclass field of type str, bool, int, float, or a tuple of one of these.
+
+    low and high bound numbers; choices names the allowed texts. A tuple is a comma list on the command
+    line, or, where repeated, a flag that may be given several times.
+    """
+    metadata = {"help": help, "low": low, "high": high, "choices": tuple(choices), "repeated": repeated}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def is_tuple(field: Field) -> bool:
+    """Tell whether an option holds several values."""
+    return isinstance(field.type, types.GenericAlias)
+
+
+def option_type(field: Field) -> type:
+    """Return the type of one value of an option: of an element, for the tuples."""
+    kind = typing.get_args(field.type)[0] if is_tuple(field) else field.type
+    return typing.cast(type, kind)
+
+
+def describe_range(field: Field) -> str:
+    """Return the values an option may have, in words."""
+    low, high, choices = (field.metadata[key] for key in ("low", "high", "choices"))
+    if choices:
+        return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
+    kind = {int: "a whole number", float: "a finite number"}.get(option_type(field), "text")
+    if low == -math.inf:
+        return kind
+    return f"{kind} from {low:g}" + ("" if high == math.inf else f" to {high:g}")
+
+
+def parse_option(field: Field, text: str) -> Any:
+    """Return the value that text stands for on the command line. Raises InputError."""
+    kind = option_type(field)
+    parts = [part.strip() for part in text.split(",")] if is_tuple(field) and text else [text]
+    try:
+        values = tuple(kind(part) for part in parts)
+    except ValueError:
+        raise InputError(f"--{field.name}", describe_range(field), f"got {text!r}") from None
+    if is_tuple(field):
+        return values if text else ()
+    return values[0]
+
+
+def check_options(options: Any) -> None:
+    """Raise InputError for the first option of a dataclass that is of the wrong type or out of bounds."""
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        for item in value if is_tuple(field) else (value,):
+            _check(field, item)
+
+
+def _check(field: Field, item: Any) -> None:
+    low, high, choices = (field.metadata[key] for key in ("low", "high", "choices"))
+    kind = option_type(field)
+    good = isinstance(item, (int, float) if kind is float else kind)
+    if kind in (int, float):
+        good = good and not isinstance(item, bool) and math.isfinite(item) and low <= item <= high
+    if not good or (choices and item not in choices):
+        hint = did_you_mean(str(item), choices)
+        raise InputError(f"--{field.name}", describe_range(field), f"got {item!r}{hint}")

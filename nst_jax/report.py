@@ -1,0 +1,84 @@
+"""The report of a run as plain data, and the plot of its losses."""
+
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from nst_jax.config import Config
+from nst_jax.errors import InputError
+
+PLOT_FORMATS = (".png", ".svg", ".pdf")
+
+
+def resolved(config: Config) -> dict[str, Any]:
+    """Return every option with the layers by name, as plain data."""
+    spec = config.spec()
+    return {
+        **dataclasses.asdict(config),
+        "content_layers": list(spec.content_layers),
+        "style_layers": list(spec.style_layers),
+        "style_mix": list(config.style_mix),
+    }
+
+
+def history(steps: Sequence[tuple[int, dict[str, Any]]]) -> dict[str, list[float]]:
+    """Return columns step, total, content, style and tv of steps and their losses."""
+    terms = ("total", "content", "style", "tv")
+    return {
+        "step": [step for step, _ in steps],
+        **{term: [losses[term] for _, losses in steps] for term in terms},
+    }
+
+
+def to_json(data: Any) -> bytes:
+    """Return data as a JSON file, with null where a number is not finite: JSON has no word for these."""
+    return (json.dumps(_without_infinities(data), indent=1, allow_nan=False) + "\n").encode()
+
+
+def _without_infinities(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _without_infinities(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_without_infinities(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def check_plot() -> None:
+    """Raise InputError where the library for plots is not installed."""
+    try:
+        import matplotlib  # noqa: F401  (an extra; loaded only when asked for)
+    except ImportError:
+        raise InputError(
+            "--plot", "needs matplotlib: pip install 'nst-jax[plot]'", "it is not installed"
+        ) from None
+
+
+def plot_losses(columns: dict[str, list[float]], config: Config, extension: str) -> bytes:
+    """Return a picture of the weighted losses over the steps, as the bytes of a .png, .svg or .pdf file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    weights = {
+        "total": 1.0,
+        "content": config.content_weight,
+        "style": config.style_weight,
+        "tv": config.tv_weight,
+    }
+    for term, weight in weights.items():
+        curve = [weight * value if weight * value > 0 else math.nan for value in columns[term]]
+        label = term if term == "total" else f"{weight:g} x {term}"
+        axes.plot(columns["step"], curve, label=label, color="black" if term == "total" else None)
+    axes.set(
+        yscale="log", xlabel="step", ylabel="loss, weighted", title=f"{config.optimizer}, {config.network}"
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
+    data = io.BytesIO()
+    figure.savefig(data, format=extension.removeprefix("."), dpi=120)
+    return data.getvalue()

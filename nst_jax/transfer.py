@@ -1,0 +1,222 @@
+"""The optimisation: one compiled chunk of steps, and the generator that runs chunk after chunk."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int
+
+from nst_jax.config import Config
+from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.objective import (
+    LossWeights,
+    Spec,
+    Targets,
+    Terms,
+    coefficients,
+    loss_terms,
+    make_targets,
+    summarize,
+    weighted_sum,
+)
+from nst_jax.optimizers import OPTIMIZERS, Iterate, evaluate
+from nst_jax.vgg import Params, check_size
+
+
+class State(NamedTuple):
+    """Everything the next step needs; donated to it."""
+
+    iterate: Iterate
+    memory: Any  # of the optimiser
+    step: Int[Array, ""]
+    evaluations: Int[Array, ""]
+    finite: Bool[Array, ""]  # False: the last step met a number that is not finite and was not taken
+
+
+class Progress(NamedTuple):
+    """Where the optimisation stands between two chunks, on the host."""
+
+    step: int
+    evaluations: int
+    image: Float32[np.ndarray, "h w 3"]  # sRGB in [0, 1]
+    losses: dict[
+        str, Any
+    ]  # total (weighted); content, style, tv, content_by_layer, style_by_layer (unweighted)
+    finite: bool
+
+
+def stylize(
+    params: Params,
+    content: Float32[np.ndarray, "h w 3"] | None,
+    styles: Sequence[Float32[np.ndarray, "_ _ 3"]],
+    config: Config | None = None,
+    init: Float32[np.ndarray, "h w 3"] | None = None,
+) -> Progress:
+    """Return the last Progress of stylize_steps: its image has the content of one and the style of others."""
+    *_, last = stylize_steps(params, content, styles, config, init)
+    return last
+
+
+def stylize_steps(
+    params: Params,
+    content: Float32[np.ndarray, "h w 3"] | None,
+    styles: Sequence[Float32[np.ndarray, "_ _ 3"]],
+    config: Config | None = None,
+    init: Float32[np.ndarray, "h w 3"] | None = None,
+    every: int = 0,
+    free_memory: int | None = None,
+) -> Iterator[Progress]:
+    """Optimise a picture, yielding a Progress at step 0 and after every chunk of `every` steps.
+
+    Pictures are sRGB in [0, 1] and used at the sizes they have (config.size and style_scale are for files).
+    every: 0 takes a hundredth of the iterations. init: the first picture, where config.init names none of
+    content, noise and style. Without content, config.init must not be content, and the picture
+    has the size of init or of the first style. Ends early where a loss is not finite (Progress.finite).
+    Raises InputError where the pictures and options do not go together, NotEnoughMemory where the
+    compiled loop would take more than free_memory bytes.
+    """
+    config = config or Config()
+    spec = config.spec()
+    _check_pictures(content, styles, config, spec)
+    if content is None:
+        spec = spec._replace(content_layers=())
+    first = first_picture(content, styles, config, init)
+    check_size(first.shape, spec.content_layers + spec.style_layers, "picture")
+
+    weights = config.loss_weights(len(styles))
+    weights = weights._replace(
+        content_layers={name: weights.content_layers[name] for name in spec.content_layers}
+    )
+    targets = make_targets(params, content, styles, spec, config.activation_shift, config.tv_power)
+    learning_rate = jnp.asarray(config.learning_rate, jnp.float32)
+    if free_memory is not None and config.iterations:
+        _check_memory(free_memory, params, first, targets, weights, learning_rate, spec)
+    state = start(params, jnp.asarray(first), targets, weights, spec)
+    progress = _progress(state, weights)
+    yield progress
+    every = every or max(1, config.iterations // 100)
+    while progress.step < config.iterations and progress.finite:
+        steps = np.int32(min(every, config.iterations - progress.step))
+        state = run_chunk(state, steps, params, targets, weights, learning_rate, spec)
+        progress = _progress(state, weights)
+        yield progress
+
+
+def first_picture(
+    content: Float32[np.ndarray, "h w 3"] | None,
+    styles: Sequence[Float32[np.ndarray, "_ _ 3"]],
+    config: Config,
+    init: Float32[np.ndarray, "h w 3"] | None = None,
+) -> Float32[np.ndarray, "h w 3"]:
+    """Return the picture the optimisation starts from: content, uniform noise, the first style, or init."""
+    if init is not None:
+        return init
+    if config.init == "content" and content is not None:
+        return content
+    shape = (styles[0] if content is None else content).shape
+    if config.init == "noise":
+        return noise_picture(shape[0], shape[1], config.seed)
+    if config.init == "style" and styles[0].shape == shape:
+        return styles[0]
+    allowed = (
+        "content (with a content picture), noise, style (of the picture's size), or a picture given as init"
+    )
+    raise InputError("init", allowed, f"got {config.init}")
+
+
+def noise_picture(height: int, width: int, seed: int) -> Float32[np.ndarray, "{height} {width} 3"]:
+    """Return uniform noise in [0, 1): white, as in Gatys et al. 2015."""
+    return np.random.default_rng(seed).random((height, width, 3), np.float32)
+
+
+def _check_pictures(content: Any, styles: Sequence[Any], config: Config, spec: Spec) -> None:
+    if not styles:
+        raise InputError("style", "at least one style picture", "got none")
+    if content is None and config.content_weight:
+        raise InputError("content", "a content picture, or content_weight 0", "got none")
+    if content is not None:
+        check_size(content.shape, spec.content_layers + spec.style_layers, "content")
+    for style in styles:
+        check_size(style.shape, spec.style_layers, "style")
+
+
+def _check_memory(
+    free: int,
+    params: Params,
+    first: np.ndarray,
+    targets: Targets,
+    weights: LossWeights,
+    learning_rate: Array,
+    spec: Spec,
+) -> None:
+    """Raise NotEnoughMemory where run_chunk, compiled for the run to come, takes more than free bytes."""
+    state = jax.eval_shape(partial(start, spec=spec), params, first, targets, weights)
+    compiled = run_chunk.lower(state, np.int32(0), params, targets, weights, learning_rate, spec).compile()
+    memory = compiled.memory_analysis()
+    if memory is None:  # not every platform tells
+        return
+    needed = memory.temp_size_in_bytes + memory.argument_size_in_bytes
+    if needed > free:
+        height, width = first.shape[:2]
+        fits = int(max(height, width) * (free / needed) ** 0.5 * 0.95)  # memory grows with the pixels
+        raise NotEnoughMemory(
+            f"memory: a picture of {width}x{height} pixels needs {needed / 2**30:.1f} GiB; "
+            f"{free / 2**30:.1f} GiB are free, about --size={fits} fits"
+        )
+
+
+@jax.jit(static_argnames="spec")
+def start(
+    params: Params, image: Float[Array, "h w 3"], targets: Targets, weights: LossWeights, spec: Spec
+) -> State:
+    """Return the state at step 0, after one evaluation."""
+    iterate = evaluate(partial(_objective, params, targets, spec), coefficients(weights), image)
+    memory = OPTIMIZERS[spec.optimizer].init(image)
+    state = State(iterate, memory, jnp.int32(0), jnp.int32(1), _is_finite(iterate))
+    # A weakly typed field would change its type in the first chunk, and the second would compile anew.
+    strong: State = jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)
+    return strong
+
+
+@jax.jit(static_argnames="spec", donate_argnames="state")
+def run_chunk(
+    state: State,
+    steps: Int[Array, ""] | np.int32,
+    params: Params,
+    targets: Targets,
+    weights: LossWeights,
+    learning_rate: Float[Array, ""],
+    spec: Spec,
+) -> State:
+    """Return the state `steps` steps on, or at the last finite picture. `steps` is traced: one program."""
+    objective = partial(_objective, params, targets, spec)
+    factors = coefficients(weights)
+    stop = state.step + steps
+
+    def step(state: State) -> State:
+        iterate, memory, evaluations = OPTIMIZERS[spec.optimizer].step(
+            objective, factors, learning_rate, state.iterate, state.memory
+        )
+        finite = _is_finite(iterate)
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), iterate, state.iterate)
+        return State(kept, memory, state.step + finite, state.evaluations + evaluations, finite)
+
+    return jax.lax.while_loop(lambda state: (state.step < stop) & state.finite, step, state)
+
+
+def _objective(params: Params, targets: Targets, spec: Spec, image: Array, factors: Terms) -> Array:
+    return weighted_sum(factors, loss_terms(params, image, targets, spec))
+
+
+def _is_finite(iterate: Iterate) -> Bool[Array, ""]:
+    return jnp.isfinite(iterate.value) & jnp.isfinite(iterate.gradient).all()
+
+
+def _progress(state: State, weights: LossWeights) -> Progress:
+    """Copy what is told of a state to the host: the next chunk takes the state's own buffers."""
+    image, terms, counts = jax.device_get((state.iterate.image, state.iterate.terms, state[2:]))
+    step, evaluations, finite = (number.item() for number in counts)
+    return Progress(step, evaluations, np.array(image), summarize(terms, jax.device_get(weights)), finite)

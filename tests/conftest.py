@@ -1,0 +1,32 @@
+"""Strict numerics for every test, and the real network they share."""
+
+import os
+
+# Before JAX starts: several CPU devices, so that what is sharded is tested on a laptop.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
+
+import jax
+import numpy as np
+import pytest
+
+from nst_jax import vgg
+from nst_jax.weights import Weights, load_weights
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(scope="session")
+def weights() -> Weights:
+    """Return the bundled VGG-16."""
+    return load_weights("vgg16")
+
+
+@pytest.fixture(scope="session")
+def params(weights: Weights) -> vgg.Params:
+    return vgg.make_params(weights.arrays)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
