@@ -1,0 +1,468 @@
+"""Style pictures drawn by a seeded program, so that they are free of rights and exist at any size.
+
+Smooth noise bends all of them: brush strokes and contours follow the level curves of such a field, and leads,
+rocks and clouds take their shape from it. Positions are in points, 600 to the shorter side, so that a picture
+looks the same at every size.
+
+`python -m nst_jax.examples.draw` writes the shipped files anew.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+from scipy import interpolate, ndimage, spatial
+
+Array = npt.NDArray[np.float64]
+Pixels = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+Number = int | float
+Field = Callable[[Array, Array], Array]  # a function of position (x, y)
+
+SHORT_SIDE = 600.0  # points
+PIXELS = 480  # to the shorter side of a canvas, at least: less would not show the finest lines
+
+
+class Canvas:
+    """A picture being drawn, addressed in points; alpha holds the thickness of the paint."""
+
+    def __init__(self, size: tuple[int, int], background: str):
+        # Pillow's lines have hard edges: draw at least twice as large as asked for, then average.
+        times = max(2, math.ceil(PIXELS / min(size)))
+        self.size = size
+        self.scale = times * min(size) / SHORT_SIDE
+        self.height, self.width = (times * side / self.scale for side in size)
+        pixels = (times * size[1], times * size[0])
+        self.image = Image.new("RGBA", pixels, "#" + background)
+        self.draw = ImageDraw.Draw(self.image)
+
+    def grid(self) -> tuple[Array, Array]:
+        """Return the positions (x, y) of all pixels."""
+        y, x = np.indices((self.image.height, self.image.width)) / self.scale
+        return x, y
+
+    def rgb(self) -> Array:
+        """Return what has been drawn (h, w, 3), in [0, 255]."""
+        return np.asarray(self.image)[..., :3].astype(float)
+
+    def line(self, points: Array, colour: Array, width: Number) -> None:
+        """Draw the curve points (n, 2)."""
+        self.draw.line(self._flat(points), self._fill(colour), max(1, round(width * self.scale)))
+
+    def polygon(self, points: Array, colour: Array, outline: Array, width: Number) -> None:
+        """Fill the polygon with corners points (n, 2) and draw its outline."""
+        self.draw.polygon(self._flat(points), self._fill(colour))
+        self.line(np.concatenate([points, points[:1]]), outline, width)
+
+    def scatter(self, rng: np.random.Generator, spacing: Number) -> tuple[Array, Array]:
+        """Return positions (x, y) in random order, one per square of side spacing, also past the border."""
+        y, x = np.mgrid[-20 : self.height + 20 : spacing, -20 : self.width + 20 : spacing]
+        at = np.stack([x.ravel(), y.ravel()]) + rng.uniform(0, spacing, (2, x.size))
+        x, y = rng.permutation(at, axis=1)
+        return x, y
+
+    def finish(self, rgb: Array) -> Pixels:
+        """Return rgb in [0, 255], as large as the canvas, at the size asked for."""
+        image = Image.fromarray(np.clip(rgb + 0.5, 0, 255).astype(np.uint8))
+        return np.asarray(image.resize(self.size[::-1], Image.Resampling.BOX))
+
+    def _flat(self, points: Array) -> list[float]:
+        return (points * self.scale).ravel().tolist()
+
+    def _fill(self, colour: Array) -> tuple[int, ...]:
+        return tuple(np.clip(colour, 0, 255).astype(int).tolist())
+
+
+def noise(rng: np.random.Generator, scale: Number, octaves: int = 1) -> Field:
+    """Return smooth noise, about unit variance, whose features are about `scale` points wide."""
+    lattices = [rng.standard_normal((64, 64)) * 2 for _ in range(octaves)]
+
+    def field(x: Array, y: Array) -> Array:
+        at = np.stack(np.broadcast_arrays(y, x)) / scale
+        # The lattice taken as B-spline coefficients: twice differentiable, periodic, never overshooting.
+        layers = [
+            ndimage.map_coordinates(lattice / 2**k, at * 2**k, mode="grid-wrap", prefilter=False)
+            for k, lattice in enumerate(lattices)
+        ]
+        return np.asarray(sum(layers), float)
+
+    return field
+
+
+def trace(potential: Field, x: Array, y: Array, step: Number, steps: int) -> Array:
+    """Return curves (n, steps + 1, 2) that run from x, y (n,) along the level curves of potential."""
+    path = [np.stack([x, y], -1)]
+    for _ in range(steps):
+        x, y = path[-1].T
+        dx = potential(x + 0.5, y) - potential(x - 0.5, y)
+        dy = potential(x, y + 0.5) - potential(x, y - 0.5)
+        path.append(path[-1] + step * np.stack([dy, -dx], -1) / (np.hypot(dx, dy) + 1e-9)[:, None])
+    return np.stack(path, 1)
+
+
+def ramp(colours: str, tone: Array) -> Array:
+    """Return the colours (..., 3) at tone in [0, 1] on a ramp of evenly spaced hexadecimal colours."""
+    stops = np.array([list(bytes.fromhex(colour)) for colour in colours.split()], float)
+    at = np.linspace(0, 1, len(stops))
+    return np.stack([np.interp(tone, at, channel) for channel in stops.T], -1)
+
+
+def lit(thickness: Array) -> Array:
+    """Return how much a relief (h, w) faces the upper left, where the light comes from."""
+    down, right = np.gradient(thickness)
+    return np.asarray(down + right)
+
+
+def turned(points: Array, angle: Array | Number) -> Array:
+    """Return points (..., 2) turned by angle, from the x axis toward the y axis."""
+    x, y = points[..., 0], points[..., 1]
+    return np.stack([x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)], -1)
+
+
+def brush(canvas: Canvas, rng: np.random.Generator, paths: Array, colours: Array, width: Number) -> None:
+    """Paint a stroke along every path (n, points, 2) in its colour (n, 3): bristles side by side."""
+    bristles = max(3, round(width / 1.4))
+    across = np.linspace(-0.5, 0.5, bristles)[:, None, None]
+    along = np.gradient(paths, axis=1)
+    along /= np.linalg.norm(along, axis=-1, keepdims=True) + 1e-9
+    taper = np.sin(np.linspace(0.5, 2.7, paths.shape[1]))[:, None]
+    normals = width * taper * np.stack([-along[..., 1], along[..., 0]], -1)
+    lines = (paths[:, None] + across * normals[:, None]) * canvas.scale
+    streaks = rng.normal(0, 9, (len(paths), bristles, 1))
+    thickness = np.maximum(140 + 360 * across[..., 0] ** 2 + 4 * streaks, 1)  # paint piles up at the sides
+    shades = colours[:, None] * (1 + streaks / 100) + streaks
+    fills = np.clip(np.concatenate([shades, thickness], -1), 0, 255).astype(int)
+    ragged = 2 * rng.integers(0, 3, (len(paths), bristles, 2))  # bristles touch down and lift off unevenly
+    for stroke in zip(lines, fills.tolist(), ragged.tolist(), strict=True):
+        for points, fill, (start, stop) in zip(*stroke, strict=True):
+            flat = points.ravel().tolist()
+            canvas.draw.line(flat[start : len(flat) - stop], tuple(fill), max(1, round(2.1 * canvas.scale)))
+
+
+def impasto(canvas: Canvas, strength: Number) -> Array:
+    """Return the canvas's colours (h, w, 3) with light from the upper left on the relief of its paint."""
+    thickness = np.asarray(canvas.image)[..., 3].astype(float) / 255
+    light = strength * canvas.scale * lit(ndimage.gaussian_filter(thickness, 0.45 * canvas.scale))
+    light = np.clip(light, -0.35, 0.45)[..., None]
+    return np.asarray(canvas.rgb() * (1 + light) + 40 * np.maximum(light, 0))
+
+
+def night(size: tuple[int, int], seed: int) -> Pixels:
+    """Draw a night of whirling brush strokes over hills and poplars."""
+    rng = np.random.default_rng(seed)
+    canvas = Canvas(size, "10204a80")
+    w, h = canvas.width, canvas.height
+    wander, patches, sway = noise(rng, 170), noise(rng, 60, 2), noise(rng, 40)
+    # x, y, radius (and turn): two great whirls that turn against each other; the moon and the stars.
+    whirls = [(0.40, 0.35, 105.0, 2.6), (0.635, 0.49, 75.0, -2.4)]
+    lights = [(0.86, 0.17, 82.0), (0.09, 0.15, 54.0), (0.27, 0.09, 38.0), (0.55, 0.11, 46.0)]
+    lights += [(0.71, 0.25, 32.0), (0.12, 0.46, 44.0), (0.24, 0.58, 28.0), (0.80, 0.52, 36.0)]
+    vortices = whirls + [(*light, 3.0) for light in lights]
+
+    def sky(x: Array, y: Array) -> Array:
+        total = y + 30 * wander(x, y)
+        for cx, cy, radius, turn in vortices:
+            near = np.exp(-((x - w * cx) ** 2 + (y - h * cy) ** 2) / radius**2)
+            total += (turn * radius + h * cy - y) * near  # the level curves close around the centre
+        return total
+
+    def sky_colour(x: Array, y: Array) -> Array:
+        tone = 0.42 + 0.25 * np.sin(sky(x, y) / 13 + patches(x, y)) + 0.13 * patches(x, y)
+        colour = ramp("0a1636 14287a 1f49a0 3f7cc4 8fb8d4 dfe6cf", tone + rng.normal(0, 0.09, x.shape))
+        for cx, cy, radius in lights:
+            r = np.hypot(x - w * cx, y - h * cy) / radius
+            warm = ramp("7fae9c a9b85c e8a92c f9d648 fdf3c4 fffbe6", 1.15 - r + rng.normal(0, 0.1, x.shape))
+            halo = np.clip((1.35 - r) * (1 + 0.8 * np.cos(11 * r)) + rng.normal(0, 0.12, x.shape), 0, 1)
+            colour += (warm - colour) * np.maximum(halo, r < 0.3)[:, None]
+        return colour
+
+    for spacing, length, width in ((11, 56, 15), (8, 40, 10), (12, 28, 7)):
+        x, y = canvas.scatter(rng, spacing)
+        paths = trace(sky, x, y, 4, length // 4)
+        brush(canvas, rng, paths, sky_colour(*paths[:, length // 8].T), width)
+
+    def hill(layer: int) -> Field:
+        ridge = noise(rng, 150 - 15 * layer, 2)
+        top = h * (0.70 + 0.075 * layer)
+        return lambda x, y: y - top - (26 - 3 * layer) * ridge(x, np.full_like(x, 300.0 * layer))
+
+    def swayed(potential: Field, much: Number) -> Field:
+        return lambda x, y: potential(x, y) + much * patches(x, y)
+
+    for layer in range(4):
+        ground = hill(layer)
+        x, y = canvas.scatter(rng, 6.5)
+        depth = ground(x, y)
+        x, y, depth = x[depth > 2], y[depth > 2], depth[depth > 2]
+        furrows = 0.32 * np.sin(depth / 7 + 2 * patches(x, y)) - 0.002 * depth
+        tone = 0.47 + furrows + rng.normal(0, 0.14, x.shape)
+        far = ramp("1a2f5e 27508a 3f7a94 7ba79a c8cf9a", tone)
+        near = ramp("0b1a2a 12343f 1f5145 67802f d8b440", tone)
+        brush(canvas, rng, trace(swayed(ground, 10), x, y, 4, 7), far + (near - far) * layer / 3, 8)
+
+    for cx, top, wide in ((0.925, 0.36, 34.0), (0.855, 0.50, 26.0), (0.975, 0.52, 26.0)):
+        x, y = canvas.scatter(rng, 4.5)
+        rise = np.clip((y / h - top) / (1.02 - top), 0, 1)
+        side = x - w * cx + 7 * sway(x, y)
+        inside = (rise > 0) & (np.abs(side) < wide * np.sqrt(rise) * (1.25 - 0.5 * rise))
+        x, y, side = x[inside], y[inside], side[inside]
+        tone = 0.38 + 0.3 * np.sin(side / 5 + patches(x, y)) - 0.006 * side + rng.normal(0, 0.16, x.shape)
+        flames = trace(lambda x, y: x + 7 * sway(x, y), x, y, 4, 8)
+        brush(canvas, rng, flames, ramp("081214 10251f 1d3f2b 3f5426 8a6a2c", tone), 7)
+    return canvas.finish(impasto(canvas, 1.2))
+
+
+# Two tones for every theme of the window: the sun's rings, its two kinds of rays, three hills and water.
+JEWELS = """
+    fff6c2 ffd94a  ff9a1c ffd04a  d81f26 ff6a2b  ffb01f ffe79a  8f1238 d9305e
+    12308f 2f7be8  2a9fe0 86e4ea  4f9a2a b9d83a  0b7a52 2cc08d  3a2390 8a4fd0
+"""
+
+
+def glass(size: tuple[int, int], seed: int) -> Pixels:
+    """Draw a stained-glass window: a sun with its rays over hills and water."""
+    rng = np.random.default_rng(seed)
+    canvas = Canvas(size, "000000")
+    w, h = canvas.width, canvas.height
+    sun = np.array([0.60 * w, 0.34 * h])
+    free = np.stack(canvas.scatter(rng, 38), -1)
+    rings = [sun[None]]
+    for radius, panes in ((34.0, 7), (68.0, 14), (104.0, 14), (140.0, 28)):
+        spokes = np.arange(panes) * 2 * np.pi / panes + radius
+        rings.append(sun + radius * np.stack([np.cos(spokes), np.sin(spokes)], -1))
+    sites = np.concatenate([*rings, free[np.linalg.norm(free - sun, axis=-1) > 155]])
+
+    x, y = sites.T
+    radius = np.linalg.norm(sites - sun, axis=-1)
+    ray = np.arctan2(y - sun[1], x - sun[0]) * 7 // np.pi % 2
+    hills = noise(rng, 260)
+    below = [y > h * top + 45 * hills(x, np.full_like(x, 900 * top)) for top in (0.60, 0.70, 0.80)]
+    theme = np.where(np.any(below, axis=0), 6 + np.sum(below, axis=0), 5 + ray).astype(int)
+    theme = np.where(radius < 150, np.searchsorted([20, 50, 85, 120], radius), theme)
+    stray = (rng.uniform(size=x.shape) < 0.08) & (radius > 150)
+    hue = np.where(stray, rng.integers(0, 10, x.shape), theme)
+    hue = np.where((theme == 9) & (y // 26 % 3 == 0), 5, hue)  # the water mirrors the sky
+
+    px, py = canvas.grid()
+    sway = noise(rng, 45), noise(rng, 45)
+    at = np.stack([px + 6 * sway[0](px, py), py + 6 * sway[1](px, py)], -1)  # leads are not quite straight
+    distance, near = spatial.cKDTree(sites).query(at, k=3)
+    pane = near[..., 0]
+    lead = np.full(pane.shape, np.inf)  # distance to the nearest lead's axis, in half its widths
+    for k in (1, 2):
+        gap = np.linalg.norm(sites[near[..., k]] - sites[pane], axis=-1)
+        edge = (distance[..., k] ** 2 - distance[..., 0] ** 2) / (2 * gap)  # distance to the bisector
+        wide = np.where(theme[near[..., k]] == theme[pane], 2.3, 4.2) + 0.5 * sway[k - 1](2 * px, 2 * py)
+        lead = np.minimum(lead, edge / wide)
+
+    # The glass: two tones mixed along a direction of the pane's own, in streaks, over a hammered surface.
+    across = turned(at - sites[pane], rng.uniform(0, 2 * np.pi, len(sites))[pane]) / 40
+    streaks = noise(rng, 1, 3)(across[..., 0] / 3 + 3 * pane, across[..., 1] * 2.5)
+    hammered = noise(rng, 8, 2)(px, py)
+    slope = lit(hammered) * canvas.scale
+    tone = np.clip(rng.uniform(size=len(sites))[pane] + 0.5 * across[..., 0] + 0.4 * streaks, 0, 1)[..., None]
+    dark, pale = ramp(JEWELS, np.linspace(0, 1, 20)).reshape(10, 2, 3)[hue].swapaxes(0, 1)
+    rgb = dark[pane] * (1 - tone) + pale[pane] * tone
+    light = 1.15 - 0.3 * np.linalg.norm(np.stack([px, py], -1) - sun, axis=-1) / h
+    light += 0.22 * across[..., 0] + 0.2 * slope + 0.05 * hammered
+    light *= 1 - 0.4 * np.exp(-np.maximum(lead - 1, 0) * 2.2)  # dirt gathers along the lead
+    rgb = rgb * light[..., None] + 90 * np.clip(slope - 0.2, 0, 1)[..., None]
+    # The lead: a round bar, lit from the upper left.
+    bar = ndimage.gaussian_filter(np.sqrt(np.clip(1 - lead**2, 0, 1)), 0.6 * canvas.scale)
+    metal = 24 + 8 * hammered + 110 * np.clip(lit(bar) * canvas.scale, 0, 1)
+    cover = np.clip((1 - lead) * 3, 0, 1)[..., None]
+    return canvas.finish(rgb * (1 - cover) + metal[..., None] * np.array([0.95, 1.0, 1.1]) * cover)
+
+
+# A breaking wave's outside and inside, from its foot to the tip of its lip; height 1, y up.
+OUTSIDE = "-2,-.6 -1.25,0 -.75,.26 -.35,.66 0,.94 .32,1 .6,.86 .7,.58"
+INSIDE = "1.2,-.6 .62,-.1 .24,.08 .06,.34 .1,.6 .3,.76 .52,.74 .7,.58"
+BLUES = "14234f 1f3f77 2f62a0 5f93b8 a9c6c6 e9e2c8"
+INDIGO, FOAM = np.array([18.0, 32.0, 66.0]), np.array([245.0, 239.0, 220.0])
+SEPIA = np.array([34.0, 24.0, 20.0])
+
+
+def smooth(corners: str, count: int = 70) -> Array:
+    """Return count points (count, 2) on a smooth curve through the corners, written "x,y x,y ..."."""
+    points = np.array([corner.split(",") for corner in corners.split()], float)
+    spline = interpolate.CubicSpline(np.linspace(0, 1, len(points)), points)
+    return np.asarray(spline(np.linspace(0, 1, count)))
+
+
+def claw() -> Array:
+    """Return the outline (n, 2) of a finger of foam that reaches forward, along x, and hooks to the right."""
+    s = np.linspace(0, 1, 12)
+    angle = np.pi * (0.95 - 1.15 * s)
+    middle = np.stack([0.5 + 0.55 * np.cos(angle), 0.9 * np.sin(angle)], -1)
+    out = np.stack([np.cos(angle), np.sin(angle)], -1) * (0.30 * (1 - s) ** 0.7)[:, None]
+    return np.concatenate([middle + out, (middle - out)[::-1]])
+
+
+def breaker(canvas: Canvas, rng: np.random.Generator, foot: Array, tall: Array, shades: Array) -> None:
+    """Draw a breaking wave at foot, tall = (width, height), in bands of the shades (n, 3), inside first."""
+    inside, outside = smooth(INSIDE), smooth(OUTSIDE)
+    fine = 0.8 + tall[1] / 220
+    for i, shade in enumerate(shades):
+        a, b = (foot + (inside + (outside - inside) * k / len(shades)) * tall * [1, -1] for k in (i, i + 1))
+        canvas.polygon(np.concatenate([a, b[::-1]]), shade, INDIGO, fine)
+    for first, reach, lean in ((26, 0.09, 0.2), (30, 0.14, 0.5), (34, 0.10, 1.0)):
+        for i in range(first, 69, 2):
+            along = outside[i + 1] - outside[i - 1]
+            turn = np.arctan2(along[1], along[0]) + lean * rng.uniform(-0.8, 0.6)
+            finger = reach * rng.uniform(0.7, 1.3) * turned(claw(), turn)
+            root = outside[i] - (0.05 - 0.05 * lean) * np.array([-along[1], along[0]])
+            canvas.polygon(foot + (root + finger) * tall * [1, -1], FOAM, INDIGO, 0.8)
+    for _ in range(14):  # spray
+        at = np.array([rng.uniform(-0.5, 1.1), 1.12 + 0.12 * abs(rng.normal())])
+        drop = turned(np.array([[1.0, 0.0]]), np.linspace(0, 6, 9)) * rng.uniform(0.8, 2.2)
+        canvas.polygon(foot + at * tall * [1, -1] + drop, FOAM, INDIGO, 0.6)
+
+
+def waves(size: tuple[int, int], seed: int) -> Pixels:
+    """Draw breaking waves under a banded sky, as a woodcut prints them."""
+    rng = np.random.default_rng(seed)
+    canvas = Canvas(size, "efe2c4")
+    w, h = canvas.width, canvas.height
+    px, py = canvas.grid()
+    streams, swirl, grain = noise(rng, 120, 2), noise(rng, 90), noise(rng, 60, 2)
+
+    level = py / 11 + 2.2 * streams(px / 3, py) + 1.1 * swirl(px, py)
+    shade = np.array([0.55, 0.9, 0.7, 1.0, 0.2, 0.8, 0.95, 0.4, 0.85])[np.floor(level).astype(int) % 9]
+    rgb = ramp("5f86a0 a9bdb4 d9c79a f1e4c6", shade + 0.15 * (level % 1))
+    disc = np.hypot(px - 0.27 * w, py - 0.2 * h) < 62
+    rgb[disc & (shade > 0.5)] = [206, 84, 52]
+    steep = np.hypot(*np.gradient(level)) * canvas.scale
+    contour = np.clip(1.4 - (0.5 - np.abs(level * 2 % 1 - 0.5)) / steep, 0, 1)[..., None]
+    rgb += (INDIGO - rgb) * contour
+    canvas.image.paste(Image.fromarray(rgb.astype(np.uint8)))
+
+    for row in range(6):
+        near = row / 5
+        tall = 55 + 190 * near**1.3
+        y = h * (0.40 + 0.70 * near)
+        x = np.linspace(-20, w + 20, 80)
+        for k in range(9):  # the sea between the waves
+            ripple = 0.04 * np.sin(3 * x / tall + 0.7 * k + row) + 0.03 * swirl(x, np.full_like(x, y))
+            edge = np.stack([x, y + tall * (0.09 * k - 0.22 + ripple)], -1)
+            body = np.concatenate([edge, [[w + 20, h + 20], [-20, h + 20]]])
+            canvas.polygon(body, ramp(BLUES, np.array((0.2, 0.5, 0.05, 0.75)[k % 4])), INDIGO, 1.0)
+        for x0 in np.arange(rng.uniform(-0.8, 0.6), w / tall + 1.5, 1.75) * tall:
+            tone = np.linspace(0.0, 0.8, 6 + 2 * row) + 0.25 * (np.arange(6 + 2 * row) % 2)
+            foot = np.array([x0, y + rng.normal(0, 0.06) * tall])
+            breaker(canvas, rng, foot, tall * rng.uniform(0.85, 1.15, 2), ramp(BLUES, tone))
+    wood = 5 * grain(px / 2, 12 * py) + 5 * noise(rng, 2.5)(px, py)
+    return canvas.finish(canvas.rgb() + wood[..., None])
+
+
+def hatch(canvas: Canvas, rng: np.random.Generator, angle: Array, darkness: Array, edge: Mask) -> None:
+    """Hatch along angle (h, w), one value per point, the closer and bolder the darker; stop at an edge.
+
+    Lines keep their distance by drawing each, as wide as that distance, on a second canvas, where a line that
+    grows looks before each step (after Jobard and Lefer 1997, evenly spaced streamlines).
+    """
+    rows, columns = angle.shape
+    taken = Image.new("1", (2 * columns, 2 * rows))
+    pencil, used = ImageDraw.Draw(taken), taken.load()
+    assert used is not None
+
+    def grow(seed: list[float], longest: Number) -> list[tuple[float, float]]:
+        line: list[tuple[float, float]] = []
+        for step in (-2.0, 2.0):  # one way, then the other way from the seed
+            x, y = seed
+            line, end = line[:0:-1], len(line) + longest
+            while len(line) < end and 0 <= x < columns and 0 <= y < rows:
+                at = int(y), int(x)
+                if used[int(2 * x), int(2 * y)] or darkness[at] <= 0 or (line and edge[at]):
+                    break
+                line.append((x, y))
+                x, y = x + step * math.cos(angle[at]), y + step * math.sin(angle[at])
+        return line
+
+    seeds = np.stack(canvas.scatter(rng, 2.4), -1)
+    inside = np.all((seeds >= 0) & (seeds < [columns, rows]), axis=-1)
+    column, row = seeds[inside].astype(int).T
+    for seed in seeds[inside][darkness[row, column] > 0].tolist():
+        line = grow(seed, rng.uniform(8, 26))
+        if len(line) < 4:
+            continue
+        dark = [min(1.0, float(darkness[int(y), int(x)])) for x, y in line]
+        for (a, b), tone in zip(itertools.pairwise(line), dark, strict=False):
+            pencil.line([2 * a[0], 2 * a[1], 2 * b[0], 2 * b[1]], 1, round(4 * (5.0 - 3.5 * tone)))
+        path = np.array(line) + rng.normal(0, 0.1, (len(line), 2))
+        canvas.line(path, SEPIA + rng.uniform(0, 25), 0.6 + 1.1 * float(np.mean(dark)))
+
+
+def pine(canvas: Canvas, rng: np.random.Generator, foot: Array, tall: Number) -> None:
+    """Draw a pine at foot: a trunk, and needles that hang from it, the longer the lower."""
+    canvas.line(foot - [[0, 0], [0, tall]], SEPIA, tall / 30)
+    for rise in np.linspace(0.12, 1, math.ceil(1.6 * tall)):
+        reach = tall * 0.3 * (1 - rise) * rng.uniform(0.4, 1.1) * rng.choice([-1, 1]) + rng.normal()
+        root = foot - [0, tall * rise]
+        canvas.line(root + [[0, 0], [0.6 * reach, 0.15 * abs(reach)], [reach, 0.5 * abs(reach)]], SEPIA, 1.1)
+
+
+def ink(size: tuple[int, int], seed: int) -> Pixels:
+    """Draw mountains under a clouded sky, hatched in ink on warm paper."""
+    rng = np.random.default_rng(seed)
+    canvas = Canvas(size, "f3e6cb")
+    w, h = canvas.width, canvas.height
+    rough, swell, clouds = noise(rng, 420, 4), noise(rng, 700), noise(rng, 120, 4)
+
+    def land(x: Array, z: Array) -> Array:
+        return 150 * (1 - np.abs(rough(x, z))) + 60 * swell(x, z)
+
+    # Paint the land from far to near: a pixel keeps the nearest depth that covers it.
+    px, py = np.meshgrid(np.arange(math.ceil(w)) + 0.5, np.arange(math.ceil(h)) + 0.5)
+    depth = np.full(px.shape, 1e4)
+    for z in np.geomspace(3500, 600, 400):
+        x = (px[0] - w / 2) * z / h
+        depth[py > 0.22 * h + (560 - land(x, np.full_like(x, z))) * h / z] = z
+    sky = depth == 1e4
+    x = (px - w / 2) * depth / h
+    east, north = land(x + 3, depth) - land(x - 3, depth), land(x, depth + 3) - land(x, depth - 3)
+    slope = (east * 0.9 + north * 0.4 + 1.2) / np.sqrt(36 + east**2 + north**2)
+    sx, sy = px - 0.66 * w, py - 0.17 * h
+    sun = np.hypot(sx, sy)
+    cloud = clouds(px, 1.6 * py) - 0.15 - 2 * np.exp(-((sun / 110) ** 2))  # they part before the sun
+    # Tone and direction of the lines: round the sun, along the clouds' contours, downhill on land.
+    zones = [sun < 34, sky & (cloud > 0), sky]
+    billow = 0.3 + 0.9 * (clouds(px, 1.6 * py) - clouds(px + 9, 1.6 * py + 14))
+    rock = (0.85 - 0.95 * slope) * np.clip(1.25 - depth / 3600, 0.35, 1)
+    rock += 0.25 * np.clip(1 - depth / 1100, 0, 1)
+    tones = np.clip([0 * sun, billow, 0.1 + sun / 480], 0.12, 0.78)
+    darkness = np.select(zones, [0 * sun, tones[1], tones[2]], np.clip(rock, 0.12, 0.85))
+    contour = np.arctan2(*np.gradient(ndimage.gaussian_filter(cloud, 5))) + np.pi / 2
+    fall = np.arctan2(east**2 + north**2 + 4 * north, -6 * east)
+    angle = np.select(zones, [sun, contour, np.arctan2(sx, -sy)], fall)
+    edge = ndimage.morphological_gradient(np.log(depth) + 0.2 * zones[1], 3) > 0.1
+    for turn, least in ((0.0, 0.0), (0.9, 0.4), (-0.7, 0.65)):
+        hatch(canvas, rng, angle + turn, np.where(darkness > least, darkness, 0), edge)
+    for at in rng.permutation(np.argwhere((depth < 1700) & (clouds(x / 3, depth / 3) > 0.2)))[:90]:
+        pine(canvas, rng, at[::-1].astype(float), 36000 / depth[tuple(at)])
+    qx, qy = canvas.grid()
+    paper = noise(rng, 3, 3)(qx, qy) * 4 + 6 * noise(rng, 120, 2)(qx, qy)
+    return canvas.finish(canvas.rgb() + paper[..., None])
+
+
+STYLES: dict[str, Callable[[tuple[int, int], int], Pixels]] = {
+    "night": night,
+    "glass": glass,
+    "waves": waves,
+    "ink": ink,
+}
+SHIPPED = {"night": (608, 768), "glass": (768, 624), "waves": (576, 800), "ink": (704, 704)}
+
+
+def draw(name: str, size: tuple[int, int], seed: int = 0) -> Pixels:
+    """Return the style picture of that name, uint8 (h, w, 3), for size (h, w)."""
+    return STYLES[name](size, seed)
+
+
+if __name__ == "__main__":
+    for name, size in SHIPPED.items():
+        path = Path(__file__).with_name(f"{name}.jpg")
+        Image.fromarray(draw(name, size)).save(path, quality=92, subsampling=0)

@@ -1,0 +1,74 @@
+"""The example pictures: drawn the same each time, at any size; shipped as drawn; their licences named."""
+
+import io
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nst_jax import examples
+from nst_jax.examples.draw import SHIPPED, STYLES, Pixels, draw
+
+FOLDER = Path(examples.__file__).parent
+PICTURES = sorted(FOLDER.glob("*.jpg"))
+SIZES = {"night": (61, 93), "glass": (97, 64), "waves": (99, 62), "ink": (80, 80)}
+
+
+@cache
+def picture(name: str) -> Pixels:
+    return draw(name, SIZES[name], seed=0)
+
+
+@pytest.mark.parametrize("name", STYLES)
+def test_same_seed_same_picture(name: str) -> None:
+    np.testing.assert_array_equal(picture(name), draw(name, SIZES[name], seed=0))
+
+
+@pytest.mark.parametrize("name", ["glass", "waves"])  # the quick ones
+def test_another_seed_another_picture(name: str) -> None:
+    assert np.mean(picture(name) != draw(name, SIZES[name], seed=1)) > 0.5
+
+
+@pytest.mark.parametrize("name", STYLES)
+def test_any_size(name: str) -> None:
+    rows, columns = SIZES[name]
+    whole = picture(name)
+    assert whole.shape == (rows, columns, 3)
+    assert whole.dtype == np.uint8
+    for half in (*np.array_split(whole, 2, axis=0), *np.array_split(whole, 2, axis=1)):
+        assert half.std() > 20, "part of the picture is nearly empty"
+
+
+def test_the_same_picture_at_every_size() -> None:
+    small, large = draw("waves", (120, 96)), Image.fromarray(draw("waves", (360, 288)))
+    reduced = np.asarray(large.resize((96, 120), Image.Resampling.BOX), float)
+    assert np.abs(small - reduced).mean() < 10
+
+
+def test_shipped_as_drawn() -> None:
+    drawn = io.BytesIO()
+    Image.fromarray(draw("waves", SHIPPED["waves"])).save(drawn, "jpeg", quality=92, subsampling=0)
+    with Image.open(FOLDER / "waves.jpg") as shipped, Image.open(drawn) as fresh:
+        assert np.abs(np.asarray(shipped, float) - np.asarray(fresh, float)).mean() < 1
+
+
+@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.stem)
+def test_every_picture_opens_and_names_its_licence(path: Path) -> None:
+    with Image.open(path) as image:
+        assert image.mode == "RGB"
+        assert max(image.size) <= 1000
+        if path.stem in SHIPPED:
+            assert image.size == SHIPPED[path.stem][::-1]
+    (row,) = (
+        line for line in (FOLDER / "README.md").read_text().splitlines() if f"| `{path.name}` |" in line
+    )
+    licence = row.split("|")[4].strip()
+    assert licence in {"CC0", "public domain", "Apache-2.0"}
+
+
+def test_pictures_are_few_and_small() -> None:
+    assert {path.stem for path in PICTURES} == {"cat", "coffee", "rocket", *STYLES}
+    assert SHIPPED.keys() == STYLES.keys()
+    assert sum(path.stat().st_size for path in PICTURES) < 2.5e6
