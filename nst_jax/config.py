@@ -35,9 +35,9 @@ class Config:
     style_mix: tuple[float, ...] = option(
         (), "one number per style, normalised to sum 1; empty: equal", low=0
     )
-    content_weight: float = option(1.0, "alpha, the weight of the content loss", low=0)
-    style_weight: float = option(1e8, "beta, the weight of the style loss", low=0)
-    tv_weight: float = option(1e-3, "gamma, the weight of the total variation", low=0)
+    content_weight: float = option(1.0, "alpha, the weight of the content loss", low=0, high=3e38)
+    style_weight: float = option(1e8, "beta, the weight of the style loss", low=0, high=3e38)
+    tv_weight: float = option(1e-3, "gamma, the weight of the total variation", low=0, high=3e38)
     content_layers: tuple[str, ...] = option(("conv4_2",), "comma list of layers convB_K, or all")
     style_layers: tuple[str, ...] = option(
         ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"), "comma list of layers convB_K, or all"

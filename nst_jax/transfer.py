@@ -53,7 +53,7 @@ def stylize(
     content: Float32[np.ndarray, "h w 3"] | None,
     styles: Sequence[Float32[np.ndarray, "_ _ 3"]],
     config: Config | None = None,
-    init: Float32[np.ndarray, "h w 3"] | None = None,
+    init: Float32[np.ndarray, "_ _ 3"] | None = None,
 ) -> Progress:
     """Return the last Progress of stylize_steps: its image has the content of one and the style of others."""
     *_, last = stylize_steps(params, content, styles, config, init)
@@ -65,7 +65,7 @@ def stylize_steps(
     content: Float32[np.ndarray, "h w 3"] | None,
     styles: Sequence[Float32[np.ndarray, "_ _ 3"]],
     config: Config | None = None,
-    init: Float32[np.ndarray, "h w 3"] | None = None,
+    init: Float32[np.ndarray, "_ _ 3"] | None = None,
     every: int = 0,
     free_memory: int | None = None,
 ) -> Iterator[Progress]:
@@ -109,10 +109,12 @@ def first_picture(
     content: Float32[np.ndarray, "h w 3"] | None,
     styles: Sequence[Float32[np.ndarray, "_ _ 3"]],
     config: Config,
-    init: Float32[np.ndarray, "h w 3"] | None = None,
-) -> Float32[np.ndarray, "h w 3"]:
+    init: Float32[np.ndarray, "_ _ 3"] | None = None,
+) -> Float32[np.ndarray, "_ _ 3"]:
     """Return the picture the optimisation starts from: content, uniform noise, the first style, or init."""
     if init is not None:
+        if content is not None and init.shape != content.shape:
+            raise InputError("init", f"the content's shape {content.shape}", f"got {init.shape}")
         return init
     if config.init == "content" and content is not None:
         return content

@@ -1,0 +1,35 @@
+# Every target sets up its own .venv from nothing: Python 3.11 or newer, make and git are all it takes.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+SETUP := $(VENV)/set-up
+
+.PHONY: demo test check bench setup clean
+
+demo: setup  ## one picture from the examples, its report and its loss plot, in out/
+	mkdir -p out
+	$(RUN)/nst --content=example:coffee --style=example:night --iterations=100 \
+	  --output=out/demo.png --report=out/demo.json --plot=out/demo-losses.png
+
+test: setup  ## the tests
+	$(RUN)/pytest
+
+check: setup  ## what a change must pass: lint, format, types, tests
+	$(RUN)/ruff check
+	$(RUN)/ruff format --check
+	$(RUN)/mypy
+	$(RUN)/pytest
+
+bench: setup  ## this machine's seconds per evaluation
+	$(RUN)/nst-bench
+
+setup: $(SETUP)
+
+$(SETUP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nst_jax needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) out

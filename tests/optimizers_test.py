@@ -1,0 +1,145 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nst_jax.optimizers import OPTIMIZERS, evaluate
+
+RATE = jnp.float32(0.05)
+ONE = {"all": jnp.float32(1)}
+
+
+def quadratic(target, curvature):
+    """Return the objective coefficient * sum curvature (x - target)^2 / 2."""
+    return lambda image, factors: factors["all"] * jnp.sum(curvature * (image - target) ** 2) / 2
+
+
+@pytest.fixture(autouse=True)
+def optax_promotes_its_step_count():
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(params=sorted(OPTIMIZERS))
+def optimizer(request):
+    return OPTIMIZERS[request.param]
+
+
+@pytest.fixture
+def problem(rng):
+    target = rng.uniform(0.2, 0.8, (4, 5, 3)).astype(np.float32)
+    curvature = rng.uniform(1, 30, (4, 5, 3)).astype(np.float32)
+    return quadratic(target, curvature), target
+
+
+def run(optimizer, objective, image, steps, coefficients=ONE):
+    """Return the iterates and the number of evaluations after the first."""
+    step = jax.jit(lambda iterate, memory: optimizer.step(objective, coefficients, RATE, iterate, memory))
+    iterate, memory = evaluate(objective, coefficients, image), optimizer.init(image)
+    iterates, count = [iterate], 0
+    for _ in range(steps):
+        iterate, memory, evaluations = step(iterate, memory)
+        iterates.append(iterate)
+        count += int(evaluations)
+    return iterates, count
+
+
+def test_finds_the_known_minimum_of_a_quadratic(optimizer, problem):
+    objective, target = problem
+    iterates, _ = run(optimizer, objective, jnp.full((4, 5, 3), 0.5), 300)
+    np.testing.assert_allclose(iterates[-1].image, target, atol=2e-3)
+
+
+def test_finds_the_minimum_of_a_quadratic_in_the_box(optimizer):
+    target = jnp.linspace(-0.5, 1.5, 60).reshape(4, 5, 3)
+    objective = quadratic(target, jnp.full((4, 5, 3), 2.0))
+    iterates, _ = run(optimizer, objective, jnp.full((4, 5, 3), 0.5), 200)
+    np.testing.assert_allclose(iterates[-1].image, np.clip(target, 0, 1), atol=2e-3)
+
+
+def test_every_picture_stays_in_the_box_with_its_own_value_gradient_and_terms(optimizer):
+    objective = quadratic(jnp.linspace(-2, 3, 60).reshape(4, 5, 3), jnp.linspace(1, 9, 60).reshape(4, 5, 3))
+    iterates, _ = run(optimizer, objective, jnp.full((4, 5, 3), 0.9), 8)
+    for iterate in iterates:
+        assert iterate.image.min() >= 0
+        assert iterate.image.max() <= 1
+        fresh = evaluate(objective, ONE, iterate.image)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), iterate, fresh)
+
+
+def test_five_lbfgs_steps_inside_the_box_equal_optax_alone(rng):
+    """Far from the border the projection does nothing: the steps are those of optax.lbfgs."""
+    curvature = rng.uniform(1, 30, (4, 5, 3)).astype(np.float32)
+    target = rng.uniform(0.4, 0.6, (4, 5, 3)).astype(np.float32)
+    objective = quadratic(target, curvature)
+    plain = optax.lbfgs(memory_size=10)
+
+    def value(image):
+        return objective(image, ONE)
+
+    image = jnp.full((4, 5, 3), 0.5)
+    ours, _ = run(OPTIMIZERS["lbfgs"], objective, image, 5)
+    state = plain.init(image)
+    for iterate in ours[1:]:
+        updates, state = plain.update(
+            jax.grad(value)(image),
+            state,
+            image,
+            value=value(image),
+            grad=jax.grad(value)(image),
+            value_fn=value,
+        )
+        image = optax.apply_updates(image, updates)
+        np.testing.assert_allclose(iterate.image, image, atol=1e-5)
+
+
+def test_five_adam_steps_equal_the_papers_algorithm():
+    """Kingma & Ba 2014, algorithm 1, in float64, with a projection to [0, 1] after each step."""
+    curvature, target = np.linspace(1, 9, 12).reshape(2, 2, 3), np.linspace(-0.2, 1.1, 12).reshape(2, 2, 3)
+    ours, count = run(
+        OPTIMIZERS["adam"],
+        quadratic(jnp.float32(target), jnp.float32(curvature)),
+        jnp.full((2, 2, 3), 0.5),
+        5,
+    )
+    x, m, v = np.full((2, 2, 3), 0.5), 0.0, 0.0
+    for t in range(1, 6):
+        g = curvature * (x - target)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        x = np.clip(x - 0.05 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8), 0, 1)
+        np.testing.assert_allclose(ours[t].image, x, rtol=1e-5)
+    assert count == 5
+
+
+def test_lbfgs_restarts_its_memory_at_negative_curvature_and_still_descends():
+    """A saddle: cos has s.y < 0 between 0 and pi/2 of its argument."""
+
+    def objective(image, factors):
+        return factors["all"] * jnp.sum(jnp.cos(3 * (image + 0.02)))
+
+    iterates, _ = run(OPTIMIZERS["lbfgs"], objective, jnp.linspace(0.0, 0.4, 12).reshape(2, 2, 3), 30)
+    values = [float(iterate.value) for iterate in iterates]
+    assert all(after <= before for before, after in zip(values, values[1:], strict=False))
+    np.testing.assert_allclose(iterates[-1].image, 1.0, atol=1e-3)  # cos(3.06) is the least in the box
+
+
+def test_lbfgs_evaluates_once_a_step_where_the_first_guess_is_good(problem):
+    _, count = run(OPTIMIZERS["lbfgs"], problem[0], jnp.full((4, 5, 3), 0.5), 20)
+    assert count < 30
+
+
+def test_vmap_over_coefficients_equals_one_after_the_other(optimizer, problem):
+    objective, _ = problem
+    image = jnp.full((4, 5, 3), 0.5)
+    batch = {"all": jnp.float32([0.5, 1.0, 20.0])}
+
+    def three_steps(coefficients):
+        iterate, memory = evaluate(objective, coefficients, image), optimizer.init(image)
+        for _ in range(3):
+            iterate, memory, _ = optimizer.step(objective, coefficients, RATE, iterate, memory)
+        return iterate.image
+
+    together = jax.jit(jax.vmap(three_steps))(batch)
+    for n, picture in enumerate(together):
+        np.testing.assert_allclose(picture, jax.jit(three_steps)({"all": batch["all"][n]}), atol=1e-5)

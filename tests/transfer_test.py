@@ -1,0 +1,196 @@
+import logging
+
+import jax
+import numpy as np
+import pytest
+import reference
+
+from nst_jax.config import Config
+from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.objective import make_targets
+from nst_jax.transfer import first_picture, noise_picture, run_chunk, start, stylize, stylize_steps
+
+OPTIMIZERS = ["lbfgs", "adam"]
+
+
+@pytest.fixture(autouse=True)
+def optax_promotes_its_step_count():
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Return a content and a style picture with some structure."""
+    rng = np.random.default_rng(3)
+    grid = np.linspace(0, 3, 48)
+    content = np.stack([np.sin(grid[:32, None] * k + grid[None] * (3 - k)) for k in range(3)], -1) * 0.4 + 0.5
+    style = np.kron(rng.random((9, 7, 3)), np.ones((4, 6, 1)))
+    return content.astype(np.float32), style.astype(np.float32)
+
+
+@pytest.fixture
+def compilations(caplog):
+    """Return a function that counts the programs compiled since the test began, by the loop's name."""
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        yield lambda name: sum(
+            f"Finished XLA compilation of jit({name})" in r.getMessage() for r in caplog.records
+        )
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_loss_goes_down_and_the_style_comes_in(params, pictures, optimizer):
+    content, style = pictures
+    config = Config(optimizer=optimizer, iterations=25, tv_weight=0.0)
+    steps = list(stylize_steps(params, content, [style], config, every=5))
+    totals = [progress.losses["total"] for progress in steps]
+    assert [progress.step for progress in steps] == [0, 5, 10, 15, 20, 25]
+    assert totals[-1] < 0.2 * totals[0]
+    assert totals == sorted(totals, reverse=True)
+    assert steps[-1].image.min() >= 0
+    assert steps[-1].image.max() <= 1
+    assert steps[-1].evaluations >= 26
+
+
+def test_the_losses_told_are_those_of_the_picture_handed_out(params, weights, pictures):
+    """After several steps of L-BFGS, whose terms come out of the line search, against the float64 twin."""
+    content, style = pictures
+    last = stylize(params, content, [style], Config(iterations=4, style_weight=1e6))
+    twin, _ = reference.objective(weights.arrays, last.image, content, [style], beta=1e6, gamma=1e-3)
+    for term in ("total", "content", "style", "tv"):
+        np.testing.assert_allclose(last.losses[term], twin[term], rtol=1e-4, err_msg=term)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_chunked_equals_unchunked_bit_for_bit(params, pictures, optimizer):
+    content, style = pictures
+    config = Config(optimizer=optimizer, iterations=7)
+    *_, whole = stylize_steps(params, content, [style], config, every=7)
+    *_, chunked = stylize_steps(params, content, [style], config, every=3)
+    np.testing.assert_array_equal(whole.image, chunked.image)
+    assert whole.losses == chunked.losses
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_only_what_changes_the_program_compiles_anew(params, pictures, optimizer, compilations):
+    content, style = pictures
+    base = {
+        "optimizer": optimizer,
+        "iterations": 3,
+        "pooling": "average",
+    }  # average: not compiled by other tests
+
+    def run(content=content, **options):
+        stylize(params, content, [style], Config(**{**base, **options}))
+
+    run()
+    assert compilations("run_chunk") == 1
+    run(iterations=8)
+    run(content=content[::-1].copy())
+    run(style_weight=1e4, content_weight=2.0, tv_weight=0.5, tv_power=2.0, activation_shift=-1.0)
+    run(layer_weighting="geometric")
+    if optimizer == "adam":
+        run(learning_rate=0.01)
+    assert compilations("run_chunk") == 1
+    assert compilations("start") == 1
+    run(pooling="max", style_layers=("conv1_1", "conv2_2"))
+    assert compilations("run_chunk") == 2  # else the count above could not fail
+
+
+def test_the_memory_forecast_compiles_the_program_that_then_runs(params, pictures, compilations):
+    content, style = pictures
+    config = Config(iterations=2, style_layers=("conv1_2",))
+    list(stylize_steps(params, content, [style], config, free_memory=2**40))
+    assert compilations("run_chunk") == 1
+    with pytest.raises(NotEnoughMemory, match=r"48x32 pixels needs 0\.\d GiB; 0\.0 GiB are free"):
+        list(stylize_steps(params, content, [style], config, free_memory=2**20))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_state_has_a_fixed_type(params, pictures, optimizer):
+    content, style = pictures
+    config = Config(optimizer=optimizer)
+    spec, weights = config.spec(), config.loss_weights(1)
+    targets = make_targets(params, content, [style], spec)
+    before = start(params, jax.numpy.asarray(content), targets, weights, spec)
+    types = jax.tree.map(jax.typeof, before)
+    after = run_chunk(before, np.int32(1), params, targets, weights, jax.numpy.float32(0.01), spec)
+    assert jax.tree.map(jax.typeof, after) == types
+
+
+def test_a_loss_that_is_not_finite_ends_at_the_last_finite_picture(params, pictures):
+    content, style = pictures
+    config = Config(optimizer="adam", iterations=5, init="noise", tv_weight=1e36)
+    # A flat picture has no variation; the first move away from it has, times more than float32 holds.
+    first, *_, last = stylize_steps(params, content, [style], config, init=np.full_like(content, 0.5))
+    assert first.finite
+    assert not last.finite
+    assert last.step < 5
+    assert np.isfinite(last.losses["total"])
+    assert np.isfinite(last.image).all()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_loss_that_is_not_finite_at_once_ends_at_once(params, pictures, optimizer):
+    content, style = pictures
+    config = Config(optimizer=optimizer, iterations=5, style_weight=3e38)
+    (only,) = stylize_steps(params, content, [style], config)
+    assert not only.finite
+    np.testing.assert_array_equal(only.image, content)
+
+
+def test_texture_synthesis_without_content(params, pictures):
+    _, style = pictures
+    config = Config(init="noise", content_weight=0.0, iterations=20, tv_weight=0.0)
+    steps = list(stylize_steps(params, None, [style], config))
+    assert steps[-1].image.shape == style.shape
+    assert steps[-1].losses["content"] == 0
+    assert steps[-1].losses["content_by_layer"] == {}
+    assert steps[-1].losses["style"] < 0.1 * steps[0].losses["style"]
+
+
+def test_the_picture_does_not_depend_on_the_styles_size(params, pictures):
+    content, style = pictures
+    last = stylize(params, content, [style, style[:20, :31]], Config(iterations=1))
+    assert last.image.shape == content.shape
+
+
+def test_first_pictures(pictures):
+    content, style = pictures
+    np.testing.assert_array_equal(first_picture(content, [style], Config()), content)
+    noise = first_picture(content, [style], Config(init="noise", seed=4))
+    assert noise.shape == content.shape
+    assert noise.dtype == np.float32
+    np.testing.assert_array_equal(noise, noise_picture(32, 48, 4))
+    assert not np.array_equal(noise, noise_picture(32, 48, 5))
+    assert abs(noise.mean() - 0.5) < 0.02
+    np.testing.assert_array_equal(
+        first_picture(content, [content[::-1]], Config(init="style")), content[::-1]
+    )
+    np.testing.assert_array_equal(first_picture(content, [style], Config(), noise), noise)
+    with pytest.raises(InputError, match=r"init: the content's shape \(32, 48, 3\); got \(36, 42, 3\)"):
+        first_picture(content, [style], Config(), style)
+
+
+@pytest.mark.parametrize(
+    ("content", "styles", "options", "message"),
+    [
+        (True, 0, {}, "style: at least one style picture"),
+        (False, 1, {}, "content: a content picture, or content_weight 0"),
+        (False, 1, {"content_weight": 0.0}, "init: content .with a content picture., noise.*got content"),
+        (True, 1, {"init": "style"}, "init: .*style .of the picture's size.*got style"),
+        (True, 2, {"style_mix": (1.0,)}, "--style_mix: one number per style, 2; got 1"),
+    ],
+)
+def test_pictures_and_options_that_do_not_go_together(params, pictures, content, styles, options, message):
+    picture, style = pictures
+    with pytest.raises(InputError, match=message):
+        stylize(params, picture if content else None, [style] * styles, Config(**options))
+
+
+def test_pictures_too_small_for_the_layers(params, pictures):
+    content, style = pictures
+    with pytest.raises(InputError, match="content: at least 16 pixels a side for layer conv5_1; got 48x12"):
+        stylize(params, content[:12], [style], Config())
+    with pytest.raises(InputError, match="style: at least 16 pixels a side for layer conv5_1; got 9x36"):
+        stylize(params, content, [style[:, :9]], Config())
