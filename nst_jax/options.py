@@ -45,24 +45,27 @@ def describe_range(field: Field) -> str:
     """Return the values an option may have, in words."""
     low, high, choices = (field.metadata[key] for key in ("low", "high", "choices"))
     if choices:
-        return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
+        *others, last = filter(None, choices)
+        return f"{', '.join(others)} or {last}" if others else last
     kind = {int: "a whole number", float: "a finite number"}.get(option_type(field), "text")
     if low == -math.inf:
         return kind
-    return f"{kind} from {low:g}" + ("" if high == math.inf else f" to {high:g}")
+    return f"{kind} from {_plain(low)}" + ("" if high == math.inf else f" to {_plain(high)}")
+
+
+def _plain(number: float | int) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def parse_option(field: Field, text: str) -> Any:
     """Return the value that text stands for on the command line. Raises InputError."""
     kind = option_type(field)
-    parts = [part.strip() for part in text.split(",")] if is_tuple(field) and text else [text]
     try:
-        values = tuple(kind(part) for part in parts)
+        if is_tuple(field):
+            return tuple(kind(part.strip()) for part in text.split(",")) if text else ()
+        return kind(text)
     except ValueError:
         raise InputError(f"--{field.name}", describe_range(field), f"got {text!r}") from None
-    if is_tuple(field):
-        return values if text else ()
-    return values[0]
 
 
 def check_options(options: Any) -> None:

@@ -13,18 +13,18 @@ from nst_jax.errors import InputError
 PLOT_FORMATS = (".png", ".svg", ".pdf")
 
 
-def resolved(config: Config) -> dict[str, Any]:
-    """Return every option with the layers by name, as plain data."""
+def resolved(config: Config, styles: int) -> dict[str, Any]:
+    """Return every option with layers by name and the mix of the styles normalised, as plain data."""
     spec = config.spec()
     return {
         **dataclasses.asdict(config),
         "content_layers": list(spec.content_layers),
         "style_layers": list(spec.style_layers),
-        "style_mix": list(config.style_mix),
+        "style_mix": config.loss_weights(styles).style_mix.tolist(),
     }
 
 
-def history(steps: Sequence[tuple[int, dict[str, Any]]]) -> dict[str, list[float]]:
+def history(steps: Sequence[tuple[int, dict[str, Any]]]) -> dict[str, list[Any]]:
     """Return columns step, total, content, style and tv of steps and their losses."""
     terms = ("total", "content", "style", "tv")
     return {
@@ -56,7 +56,7 @@ def check_plot() -> None:
         ) from None
 
 
-def plot_losses(columns: dict[str, list[float]], config: Config, extension: str) -> bytes:
+def plot_losses(columns: dict[str, list[Any]], config: Config, extension: str) -> bytes:
     """Return a picture of the weighted losses over the steps, as the bytes of a .png, .svg or .pdf file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

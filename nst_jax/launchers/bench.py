@@ -201,7 +201,7 @@ def check_torch() -> None:
 def _torch_evaluations(
     arrays: Any, content: np.ndarray, style: np.ndarray, problem: Problem
 ) -> dict[str, Callable[[], Any]]:
-    """Return the same evaluation in plain PyTorch, in both memory layouts, after checking that it is the same."""
+    """Return the same evaluation in plain PyTorch, in both memory layouts, after checking its value."""
     from nst_jax.launchers.torch_baseline import evaluation
 
     ours = float(_lone_evaluation(problem)()[0])

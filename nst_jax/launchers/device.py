@@ -19,7 +19,7 @@ def set_up() -> None:
     logging.getLogger("jax").setLevel(logging.WARNING)  # it tells of every platform that is not there
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR") and (folder := cache_folder()):
         jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # the latter is what a missing CUDA ends in

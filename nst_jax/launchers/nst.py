@@ -79,7 +79,6 @@ def main(files_given: Given, config_given: Given) -> int:
     device.set_up()
     _check_files(files, config)
     pictures = _load_pictures(files, config)
-    images.check_output_size(files.output, *pictures.output_size)
     weights = load_weights(config.network, files.weights or None)
     run = _optimize(make_params(weights.arrays), pictures, files, config)
     _write(run, pictures, files, config, weights, began)
@@ -123,6 +122,8 @@ def _load_pictures(files: Files, config: Config) -> Pictures:
     styles = [images.load(name, files.max_pixels) for name in files.style]
     first = content or styles[0]
     size = _fit(first.rgb, config.size)
+    output_size = (first.rgb.shape[0], first.rgb.shape[1]) if files.output_size == "content" else size
+    images.check_output_size(files.output, *output_size)
     init = None
     if config.init == "style":
         init = images.resize(styles[0].rgb, *size)
@@ -132,7 +133,6 @@ def _load_pictures(files: Files, config: Config) -> Pictures:
         init = noise_picture(*size, config.seed)
     style_size = max(1, round(config.size * config.style_scale))
     alpha = content.alpha if content else None
-    output_size = (first.rgb.shape[0], first.rgb.shape[1]) if files.output_size == "content" else size
     return Pictures(
         content=images.resize(content.rgb, *size) if content else None,
         styles=[images.resize(style.rgb, *_fit(style.rgb, style_size)) for style in styles],
@@ -195,7 +195,7 @@ def _save(path: str, image: np.ndarray, pictures: Pictures, files: Files, config
         "content": files.content,
         "style": list(files.style),
     }  # not the output's own name: equal runs, equal bytes
-    settings = {"nst_jax": nst_jax.__version__, "config": {**sources, **resolved(config)}}
+    settings = {"nst_jax": nst_jax.__version__, "config": {**sources, **resolved(config, len(files.style))}}
     rgb = images.resize(image, *pictures.output_size)
     images.save(path, rgb, pictures.alpha, json.dumps(settings))
     tell(path)
@@ -207,7 +207,7 @@ def _report(run: Run, files: Files, config: Config, weights: Weights, began: flo
     seconds["per_evaluation"] = run.seconds["optimize"] / max(1, last.evaluations - 1)
     return {
         "nst_jax": nst_jax.__version__,
-        "config": {**dataclasses.asdict(files), **resolved(config)},
+        "config": {**dataclasses.asdict(files), **resolved(config, len(files.style))},
         "weights": {
             "network": weights.network,
             "normalization": weights.normalization,

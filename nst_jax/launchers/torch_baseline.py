@@ -1,4 +1,4 @@
-"""The same evaluation in plain PyTorch, written as its users write it: what nst-bench --compare=torch times."""
+"""The same evaluation in plain PyTorch, as its users write it: what nst-bench --compare=torch times."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,0 +1,107 @@
+"""List, verify, fetch and convert the weights of the networks.
+
+Examples: nst-weights --list
+          nst-weights --fetch=vgg19
+          nst-weights --convert=imagenet-vgg-verydeep-19.mat --network=vgg19 --out=vgg19.safetensors
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from absl import logging
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress as Bar
+
+from nst_jax.convention import NORMALIZATIONS
+from nst_jax.errors import InputError
+from nst_jax.launchers.common import DONE, WRONG_REQUEST, Given, Program, launch, tell
+from nst_jax.options import check_options, option
+from nst_jax.sources import sources
+from nst_jax.vgg import NETWORKS
+from nst_jax.weights import convert, fetch, verify
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is to be done: one of list, verify, fetch and convert."""
+
+    list: bool = option(
+        False, "show every known source: network, normalisation, licence, where it comes from"
+    )
+    verify: bool = option(False, "check what this machine has of every source")
+    fetch: str = option("", "name of a source to download, check and convert", choices=("", *sources()))
+    convert: str = option("", "file to convert: .pth, .h5, .mat or .ckpt; nothing in it is run")
+    network: str = option("", "network that the file to convert holds", choices=("", *NETWORKS))
+    normalization: str = option(
+        "",
+        "what the file to convert wants of its pictures, where the file does not tell",
+        choices=("", *NORMALIZATIONS),
+    )
+    out: str = option("", "converted file to write; for --fetch, without: the cache, where nst looks")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if sum(map(bool, (self.list, self.verify, self.fetch, self.convert))) != 1:
+            raise InputError(
+                "nst-weights", "one of --list, --verify, --fetch, --convert", "got none or several"
+            )
+        if self.convert and not (self.network and self.out):
+            raise InputError("--convert", "goes with --network and --out", "one is missing")
+        if (self.network or self.normalization) and not self.convert:
+            raise InputError("--network, --normalization", "go with --convert", "it is not given")
+        if self.out and not (self.convert or self.fetch):
+            raise InputError("--out", "goes with --convert or --fetch", "neither is given")
+
+
+def main(given: Given) -> int:
+    """Run `nst-weights` with the options given."""
+    task = Task(**given)
+    if task.list:
+        return _list()
+    if task.verify:
+        return _verify()
+    if task.fetch:
+        with _bar() as progress:
+            tell(fetch(task.fetch, task.out or None, progress))
+    else:
+        convert(task.convert, task.network, task.out, task.normalization or None)
+        tell(task.out)
+    return DONE
+
+
+def _list() -> int:
+    for name, source in sources().items():
+        where = source.url or f"package {source.package}"
+        print(f"{name}: {source.network}, {source.normalization}, {source.licence}\n  {where}")
+    return DONE
+
+
+def _verify() -> int:
+    """Print a line per file; a damaged one is a wrong request's exit code."""
+    verdicts = verify()
+    for verdict in verdicts:
+        print(f"{verdict.name}: {verdict.state}", verdict.path or "", verdict.detail)
+    return WRONG_REQUEST if any(verdict.state == "damaged" for verdict in verdicts) else DONE
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int | None], None] | None]:
+    """Yield what shows a download on a terminal: bytes so far, and in all where known."""
+    console = Console(stderr=True)
+    if not console.is_terminal or not logging.level_info():
+        yield None
+        return
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task("download", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+PROGRAM = Program("nst-weights", __doc__, (Task,), main)
+
+
+def console() -> None:
+    """Run the program `nst-weights` on the command line."""
+    launch(PROGRAM)

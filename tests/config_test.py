@@ -1,0 +1,130 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from nst_jax import vgg
+from nst_jax.config import PRESETS, Config
+from nst_jax.errors import InputError
+from nst_jax.options import describe_range, parse_option
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+
+def weights_of(layers):
+    return {layer: float(weight) for layer, weight in layers.items()}
+
+
+def test_uniform_weights_are_one_over_the_layers_for_style_and_one_for_content():
+    weights = Config(content_layers=("conv3_1", "conv4_2")).loss_weights(1)
+    assert weights_of(weights.style_layers) == pytest.approx(dict.fromkeys(Config().style_layers, 0.2))
+    assert weights_of(weights.content_layers) == {"conv3_1": 1.0, "conv4_2": 1.0}
+
+
+def test_geometric_weights_are_strong_at_the_bottom_for_style_and_at_the_top_for_content():
+    """Novak & Nikulin 2016, 3.1: style 2^(D-d), content 2^d, d = 1...D from the bottom; to sum 1."""
+    layers = ("conv1_1", "conv2_1", "conv3_1")
+    weights = Config(layer_weighting="geometric", style_layers=layers, content_layers=layers).loss_weights(1)
+    assert weights_of(weights.style_layers) == pytest.approx(
+        dict(zip(layers, (4 / 7, 2 / 7, 1 / 7), strict=True))
+    )
+    assert weights_of(weights.content_layers) == pytest.approx(
+        dict(zip(layers, (2 / 14, 4 / 14, 8 / 14), strict=True))
+    )
+
+
+def test_numbers_go_with_the_layers_in_the_order_given():
+    config = Config(style_layers=("conv4_1", "conv1_1"), layer_weighting="3,1")
+    assert config.spec().style_layers == ("conv1_1", "conv4_1")
+    assert weights_of(config.loss_weights(1).style_layers) == {"conv1_1": 0.25, "conv4_1": 0.75}
+
+
+def test_layers_with_weight_0_do_not_count():
+    config = Config(style_layers=("conv1_1", "conv2_1", "conv3_1"), layer_weighting="1,0,1")
+    assert weights_of(config.loss_weights(1).style_layers) == {"conv1_1": 0.5, "conv2_1": 0.0, "conv3_1": 0.5}
+
+
+@pytest.mark.parametrize("network", ["vgg16", "vgg19"])
+def test_all_layers(network):
+    spec = Config(network=network, style_layers=("all",), content_layers=("all",)).spec()
+    assert spec.style_layers == spec.content_layers == vgg.layer_names(network)
+
+
+def test_mix_is_normalised_and_equal_by_default():
+    np.testing.assert_allclose(Config(style_mix=(3.0, 1.0)).loss_weights(2).style_mix, [0.75, 0.25])
+    np.testing.assert_allclose(Config().loss_weights(4).style_mix, 0.25)
+
+
+def test_what_is_static_is_hashable_and_free_of_numbers():
+    assert hash(Config(style_weight=3.0).spec()) == hash(Config(tv_weight=9.0, size=64).spec())
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_presets_are_valid_and_what_is_given_beside_one_wins(preset):
+    config = Config.from_preset(preset, style_weight=7.0)
+    assert config.preset == preset
+    assert config.style_weight == 7.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 1}, "--size: a whole number from 2 to 32768; got 1"),
+        ({"style_weight": -1.0}, "--style_weight: a finite number from 0 to 3e.38; got -1"),
+        ({"tv_weight": float("nan")}, "--tv_weight: a finite number.*got nan"),
+        ({"content_weight": float("inf")}, "--content_weight: a finite number.*got inf"),
+        ({"network": "vgg61"}, "--network: vgg16 or vgg19; got 'vgg61' .did you mean vgg1"),
+        ({"style_loss": "grams"}, "--style_loss: .*gram.*did you mean gram"),
+        (
+            {"style_layers": ("conv1_9",)},
+            "--style_layers: layers of vgg16 are.*'conv1_9' .did you mean conv1_",
+        ),
+        ({"style_layers": ()}, "--style_layers: at least one layer, or all; got none"),
+        ({"content_layers": ("conv5_4",)}, "--content_layers: layers of vgg16"),
+        ({"content_weight": 0.0, "style_weight": 0.0, "tv_weight": 0.0}, "at least one above 0; all are 0"),
+        ({"style_mix": (0.0, 0.0)}, "--style_mix: at least one number above 0"),
+        ({"style_mix": (1.0, -1.0)}, "--style_mix: a finite number from 0; got -1"),
+        ({"layer_weighting": "geometrical"}, "--layer_weighting: .*did you mean geometric"),
+        ({"layer_weighting": "1,2"}, "--layer_weighting: .*5 numbers.*got '1,2'"),
+        ({"layer_weighting": "1,1,1,1,nan"}, "--layer_weighting"),
+        ({"layer_weighting": "0,0,0,0,0"}, "--layer_weighting: .*not all 0"),
+        ({"tv_power": 0.5}, "--tv_power"),
+    ],
+)
+def test_wrong_options_are_refused_in_one_line(options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        Config(**options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_learning_rate_for_lbfgs_is_refused_not_ignored():
+    with pytest.raises(InputError, match="--learning_rate: for --optimizer=adam"):
+        Config.from_preset(learning_rate=0.1)
+    assert Config.from_preset(learning_rate=0.1, optimizer="adam").learning_rate == 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("size", "640", 640),
+        ("style_mix", "1, 2.5", (1.0, 2.5)),
+        ("style_layers", "conv1_1,conv2_1", ("conv1_1", "conv2_1")),
+        ("style_weight", "1e5", 1e5),
+        ("init", "a,b.png", "a,b.png"),
+        ("style_mix", "", ()),
+    ],
+)
+def test_text_becomes_a_value(name, text, value):
+    assert parse_option(FIELDS[name], text) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("size", "big"), ("size", "1.5"), ("style_mix", "1,,2"), ("size", "")]
+)
+def test_text_that_is_no_value(name, text):
+    with pytest.raises(InputError, match=f"--{name}: {describe_range(FIELDS[name])}; got '{text}'"):
+        parse_option(FIELDS[name], text)
+
+
+def test_every_option_has_help():
+    assert all(field.metadata["help"] for field in FIELDS.values())

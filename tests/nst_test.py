@@ -1,0 +1,400 @@
+"""The program nst, end to end, as its users call it: in process, but for what needs a process of its own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import reference
+from PIL import Image
+
+from nst_jax import images
+from nst_jax.launchers import nst
+from nst_jax.launchers.common import run
+from nst_jax.transfer import Progress
+
+PAIR = ["--content=example:cat", "--style=example:waves"]
+SMALL = ["--size=48", "--iterations=3"]
+
+
+@pytest.fixture(autouse=True)
+def optax_promotes_its_step_count():
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capfd):
+    """Return a function that runs nst in an empty folder: exit code, lines on stdout, lines on stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        code = run(nst.PROGRAM, ["--quiet", *arguments])
+        captured = capfd.readouterr()
+        return code, captured.out.splitlines(), captured.err.splitlines()
+
+    return call
+
+
+def read_json(path):
+    with open(path) as file:
+        return json.load(file, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def size_of(path):
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def write(path, height, width, rng):
+    Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(path)
+    return path
+
+
+def test_writes_a_picture_a_report_and_a_plot_and_tells_their_names(call, tmp_path):
+    code, out, err = call(*PAIR, *SMALL, "--output=a.png", "--report=a.json", "--plot=a.svg")
+    assert (code, out, err) == (0, ["a.png", "a.json", "a.svg"], [])
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "a.png", "a.svg"]
+    with Image.open("a.png") as picture:
+        assert picture.size == (48, 32)  # the cat has 451x300
+    assert b"<svg" in (tmp_path / "a.svg").read_bytes()
+
+
+def test_the_report_keeps_its_contract(call):
+    call(
+        *PAIR,
+        *SMALL,
+        "--output=a.png",
+        "--report=a.json",
+        "--style_mix=2",
+        "--content_layers=conv4_2,conv3_1",
+    )
+    report = read_json("a.json")
+    assert list(report) == [
+        *("nst_jax", "config", "weights", "image", "losses", "history", "evaluations", "seconds", "device"),
+        "peak_memory_bytes",
+    ]
+    assert report["config"]["content_layers"] == ["conv3_1", "conv4_2"]
+    assert report["config"]["style_mix"] == [1.0]
+    assert report["config"]["style_weight"] == 1e8
+    assert report["config"]["output"] == "a.png"
+    assert report["weights"]["network"] == "vgg16"
+    assert report["weights"]["normalization"] == "torchvision"
+    assert len(report["weights"]["sha256"]) == 64
+    assert report["image"] == {"height": 32, "width": 48}
+    for losses in report["losses"].values():
+        assert list(losses) == ["total", "content", "style", "tv", "content_by_layer", "style_by_layer"]
+        assert list(losses["content_by_layer"]) == ["conv3_1", "conv4_2"]
+    assert report["history"]["step"] == [0, 1, 2, 3]
+    assert report["history"]["style"][0] == report["losses"]["initial"]["style"]
+    assert report["history"]["total"][-1] == report["losses"]["final"]["total"]
+    assert report["losses"]["final"]["total"] < report["losses"]["initial"]["total"]
+    assert report["evaluations"] >= 4
+    assert set(report["seconds"]) == {"compile", "optimize", "total", "per_evaluation"}
+    assert report["device"]["platform"] == "cpu"
+    assert report["peak_memory_bytes"] > 10**8
+
+
+def test_no_iterations_give_the_terms_of_the_objective_for_files_of_the_asked_size(call, rng, weights):
+    content, style = write("c.png", 40, 64, rng), write("s.png", 64, 33, rng)
+    call(
+        f"--content={content}",
+        f"--style={style}",
+        "--size=64",
+        "--iterations=0",
+        "--output=o.png",
+        "--report=r.json",
+    )
+    np.testing.assert_array_equal(pixels("o.png"), pixels(content))
+    x, s = (np.float64(pixels(path)) / 255 for path in (content, style))
+    twin, _ = reference.objective(weights.arrays, x, x, [s], alpha=1, beta=1e8, gamma=1e-3)
+    losses = read_json("r.json")["losses"]
+    for term in ("total", "content", "style", "tv"):
+        np.testing.assert_allclose(losses["initial"][term], twin[term], rtol=1e-4, atol=1e-3)
+    for layer, value in twin["style_by_layer"].items():
+        np.testing.assert_allclose(losses["initial"]["style_by_layer"][layer], value, rtol=1e-4)
+    assert losses["final"] == losses["initial"]
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_a_second_run_gives_the_same_bytes(call, tmp_path, optimizer):
+    for name in ("a.png", "b.png"):
+        call(*PAIR, *SMALL, f"--optimizer={optimizer}", f"--output={name}", f"--report={name}.json")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    a, b = (read_json(f"{name}.png.json") for name in "ab")
+    assert (a["losses"], a["history"]) == (b["losses"], b["history"])
+
+
+def test_the_picture_holds_the_settings_that_made_it(call):
+    call(*PAIR, *SMALL, "--output=a.webp", "--seed=5")
+    settings = json.loads(images.read_settings("a.webp"))
+    assert settings["config"]["seed"] == 5
+    assert settings["config"]["style"] == ["example:waves"]
+
+
+def test_previews(call):
+    _, out, _ = call(*PAIR, "--size=48", "--iterations=5", "--save_every=2", "--output=a.jpg")
+    assert out == ["a.jpg.step000002.png", "a.jpg.step000004.png", "a.jpg"]
+    assert size_of("a.jpg.step000004.png") == (48, 32)
+
+
+def test_style_scale_and_style_aspect(call, rng, weights):
+    """The style keeps its aspect, and half the scale is the half-size picture."""
+    write("c.png", 40, 64, rng)
+    style = write("s.png", 32, 24, rng)
+    call("--content=c.png", f"--style={style}", "--size=64", "--style_scale=0.5", "--iterations=0", "--output=o.png",
+         "--report=r.json")  # fmt: skip
+    x, s = (np.float64(pixels(path)) / 255 for path in ("c.png", style))
+    twin, _ = reference.objective(weights.arrays, x, x, [s])
+    np.testing.assert_allclose(read_json("r.json")["losses"]["initial"]["style"], twin["style"], rtol=1e-4)
+
+
+def test_several_styles_and_improvements(call):
+    code, _, _ = call(*PAIR, "--style=example:ink", "--style_mix=1,3", "--style_layers=all", "--activation_shift=-1",
+                      "--layer_weighting=geometric", *SMALL, "--output=a.png", "--report=r.json")  # fmt: skip
+    report = read_json("r.json")
+    assert code == 0
+    assert report["config"]["style_mix"] == [0.25, 0.75]
+    assert len(report["losses"]["final"]["style_by_layer"]) == 13
+
+
+def test_texture_without_content_has_the_size_and_the_styles_aspect(call):
+    code, _, _ = call("--style=example:glass", "--init=noise", "--content_weight=0", *SMALL, "--output=t.png")
+    assert code == 0
+    assert size_of("t.png") == (39, 48)  # the glass has 624x768
+
+
+def test_output_size_and_alpha_come_from_the_content(call, rng):
+    rgba = rng.integers(0, 256, (60, 90, 4), np.uint8)
+    rgba[:30, :, 3] = 0
+    Image.fromarray(rgba).save("c.png")
+    call("--content=c.png", "--style=example:ink", *SMALL, "--output_size=content", "--output=a.png")
+    with Image.open("a.png") as picture:
+        assert picture.size == (90, 60)
+        np.testing.assert_array_equal(np.asarray(picture)[..., 3], rgba[..., 3])
+    call("--content=c.png", "--style=example:ink", *SMALL, "--output=b.png")
+    with Image.open("b.png") as picture:
+        assert picture.size == (48, 32)
+        assert picture.mode == "RGBA"
+
+
+@pytest.mark.parametrize("init", ["style", "noise", "first.png"])
+def test_first_pictures(call, rng, init):
+    write("first.png", 20, 20, rng)
+    code, _, _ = call(*PAIR, "--size=48", "--iterations=0", f"--init={init}", "--output=a.png")
+    assert code == 0
+    first = pixels("a.png")
+    if init == "noise":
+        assert 70 < first.std() < 78  # uniform: 255 / sqrt(12)
+    else:
+        source = images.load("example:waves" if init == "style" else "first.png").rgb
+        np.testing.assert_array_equal(first, images.to_uint8(images.resize(source, 32, 48)))
+
+
+WRONG = {
+    "missing content": (
+        ["--content=nowhere.jpg"],
+        "nowhere.jpg: must be a whole picture file .*No such file",
+    ),
+    "empty file": (["--content=empty.png"], "empty.png: must be a whole picture file"),
+    "truncated file": (["--content=cut.png"], "cut.png: must be a whole picture file"),
+    "text": (["--content=text.jpg"], "text.jpg: must be a whole picture file.*format is not known"),
+    "folder": (["--content=folder"], "folder: must be a whole picture file.*it is a folder"),
+    "example": (["--content=example:dog"], "example:dog: one of cat, coffee, .*'dog'"),
+    "bare example": (["--content=cat"], "cat: .*did you mean example:cat"),
+    "extension": (["--output=a.pgn"], "a.pgn: must end in one of .png .*did you mean .png"),
+    "no extension": (["--output=a"], "a: must end in one of .png .*no extension"),
+    "output folder": (
+        ["--output=no/a.png"],
+        "no/a.png: must be a file that can be written; there is no folder",
+    ),
+    "output is a folder": (
+        ["--output=folder.png"],
+        "folder.png: must be a file that can be written; it is a folder",
+    ),
+    "report folder": (
+        ["--report=no/r.json"],
+        "no/r.json: must be a file that can be written; there is no folder",
+    ),
+    "plot extension": (["--plot=p.jpg"], "p.jpg: must end in one of .png .svg .pdf"),
+    "same file": (["--report=a.png"], "--output, --report, --plot: three different files"),
+    "unknown flag": (
+        ["--stile_weight=1"],
+        "--stile_weight: the flags of nst --help; no such flag .did you mean --style",
+    ),
+    "positional": (["b.png"], "b.png: flags only"),
+    "layer": (["--style_layers=conv1_1,conv9_1"], "--style_layers: layers of vgg16 are"),
+    "network": (["--network=resnet"], "--network: vgg16 or vgg19; got 'resnet'"),
+    "size word": (["--size=large"], "--size: a whole number from 2 to 32768; got 'large'"),
+    "size too small": (["--size=20"], "content: at least 16 pixels a side for layer conv5_1; got 20x13"),
+    "style too small": (["--style_scale=0.4"], "style: at least 16 pixels a side for layer conv5_1"),
+    "negative weight": (["--style_weight=-1"], "--style_weight: a finite number from 0"),
+    "infinite weight": (["--content_weight=inf"], "--content_weight: a finite number from 0"),
+    "all weights 0": (["--content_weight=0", "--style_weight=0", "--tv_weight=0"], "at least one above 0"),
+    "mix": (["--style_mix=1,2"], "--style_mix: one number per style, 1; got 2"),
+    "weights file": (["--weights=text.jpg"], "text.jpg: must be a file made by nst-weights"),
+    "vgg19": (["--network=vgg19"], "weights of vgg19: run nst-weights --fetch=vgg19"),
+    "too many pixels": (
+        ["--max_pixels=1000"],
+        "example:cat: at most 1000 pixels .--max_pixels.; it is 451x300",
+    ),
+    "init": (["--init=nothing.png"], "nothing.png: must be a whole picture file"),
+    "webp side": (["--size=17000", "--output=a.webp"], "a.webp: a side of WEBP has at most 16383 pixels"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_requests_are_one_line_and_write_nothing(call, tmp_path, case, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache")) if case == "vgg19" else None
+    (tmp_path / "empty.png").touch()
+    whole = images.resolve("example:cat").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.png").mkdir()
+    before = sorted(os.listdir(tmp_path))
+    arguments, message = WRONG[case]
+    code, out, err = call(*PAIR, "--size=48", "--iterations=1", "--output=a.png", *arguments)
+    assert (code, out, len(err)) == (2, [], 1), err
+    assert err[0].startswith("error: ")
+    assert re.search(message, err[0]), err[0]
+    assert [name for name in sorted(os.listdir(tmp_path)) if name != ".cache"] == before
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "--output: a file that ends in"),
+        (["--output=a.png"], "--style: a file or example:NAME; not given"),
+        (["--output=a.png", "--style=example:ink"], "--content: a file or example:NAME; or --init=noise"),
+        (["--output=a.png", "--style=example:ink", "--content_weight=0"], "--init: noise, style or a file"),
+    ],
+)
+def test_what_is_required_is_named(call, given, message):
+    code, _, err = call(*given)
+    assert code == 2
+    assert message in err[0]
+
+
+def test_a_loss_that_is_not_finite_exits_3_with_the_last_finite_picture(call):
+    code, out, err = call(*PAIR, *SMALL, "--style_weight=3e38", "--output=a.png", "--report=r.json")
+    assert (code, out) == (3, ["a.png", "r.json"])
+    assert err == [
+        "error: loss: finite numbers (smaller weights?); not finite after step 0, whose picture is a.png"
+    ]
+    assert size_of("a.png") == (48, 32)
+    read_json("r.json")
+
+
+def test_too_little_memory_exits_4_and_says_what_fits(call, monkeypatch, tmp_path):
+    monkeypatch.setattr(nst.device, "free_memory", lambda: 10**6)
+    code, _, err = call(*PAIR, *SMALL, "--output=a.png")
+    assert code == 4
+    assert len(err) == 1
+    assert "needs 0." in err[0]
+    assert "--size=" in err[0]
+    assert os.listdir(tmp_path) == []
+
+
+def test_ctrl_c_writes_the_picture_so_far_and_exits_130(call, monkeypatch):
+    def interrupted_after_two(*arguments, **options):
+        image = np.full((32, 48, 3), 0.5, np.float32)
+        losses = {
+            "total": 1.0,
+            "content": 0.0,
+            "style": 0.0,
+            "tv": 0.0,
+            "content_by_layer": {},
+            "style_by_layer": {},
+        }
+        yield Progress(0, 1, image, losses, True)
+        yield Progress(2, 3, image * 0, losses, True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nst, "stylize_steps", interrupted_after_two)
+    code, out, err = call(*PAIR, *SMALL, "--output=a.png", "--report=r.json")
+    assert (code, out) == (130, ["a.png", "r.json"])
+    assert err == ["error: interrupted: a.png is the picture of step 2"]
+    assert pixels("a.png").max() == 0
+
+
+def command(*arguments):
+    return [sys.executable, "-c", "from nst_jax.launchers.nst import console; console()", *arguments]
+
+
+def test_a_real_interrupt_ends_a_real_process(tmp_path):
+    """SIGINT in the middle of a long run: the picture is there, whole, and the exit code is 130."""
+    output = tmp_path / "a.png"
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla")}
+    process = subprocess.Popen(
+        command(*PAIR, "--size=64", "--iterations=100000", "--save_every=20", f"--output={output}"),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    for line in process.stderr:  # a log line per chunk
+        if "step 20/" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "error: interrupted" in err
+    assert out.splitlines()[-1] == str(output)
+    assert size_of(output) == (64, 43)
+
+
+def test_a_second_start_is_quick_with_a_warm_cache(tmp_path):
+    """The compile cache is on: the second start reads what the first one wrote. Counted, not timed."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    cached = []
+    for n in range(2):
+        done = subprocess.run(
+            command(*PAIR, *SMALL, f"--output={tmp_path}/{n}.png"),
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        cached.append(sorted(path.name for path in (tmp_path / "nst_jax" / "xla").glob("*-cache")))
+    assert any("run_chunk" in name for name in cached[0])
+    assert cached[0] == cached[1]
+    assert (tmp_path / "nst_jax").stat().st_mode & 0o077 == 0
+
+
+def test_a_platform_that_is_not_there_is_one_line(tmp_path):
+    for platform in ("cuda", "tpu", "nonsense"):
+        done = subprocess.run(
+            command(*PAIR, f"--output={tmp_path}/a.png"),
+            env=os.environ | {"JAX_PLATFORMS": platform},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"error: JAX_PLATFORMS={platform}: a platform this machine has")
+
+
+def test_help_shows_every_flag_with_its_default_and_range(call):
+    code, out, _ = call("--help")
+    text = "\n".join(out)
+    assert code == 0
+    assert "--size: longest side of the optimised picture" in text
+    assert "(a whole number from 2 to 32768; default 512)" in text
+    assert "--style: painting, a file or example:NAME (text; may repeat)" in text
+    assert call("--helpfull")[0] == 0
+
+
+def test_flags_that_come_later_do_not_exist_yet(call):
+    for flag in ("content_mask", "preserve_color", "resume", "checkpoint", "devices", "precision"):
+        assert call(f"--{flag}=1")[0] == 2
