@@ -1,0 +1,57 @@
+"""Files written whole or not at all."""
+
+import contextlib
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from nst_jax.errors import InputError
+
+WRITABLE = "must be a file that can be written"
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write data to path so that, whatever happens, path holds all of it or is as it was.
+
+    A new file gets the permission bits of the umask, a replaced one keeps its own; a symbolic link is
+    followed. Raises InputError where the file cannot be written (no rights, no folder, disk full).
+    """
+    target = Path(os.path.realpath(path))  # else the link is replaced, not the file it names
+    temporary = _beside(target)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # the name must not reach the disk before the bytes do
+        if target.exists():
+            temporary.chmod(target.stat().st_mode & 0o777)
+        temporary.replace(target)
+    except OSError as error:
+        raise InputError(str(path), WRITABLE, error.strerror or str(error)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def check_writable(path: Path) -> None:
+    """Raise InputError unless write_whole(path, ...) can be expected to work; leaves no trace."""
+    target = Path(os.path.realpath(path))
+    try:
+        if not target.parent.is_dir():
+            raise InputError(str(path), WRITABLE, f"there is no folder {target.parent}")
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISREG(target.stat().st_mode):
+                raise InputError(str(path), WRITABLE, "it is a folder or a device")
+            if not os.access(target, os.W_OK):
+                raise InputError(str(path), WRITABLE, "it is read-only")
+        probe = _beside(target)
+        probe.open("xb").close()  # asking os.access is no use: for root it says yes even on read-only disks
+        probe.unlink()
+    except OSError as error:
+        raise InputError(str(path), WRITABLE, error.strerror or str(error)) from error
+
+
+def _beside(target: Path) -> Path:
+    # os.replace is atomic only within one file system; a random name lets runs write side by side.
+    return target.with_name(f".nst_jax-{secrets.token_hex(8)}.tmp")

@@ -1,0 +1,285 @@
+"""Picture files and host arrays: float32, sRGB in [0, 1], height by width by channels."""
+
+import contextlib
+import functools
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError, features
+
+from nst_jax.errors import InputError, did_you_mean
+from nst_jax.files import check_writable, write_whole
+
+EXAMPLES = Path(__file__).parent / "examples"
+EXAMPLE = "example:"
+MAX_PIXELS = 100_000_000
+
+# Named one by one: pillow would also try formats that start other programs (EPS runs Ghostscript).
+READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "AVIF", "GIF", "BMP", "PPM", "JPEG2000")
+# Pillow documents OSError for a damaged file; flipped bytes brought out the rest of the first line as well,
+# and the second line are faults of the same kind that its readers do not all guard against.
+UNREADABLE = (
+    *(OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error),
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, zlib.error),
+)
+DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # grey, more than 8 bits
+SETTINGS = "nst_jax"
+
+
+class Picture(NamedTuple):
+    """What a file shows: rgb in [0, 1] on white, and its opacity in [0, 1], None where all is opaque."""
+
+    rgb: Float32[np.ndarray, "h w 3"]
+    alpha: Float32[np.ndarray, "h w"] | None
+
+
+class Format(NamedTuple):
+    """How a kind of file is written: pillow's name, longest side in pixels, keeps alpha?, its options."""
+
+    name: str
+    longest: int
+    alpha: bool
+    options: dict[str, Any]
+
+
+# JPEG: the limit is libjpeg's own, not the 65535 of the standard; colour is not subsampled.
+# WebP: lossless, keeping the colour of transparent pixels. AVIF: the limit is what decoders accept;
+# one thread, because the bytes depend on the number of threads.
+_JPEG = Format("JPEG", 65500, False, {"quality": 95, "subsampling": "4:4:4"})
+_TIFF = Format("TIFF", 2**31 - 1, True, {"compression": "tiff_adobe_deflate"})
+FORMATS = {
+    ".png": Format("PNG", 2**31 - 1, True, {}),
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".webp": Format("WEBP", 16383, True, {"lossless": True, "exact": True}),
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+    ".avif": Format("AVIF", 32768, True, {"quality": 90, "subsampling": "4:4:4", "max_threads": 1}),
+}
+
+
+def resolve(name: str) -> Path:
+    """Return the file that name stands for: "example:NAME" is a picture of the package, else it is a path.
+
+    Raises InputError for an example that does not exist.
+    """
+    if not name.startswith(EXAMPLE):
+        return Path(name)
+    wanted, names = name.removeprefix(EXAMPLE), _examples()
+    if wanted not in names:
+        raise InputError(name, f"one of {', '.join(names)}", f"{wanted!r}{did_you_mean(wanted, names)}")
+    return EXAMPLES / f"{wanted}.jpg"
+
+
+def load(name: str, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Read a picture file or "example:NAME", upright, in sRGB; of an animation the first frame.
+
+    Alpha is composited on white, on the sRGB values themselves, and returned. The embedded colour profile
+    is applied (perceptual intent); one that cannot be used is a UserWarning, and the picture is read as
+    sRGB, as is one without a profile; CMYK without one is (1-c)(1-k). Grey of 12 or 16 bits keeps its
+    depth, floating-point grey is clipped to [0, 1], 32-bit integer grey has its white at 65535; all three
+    are rounded to 8 bits where they carry a profile. Colour of 16 bits a channel is read as 8 (pillow).
+
+    Raises InputError where the file is missing, no picture, damaged, or larger than max_pixels.
+    """
+    with _opened(resolve(name), name) as image:
+        height, width = image.height, image.width
+        if height * width > max_pixels:
+            raise InputError(name, f"at most {max_pixels} pixels (--max_pixels)", f"it is {width}x{height}")
+        ImageOps.exif_transpose(image, in_place=True)
+    opaque, alpha = _split_alpha(image)
+    rgb = _to_srgb(opaque, name)
+    if alpha is None or alpha.min() == 1:
+        return Picture(rgb, None)
+    opacity = alpha[..., None]
+    return Picture(np.clip(rgb * opacity + (1 - opacity), 0, 1), alpha)
+
+
+def resize(
+    array: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "h w c"], height: int, width: int
+) -> Float32[np.ndarray, "{height} {width}"] | Float32[np.ndarray, "{height} {width} c"]:
+    """Resample to height by width pixels with an antialiased Lanczos-3 window, clipped to [0, 1].
+
+    An array that has this size is returned as it is, the same object.
+    """
+    if array.shape[:2] == (height, width):
+        return array
+    if array.ndim == 3:
+        return np.stack([resize(channel, height, width) for channel in np.moveaxis(array, -1, 0)], -1)
+    image = Image.fromarray(np.ascontiguousarray(array)).resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(image).clip(0, 1)
+
+
+def fit(height: int, width: int, longest: int) -> tuple[int, int]:
+    """Return (height, width) with the same aspect and the given longest side, rounded half up, at least 1."""
+    old = max(height, width)
+    return max(1, (2 * height * longest + old) // (2 * old)), max(1, (2 * width * longest + old) // (2 * old))
+
+
+def to_uint8(array: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
+    """Clip to [0, 1], scale to [0, 255] and round (half to even); the values must be finite."""
+    return (array.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def check_output(path: str | Path, formats: Collection[str] = FORMATS) -> Path:
+    """Return path if a file of one of these extensions can be written there, else raise InputError."""
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in formats:
+        came = f"the extension is {suffix!r}{did_you_mean(suffix, formats)}" if suffix else "no extension"
+        raise InputError(str(path), f"must end in one of {' '.join(formats)}", came)
+    codec = FORMATS[suffix].name.lower() if suffix in FORMATS else ""
+    if codec in ("webp", "avif") and not features.check(codec):
+        raise InputError(
+            str(path), "must be a format of the installed pillow", f"it was built without {codec}"
+        )
+    check_writable(path)
+    return path
+
+
+def check_output_size(path: str | Path, height: int, width: int) -> None:
+    """Raise InputError if the format of path cannot hold height by width pixels."""
+    kind = FORMATS[Path(path).suffix.lower()]
+    if max(height, width) > kind.longest:
+        allowed = f"a side of {kind.name} has at most {kind.longest} pixels"
+        raise InputError(str(path), allowed, f"the picture is {width}x{height}")
+
+
+def save(
+    path: str | Path,
+    rgb: Float32[np.ndarray, "h w 3"],
+    alpha: Float32[np.ndarray, "h w"] | None = None,
+    settings: str | None = None,
+) -> None:
+    """Write rgb in [0, 1] as 8-bit sRGB, whole or not at all; equal input gives equal bytes.
+
+    Alpha is stored straight beside rgb as it is, that is, already composited on white; JPEG has none.
+    The settings can be read back with read_settings. Raises InputError where path cannot be written.
+    """
+    path = Path(path)
+    kind = FORMATS[path.suffix.lower()]
+    check_output_size(path, *rgb.shape[:2])
+    image = Image.fromarray(to_uint8(np.dstack([rgb, alpha]) if alpha is not None and kind.alpha else rgb))
+    data = io.BytesIO()
+    image.save(data, kind.name, icc_profile=_srgb_icc(), **kind.options, **_metadata(kind, settings, path))
+    write_whole(path, data.getvalue())
+
+
+def read_settings(path: str | Path) -> str | None:
+    """Return the settings stored in a file by save, or None; raises InputError if it is no picture."""
+    with _opened(Path(path), str(path)) as image:
+        if SETTINGS in image.info:
+            return str(image.info[SETTINGS])
+        text = image.getexif().get(ExifTags.Base.ImageDescription)
+        if not isinstance(text, str) or not text.startswith(f"{SETTINGS} "):
+            return None
+        return text.removeprefix(f"{SETTINGS} ").encode("latin-1").decode()
+
+
+def _metadata(kind: Format, settings: str | None, path: Path) -> dict[str, Any]:
+    if settings is None:
+        return {}
+    settings = settings.encode(errors="backslashreplace").decode()  # file names need not be Unicode
+    if kind.name == "PNG":
+        chunks = PngImagePlugin.PngInfo()
+        chunks.add_itxt(SETTINGS, settings)
+        return {"pnginfo": chunks}
+    exif = Image.Exif()
+    # As bytes, because pillow writes str as ASCII with question marks and reads this field as Latin-1.
+    exif[ExifTags.Base.ImageDescription] = f"{SETTINGS} {settings}".encode()
+    if kind.name == "JPEG" and len(exif.tobytes()) > 65533:
+        warnings.warn(f"{path}: the settings are too long for a JPEG; left out", stacklevel=3)
+        return {}
+    return {"exif": exif}
+
+
+@contextlib.contextmanager
+def _opened(path: Path, name: str) -> Iterator[Image.Image]:
+    # Pillow's limit on pixels is global and warns; load() has its own, which a flag can raise.
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        if path.exists() and not path.is_file():
+            raise IsADirectoryError("it is a folder or a device")
+        with warnings.catch_warnings(), path.open("rb") as file:
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged metadata; the pixels decide
+            yield Image.open(file, formats=READABLE)
+    except InputError:
+        raise
+    except UNREADABLE as error:
+        allowed = f"must be a whole picture file ({', '.join(READABLE)})"
+        raise InputError(name, allowed, _reason(error, path)) from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _reason(error: Exception, path: Path) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "the format is not known"  # pillow's own text shows an object's address
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    stem = Path(path.name.rpartition(":")[2]).stem
+    hint = isinstance(error, FileNotFoundError) and stem in _examples()
+    return f"{reason} (did you mean {EXAMPLE}{stem}?)" if hint else reason
+
+
+def _examples() -> list[str]:
+    return sorted(file.stem for file in EXAMPLES.glob("*.jpg"))
+
+
+def _split_alpha(image: Image.Image) -> tuple[Image.Image, Float32[np.ndarray, "h w"] | None]:
+    if not image.has_transparency_data:
+        return image, None
+    if image.mode in DEEP:  # one grey level of the file stands for transparent
+        return image, (np.asarray(image) != image.info["transparency"]).astype(np.float32)
+    if image.mode == "La":
+        image = image.convert("LA")  # pillow's only way out of premultiplied grey
+    both = image.convert("LA" if Image.getmodebase(image.mode) == "L" else "RGBA")
+    return both.convert(both.mode[:-1]), np.asarray(both.getchannel("A"), np.float32) / 255
+
+
+def _to_srgb(image: Image.Image, name: str) -> Float32[np.ndarray, "h w 3"]:
+    icc = image.info.get("icc_profile")
+    if image.mode in DEEP:
+        gray = _deep_gray(image)
+        if not icc:
+            return np.repeat(gray[..., None], 3, axis=-1)
+        image = Image.fromarray(to_uint8(gray))  # pillow's colour engine takes 8 bits
+    if icc or image.mode == "LAB":
+        image = _through_profile(image, icc or b"", name)
+    return np.asarray(image.convert("RGB"), np.float32) / 255
+
+
+def _deep_gray(image: Image.Image) -> Float32[np.ndarray, "h w"]:
+    tags = getattr(image, "tag_v2", {})  # pillow leaves 12 bits and "white is zero" of TIFF to its callers
+    white = {"F": 1, "I": 65535}.get(image.mode, 2 ** tags.get(258, (16,))[0] - 1)
+    gray: Float32[np.ndarray, "h w"] = (np.nan_to_num(np.asarray(image, np.float32)) / white).clip(0, 1)
+    return 1 - gray if tags.get(262) == 0 else gray
+
+
+def _through_profile(image: Image.Image, icc: bytes, name: str) -> Image.Image:
+    try:
+        if image.mode == "LAB":
+            profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+        else:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        # Grey files with a colour profile are common; the other mismatches are refused by the engine.
+        gray = Image.getmodebase(image.mode) == "L" and profile.profile.xcolor_space == "GRAY"
+        if image.mode not in ("CMYK", "LAB"):
+            image = image.convert("L" if gray else "RGB")
+        srgb = ImageCms.ImageCmsProfile(io.BytesIO(_srgb_icc()))
+        return ImageCms.buildTransform(profile, srgb, image.mode, "RGB").apply(image)
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
+        warnings.warn(f"{name}: read as sRGB, its colour profile is broken ({error})", stacklevel=4)
+        return image
+
+
+@functools.cache
+def _srgb_icc() -> bytes:
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return icc[:24] + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + icc[36:]  # bytes 24-35: the time of day

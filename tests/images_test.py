@@ -1,0 +1,649 @@
+import io
+import random
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image, ImageCms, features
+
+from nst_jax import images
+from nst_jax.errors import InputError
+
+SUFFIXES = sorted(images.FORMATS)
+COLORS = np.array(
+    [[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[255, 255, 0], [0, 255, 255], [40, 40, 40]]], np.uint8
+)
+
+
+def _random(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random(shape).astype(np.float32)
+
+
+def _smooth(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    return np.stack([y / height, x / width, (x + y) / (height + width)], -1)
+
+
+def _load(tmp_path: Path, image: Image.Image, suffix: str = ".png", **options: Any) -> images.Picture:
+    image.save(tmp_path / f"in{suffix}", **options)
+    return images.load(str(tmp_path / f"in{suffix}"))
+
+
+def _bytes(image: Image.Image, name: str, **options: Any) -> bytes:
+    data = io.BytesIO()
+    image.save(data, name, **options)
+    return data.getvalue()
+
+
+def _tiff(bits: tuple[int, ...], photometric: int, kind: int, data: bytes, *more: tuple[int, int]) -> bytes:
+    """Return a little-endian TIFF of one row with two pixels, of the given bits and kind of sample."""
+    samples = len(bits)
+    tags = [(256, 2), (257, 1), (258, *bits), (259, 1), (262, photometric), (273, 8), (277, samples)]
+    tags += [(278, 1), (279, len(data)), *more, (339, *[kind] * samples)]
+    entries = b"".join(
+        struct.pack("<HHI", tag, 3, len(values)) + struct.pack("<2H", *values, *[0] * (2 - len(values)))
+        for tag, *values in tags
+    )
+    return (
+        b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
+    )
+
+
+# Colour profiles by hand, after ICC.1:2001-04.
+
+
+def _icc(kind: bytes, space: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
+    table, body = struct.pack(">I", len(tags)), b""
+    for name, data in tags.items():
+        table += name + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    head = struct.pack(">8xI4s4s4s12x4s", 0x02100000, kind, space, connection, b"acsp").ljust(68, b"\0")
+    header = (head + _xyz(0.9642, 1, 0.8249)[8:]).ljust(128, b"\0")
+    return struct.pack(">I", len(header + table + body)) + (header + table + body)[4:]
+
+
+def _xyz(*values: float) -> bytes:
+    return b"XYZ " + struct.pack(">4x3i", *(round(value * 65536) for value in values))
+
+
+LINEAR = b"curv" + bytes(8)
+RED, GREEN, BLUE = (
+    (0.4360, 0.2225, 0.0139),
+    (0.3851, 0.7169, 0.0971),
+    (0.1431, 0.0606, 0.7141),
+)  # of sRGB, D50
+
+
+def _rgb_icc(red: Any, green: Any, blue: Any) -> bytes:
+    columns = {b"rXYZ": _xyz(*red), b"gXYZ": _xyz(*green), b"bXYZ": _xyz(*blue)}
+    curves = dict.fromkeys([b"rTRC", b"gTRC", b"bTRC"], LINEAR)
+    return _icc(b"mntr", b"RGB ", b"XYZ ", {b"wtpt": _xyz(0.9642, 1, 0.8249), **columns, **curves})
+
+
+def _gray_icc() -> bytes:
+    return _icc(b"mntr", b"GRAY", b"XYZ ", {b"wtpt": _xyz(0.9642, 1, 0.8249), b"kTRC": LINEAR})
+
+
+def _cmyk_icc() -> bytes:
+    """Return the profile of an odd press: L* = (100 - 49.8 cyan) (1 - black), no colour at all."""
+    ramp = bytes(range(256))
+    grid = b"".join(bytes([(255 - 127 * (i // 8)) * (1 - i % 2), 128, 128]) for i in range(16))
+    matrix = struct.pack(">9i", *(65536 * (i % 4 == 0) for i in range(9)))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + matrix + 4 * ramp + grid + 3 * ramp
+    return _icc(b"prtr", b"CMYK", b"Lab ", {b"wtpt": _xyz(0.9642, 1, 0.8249), b"A2B0": table})
+
+
+def _srgb_of_linear(value: float) -> float:
+    return float(1.055 * value ** (1 / 2.4) - 0.055)
+
+
+# Names
+
+
+@pytest.fixture
+def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "examples"
+    folder.mkdir()
+    for name in ("cat", "coffee"):
+        Image.fromarray(COLORS).save(folder / f"{name}.jpg")
+    monkeypatch.setattr(images, "EXAMPLES", folder)
+    return folder
+
+
+def test_resolve_finds_examples_and_paths(examples: Path) -> None:
+    assert images.resolve("example:cat") == examples / "cat.jpg"
+    assert images.resolve("some/cat.jpg") == Path("some/cat.jpg")
+    assert images.load("example:cat").rgb.shape == (2, 3, 3)
+
+
+def test_resolve_names_the_examples(examples: Path) -> None:
+    with pytest.raises(InputError, match=r"one of cat, coffee; 'cofee' \(did you mean coffee\?\)"):
+        images.resolve("example:cofee")
+    with pytest.raises(InputError, match="one of cat, coffee"):
+        images.resolve("example:../examples/cat")
+
+
+@pytest.mark.parametrize("name", ["cat", "cat.jpg", "exampel:cat"])
+def test_a_missing_file_with_the_name_of_an_example_gets_a_hint(
+    examples: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(examples.parent)
+    with pytest.raises(InputError, match=r"No such file.*\(did you mean example:cat\?\)"):
+        images.load(name)
+
+
+# Reading: modes, depths, alpha
+
+
+def test_eight_bit_colour_is_exact(tmp_path: Path) -> None:
+    rgb, alpha = _load(tmp_path, Image.fromarray(COLORS))
+    assert rgb.dtype == np.float32
+    assert alpha is None
+    np.testing.assert_array_equal(rgb, (COLORS / 255).astype(np.float32))
+
+
+def test_sixteen_bits_of_grey_are_kept(tmp_path: Path) -> None:
+    values = np.array([[0, 1, 1000], [40000, 65534, 65535]], np.uint16)
+    for suffix in (".png", ".tif"):
+        rgb, alpha = _load(tmp_path, Image.fromarray(values), suffix)
+        assert alpha is None
+        np.testing.assert_allclose(rgb, np.repeat(values[..., None] / 65535, 3, -1), atol=1e-7)
+    rgb, alpha = _load(tmp_path, Image.fromarray(values), transparency=1000)
+    assert alpha is not None
+    np.testing.assert_array_equal(alpha, [[1, 1, 0], [1, 1, 1]])
+
+
+@pytest.mark.parametrize(
+    ("bits", "photometric", "kind", "data", "expected"),
+    [
+        (12, 1, 1, b"\xff\xf8\x00", [1, 2048 / 4095]),
+        (16, 1, 1, struct.pack("<2H", 65535, 13107), [1, 0.2]),
+        (16, 0, 1, struct.pack("<2H", 65535, 13107), [0, 0.8]),
+        (16, 1, 2, struct.pack("<2h", -5, 13107), [0, 0.2]),
+        (32, 1, 1, struct.pack("<2I", 70000, 13107), [1, 0.2]),
+        (32, 1, 3, struct.pack("<2f", 0.25, 7), [0.25, 1]),
+        (32, 1, 3, struct.pack("<2f", float("nan"), -1), [0, 0]),
+    ],
+)
+def test_deep_grey_tiffs(
+    tmp_path: Path, bits: int, photometric: int, kind: int, data: bytes, expected: list[float]
+) -> None:
+    (tmp_path / "in.tif").write_bytes(_tiff((bits,), photometric, kind, data))
+    np.testing.assert_allclose(images.load(str(tmp_path / "in.tif")).rgb[0, :, 1], expected, atol=1e-4)
+
+
+def test_big_endian_grey_and_sixteen_bit_pgm(tmp_path: Path) -> None:
+    rgb = _load(tmp_path, Image.frombytes("I;16B", (2, 1), b"\xff\xff\x33\x33"), ".tif").rgb
+    np.testing.assert_allclose(rgb[0, :, 0], [1, 0.2], atol=1e-4)
+    (tmp_path / "in.pgm").write_bytes(b"P5 2 1 65535\n\xff\xff\x33\x33")
+    np.testing.assert_allclose(images.load(str(tmp_path / "in.pgm")).rgb[0, :, 0], [1, 0.2], atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "YCbCr"])
+def test_opaque_modes(tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)).convert(mode)
+    rgb, alpha = _load(tmp_path, image, ".tif")
+    assert alpha is None
+    np.testing.assert_allclose(rgb, [[[0, 0, 0], [1, 1, 1]]], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("LA", ".png"), ("LA", ".tif"), ("PA", ".tif"), ("RGBA", ".png")]
+)
+def test_alpha_is_composited_on_white(tmp_path: Path, mode: str, suffix: str) -> None:
+    image = Image.new(mode, (2, 1))
+    if mode == "PA":
+        image.putpalette([100, 100, 100])
+    gray: tuple[int, ...] = {"LA": (100,), "PA": (0,), "RGBA": (100, 100, 100)}[mode]
+    image.putpixel((0, 0), (*gray, 51))
+    image.putpixel((1, 0), (*gray, 255))
+    rgb, alpha = _load(tmp_path, image, suffix)
+    assert alpha is not None
+    np.testing.assert_allclose(alpha, [[0.2, 1]], atol=1e-6)
+    expected = np.array([[[0.2 * 100 / 255 + 0.8], [100 / 255]]])
+    np.testing.assert_allclose(rgb, np.repeat(expected, 3, -1), atol=1e-6)
+
+
+def test_premultiplied_grey_is_divided_out(tmp_path: Path) -> None:
+    (tmp_path / "in.tif").write_bytes(_tiff((8, 8), 1, 1, bytes([40, 80, 200, 255]), (338, 1)))
+    rgb, alpha = images.load(str(tmp_path / "in.tif"))
+    assert alpha is not None
+    np.testing.assert_allclose(alpha, [[80 / 255, 1]], atol=1e-6)
+    expected = [[40 / 255 + (1 - 80 / 255), 200 / 255]]
+    np.testing.assert_allclose(rgb, np.repeat(np.array(expected)[..., None], 3, -1), atol=0.003)
+
+
+def test_transparent_palette_entry_and_colour(tmp_path: Path) -> None:
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([255, 0, 0, 0, 0, 255])
+    palette.putpixel((1, 0), 1)
+    rgb, alpha = _load(tmp_path, palette, transparency=bytes([51, 255]))
+    assert alpha is not None
+    np.testing.assert_allclose(alpha, [[0.2, 1]], atol=1e-6)
+    np.testing.assert_allclose(rgb, [[[1.0, 0.8, 0.8], [0.0, 0.0, 1.0]]], atol=1e-6)
+    rgb, alpha = _load(tmp_path, Image.fromarray(COLORS), transparency=(0, 255, 0))
+    assert alpha is not None
+    np.testing.assert_array_equal(alpha, [[1, 0, 1], [1, 1, 1]])
+    np.testing.assert_array_equal(rgb[0, 1], [1, 1, 1])
+
+
+def test_alpha_that_is_opaque_everywhere_is_none(tmp_path: Path) -> None:
+    rgb, alpha = _load(tmp_path, Image.fromarray(COLORS).convert("RGBA"))
+    assert alpha is None
+    np.testing.assert_array_equal(rgb, (COLORS / 255).astype(np.float32))
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_the_first_frame_of_an_animation(tmp_path: Path, suffix: str) -> None:
+    first, second = Image.new("RGB", (8, 8), (255, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 255))
+    rgb = _load(tmp_path, first, suffix, save_all=True, append_images=[second], lossless=True).rgb
+    np.testing.assert_array_equal(rgb, np.broadcast_to([1, 0, 0], (8, 8, 3)))
+
+
+# Reading: orientation and colour
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".avif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_stand_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
+    height, width = COLORS.shape[:2]
+    # EXIF: which place of the upright picture row r and column c of the file is.
+    place: Callable[[int, int], tuple[int, int]] = [
+        lambda r, c: (r, c),
+        lambda r, c: (r, width - 1 - c),
+        lambda r, c: (height - 1 - r, width - 1 - c),
+        lambda r, c: (height - 1 - r, c),
+        lambda r, c: (c, r),
+        lambda r, c: (c, width - 1 - r),
+        lambda r, c: (height - 1 - c, width - 1 - r),
+        lambda r, c: (height - 1 - c, r),
+    ][orientation - 1]
+    shape = (height, width) if orientation < 5 else (width, height)
+    stored = np.array([[COLORS[place(r, c)] for c in range(shape[1])] for r in range(shape[0])])
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    image = Image.fromarray(stored.repeat(16, 0).repeat(16, 1))
+    rgb = _load(tmp_path, image, suffix, exif=exif).rgb
+    assert rgb.shape == (16 * height, 16 * width, 3)
+    np.testing.assert_allclose(rgb[8::16, 8::16], COLORS / 255, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("mode", "icc"),
+    [
+        *[(mode, _rgb_icc(RED, GREEN, BLUE)) for mode in ("RGB", "RGBA", "L", "LA", "P")],
+        *[(mode, _gray_icc()) for mode in ("L", "LA")],
+    ],
+)
+def test_the_colour_profile_is_applied(tmp_path: Path, mode: str, icc: bytes) -> None:
+    image = Image.new("RGBA", (4, 4), (64, 64, 64, 255)).convert(mode)
+    rgb = _load(tmp_path, image, icc_profile=icc).rgb
+    np.testing.assert_allclose(rgb, _srgb_of_linear(64 / 255), atol=1 / 255)
+
+
+@pytest.mark.parametrize("icc", [_gray_icc(), _rgb_icc(RED, GREEN, BLUE)])
+def test_the_profile_of_deep_grey_is_applied(tmp_path: Path, icc: bytes) -> None:
+    image = Image.fromarray(np.full((4, 4), 64 * 257, np.uint16))
+    np.testing.assert_allclose(
+        _load(tmp_path, image, icc_profile=icc).rgb, _srgb_of_linear(64 / 255), atol=1 / 255
+    )
+
+
+def test_primaries_of_the_profile_are_used(tmp_path: Path) -> None:
+    image = Image.new("RGB", (1, 1), (255, 0, 128))
+    rgb = _load(tmp_path, image, icc_profile=_rgb_icc(GREEN, RED, BLUE)).rgb
+    np.testing.assert_allclose(rgb[0, 0], [0, 1, _srgb_of_linear(128 / 255)], atol=0.01)
+
+
+def test_the_srgb_profile_changes_nothing(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    rgb = _load(tmp_path, Image.fromarray(pixels), icc_profile=images._srgb_icc()).rgb
+    np.testing.assert_array_equal(rgb, (pixels / 255).astype(np.float32))
+
+
+@pytest.mark.parametrize("icc", [b"junk", _rgb_icc(RED, GREEN, BLUE)[:200], _gray_icc(), _cmyk_icc()])
+def test_a_profile_that_cannot_be_used_is_a_warning(tmp_path: Path, icc: bytes) -> None:
+    with pytest.warns(UserWarning, match="in.png: read as sRGB, its colour profile is broken"):
+        rgb = _load(tmp_path, Image.fromarray(COLORS), icc_profile=icc).rgb
+    np.testing.assert_array_equal(rgb, (COLORS / 255).astype(np.float32))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_cmyk_without_a_profile(tmp_path: Path, suffix: str) -> None:
+    inks: dict[tuple[int, ...], tuple[float, ...]] = {
+        (0, 0, 0, 0): (1, 1, 1),
+        (255, 0, 0, 0): (0, 1, 1),
+        (0, 255, 0, 0): (1, 0, 1),
+    }
+    inks |= {(0, 0, 255, 0): (1, 1, 0), (0, 0, 0, 255): (0, 0, 0), (255, 255, 0, 0): (0, 0, 1)}
+    inks |= {(0, 0, 0, 51): (0.8, 0.8, 0.8), (51, 0, 0, 51): (0.64, 0.8, 0.8)}
+    for ink, expected in inks.items():
+        rgb, alpha = _load(tmp_path, Image.new("CMYK", (8, 8), ink), suffix)
+        assert alpha is None
+        np.testing.assert_allclose(rgb, np.broadcast_to(expected, (8, 8, 3)), atol=0.01)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_cmyk_with_a_profile(tmp_path: Path, suffix: str) -> None:
+    # L* of 100 is white; L* of 50.2 is the luminance ((50.2 + 16) / 116)^3 = 0.1859
+    for cyan, expected in ((0, 1.0), (255, _srgb_of_linear(0.1859))):
+        rgb = _load(
+            tmp_path, Image.new("CMYK", (8, 8), (cyan, 90, 0, 0)), suffix, icc_profile=_cmyk_icc()
+        ).rgb
+        np.testing.assert_allclose(rgb, expected, atol=0.015)
+
+
+def test_lab(tmp_path: Path) -> None:
+    rgb = _load(tmp_path, Image.new("LAB", (1, 1), (128, 128, 128)), ".tif").rgb
+    np.testing.assert_allclose(rgb, _srgb_of_linear(0.1859), atol=0.01)
+
+
+# Reading: what is refused
+
+
+def test_the_limit_on_pixels_is_checked_before_decoding(tmp_path: Path) -> None:
+    header = b"IHDR" + struct.pack(">2I5B", 20000, 10000, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    (tmp_path / "big.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IDAT")
+    before = Image.MAX_IMAGE_PIXELS
+    with pytest.raises(
+        InputError, match=r"big.png: at most 100000000 pixels \(--max_pixels\); .* 20000x10000"
+    ):
+        images.load(str(tmp_path / "big.png"))
+    with pytest.raises(InputError, match="must be a whole picture"):  # the user's limit, not pillow's
+        images.load(str(tmp_path / "big.png"), max_pixels=10**9)
+    assert before == Image.MAX_IMAGE_PIXELS
+    Image.new("L", (10, 10)).save(tmp_path / "in.png")
+    assert images.load(str(tmp_path / "in.png"), max_pixels=100).rgb.shape == (10, 10, 3)
+    with pytest.raises(InputError, match="at most 99 pixels"):
+        images.load(str(tmp_path / "in.png"), max_pixels=99)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "the format is not known"),
+        (b"a letter, not a picture\n" * 99, "the format is not known"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "the format is not known"),
+        (_bytes(Image.fromarray(COLORS), "PNG")[:50], "truncated|Truncated"),
+        (b"BM" + struct.pack("<3I3I2H6I", 54, 0, 54, 40, 0, 0, 1, 24, *[0] * 6), "."),
+    ],
+)
+def test_what_is_no_picture_is_refused(tmp_path: Path, data: bytes, reason: str) -> None:
+    (tmp_path / "in.png").write_bytes(data)
+    with pytest.raises(InputError, match=f"in.png: must be a whole picture file .*; .*({reason})"):
+        images.load(str(tmp_path / "in.png"))
+
+
+def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="absent.png: .*; No such file or directory$"):
+        images.load(str(tmp_path / "absent.png"))
+    with pytest.raises(InputError, match="it is a folder or a device"):
+        images.load(str(tmp_path))
+    with pytest.raises(InputError, match="null byte|null character"):
+        images.load("a\0b")
+    with pytest.raises(InputError, match="File name too long"):
+        images.load("x" * 300)
+
+
+def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, mode: str) -> None:
+        raise PermissionError(13, "Permission denied")  # root may read everything, so chmod is no test
+
+    (tmp_path / "in.png").write_bytes(b"")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match="in.png: .*; Permission denied"):
+        images.load(str(tmp_path / "in.png"))
+
+
+def _samples() -> dict[str, bytes]:
+    rgba = Image.fromarray(images.to_uint8(np.dstack([_smooth(14, 18), _random(14, 18)])))
+    rgb, exif = rgba.convert("RGB"), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    tags: dict[str, Any] = {"exif": exif, "icc_profile": images._srgb_icc()}
+    return {
+        "png": _bytes(rgba, "PNG", **tags),
+        "palette": _bytes(rgb.convert("P"), "PNG"),
+        "jpeg": _bytes(rgb, "JPEG", **tags),
+        "cmyk": _bytes(rgb.convert("CMYK"), "JPEG"),
+        "webp": _bytes(rgba, "WEBP", **tags),
+        "tiff": _bytes(rgba, "TIFF", **tags),
+        "lzw": _bytes(rgb, "TIFF", compression="tiff_lzw"),
+        "gif": _bytes(rgb, "GIF"),
+        "avif": _bytes(rgb, "AVIF"),
+    }
+
+
+@pytest.mark.parametrize("kind", _samples())
+def test_truncated_files_are_refused(tmp_path: Path, kind: str) -> None:
+    data = _samples()[kind]
+    for end in range(0, len(data) * 9 // 10, max(1, len(data) // 60)):
+        (tmp_path / "in").write_bytes(data[:end])
+        with pytest.raises(InputError, match="must be a whole picture file"):
+            images.load(str(tmp_path / "in"))
+
+
+@pytest.mark.parametrize("kind", _samples())
+def test_damaged_files_are_refused_or_read(tmp_path: Path, kind: str) -> None:
+    original, dice = _samples()[kind], random.Random(0)
+    refused = 0
+    for _ in range(150):
+        data = bytearray(original)
+        for _ in range(dice.choice([1, 3, 20])):
+            data[dice.randrange(min(len(data), dice.choice([40, 200, 10**6])))] = dice.randrange(256)
+        (tmp_path / "in").write_bytes(data)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "(?s).*its colour profile is broken")
+            try:
+                rgb = images.load(str(tmp_path / "in"), max_pixels=10**6).rgb
+                assert 0 <= rgb.min() <= rgb.max() <= 1
+            except InputError:
+                refused += 1
+    assert refused
+
+
+# Sizes
+
+
+def _lanczos(old: int, new: int) -> np.ndarray:
+    """Return the (new, old) matrix of the antialiased Lanczos-3 window, in float64."""
+    stretch = max(old / new, 1.0)
+    distance = (np.arange(old) + 0.5 - ((np.arange(new) + 0.5) * old / new)[:, None]) / stretch
+    weights = np.where(np.abs(distance) < 3, np.sinc(distance) * np.sinc(distance / 3), 0)
+    return np.asarray(weights / weights.sum(1, keepdims=True))
+
+
+@pytest.mark.parametrize("size", [(5, 4), (30, 44), (7, 22), (1, 1), (9, 13)])
+def test_resize_is_lanczos(size: tuple[int, int]) -> None:
+    array = _random(11, 13, 3)
+    rows, columns = _lanczos(11, size[0]), _lanczos(13, size[1])
+    expected = np.clip(np.einsum("yh,xw,hwc->yxc", rows, columns, array.astype(np.float64)), 0, 1)
+    result = images.resize(array, *size)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, expected, atol=2e-6)
+    np.testing.assert_array_equal(images.resize(array[..., 1], *size), result[..., 1])
+
+
+def test_resize_keeps_constants_and_the_mean() -> None:
+    np.testing.assert_allclose(images.resize(np.full((9, 7, 3), 0.3, np.float32), 20, 4), 0.3, atol=1e-6)
+    ramp = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (48, 1))
+    for size in ((12, 16), (7, 200)):
+        np.testing.assert_allclose(images.resize(ramp, *size).mean(), 0.5, atol=1e-5)
+
+
+def test_resize_to_the_same_size_is_the_same_array() -> None:
+    array = _random(5, 6, 3) * 4 - 1  # not even clipped
+    assert images.resize(array, 5, 6) is array
+
+
+def test_fit() -> None:
+    assert images.fit(300, 451, 512) == (341, 512)  # 340.58
+    assert images.fit(600, 400, 512) == (512, 341)  # 341.33
+    assert images.fit(3, 4, 2) == (2, 2)  # 1.5, half up
+    assert images.fit(1, 1000, 10) == (1, 10)
+    assert images.fit(512, 512, 512) == (512, 512)
+
+
+# Writing
+
+
+def test_to_uint8() -> None:
+    steps = np.arange(256, dtype=np.float32)
+    np.testing.assert_array_equal(images.to_uint8(steps / 255), steps)
+    values = np.array([-1, 2, 0.49 / 255, 0.51 / 255, 0.5 / 255, 1.5 / 255, 2.5 / 255])
+    np.testing.assert_array_equal(images.to_uint8(values), [0, 255, 0, 1, 0, 2, 2])
+
+
+PIXELS = hnp.arrays(np.uint8, st.tuples(st.integers(1, 8), st.integers(1, 8), st.sampled_from([3, 4])))
+
+
+@settings(deadline=None, max_examples=60)
+@given(pixels=PIXELS, suffix=st.sampled_from([".png", ".webp", ".tif"]))
+def test_lossless_files_give_back_every_pixel(
+    tmp_path_factory: pytest.TempPathFactory, pixels: np.ndarray, suffix: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"round{suffix}"
+    rgb = (pixels[..., :3] / 255).astype(np.float32)
+    alpha = (pixels[..., 3] / 255).astype(np.float32) if pixels.shape[2] == 4 else None
+    images.save(path, rgb, alpha)
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), pixels[..., :3])
+    loaded = images.load(str(path))
+    if alpha is None or alpha.min() == 1:
+        assert loaded.alpha is None
+        np.testing.assert_array_equal(loaded.rgb, rgb)
+    else:
+        np.testing.assert_array_equal(loaded.alpha, alpha)
+        np.testing.assert_allclose(loaded.rgb, rgb * alpha[..., None] + 1 - alpha[..., None], atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".PNG", ".Jpg"])
+def test_every_format_is_srgb_deterministic_and_near(tmp_path: Path, suffix: str) -> None:
+    rgb, first, second = _smooth(40, 50), tmp_path / f"1{suffix}", tmp_path / f"2{suffix}"
+    images.save(first, rgb, settings="{}")
+    images._srgb_icc.cache_clear()
+    images.save(second, rgb, settings="{}")
+    assert first.read_bytes() == second.read_bytes()
+    with Image.open(first) as image:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"])).profile
+    assert "sRGB" in str(profile.profile_description)
+    assert "2000-01-01" in str(profile.creation_date)
+    np.testing.assert_allclose(images.load(str(first)).rgb, rgb, atol=0.03)
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".avif"])
+def test_colour_is_not_subsampled(tmp_path: Path, suffix: str) -> None:
+    rgb = np.zeros((16, 16, 3), np.float32)
+    rgb[:, ::2, 0] = rgb[:, 1::2, 2] = 1  # red and blue columns
+    images.save(tmp_path / f"out{suffix}", rgb)
+    np.testing.assert_allclose(images.load(str(tmp_path / f"out{suffix}")).rgb, rgb, atol=0.15)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_alpha_is_written_where_the_format_has_it(tmp_path: Path, suffix: str) -> None:
+    rgb, alpha = _smooth(24, 24), _smooth(24, 24)[..., 0]
+    images.save(tmp_path / f"out{suffix}", rgb, alpha)
+    loaded = images.load(str(tmp_path / f"out{suffix}"))
+    if suffix in (".jpg", ".jpeg"):
+        assert loaded.alpha is None
+        np.testing.assert_allclose(loaded.rgb, rgb, atol=0.03)
+    else:
+        assert loaded.alpha is not None
+        np.testing.assert_allclose(loaded.alpha, alpha, atol=0.03)
+        np.testing.assert_allclose(loaded.rgb, rgb * alpha[..., None] + 1 - alpha[..., None], atol=0.03)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    "text", ['{"a": "b\\n", "style_weight": [1e4]}', '{"content": "Å ☃ 🐈.jpg"}', "", "\n é "]
+)
+def test_settings_come_back(tmp_path: Path, suffix: str, text: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    images.save(path, _smooth(8, 8), settings=text)
+    assert images.read_settings(path) == text
+    images.save(path, _smooth(8, 8))
+    assert images.read_settings(path) is None
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_settings_that_are_not_unicode_do_not_cost_the_picture(tmp_path: Path, suffix: str) -> None:
+    images.save(tmp_path / f"out{suffix}", _smooth(1, 1), settings='{"content": "\udcff.jpg"}')
+    assert images.read_settings(tmp_path / f"out{suffix}") == r'{"content": "\udcff.jpg"}'
+
+
+def test_descriptions_by_others_are_no_settings(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = "OLYMPUS DIGITAL CAMERA"
+    Image.fromarray(COLORS).save(tmp_path / "in.jpg", exif=exif)
+    assert images.read_settings(tmp_path / "in.jpg") is None
+    with pytest.raises(InputError, match="must be a whole picture file"):
+        images.read_settings(tmp_path / "absent.jpg")
+
+
+def test_settings_too_long_for_a_jpeg_are_left_out(tmp_path: Path) -> None:
+    for length, kept in ((65_000, True), (66_000, False)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            images.save(tmp_path / "out.jpg", _smooth(8, 8), settings="x" * length)
+        assert (images.read_settings(tmp_path / "out.jpg") == "x" * length) == kept
+        assert [str(warning.message).split(": ")[1] for warning in caught] == [
+            "the settings are too long for a JPEG; left out"
+        ] * (not kept)
+
+
+def test_check_output_accepts_what_can_be_written(tmp_path: Path) -> None:
+    for suffix in [*SUFFIXES, ".JPG"]:
+        assert images.check_output(f"{tmp_path}/out{suffix}") == tmp_path / f"out{suffix}"
+    assert images.check_output(tmp_path / "report.json", {".json"}) == tmp_path / "report.json"
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_output_refuses_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"must end in one of \.png .*; .* '\.pgn' \(did you mean \.png\?\)"):
+        images.check_output(tmp_path / "out.pgn")
+    with pytest.raises(InputError, match="no extension"):
+        images.check_output(tmp_path / "out")
+    with pytest.raises(InputError, match=r"must end in one of \.json; .* '\.png'"):
+        images.check_output(tmp_path / "out.png", {".json"})
+    with pytest.raises(InputError, match="there is no folder"):
+        images.check_output(tmp_path / "absent" / "out.png")
+    monkeypatch.setattr(features, "check", lambda feature: False)
+    with pytest.raises(InputError, match="built without avif"):
+        images.check_output(tmp_path / "out.avif")
+    images.check_output(tmp_path / "out.png")
+
+
+@pytest.mark.parametrize(("suffix", "longest"), [(".jpg", 65500), (".webp", 16383), (".avif", 32768)])
+def test_sides_a_format_cannot_hold(tmp_path: Path, suffix: str, longest: int) -> None:
+    path = tmp_path / f"out{suffix}"
+    images.check_output_size(path, 1, longest)
+    images.check_output_size(tmp_path / "out.png", 1, 100_000)
+    for size in ((1, longest + 1), (longest + 1, 1)):
+        with pytest.raises(InputError, match=f"at most {longest} pixels; the picture is {size[1]}x{size[0]}"):
+            images.check_output_size(path, *size)
+    with pytest.raises(InputError, match="at most"):
+        images.save(path, np.zeros((1, longest + 1, 3), np.float32))
+    images.save(path, np.zeros((1, longest, 3), np.float32))
+    assert images.load(str(path)).rgb.shape == (1, longest, 3)
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    images.save(tmp_path / "out.png", _smooth(4, 4))
+    before = (tmp_path / "out.png").read_bytes()
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(InputError, match="out.png: .*; No space left on device"):
+        images.save(tmp_path / "out.png", _smooth(5, 5))
+    assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
+    assert (tmp_path / "out.png").read_bytes() == before
