@@ -1,3 +1,20 @@
-"""Neural style transfer in JAX."""
+"""Neural style transfer in JAX: pure functions for features, statistics and losses, and one compiled loop."""
+
+from nst_jax import images as images
+from nst_jax.config import Config as Config
+from nst_jax.errors import InputError as InputError
+from nst_jax.errors import NotEnoughMemory as NotEnoughMemory
+from nst_jax.objective import LossWeights as LossWeights
+from nst_jax.objective import Spec as Spec
+from nst_jax.objective import Targets as Targets
+from nst_jax.objective import loss_terms as loss_terms
+from nst_jax.objective import make_targets as make_targets
+from nst_jax.objective import total_loss as total_loss
+from nst_jax.transfer import Progress as Progress
+from nst_jax.transfer import stylize as stylize
+from nst_jax.transfer import stylize_steps as stylize_steps
+from nst_jax.vgg import Params as Params
+from nst_jax.vgg import features as features
+from nst_jax.weights import load_vgg as load_vgg
 
 __version__ = "0.1.0"

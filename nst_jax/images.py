@@ -160,16 +160,25 @@ def save(
 ) -> None:
     """Write rgb in [0, 1] as 8-bit sRGB, whole or not at all; equal input gives equal bytes.
 
-    Alpha is stored straight beside rgb as it is, that is, already composited on white; JPEG has none.
+    rgb is on white, as load gives it; with alpha the white is taken out again, so that the file shows rgb
+    where it is put on white. JPEG has no alpha.
     The settings can be read back with read_settings. Raises InputError where path cannot be written.
     """
     path = Path(path)
     kind = FORMATS[path.suffix.lower()]
     check_output_size(path, *rgb.shape[:2])
-    image = Image.fromarray(to_uint8(np.dstack([rgb, alpha]) if alpha is not None and kind.alpha else rgb))
+    image = Image.fromarray(to_uint8(_straight(rgb, alpha) if alpha is not None and kind.alpha else rgb))
     data = io.BytesIO()
     image.save(data, kind.name, icc_profile=_srgb_icc(), **kind.options, **_metadata(kind, settings, path))
     write_whole(path, data.getvalue())
+
+
+def _straight(
+    rgb: Float32[np.ndarray, "h w 3"], alpha: Float32[np.ndarray, "h w"]
+) -> Float32[np.ndarray, "h w 4"]:
+    opacity = alpha[..., None]
+    shown = opacity > 0  # where nothing shows, the colour may be any
+    return np.dstack([np.where(shown, (rgb - (1 - opacity)) / np.where(shown, opacity, 1), rgb), alpha])
 
 
 def read_settings(path: str | Path) -> str | None:

@@ -3,7 +3,7 @@
 A statistic is a mean over positions, so it does not depend on the size of the picture it was taken from.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from nst_jax.vgg import AnyArray
 
-Features = dict[str, Float[AnyArray, "_ _ _"]]  # by layer, (rows, columns, channels), from the bottom up
+Features = Mapping[str, Float[AnyArray, "_ _ _"]]  # by layer, (rows, columns, channels), from the bottom up
 Statistics = dict[str, Float[Array, "_ _"]]  # by the layer that names the term
 
 

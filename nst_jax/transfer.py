@@ -204,7 +204,9 @@ def run_chunk(
         )
         finite = _is_finite(iterate)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), iterate, state.iterate)
-        return State(kept, memory, state.step + finite, state.evaluations + evaluations, finite)
+        return State(
+            kept, memory, state.step + finite.astype(jnp.int32), state.evaluations + evaluations, finite
+        )
 
     return jax.lax.while_loop(lambda state: (state.step < stop) & state.finite, step, state)
 

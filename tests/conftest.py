@@ -30,3 +30,10 @@ def params(weights: Weights) -> vgg.Params:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)
+
+
+@pytest.fixture
+def optax_promotion():
+    """Allow what optax's Adam does: a float to the power of its integer count of steps."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield

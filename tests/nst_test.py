@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 import reference
@@ -18,14 +17,10 @@ from nst_jax.launchers import nst
 from nst_jax.launchers.common import run
 from nst_jax.transfer import Progress
 
+pytestmark = pytest.mark.usefixtures("optax_promotion")
+
 PAIR = ["--content=example:cat", "--style=example:waves"]
 SMALL = ["--size=48", "--iterations=3"]
-
-
-@pytest.fixture(autouse=True)
-def optax_promotes_its_step_count():
-    with jax.numpy_dtype_promotion("standard"):
-        yield
 
 
 @pytest.fixture

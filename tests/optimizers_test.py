@@ -6,6 +6,8 @@ import pytest
 
 from nst_jax.optimizers import OPTIMIZERS, evaluate
 
+pytestmark = pytest.mark.usefixtures("optax_promotion")
+
 RATE = jnp.float32(0.05)
 ONE = {"all": jnp.float32(1)}
 
@@ -13,12 +15,6 @@ ONE = {"all": jnp.float32(1)}
 def quadratic(target, curvature):
     """Return the objective coefficient * sum curvature (x - target)^2 / 2."""
     return lambda image, factors: factors["all"] * jnp.sum(curvature * (image - target) ** 2) / 2
-
-
-@pytest.fixture(autouse=True)
-def optax_promotes_its_step_count():
-    with jax.numpy_dtype_promotion("standard"):
-        yield
 
 
 @pytest.fixture(params=sorted(OPTIMIZERS))

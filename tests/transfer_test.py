@@ -10,13 +10,9 @@ from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.objective import make_targets
 from nst_jax.transfer import first_picture, noise_picture, run_chunk, start, stylize, stylize_steps
 
+pytestmark = pytest.mark.usefixtures("optax_promotion")
+
 OPTIMIZERS = ["lbfgs", "adam"]
-
-
-@pytest.fixture(autouse=True)
-def optax_promotes_its_step_count():
-    with jax.numpy_dtype_promotion("standard"):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -173,7 +173,8 @@ def _loss(image: Any, params: Any, targets: Any, weights: Any, spec: Spec) -> An
 
 def _convolutions(problem: Problem) -> list[Callable[[], Any]]:
     """Return every convolution of the evaluation, forward and backward, each compiled alone."""
-    convolve, calls = jax.jit(vgg.convolution), []
+    convolve = jax.jit(vgg.convolution)
+    calls: list[Callable[[], Any]] = []
     size = problem.image.shape[0]
     deepest = max(problem.spec.content_layers + problem.spec.style_layers)
     for name, layer in problem.params.convolutions.items():
