@@ -90,10 +90,11 @@ def stylize_steps(
     weights = weights._replace(
         content_layers={name: weights.content_layers[name] for name in spec.content_layers}
     )
-    targets = make_targets(params, content, styles, spec, config.activation_shift, config.tv_power)
     learning_rate = jnp.asarray(config.learning_rate, jnp.float32)
     if free_memory is not None and config.iterations:
-        _check_memory(free_memory, params, first, targets, weights, learning_rate, spec)
+        shapes = jax.eval_shape(partial(make_targets, spec=spec), params, content, styles)
+        _check_memory(free_memory, params, first, shapes, weights, learning_rate, spec)
+    targets = make_targets(params, content, styles, spec, config.activation_shift, config.tv_power)
     state = start(params, jnp.asarray(first), targets, weights, spec)
     progress = _progress(state, weights)
     yield progress

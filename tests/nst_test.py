@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 import reference
@@ -299,6 +300,18 @@ def test_too_little_memory_exits_4_and_says_what_fits(call, monkeypatch, tmp_pat
     assert "needs 0." in err[0]
     assert "--size=" in err[0]
     assert os.listdir(tmp_path) == []
+
+
+def test_a_device_that_runs_out_of_memory_exits_4(call, monkeypatch):
+    def exhausted(*arguments, **options):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+
+    monkeypatch.setattr(nst, "stylize_steps", exhausted)
+    code, out, err = call(*PAIR, *SMALL, "--output=a.png")
+    assert (code, out) == (4, [])
+    assert err == [
+        "error: memory: a smaller --size needs less, half of it a quarter; the device ran out of it at 48x32"
+    ]
 
 
 def test_ctrl_c_writes_the_picture_so_far_and_exits_130(call, monkeypatch):

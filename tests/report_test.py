@@ -18,7 +18,10 @@ def test_history_is_columns():
 
 
 def test_json_has_null_where_a_number_is_not_finite():
-    assert json.loads(to_json({"a": [1.5, math.inf], "b": {"c": -math.inf}})) == {"a": [1.5, None], "b": {"c": None}}
+    assert json.loads(to_json({"a": [1.5, math.inf], "b": {"c": -math.inf}})) == {
+        "a": [1.5, None],
+        "b": {"c": None},
+    }
 
 
 def test_resolved_names_layers_and_shares():
@@ -27,6 +30,8 @@ def test_resolved_names_layers_and_shares():
     assert config["style_mix"] == [0.25] * 4
 
 
-@pytest.mark.parametrize(("extension", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
+@pytest.mark.parametrize(
+    ("extension", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")]
+)
 def test_plots_are_files_of_their_kind_even_with_gaps(extension, magic):
     assert plot_losses(history(STEPS), Config(), extension).startswith(magic)

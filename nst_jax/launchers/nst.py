@@ -10,12 +10,13 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 import nst_jax
 from nst_jax import images
 from nst_jax.config import Config
-from nst_jax.errors import InputError
+from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.files import check_writable, write_whole
 from nst_jax.launchers import device
 from nst_jax.launchers.common import DONE, INTERRUPTED, WRONG_NUMBERS, Given, Program, fail, launch, tell
@@ -170,6 +171,16 @@ def _optimize(params: Params, pictures: Pictures, files: Files, config: Config) 
             if last is None:
                 raise
             interrupted = True
+        except jax.errors.JaxRuntimeError as error:  # what the forecast did not see, such as other programs
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            height, width = _fit(
+                pictures.styles[0] if pictures.content is None else pictures.content, config.size
+            )
+            came = f"the device ran out of it at {width}x{height}"
+            raise NotEnoughMemory(
+                f"memory: a smaller --size needs less, half of it a quarter; {came}"
+            ) from None
     assert last is not None  # the loop always yields step 0
     optimize = time.monotonic() - began - (compiling.seconds - compiled)
     return Run(last, seen, {"compile": compiling.seconds, "optimize": optimize}, interrupted)
