@@ -47,7 +47,7 @@ def run(program: Program, arguments: Sequence[str]) -> int:
     except NotEnoughMemory as error:
         return fail(NO_MEMORY, error)
     except KeyboardInterrupt:
-        return fail(INTERRUPTED, "interrupted: nothing was written")
+        return fail(INTERRUPTED, "interrupted before the picture was written")
 
 
 def fail(code: int, message: object) -> int:

@@ -4,7 +4,7 @@ import time
 
 from absl import logging
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from nst_jax.transfer import Progress
@@ -18,13 +18,9 @@ class Display:
         console = Console(stderr=True)
         self.bar = None
         if console.is_terminal and not self.quiet:
-            columns = (
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.description}"),
+            self.bar = Bar(
+                BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), console=console
             )
-            self.bar = Bar(*columns, console=console)
             self.task = self.bar.add_task("compiling", total=total)
         self.began: tuple[float, int] | None = None
 

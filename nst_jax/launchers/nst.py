@@ -202,10 +202,8 @@ def _write(
 
 
 def _save(path: str, image: np.ndarray, pictures: Pictures, files: Files, config: Config) -> None:
-    sources = {
-        "content": files.content,
-        "style": list(files.style),
-    }  # not the output's own name: equal runs, equal bytes
+    # Not the output's own name: equal runs under other names give equal bytes.
+    sources = {"content": files.content, "style": list(files.style)}
     settings = {"nst_jax": nst_jax.__version__, "config": {**sources, **resolved(config, len(files.style))}}
     rgb = images.resize(image, *pictures.output_size)
     images.save(path, rgb, pictures.alpha, json.dumps(settings))
