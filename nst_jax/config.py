@@ -1,7 +1,6 @@
 """Config: every option of an optimisation, once: default, help, unit, bounds, choices; and the presets."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +32,7 @@ class Config:
         1.0, "longest side of a style relative to --size; its aspect is always kept", low=1 / 64, high=64
     )
     style_mix: tuple[float, ...] = option(
-        (), "one number per style, normalised to sum 1; empty: equal", low=0
+        (), "one number per style, normalised to sum 1; empty: equal", low=0, high=1e30
     )
     content_weight: float = option(1.0, "alpha, the weight of the content loss", low=0, high=3e38)
     style_weight: float = option(1e8, "beta, the weight of the style loss", low=0, high=3e38)
@@ -127,13 +126,15 @@ class Config:
 
     def _numbers(self, layers: tuple[str, ...]) -> list[float]:
         """Return layer_weighting's numbers, given in the order of style_layers, in the order of layers."""
-        allowed = f"uniform, geometric, or {len(layers)} numbers from 0 (one per style layer), not all 0"
+        allowed = (
+            f"uniform, geometric, or {len(layers)} numbers from 0 to 1e30 (one per style layer), not all 0"
+        )
         try:
             numbers = [float(part) for part in self.layer_weighting.split(",")]
         except ValueError:
             hint = did_you_mean(self.layer_weighting, ("uniform", "geometric"))
             raise InputError("--layer_weighting", allowed, f"got {self.layer_weighting!r}{hint}") from None
-        good = all(math.isfinite(number) and number >= 0 for number in numbers)
+        good = all(0 <= number <= 1e30 for number in numbers)
         if len(numbers) != len(layers) or not good or not sum(numbers):
             raise InputError("--layer_weighting", allowed, f"got {self.layer_weighting!r}")
         named = dict(

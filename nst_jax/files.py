@@ -17,7 +17,7 @@ def write_whole(path: Path, data: bytes) -> None:
     A new file gets the permission bits of the umask, a replaced one keeps its own; a symbolic link is
     followed. Raises InputError where the file cannot be written (no rights, no folder, disk full).
     """
-    target = Path(os.path.realpath(path))  # else the link is replaced, not the file it names
+    target = _target(path)
     temporary = _beside(target)
     try:
         with temporary.open("xb") as file:
@@ -36,7 +36,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def check_writable(path: Path) -> None:
     """Raise InputError unless write_whole(path, ...) can be expected to work; leaves no trace."""
-    target = Path(os.path.realpath(path))
+    target = _target(path)
     try:
         if not target.parent.is_dir():
             raise InputError(str(path), WRITABLE, f"there is no folder {target.parent}")
@@ -50,6 +50,13 @@ def check_writable(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise InputError(str(path), WRITABLE, error.strerror or str(error)) from error
+
+
+def _target(path: Path) -> Path:
+    try:
+        return Path(os.path.realpath(path))  # else a link is replaced, not the file it names
+    except ValueError as error:  # a NUL in the name
+        raise InputError(repr(str(path)), WRITABLE, str(error)) from error
 
 
 def _beside(target: Path) -> Path:

@@ -92,6 +92,8 @@ def _load_default(source: Source) -> Weights:
 def read_weights(path: Path) -> Weights:
     """Return the weights in a converted file. Raises InputError where it is damaged or of another kind."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is a folder or a device")
         with safetensors.safe_open(path, framework="numpy") as file:
             fields = file.metadata() or {}
             names = file.keys()
@@ -112,6 +114,10 @@ def _check(path: str, fields: Mapping[str, str], arrays: dict[str, np.ndarray]) 
         raise InputError(path, "must be undamaged: convert or fetch again", "its checksum does not fit")
     own = normalization_arrays(normalization)
     check_shapes(path, network, {name: a.shape for name, a in arrays.items() if name not in own})
+    if not all(np.array_equal(arrays.get(name, ()), array) for name, array in own.items()):
+        raise InputError(path, f"needs the mean and std of {normalization}", "it has others or none")
+    if others := {array.dtype for array in arrays.values()} - {np.dtype(np.float32)}:
+        raise InputError(path, "needs numbers of type float32", f"got {others.pop()}")
     check_finite(path, arrays)
     return weights
 

@@ -230,6 +230,15 @@ WRONG = {
     ),
     "positional": (["b.png"], "b.png: flags only"),
     "layer": (["--style_layers=conv1_1,conv9_1"], "--style_layers: layers of vgg16 are"),
+    "weighting that overflows": (
+        ["--layer_weighting=1e308,1e308,1e308,1e308,1e308"],
+        "--layer_weighting: uniform",
+    ),
+    "flagfile that is no text": (
+        ["--flagfile=cut.png"],
+        "nst's flags: see --help; 'utf-8' codec can't decode",
+    ),
+    "name with a NUL": (["--report=a\0.json"], "must be a file that can be written; .*embedded null"),
     "network": (["--network=resnet"], "--network: vgg16 or vgg19; got 'resnet'"),
     "size word": (["--size=large"], "--size: a whole number from 2 to 32768; got 'large'"),
     "size too small": (["--size=20"], "content: at least 16 pixels a side for layer conv5_1; got 20x13"),
@@ -305,6 +314,7 @@ def test_too_little_memory_exits_4_and_says_what_fits(call, monkeypatch, tmp_pat
 def test_a_device_that_runs_out_of_memory_exits_4(call, monkeypatch):
     def exhausted(*arguments, **options):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+        yield  # a generator, as the real one
 
     monkeypatch.setattr(nst, "stylize_steps", exhausted)
     code, out, err = call(*PAIR, *SMALL, "--output=a.png")
@@ -312,6 +322,15 @@ def test_a_device_that_runs_out_of_memory_exits_4(call, monkeypatch):
     assert err == [
         "error: memory: a smaller --size needs less, half of it a quarter; the device ran out of it at 48x32"
     ]
+
+
+def test_pictures_that_do_not_fit_into_memory_exit_4(call, monkeypatch):
+    def exhausted(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(nst.images, "load", exhausted)
+    code, out, err = call(*PAIR, *SMALL, "--output=a.png")
+    assert (code, out, len(err)) == (4, [], 1)
 
 
 def test_ctrl_c_writes_the_picture_so_far_and_exits_130(call, monkeypatch):

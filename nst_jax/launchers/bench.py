@@ -72,13 +72,13 @@ def main(given: Given) -> int:
     if bench.compare:
         check_torch()
     device.set_up()
+    arrays = {network: load_weights(network).arrays for network in bench.networks}
     rows = []
     print(" ".join(f"{title:>{width}}" for title, width, _ in COLUMNS))
     for network in bench.networks:
-        arrays = load_weights(network).arrays
         for size in bench.sizes:
             for optimizer in bench.optimizers:
-                rows.append(measure(arrays, network, size, optimizer, bench))
+                rows.append(measure(arrays[network], network, size, optimizer, bench))
                 print(_line(rows[-1]), flush=True)
     if bench.report:
         write_whole(Path(bench.report), to_json({**_circumstances(), "rows": rows}))

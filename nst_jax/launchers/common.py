@@ -4,7 +4,9 @@ import dataclasses
 import difflib
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from logging import CRITICAL, getLogger
 from typing import Any, NamedTuple, NoReturn
 
 from absl import app, flags, logging
@@ -28,6 +30,9 @@ class Program(NamedTuple):
 
 def launch(program: Program) -> NoReturn:
     """Run a program under absl with the command line's arguments, and exit."""
+    for library in ("jax", "PIL"):  # these tell of every platform that is not there, of every odd tag
+        getLogger(library).setLevel(CRITICAL)
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     # run() parses, into flags of the program's own: absl's own parser exits 1 with several lines.
     app.run(lambda _: run(program, sys.argv[1:]), flags_parser=lambda argv: flags.FLAGS(argv[:1]))
     raise AssertionError("app.run does not return")
@@ -41,11 +46,16 @@ def run(program: Program, arguments: Sequence[str]) -> int:
             print(_help(program) if values.help else values.get_help())
             return DONE
         logging.set_verbosity(logging.ERROR if values.quiet else logging.INFO)
-        return program.main(*(_given(values, options) for options in program.options))
+        with warnings.catch_warnings(action="ignore" if values.quiet else None):
+            return program.main(*(_given(values, options) for options in program.options))
     except InputError as error:
         return fail(WRONG_REQUEST, error)
     except NotEnoughMemory as error:
         return fail(NO_MEMORY, error)
+    except MemoryError:
+        return fail(
+            NO_MEMORY, "memory: a smaller picture needs less; the machine has too little for this one"
+        )
     except KeyboardInterrupt:
         return fail(INTERRUPTED, "interrupted before the picture was written")
 
@@ -73,7 +83,7 @@ def _parse(program: Program, arguments: Sequence[str]) -> flags.FlagValues:
         near = difflib.get_close_matches(error.flagname, list(values), n=1)
         came = "no such flag" + (f" (did you mean --{near[0]}?)" if near else "")
         raise InputError(f"--{error.flagname}", f"the flags of {program.name} --help", came) from None
-    except flags.Error as error:
+    except (flags.Error, UnicodeDecodeError) as error:  # the latter from a --flagfile that is no text
         raise InputError(f"{program.name}'s flags", "see --help", str(error)) from None
     if positional:
         missing = [

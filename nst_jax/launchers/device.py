@@ -1,6 +1,5 @@
 """The device the programs run on: found, described, its memory; compilation times; the compile cache."""
 
-import logging
 import os
 import resource
 import sys
@@ -16,7 +15,6 @@ from nst_jax.weights import cache_folder
 
 def set_up() -> None:
     """Find the device and keep compiled programs in the user's cache folder. Raises InputError."""
-    logging.getLogger("jax").setLevel(logging.WARNING)  # it tells of every platform that is not there
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR") and (folder := cache_folder()):
         jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
