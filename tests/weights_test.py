@@ -240,7 +240,7 @@ def test_a_damaged_converted_file_is_refused(archive: Path, tmp_path: Path, rng:
         (lambda arrays: arrays.pop("mean"), "needs the mean and std of torchvision"),
         (lambda arrays: arrays.update(std=arrays["std"] * 2), "needs the mean and std of torchvision"),
         (
-            lambda arrays: arrays.update(mean=np.zeros((), np.float32)),
+            lambda arrays: arrays.update(mean=np.zeros(1, np.float32)),
             "needs the mean and std of torchvision",
         ),
         (
