@@ -67,7 +67,7 @@ def make_targets(
     Without a content picture spec.content_layers must be empty. Raises InputError for pictures too small.
     """
     shift = jnp.asarray(activation_shift, jnp.float32)
-    statistics = [_style_statistics(params, style, shift, spec) for style in styles]
+    statistics = [style_statistics(params, style, shift, spec) for style in styles]
     return Targets(
         content={} if content is None else _content_features(params, content, spec),
         style={term: jnp.stack([s[term] for s in statistics]) for term in statistics[0]}
@@ -84,7 +84,8 @@ def _content_features(params: Params, content: AnyArray, spec: Spec) -> dict[str
 
 
 @jax.jit(static_argnames="spec")
-def _style_statistics(params: Params, style: AnyArray, shift: Array, spec: Spec) -> dict[str, Array]:
+def style_statistics(params: Params, style: AnyArray, shift: Array, spec: Spec) -> dict[str, Array]:
+    """Return the statistics of one style picture, by term."""
     maps = features(params, style, spec.style_layers, spec.pooling)
     return STYLE_LOSSES[spec.style_loss].statistics(maps, shift)
 

@@ -19,6 +19,7 @@ from nst_jax.objective import (
     coefficients,
     loss_terms,
     make_targets,
+    style_statistics,
     summarize,
     weighted_sum,
 )
@@ -91,9 +92,8 @@ def stylize_steps(
         content_layers={name: weights.content_layers[name] for name in spec.content_layers}
     )
     learning_rate = jnp.asarray(config.learning_rate, jnp.float32)
-    if free_memory is not None and config.iterations:
-        shapes = jax.eval_shape(partial(make_targets, spec=spec), params, content, styles)
-        _check_memory(free_memory, params, first, shapes, weights, learning_rate, spec)
+    if free_memory is not None:
+        _check_memory(free_memory, params, first, content, styles, weights, spec, config.iterations)
     targets = make_targets(params, content, styles, spec, config.activation_shift, config.tv_power)
     state = start(params, jnp.asarray(first), targets, weights, spec)
     progress = _progress(state, weights)
@@ -149,26 +149,32 @@ def _check_pictures(content: Any, styles: Sequence[Any], config: Config, spec: S
 def _check_memory(
     free: int,
     params: Params,
-    first: np.ndarray,
-    targets: Targets,
+    first: Any,
+    content: Any,
+    styles: Sequence[Any],
     weights: LossWeights,
-    learning_rate: Array,
     spec: Spec,
+    iterations: int,
 ) -> None:
-    """Raise NotEnoughMemory where run_chunk, compiled for the run to come, takes more than free bytes."""
-    state = jax.eval_shape(partial(start, spec=spec), params, first, targets, weights)
-    compiled = run_chunk.lower(state, np.int32(0), params, targets, weights, learning_rate, spec).compile()
-    memory = compiled.memory_analysis()
-    if memory is None:  # not every platform tells
-        return
-    needed = memory.temp_size_in_bytes + memory.argument_size_in_bytes
-    if needed > free:
-        height, width = first.shape[:2]
-        fits = int(max(height, width) * (free / needed) ** 0.5 * 0.95)  # memory grows with the pixels
-        raise NotEnoughMemory(
-            f"memory: a picture of {width}x{height} pixels needs {needed / 2**30:.1f} GiB; "
-            f"{free / 2**30:.1f} GiB are free, about --size={fits} fits"
-        )
+    """Raise NotEnoughMemory where a program of the run, compiled here for it, takes more than free bytes."""
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    targets = jax.eval_shape(partial(make_targets, spec=spec), params, content, styles)
+    programs = [(style, style_statistics.lower(params, style, number, spec)) for style in styles]
+    programs.append((first, start.lower(params, first, targets, weights, spec)))
+    if iterations:  # it takes more than start, which need not be compiled yet
+        state = jax.eval_shape(partial(start, spec=spec), params, first, targets, weights)
+        loop = run_chunk.lower(state, np.int32(0), params, targets, weights, number, spec)
+        programs[-1] = (first, loop)
+    for picture, program in programs:
+        memory = program.compile().memory_analysis()
+        needed = memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else 0
+        if needed > free:
+            height, width = picture.shape[:2]
+            share = (free / needed) ** 0.5 * 0.95  # of a side: memory grows with the pixels
+            raise NotEnoughMemory(
+                f"memory: a picture of {width}x{height} pixels needs {needed / 2**30:.1f} GiB and "
+                f"{free / 2**30:.1f} GiB are free; {int(width * share)}x{int(height * share)} would fit"
+            )
 
 
 @jax.jit(static_argnames="spec")

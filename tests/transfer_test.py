@@ -93,13 +93,23 @@ def test_only_what_changes_the_program_compiles_anew(params, pictures, optimizer
     assert compilations("run_chunk") == 2  # else the count above could not fail
 
 
-def test_the_memory_forecast_compiles_the_program_that_then_runs(params, pictures, compilations):
+def test_the_memory_forecast_compiles_the_programs_that_then_run(params, pictures, compilations):
     content, style = pictures
     config = Config(iterations=2, style_layers=("conv1_2",))
     list(stylize_steps(params, content, [style], config, free_memory=2**40))
-    assert compilations("run_chunk") == 1
-    with pytest.raises(NotEnoughMemory, match=r"48x32 pixels needs 0\.\d GiB; 0\.0 GiB are free"):
+    for program in ("style_statistics", "run_chunk"):
+        assert compilations(program) == 1
+
+
+@pytest.mark.parametrize("iterations", [0, 2])
+def test_what_does_not_fit_into_memory_is_refused_before_it_runs(params, pictures, iterations):
+    content, style = pictures
+    config = Config(iterations=iterations)
+    with pytest.raises(NotEnoughMemory, match=r"needs 0\.\d GiB and 0\.0 GiB are free; \d+x\d+ would fit"):
         list(stylize_steps(params, content, [style], config, free_memory=2**20))
+    large = np.zeros((400, 400, 3), np.float32)
+    with pytest.raises(NotEnoughMemory, match="a picture of 400x400 pixels"):  # a style alone
+        list(stylize_steps(params, content, [large], config, free_memory=250 * 2**20))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
