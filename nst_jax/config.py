@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.objective import LossWeights, Spec
 from nst_jax.optimizers import OPTIMIZERS
-from nst_jax.options import check_options, option
+from nst_jax.options import check_options, is_tuple, option
 from nst_jax.style import STYLE_LOSSES
 from nst_jax.vgg import NETWORKS, POOLINGS, check_layers, layer_names
 
@@ -59,7 +59,12 @@ class Config:
     )
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # a list will do, and a lone layer
+            if is_tuple(field) and not isinstance(value := getattr(self, field.name), tuple):
+                object.__setattr__(self, field.name, (value,) if isinstance(value, str) else tuple(value))
         check_options(self)
+        if not self.init:
+            raise InputError("--init", "content, noise, style or a file", "got nothing")
         for name in ("content_layers", "style_layers"):
             if not getattr(self, name):
                 raise InputError(f"--{name}", "at least one layer, or all", "got none")

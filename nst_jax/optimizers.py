@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 Image = Float[Array, "h w 3"]
 Objective = Callable[[Image, Any], Float[Array, ""]]  # of a picture and the coefficients, linear in these
@@ -26,12 +26,22 @@ class Iterate(NamedTuple):
 
 
 class Optimizer(NamedTuple):
-    """init(image) makes the memory; step moves an iterate and counts the evaluations it took."""
+    """init(image) makes the memory; step(objective, coefficients, learning_rate, iterate, memory) a Step.
+
+    Gradients come scaled to a norm of about 1 at the first picture, so that their squares fit into float32.
+    """
 
     init: Callable[[Image], Any]
-    step: Callable[
-        [Objective, Any, Float[Array, ""], Iterate, Any], tuple[Iterate, Any, Int[Array, ""]]
-    ]  # (objective, coefficients, learning_rate, iterate, memory)
+    step: Callable[[Objective, Any, Float[Array, ""], Iterate, Any], "Step"]
+
+
+class Step(NamedTuple):
+    """What a step came to."""
+
+    iterate: Iterate
+    memory: Any
+    evaluations: Int[Array, ""]
+    converged: Bool[Array, ""]  # no further step would find a lower value
 
 
 def evaluate(objective: Objective, coefficients: Any, image: Image) -> Iterate:
@@ -47,10 +57,11 @@ _adam = optax.scale_by_adam()
 
 def _adam_step(
     objective: Objective, coefficients: Any, learning_rate: Float[Array, ""], iterate: Iterate, memory: Any
-) -> tuple[Iterate, Any, Int[Array, ""]]:
+) -> Step:
     direction, memory = _adam.update(iterate.gradient, memory)
     image = jnp.clip(iterate.image - learning_rate * direction, 0, 1)
-    return evaluate(objective, coefficients, image), memory, jnp.asarray(1, jnp.int32)
+    moved = evaluate(objective, coefficients, image)
+    return Step(moved, memory, jnp.asarray(1, jnp.int32), jnp.asarray(False))
 
 
 # L-BFGS: Liu & Nocedal 1989, zoom line search of Nocedal & Wright 1999 (3.5, 3.6), in the box [0, 1].
@@ -63,10 +74,11 @@ _search = optax.scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_
 
 def _lbfgs_step(
     objective: Objective, coefficients: Any, learning_rate: Float[Array, ""], iterate: Iterate, memory: Any
-) -> tuple[Iterate, Any, Int[Array, ""]]:
+) -> Step:
     del learning_rate  # the line search finds its own
     image, value, gradient, terms = iterate
-    memory = _without_negative_curvature(memory, image, gradient)
+    memory = _restart(memory, ~_has_positive_curvature(memory, image, gradient))
+    fresh = memory.count == 0
     descent, memory = _lbfgs.update(gradient, memory, image)
     direction = _feasible(image, -descent)
     steepest = _feasible(image, -gradient) / jnp.maximum(1, jnp.linalg.norm(gradient))
@@ -84,16 +96,26 @@ def _lbfgs_step(
     )
     new_gradient, new_terms = found.grad
     moved = Iterate(_project(image + moves[0]), found.value, new_gradient, new_terms)
-    return moved, memory, found.info.num_linesearch_steps
+
+    # optax's search hands out its last trial where it finds no descent. Stay, and forget; where there was
+    # nothing to forget, the value is as low as float32 can tell.
+    good = (found.value <= value + 1e-6 * jnp.abs(value)) & (moved.image != image).any()
+    failed = ~good & jnp.isfinite(found.value)
+    kept = jax.tree.map(lambda new, old: jnp.where(failed, old, new), moved, iterate)
+    return Step(kept, _restart(memory, failed), found.info.num_linesearch_steps, failed & fresh)
 
 
-def _without_negative_curvature(memory: Any, image: Image, gradient: Image) -> Any:
-    """Start the memory anew where the last step met s.y <= 0: no positive definite matrix maps s to y."""
+def _has_positive_curvature(memory: Any, image: Image, gradient: Image) -> Bool[Array, ""]:
+    """Tell whether the last step met s.y > 0: no positive definite matrix maps s to y otherwise."""
     curvature = jnp.vdot(gradient - memory.updates, image - memory.params)
-    keep = (curvature > 0) | (memory.count == 0)
+    return (curvature > 0) | (memory.count == 0)
+
+
+def _restart(memory: Any, where: Bool[Array, ""]) -> Any:
+    """Start the memory anew where asked."""
     # A pair of weight 0 is inert, and at count 0 no pair is formed: the rest may stay as it is.
     return memory._replace(
-        count=jnp.where(keep, memory.count, 0), weights_memory=jnp.where(keep, memory.weights_memory, 0.0)
+        count=jnp.where(where, 0, memory.count), weights_memory=jnp.where(where, 0.0, memory.weights_memory)
     )
 
 

@@ -32,9 +32,13 @@ class State(NamedTuple):
 
     iterate: Iterate
     memory: Any  # of the optimiser
+    scale: Float[
+        Array, ""
+    ]  # of value and gradient: a power of two that makes the first gradient's norm about 1
     step: Int[Array, ""]
     evaluations: Int[Array, ""]
     finite: Bool[Array, ""]  # False: the last step met a number that is not finite and was not taken
+    converged: Bool[Array, ""]
 
 
 class Progress(NamedTuple):
@@ -47,6 +51,7 @@ class Progress(NamedTuple):
         str, Any
     ]  # total (weighted); content, style, tv, content_by_layer, style_by_layer (unweighted)
     finite: bool
+    converged: bool = False  # no further step would find a lower loss
 
 
 def stylize(
@@ -73,15 +78,18 @@ def stylize_steps(
     """Optimise a picture, yielding a Progress at step 0 and after every chunk of `every` steps.
 
     Pictures are sRGB in [0, 1] and used at the sizes they have (config.size and style_scale are for files).
-    every: 0 takes a hundredth of the iterations. init: the first picture, where config.init names none of
-    content, noise and style. Without content, config.init must not be content, and the picture
-    has the size of init or of the first style. Ends early where a loss is not finite (Progress.finite).
+    every: 0 takes a hundredth of the iterations, at most 10. init: the first picture, in place of the one
+    that config.init names. Without content, config.init must not be content, and the picture
+    has the size of init or of the first style. Ends early where a loss is not finite, and where no
+    step lowers it (Progress.finite, .converged).
     Raises InputError where the pictures and options do not go together, NotEnoughMemory where the
     compiled loop would take more than free_memory bytes.
     """
     config = config or Config()
     spec = config.spec()
-    _check_pictures(content, styles, config, spec)
+    _check_pictures(content, styles, init, config, spec)
+    if missing := set(spec.content_layers + spec.style_layers) - params.convolutions.keys():
+        raise InputError("params", f"the parameters of {config.network}", f"they lack {min(missing)}")
     if content is None:
         spec = spec._replace(content_layers=())
     first = first_picture(content, styles, config, init)
@@ -98,12 +106,17 @@ def stylize_steps(
     state = start(params, jnp.asarray(first), targets, weights, spec)
     progress = _progress(state, weights)
     yield progress
-    every = every or max(1, config.iterations // 100)
-    while progress.step < config.iterations and progress.finite:
+    every = every or chunk_steps(config.iterations)
+    while progress.step < config.iterations and progress.finite and not progress.converged:
         steps = np.int32(min(every, config.iterations - progress.step))
         state = run_chunk(state, steps, params, targets, weights, learning_rate, spec)
         progress = _progress(state, weights)
         yield progress
+
+
+def chunk_steps(iterations: int) -> int:
+    """Return the steps of a chunk: a hundredth of the iterations, from 1 to 10 so that nobody waits long."""
+    return min(10, max(1, iterations // 100))
 
 
 def first_picture(
@@ -135,9 +148,16 @@ def noise_picture(height: int, width: int, seed: int) -> Float32[np.ndarray, "{h
     return np.random.default_rng(seed).random((height, width, 3), np.float32)
 
 
-def _check_pictures(content: Any, styles: Sequence[Any], config: Config, spec: Spec) -> None:
+def _check_pictures(content: Any, styles: Sequence[Any], init: Any, config: Config, spec: Spec) -> None:
     if not styles:
         raise InputError("style", "at least one style picture", "got none")
+    for what, pictures in {"content": [content], "style": styles, "init": [init]}.items():
+        for picture in pictures:
+            if picture is not None and not (
+                picture.dtype == np.float32 and 0 <= picture.min() <= picture.max() <= 1
+            ):
+                came = f"got {picture.dtype} from {picture.min()} to {picture.max()}"
+                raise InputError(what, "float32 numbers in [0, 1]", came)
     if content is None and config.content_weight:
         raise InputError("content", "a content picture, or content_weight 0", "got none")
     if content is not None:
@@ -183,11 +203,20 @@ def start(
 ) -> State:
     """Return the state at step 0, after one evaluation."""
     iterate = evaluate(partial(_objective, params, targets, spec), coefficients(weights), image)
+    finite, scale = _is_finite(iterate), _power_of_two(iterate.gradient)
+    iterate = iterate._replace(value=scale * iterate.value, gradient=scale * iterate.gradient)
     memory = OPTIMIZERS[spec.optimizer].init(image)
-    state = State(iterate, memory, jnp.int32(0), jnp.int32(1), _is_finite(iterate))
-    # A weakly typed field would change its type in the first chunk, and the second would compile anew.
-    strong: State = jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)
-    return strong
+    return State(iterate, memory, scale, jnp.int32(0), jnp.int32(1), finite, jnp.asarray(False))
+
+
+def _power_of_two(gradient: Float[Array, "h w 3"]) -> Float[Array, ""]:
+    """Return the power of two, to bring the gradient's norm nearest to 1; 1 for norm 0."""
+    largest = jnp.abs(gradient).max()
+    usable = (largest > 0) & jnp.isfinite(largest)
+    largest = jnp.where(usable, largest, 1.0)
+    norm = jnp.linalg.norm(gradient / largest)  # of numbers whose squares fit into float32
+    exponent = -jnp.round(jnp.log2(largest) + jnp.log2(jnp.where(usable, norm, 1.0)))
+    return jnp.ldexp(jnp.float32(1), jnp.clip(exponent, -120, 120).astype(jnp.int32))
 
 
 @jax.jit(static_argnames="spec", donate_argnames="state")
@@ -202,20 +231,30 @@ def run_chunk(
 ) -> State:
     """Return the state `steps` steps on, or at the last finite picture. `steps` is traced: one program."""
     objective = partial(_objective, params, targets, spec)
-    factors = coefficients(weights)
+    factors = jax.tree.map(lambda factor: state.scale * factor, coefficients(weights))
     stop = state.step + steps
 
-    def step(state: State) -> State:
-        iterate, memory, evaluations = OPTIMIZERS[spec.optimizer].step(
+    def advance(state: State) -> State:
+        step = OPTIMIZERS[spec.optimizer].step
+        iterate, memory, evaluations, converged = step(
             objective, factors, learning_rate, state.iterate, state.memory
         )
         finite = _is_finite(iterate)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), iterate, state.iterate)
         return State(
-            kept, memory, state.step + finite.astype(jnp.int32), state.evaluations + evaluations, finite
+            kept,
+            memory,
+            state.scale,
+            state.step + (finite & ~converged).astype(jnp.int32),
+            state.evaluations + evaluations,
+            finite,
+            converged,
         )
 
-    return jax.lax.while_loop(lambda state: (state.step < stop) & state.finite, step, state)
+    def goes_on(state: State) -> Bool[Array, ""]:
+        return (state.step < stop) & state.finite & ~state.converged
+
+    return jax.lax.while_loop(goes_on, advance, state)
 
 
 def _objective(params: Params, targets: Targets, spec: Spec, image: Array, factors: Terms) -> Array:
@@ -228,6 +267,12 @@ def _is_finite(iterate: Iterate) -> Bool[Array, ""]:
 
 def _progress(state: State, weights: LossWeights) -> Progress:
     """Copy what is told of a state to the host: the next chunk takes the state's own buffers."""
-    image, terms, counts = jax.device_get((state.iterate.image, state.iterate.terms, state[2:]))
-    step, evaluations, finite = (number.item() for number in counts)
-    return Progress(step, evaluations, np.array(image), summarize(terms, jax.device_get(weights)), finite)
+    image, terms = jax.device_get((state.iterate.image, state.iterate.terms))
+    return Progress(
+        step=int(state.step),
+        evaluations=int(state.evaluations),
+        image=np.array(image),
+        losses=summarize(terms, jax.device_get(weights)),
+        finite=bool(state.finite),
+        converged=bool(state.converged),
+    )

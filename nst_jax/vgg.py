@@ -95,16 +95,12 @@ def check_size(shape: Sequence[int], layers: Sequence[str], what: str) -> None:
 def make_params(arrays: Mapping[str, Any]) -> Params:
     """Build Params from flat arrays: convB_K.kernel (3, 3, i, o), convB_K.bias (o), mean (3), std (3)."""
     names = sorted(key.removesuffix(".kernel") for key in arrays if key.endswith(".kernel"))
-    kernels = {name: jnp.asarray(arrays[f"{name}.kernel"]) for name in names}
-    flipped = _flip(kernels)
-    biases = {name: jnp.asarray(arrays[f"{name}.bias"]) for name in names}
-    convolutions = {name: Convolution(kernels[name], flipped[name], biases[name]) for name in names}
+    convolutions = {}
+    for name in names:
+        kernel = np.asarray(arrays[f"{name}.kernel"])
+        flipped = kernel[::-1, ::-1].swapaxes(2, 3)  # on the host: no program to compile at every start
+        convolutions[name] = Convolution(*map(jnp.asarray, (kernel, flipped, arrays[f"{name}.bias"])))
     return Params(convolutions, jnp.asarray(arrays["mean"]), jnp.asarray(arrays["std"]))
-
-
-@jax.jit
-def _flip(kernels: dict[str, Array]) -> dict[str, Array]:
-    return {name: kernel[::-1, ::-1].swapaxes(2, 3) for name, kernel in kernels.items()}
 
 
 def features(

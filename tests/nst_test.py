@@ -223,7 +223,16 @@ WRONG = {
         "no/r.json: must be a file that can be written; there is no folder",
     ),
     "plot extension": (["--plot=p.jpg"], "p.jpg: must end in one of .png .svg .pdf"),
-    "same file": (["--report=a.png"], "--output, --report, --plot: three different files"),
+    "same file": (
+        ["--report=a.png"],
+        "--output, --report, --plot: each a file of its own; a.png is named twice",
+    ),
+    "output over input": (
+        ["--content=cut.png", "--output=cut.png"],
+        "each a file of its own; cut.png is named twice",
+    ),
+    "empty style": (["--style="], "--style: a file or example:NAME; not given"),
+    "empty init": (["--init="], "--init: content, noise, style or a file"),
     "unknown flag": (
         ["--stile_weight=1"],
         "--stile_weight: the flags of nst --help; no such flag .did you mean --style",
@@ -333,7 +342,7 @@ def test_pictures_that_do_not_fit_into_memory_exit_4(call, monkeypatch):
 
 
 def test_ctrl_c_writes_the_picture_so_far_and_exits_130(call, monkeypatch):
-    def interrupted_after_two(*arguments, **options):
+    def interrupted_twice(*arguments, **options):
         image = np.full((32, 48, 3), 0.5, np.float32)
         losses = {
             "total": 1.0,
@@ -344,10 +353,12 @@ def test_ctrl_c_writes_the_picture_so_far_and_exits_130(call, monkeypatch):
             "style_by_layer": {},
         }
         yield Progress(0, 1, image, losses, True)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # an impatient one changes nothing
         yield Progress(2, 3, image * 0, losses, True)
-        raise KeyboardInterrupt
+        yield Progress(4, 5, image, losses, True)
 
-    monkeypatch.setattr(nst, "stylize_steps", interrupted_after_two)
+    monkeypatch.setattr(nst, "stylize_steps", interrupted_twice)
     code, out, err = call(*PAIR, *SMALL, "--output=a.png", "--report=r.json")
     assert (code, out) == (130, ["a.png", "r.json"])
     assert err == ["error: interrupted: a.png is the picture of step 2"]

@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import pytest
 
+from nst_jax import optimizers
 from nst_jax.optimizers import OPTIMIZERS, evaluate
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -35,7 +36,7 @@ def run(optimizer, objective, image, steps, coefficients=ONE):
     iterate, memory = evaluate(objective, coefficients, image), optimizer.init(image)
     iterates, count = [iterate], 0
     for _ in range(steps):
-        iterate, memory, evaluations = step(iterate, memory)
+        iterate, memory, evaluations, _ = step(iterate, memory)
         iterates.append(iterate)
         count += int(evaluations)
     return iterates, count
@@ -120,6 +121,36 @@ def test_lbfgs_restarts_its_memory_at_negative_curvature_and_still_descends():
     np.testing.assert_allclose(iterates[-1].image, 1.0, atol=1e-3)  # cos(3.06) is the least in the box
 
 
+def test_lbfgs_forgets_after_a_step_of_negative_curvature():
+    image = jnp.full((2, 2, 3), 0.5)
+    _, memory = optimizers._lbfgs.update(image, optimizers._lbfgs.init(image), image)  # at 0.5, gradient 0.5
+    _, memory = optimizers._lbfgs.update(image + 0.1, memory, image + 0.1)
+    assert memory.weights_memory.shape == (10,)
+    assert memory.weights_memory.any()
+    step = image + 0.2
+    assert optimizers._has_positive_curvature(memory, step, image + 0.2)
+    assert not optimizers._has_positive_curvature(memory, step, image)  # the gradient fell along the step
+    assert not optimizers._restart(memory, jnp.asarray(True)).weights_memory.any()
+    assert optimizers._restart(memory, jnp.asarray(True)).count == 0
+    jax.tree.map(np.testing.assert_array_equal, optimizers._restart(memory, jnp.asarray(False)), memory)
+
+
+def test_directions_do_not_leave_the_box():
+    image, direction = jnp.float32([[[0, 0, 0.5], [1, 1, 0.5]]]), jnp.float32([[[-1, 1, -1], [-1, 1, 1]]])
+    expected = np.float32([[[0, 1, -1], [-1, 0, 1]]])
+    np.testing.assert_array_equal(optimizers._feasible(image, direction), expected)
+
+
+def test_lbfgs_stays_where_the_search_finds_nothing_lower():
+    """A picture at its minimum to the last bit: no move, no rise, and after one try from scratch it says so."""
+    target = jnp.full((4, 5, 3), 0.25)
+    objective = quadratic(target, jnp.full((4, 5, 3), 2.0))
+    at = evaluate(objective, ONE, target)
+    step = OPTIMIZERS["lbfgs"].step(objective, ONE, RATE, at, OPTIMIZERS["lbfgs"].init(target))
+    np.testing.assert_array_equal(step.iterate.image, target)
+    assert step.converged
+
+
 def test_lbfgs_evaluates_once_a_step_where_the_first_guess_is_good(problem):
     _, count = run(OPTIMIZERS["lbfgs"], problem[0], jnp.full((4, 5, 3), 0.5), 20)
     assert count < 30
@@ -133,7 +164,7 @@ def test_vmap_over_coefficients_equals_one_after_the_other(optimizer, problem):
     def three_steps(coefficients):
         iterate, memory = evaluate(objective, coefficients, image), optimizer.init(image)
         for _ in range(3):
-            iterate, memory, _ = optimizer.step(objective, coefficients, RATE, iterate, memory)
+            iterate, memory, _, _ = optimizer.step(objective, coefficients, RATE, iterate, memory)
         return iterate.image
 
     together = jax.jit(jax.vmap(three_steps))(batch)

@@ -71,7 +71,7 @@ def main(given: Given) -> int:
         check_writable(Path(bench.report))
     if bench.compare:
         check_torch()
-    device.set_up()
+    device.set_up(cached=False)  # compile times are to be those of a first run
     arrays = {network: load_weights(network).arrays for network in bench.networks}
     rows = []
     print(" ".join(f"{title:>{width}}" for title, width, _ in COLUMNS))

@@ -13,8 +13,10 @@ from nst_jax.errors import InputError
 from nst_jax.weights import cache_folder
 
 
-def set_up() -> None:
-    """Find the device and keep compiled programs in the user's cache folder. Raises InputError."""
+def set_up(cached: bool = True) -> None:
+    """Find the device; if cached, keep compiled programs in the user's cache folder. Raises InputError."""
+    if not cached:
+        jax.config.update("jax_enable_compilation_cache", False)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR") and (folder := cache_folder()):
         jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -54,4 +54,4 @@ class Display:
         seconds, evaluations = now - self.began[0], progress.evaluations - self.began[1]
         rate = evaluations / max(seconds, 1e-9)
         left = seconds / max(progress.step, 1) * (self.total - progress.step)
-        return f"{losses}  {rate:.3g} evaluations/s  {left:.0f} s left"
+        return f"{rate:.3g} evaluations/s  {left:.0f} s left  {losses}"

@@ -3,15 +3,19 @@
 Example: nst --content=example:cat --style=example:night --output=cat.png
 """
 
+import contextlib
 import dataclasses
 import json
 import math
+import signal
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 
 import nst_jax
 from nst_jax import images
@@ -23,7 +27,7 @@ from nst_jax.launchers.common import DONE, INTERRUPTED, WRONG_NUMBERS, Given, Pr
 from nst_jax.launchers.display import Display
 from nst_jax.options import check_options, option
 from nst_jax.report import PLOT_FORMATS, check_plot, history, plot_losses, resolved, to_json
-from nst_jax.transfer import Progress, noise_picture, stylize_steps
+from nst_jax.transfer import Progress, chunk_steps, noise_picture, stylize_steps
 from nst_jax.vgg import Params, make_params
 from nst_jax.weights import Weights, load_weights
 
@@ -70,7 +74,6 @@ class Run(NamedTuple):
     last: Progress
     history: list[tuple[int, dict[str, Any]]]  # step and losses
     seconds: dict[str, float]
-    interrupted: bool
 
 
 def main(files_given: Given, config_given: Given) -> int:
@@ -81,21 +84,38 @@ def main(files_given: Given, config_given: Given) -> int:
     _check_files(files, config)
     pictures = _load_pictures(files, config)
     weights = load_weights(config.network, files.weights or None)
-    run = _optimize(make_params(weights.arrays), pictures, files, config)
-    _write(run, pictures, files, config, weights, began)
+    with _interrupts() as interrupted:
+        run = _optimize(make_params(weights.arrays), pictures, files, config, interrupted)
+        _write(run, pictures, files, config, weights, began)
     if not run.last.finite:
         came = f"not finite after step {run.last.step}, whose picture is {files.output}"
         return fail(WRONG_NUMBERS, InputError("loss", "finite numbers (smaller weights?)", came))
-    if run.interrupted:
+    if interrupted():
         return fail(INTERRUPTED, f"interrupted: {files.output} is the picture of step {run.last.step}")
+    if run.last.converged:
+        logging.info("converged: no step lowers the loss after step %d", run.last.step)
     return DONE
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Yield a function that tells whether Ctrl-C has come; until the end it does nothing else.
+
+    So the chunk in hand is not lost, and a second Ctrl-C does not hit the writing of the picture.
+    """
+    came = []
+    before = signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _check_files(files: Files, config: Config) -> None:
     """Find out before the optimisation, not after it, whether everything can be written."""
     if not files.output:
         raise InputError("--output", f"a file that ends in {' '.join(images.FORMATS)}", "not given")
-    if not files.style:
+    if not all(files.style) or not files.style:
         raise InputError("--style", "a file or example:NAME", "not given")
     if not files.content and config.content_weight:
         raise InputError(
@@ -110,11 +130,19 @@ def _check_files(files: Files, config: Config) -> None:
     if files.plot:
         check_plot()
         images.check_output(files.plot, PLOT_FORMATS)
-    named = [
-        path.resolve() for path in map(Path, (files.output, files.report, files.plot)) if str(path) != "."
-    ]
-    if len(set(named)) != len(named):
-        raise InputError("--output, --report, --plot", "three different files", f"got {files.output} twice")
+    _check_different(files, config)
+
+
+def _check_different(files: Files, config: Config) -> None:
+    """Refuse to write a file twice, or over a picture or weights that are read."""
+    taken = {images.resolve(name).resolve() for name in (files.content, *files.style, files.weights) if name}
+    if config.init not in ("content", "noise", "style"):
+        taken.add(images.resolve(config.init).resolve())
+    for name in filter(None, (files.output, files.report, files.plot)):
+        path = Path(name).resolve()
+        if path in taken:
+            raise InputError("--output, --report, --plot", "each a file of its own", f"{name} is named twice")
+        taken.add(path)
 
 
 def _load_pictures(files: Files, config: Config) -> Pictures:
@@ -147,12 +175,15 @@ def _fit(rgb: np.ndarray, longest: int) -> tuple[int, int]:
     return images.fit(rgb.shape[0], rgb.shape[1], longest)
 
 
-def _optimize(params: Params, pictures: Pictures, files: Files, config: Config) -> Run:
-    """Run the loop, showing progress and writing previews; Ctrl-C ends it with the picture so far."""
-    every = math.gcd(max(1, config.iterations // 100), files.save_every or config.iterations)
+def _optimize(
+    params: Params, pictures: Pictures, files: Files, config: Config, interrupted: Callable[[], bool]
+) -> Run:
+    """Run the loop, showing progress and writing previews, until its end or until interrupted() is true."""
+    every = chunk_steps(config.iterations)
+    if files.save_every:
+        every = math.gcd(every, files.save_every)
     last: Progress | None = None
     seen: list[tuple[int, dict[str, Any]]] = []
-    interrupted = False
     with device.CompileTime() as compiling, Display(config.iterations) as display:
         steps = stylize_steps(
             *(params, pictures.content, pictures.styles, config, pictures.init),
@@ -163,14 +194,13 @@ def _optimize(params: Params, pictures: Pictures, files: Files, config: Config) 
             for last in steps:
                 if not seen:
                     began, compiled = time.monotonic(), compiling.seconds
-                seen.append((last.step, last.losses))
-                display.show(last)
-                if files.save_every and last.step and last.step % files.save_every == 0:
-                    _save(f"{files.output}.step{last.step:06d}.png", last.image, pictures, files, config)
-        except KeyboardInterrupt:
-            if last is None:
-                raise
-            interrupted = True
+                if not seen or last.step > seen[-1][0]:
+                    seen.append((last.step, last.losses))
+                    display.show(last)
+                    if files.save_every and last.step and last.step % files.save_every == 0:
+                        _save(f"{files.output}.step{last.step:06d}.png", last.image, pictures, files, config)
+                if interrupted():
+                    break
         except jax.errors.JaxRuntimeError as error:  # what the forecast did not see, such as other programs
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -183,7 +213,7 @@ def _optimize(params: Params, pictures: Pictures, files: Files, config: Config) 
             ) from None
     assert last is not None  # the loop always yields step 0
     optimize = time.monotonic() - began - (compiling.seconds - compiled)
-    return Run(last, seen, {"compile": compiling.seconds, "optimize": optimize}, interrupted)
+    return Run(last, seen, {"compile": compiling.seconds, "optimize": optimize})
 
 
 def _write(
