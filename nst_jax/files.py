@@ -55,7 +55,7 @@ def check_writable(path: Path) -> None:
 def _target(path: Path) -> Path:
     try:
         return Path(os.path.realpath(path))  # else a link is replaced, not the file it names
-    except ValueError as error:  # a NUL in the name
+    except (OSError, ValueError) as error:  # a NUL in the name, a folder that is gone
         raise InputError(repr(str(path)), WRITABLE, str(error)) from error
 
 

@@ -58,6 +58,7 @@ def check_plot() -> None:
 
 def plot_losses(columns: dict[str, list[Any]], config: Config, extension: str) -> bytes:
     """Return a picture of the weighted losses over the steps, as the bytes of a .png, .svg or .pdf file."""
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -80,5 +81,9 @@ def plot_losses(columns: dict[str, list[Any]], config: Config, extension: str) -
     axes.grid(alpha=0.3)
     axes.legend()
     data = io.BytesIO()
-    figure.savefig(data, format=extension.removeprefix("."), dpi=120)
+    undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(
+        extension
+    )  # equal runs, equal bytes
+    with matplotlib.rc_context({"svg.hashsalt": "nst_jax"}):
+        figure.savefig(data, format=extension.removeprefix("."), dpi=120, metadata=undated)
     return data.getvalue()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -231,6 +232,8 @@ WRONG = {
         ["--content=cut.png", "--output=cut.png"],
         "each a file of its own; cut.png is named twice",
     ),
+    "link to itself": (["--content=circle"], "circle: must be a whole picture file"),
+    "content NUL": (["--content=a\0.png"], "must be a whole picture file.*embedded null"),
     "empty style": (["--style="], "--style: a file or example:NAME; not given"),
     "empty init": (["--init="], "--init: content, noise, style or a file"),
     "unknown flag": (
@@ -275,6 +278,7 @@ def test_wrong_requests_are_one_line_and_write_nothing(call, tmp_path, case, mon
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "folder").mkdir()
+    (tmp_path / "circle").symlink_to("circle")
     (tmp_path / "folder.png").mkdir()
     before = sorted(os.listdir(tmp_path))
     arguments, message = WRONG[case]
@@ -407,6 +411,22 @@ def test_a_second_start_is_quick_with_a_warm_cache(tmp_path):
     assert any("run_chunk" in name for name in cached[0])
     assert cached[0] == cached[1]
     assert (tmp_path / "nst_jax").stat().st_mode & 0o077 == 0
+
+
+def test_a_preview_that_cannot_be_written_does_not_lose_the_picture(call, tmp_path):
+    (tmp_path / "a.png.step000001.png").mkdir()
+    code, out, _ = call(*PAIR, "--size=48", "--iterations=2", "--save_every=1", "--output=a.png")
+    assert (code, out) == (0, ["a.png.step000002.png", "a.png"])
+
+
+def test_a_reader_that_has_gone_does_not_lose_the_picture(tmp_path):
+    script = (
+        " ".join(map(shlex.quote, command(*PAIR, *SMALL, "--output=a.png", "--report=a.json")))
+        + " | head -c0"
+    )
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "a.png"]
 
 
 def test_a_platform_that_is_not_there_is_one_line(tmp_path):

@@ -34,4 +34,6 @@ def test_resolved_names_layers_and_shares():
     ("extension", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")]
 )
 def test_plots_are_files_of_their_kind_even_with_gaps(extension, magic):
-    assert plot_losses(history(STEPS), Config(), extension).startswith(magic)
+    plot = plot_losses(history(STEPS), Config(), extension)
+    assert plot.startswith(magic)
+    assert plot == plot_losses(history(STEPS), Config(), extension)

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import inspect
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -30,12 +31,19 @@ class Program(NamedTuple):
 
 def launch(program: Program) -> NoReturn:
     """Run a program under absl with the command line's arguments, and exit."""
-    for library in ("jax", "PIL"):  # these tell of every platform that is not there, of every odd tag
+    for library in ("jax", "PIL", "matplotlib"):  # these tell of platforms not there, odd tags, fonts
         getLogger(library).setLevel(CRITICAL)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     # run() parses, into flags of the program's own: absl's own parser exits 1 with several lines.
-    app.run(lambda _: run(program, sys.argv[1:]), flags_parser=lambda argv: flags.FLAGS(argv[:1]))
+    app.run(lambda _: _leave(run(program, sys.argv[1:])), flags_parser=lambda argv: flags.FLAGS(argv[:1]))
     raise AssertionError("app.run does not return")
+
+
+def _leave(code: int) -> int:
+    if code == INTERRUPTED:  # at once: tearing down an interrupted compilation can crash
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def run(program: Program, arguments: Sequence[str]) -> int:
@@ -43,7 +51,7 @@ def run(program: Program, arguments: Sequence[str]) -> int:
     try:
         values = _parse(program, arguments)
         if values.help or values.helpfull:
-            print(_help(program) if values.help else values.get_help())
+            tell(_help(program) if values.help else values.get_help())
             return DONE
         logging.set_verbosity(logging.ERROR if values.quiet else logging.INFO)
         with warnings.catch_warnings(action="ignore" if values.quiet else None):
@@ -57,7 +65,7 @@ def run(program: Program, arguments: Sequence[str]) -> int:
             NO_MEMORY, "memory: a smaller picture needs less; the machine has too little for this one"
         )
     except KeyboardInterrupt:
-        return fail(INTERRUPTED, "interrupted before the picture was written")
+        return fail(INTERRUPTED, "interrupted")
 
 
 def fail(code: int, message: object) -> int:
@@ -66,9 +74,12 @@ def fail(code: int, message: object) -> int:
     return code
 
 
-def tell(path: object) -> None:
-    """Print the path of a file that was written: standard output carries nothing else."""
-    print(path, flush=True)
+def tell(result: object) -> None:
+    """Print a result on standard output, such as the path of a file that was written."""
+    try:
+        print(result, flush=True)
+    except (OSError, UnicodeError):  # nobody listens, or cannot read it: no reason to lose what follows
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _parse(program: Program, arguments: Sequence[str]) -> flags.FlagValues:
@@ -125,7 +136,7 @@ def _value(field: dataclasses.Field[Any], value: Any) -> Any:
 
 
 def _help(program: Program) -> str:
-    lines = [inspect.cleandoc(program.description), "", "Flags:"]
+    lines = [inspect.cleandoc(program.description or ""), "", "Flags:"]
     for field in _fields(program):
         value: Any = field.default
         default = ",".join(map(str, value)) if is_tuple(field) else str(value)

@@ -3,6 +3,7 @@
 import os
 import resource
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from nst_jax.weights import cache_folder
 
 def set_up(cached: bool = True) -> None:
     """Find the device; if cached, keep compiled programs in the user's cache folder. Raises InputError."""
+    jax.config.update("jax_enable_x64", False)  # float32 is what everything here is made for
+    # A damaged or full cache costs a compilation, no more.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
     if not cached:
         jax.config.update("jax_enable_compilation_cache", False)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR") and (folder := cache_folder()):

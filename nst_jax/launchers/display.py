@@ -6,6 +6,7 @@ from absl import logging
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 from nst_jax.transfer import Progress
 
@@ -18,9 +19,10 @@ class Display:
         console = Console(stderr=True)
         self.bar = None
         if console.is_terminal and not self.quiet:
-            self.bar = Bar(
-                BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), console=console
-            )
+            # On a narrow terminal the losses at the end are cropped first.
+            column = Column(no_wrap=True, overflow="crop", ratio=1)
+            text = TextColumn("{task.description}", table_column=column)
+            self.bar = Bar(MofNCompleteColumn(), BarColumn(10), text, console=console, expand=True)
             self.task = self.bar.add_task("compiling", total=total)
         self.began: tuple[float, int] | None = None
 

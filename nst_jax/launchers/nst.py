@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -101,10 +102,17 @@ def main(files_given: Given, config_given: Given) -> int:
 def _interrupts() -> Iterator[Callable[[], bool]]:
     """Yield a function that tells whether Ctrl-C has come; until the end it does nothing else.
 
-    So the chunk in hand is not lost, and a second Ctrl-C does not hit the writing of the picture.
+    So the chunk in hand is not lost, and a second Ctrl-C does not hit the writing of the picture; a third
+    one ends the process.
     """
-    came = []
-    before = signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    came: list[int] = []
+
+    def take(number: int, _: object) -> None:
+        came.append(number)
+        if len(came) == 3:
+            os._exit(INTERRUPTED)
+
+    before = signal.signal(signal.SIGINT, take)
     try:
         yield lambda: bool(came)
     finally:
@@ -123,6 +131,8 @@ def _check_files(files: Files, config: Config) -> None:
         )
     if not files.content and config.init == "content":
         raise InputError("--init", "noise, style or a file where there is no --content", "got content")
+    if not files.content and files.output_size == "content":
+        raise InputError("--output_size", "working where there is no --content", "got content")
     config.loss_weights(len(files.style))
     images.check_output(files.output)
     if files.report:
@@ -135,14 +145,22 @@ def _check_files(files: Files, config: Config) -> None:
 
 def _check_different(files: Files, config: Config) -> None:
     """Refuse to write a file twice, or over a picture or weights that are read."""
-    taken = {images.resolve(name).resolve() for name in (files.content, *files.style, files.weights) if name}
+    read = [files.content, *files.style, files.weights]
     if config.init not in ("content", "noise", "style"):
-        taken.add(images.resolve(config.init).resolve())
+        read.append(config.init)
+    taken = {_real_path(images.resolve(name)) for name in read if name}
     for name in filter(None, (files.output, files.report, files.plot)):
-        path = Path(name).resolve()
+        path = _real_path(Path(name))
         if path in taken:
             raise InputError("--output, --report, --plot", "each a file of its own", f"{name} is named twice")
         taken.add(path)
+
+
+def _real_path(path: Path) -> str:
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):  # whoever opens it says what is wrong
+        return str(path)
 
 
 def _load_pictures(files: Files, config: Config) -> Pictures:
@@ -198,11 +216,11 @@ def _optimize(
                     seen.append((last.step, last.losses))
                     display.show(last)
                     if files.save_every and last.step and last.step % files.save_every == 0:
-                        _save(f"{files.output}.step{last.step:06d}.png", last.image, pictures, files, config)
+                        _preview(last, pictures, files, config)
                 if interrupted():
                     break
         except jax.errors.JaxRuntimeError as error:  # what the forecast did not see, such as other programs
-            if "RESOURCE_EXHAUSTED" not in str(error):
+            if not any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory")):
                 raise
             height, width = _fit(
                 pictures.styles[0] if pictures.content is None else pictures.content, config.size
@@ -229,6 +247,13 @@ def _write(
         columns = history(run.history)
         write_whole(Path(files.plot), plot_losses(columns, config, Path(files.plot).suffix))
         tell(files.plot)
+
+
+def _preview(progress: Progress, pictures: Pictures, files: Files, config: Config) -> None:
+    try:
+        _save(f"{files.output}.step{progress.step:06d}.png", progress.image, pictures, files, config)
+    except InputError as error:  # no reason to lose the picture itself
+        logging.warning("%s", error)
 
 
 def _save(path: str, image: np.ndarray, pictures: Pictures, files: Files, config: Config) -> None:

@@ -74,7 +74,7 @@ def main(given: Given) -> int:
 def _list() -> int:
     for name, source in sources().items():
         where = source.url or f"package {source.package}"
-        print(f"{name}: {source.network}, {source.normalization}, {source.licence}\n  {where}")
+        tell(f"{name}: {source.network}, {source.normalization}, {source.licence}\n  {where}")
     return DONE
 
 
@@ -82,7 +82,7 @@ def _verify() -> int:
     """Print a line per file; a damaged one is a wrong request's exit code."""
     verdicts = verify()
     for verdict in verdicts:
-        print(f"{verdict.name}: {verdict.state}", verdict.path or "", verdict.detail)
+        tell(f"{verdict.name}: {verdict.state} {verdict.path or ''} {verdict.detail}".rstrip())
     return WRONG_REQUEST if any(verdict.state == "damaged" for verdict in verdicts) else DONE
 
 
