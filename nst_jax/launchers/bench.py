@@ -31,7 +31,7 @@ from nst_jax.report import to_json
 from nst_jax.transfer import run_chunk, start
 from nst_jax.weights import load_weights
 
-STEPS = 3  # of the optimiser in one timed chunk
+STEPS = 10  # of the optimiser in one timed chunk: as long as those of nst
 
 
 @dataclasses.dataclass(frozen=True)
