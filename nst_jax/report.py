@@ -1,6 +1,7 @@
 """The report of a run as plain data, and the plot of its losses."""
 
 import dataclasses
+import importlib.util
 import io
 import json
 import math
@@ -48,12 +49,8 @@ def _without_infinities(data: Any) -> Any:
 
 def check_plot() -> None:
     """Raise InputError where the library for plots is not installed."""
-    try:
-        import matplotlib  # noqa: F401  (an extra; loaded only when asked for)
-    except ImportError:
-        raise InputError(
-            "--plot", "needs matplotlib: pip install 'nst-jax[plot]'", "it is not installed"
-        ) from None
+    if importlib.util.find_spec("matplotlib") is None:
+        raise InputError("--plot", "needs matplotlib: pip install 'nst-jax[plot]'", "it is not installed")
 
 
 def plot_losses(columns: dict[str, list[Any]], config: Config, extension: str) -> bytes:

@@ -7,6 +7,8 @@ import numpy as np
 
 Arrays = Mapping[str, np.ndarray]
 STYLE = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
+CONTENT_WEIGHTS = {"conv4_2": 1.0}
+STYLE_WEIGHTS = dict.fromkeys(STYLE, 0.2)
 
 
 def convolve(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -124,8 +126,8 @@ def objective(
     alpha: float = 1.0,
     beta: float = 1.0,
     gamma: float = 1.0,
-    content_layers: Mapping[str, float] = {"conv4_2": 1.0},  # noqa: B006 (never changed)
-    style_layers: Mapping[str, float] = dict.fromkeys(STYLE, 0.2),  # noqa: B006
+    content_layers: Mapping[str, float] = CONTENT_WEIGHTS,
+    style_layers: Mapping[str, float] = STYLE_WEIGHTS,
     mix: Sequence[float] = (1.0,),
     shift: float = 0.0,
     power: float = 2.5,

@@ -5,6 +5,7 @@ Example: nst-bench --sizes=256,512 --compare=torch --report=bench.json
 """
 
 import dataclasses
+import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -193,10 +194,8 @@ def _seconds(call: Callable[[], Any]) -> float:
 
 def check_torch() -> None:
     """Raise InputError where torch is not installed."""
-    try:
-        import torch  # noqa: F401  (only ever compared with)
-    except ImportError:
-        raise InputError("--compare=torch", "needs torch: pip install torch", "it is not installed") from None
+    if importlib.util.find_spec("torch") is None:
+        raise InputError("--compare=torch", "needs torch: pip install torch", "it is not installed")
 
 
 def _torch_evaluations(
