@@ -6,14 +6,38 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from nst_jax.color import COLOR_MATCHES, COLOR_MODES
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.objective import LossWeights, Spec
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.options import check_options, is_tuple, option
-from nst_jax.style import STYLE_LOSSES
+from nst_jax.style import STYLE_LOSSES, term_names
 from nst_jax.vgg import NETWORKS, POOLINGS, check_layers, layer_names
 
-PRESETS: dict[str, dict[str, Any]] = {"gatys": {}}  # by name: what differs from the defaults below
+# By name: what differs from the defaults below, which are `gatys`.
+PRESETS: dict[str, dict[str, Any]] = {
+    "gatys": {},
+    # Novak & Nikulin 2016: 3.1, 3.2, 3.3 and 3.5 together.
+    "improved": {
+        "style_loss": "chain",
+        "content_layers": ("all",),
+        "style_layers": ("all",),
+        "layer_weighting": "geometric",
+        "activation_shift": -1.0,
+    },
+    # The published code of the tutorial. Its content loss lacks the 1/2, so alpha is twice its 0.025; its
+    # style weight 5 is for each style, so with k styles --style_weight is 5 k.
+    "tutorial": {
+        "content_weight": 0.05,
+        "style_weight": 5.0,
+        "tv_weight": 8.5e-5,
+        "content_layers": ("conv5_2",),
+        "style_layers": ("all",),
+        "layer_weighting": "telescoped",
+        "style_loss": "tutorial",
+        "activation_shift": -1.0,
+    },
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +47,12 @@ class Config:
     The defaults are the preset `gatys`: Gatys et al. 2015 with its five style layers and one content layer.
     """
 
-    preset: str = option("gatys", "set of defaults; an option given beside it wins", choices=PRESETS)
+    preset: str = option(
+        "gatys",
+        "set of defaults; an option given beside it wins. gatys: Gatys et al. 2015; improved: Novak and "
+        "Nikulin 2016; tutorial: the published code, to compare with: it maximises the deepest mismatch",
+        choices=PRESETS,
+    )
     network: str = option("vgg16", "pretrained network", choices=NETWORKS)
     size: int = option(
         512, "longest side of the optimised picture, in pixels; its aspect is kept", low=2, high=32768
@@ -43,11 +72,22 @@ class Config:
     )
     layer_weighting: str = option(
         "uniform",
-        "uniform; geometric (style 2^(D-d), content 2^d over the D layers in use, sum 1); "
-        "or a number per style layer, normalised to sum 1",
+        "uniform; geometric (style 2^(D-d), content 2^d over the D terms, sum 1); "
+        "a number per style term, normalised to sum 1; or telescoped (of the tutorial preset)",
     )
-    style_loss: str = option("gram", "statistic of a style", choices=STYLE_LOSSES)
+    style_loss: str = option(
+        "gram",
+        "statistic of a style: gram, of each layer; chain, of each layer with the one below in use; tutorial",
+        choices=STYLE_LOSSES,
+    )
     activation_shift: float = option(0.0, "s: the style statistics are of F + s", low=-1e6, high=1e6)
+    preserve_color: str = option(
+        "none",
+        "the content's colours: luma_swap, its chroma on the result; luma, that and only luma is optimised; "
+        "match, the style's colours moved linearly beforehand; histogram, channel by channel",
+        choices=COLOR_MODES,
+    )
+    color_match: str = option("symmetric", "the linear map of --preserve_color=match", choices=COLOR_MATCHES)
     pooling: str = option("max", "what lies between the network's blocks", choices=POOLINGS)
     tv_power: float = option(2.5, "p of the total variation (dx^2 + dy^2)^(p/2)", low=1, high=8)
     init: str = option("content", "first picture: content, noise, style, or a file")
@@ -76,6 +116,12 @@ class Config:
             )
         if self.style_mix and not sum(self.style_mix):
             raise InputError("--style_mix", "at least one number above 0", "all are 0")
+        if self.activation_shift and not STYLE_LOSSES[self.style_loss].shifts:
+            allowed = f"0 for --style_loss={self.style_loss}, which has no shift"
+            raise InputError("--activation_shift", allowed, f"got {self.activation_shift:g}")
+        if not self._style_terms():
+            allowed = f"at least two layers for --style_loss={self.style_loss}"
+            raise InputError("--style_layers", allowed, f"got {','.join(self.style_layers)}")
         self._style_layer_weights()
 
     @classmethod
@@ -84,6 +130,9 @@ class Config:
         config = cls(preset=preset, **{**PRESETS.get(preset, {}), **given})
         if "learning_rate" in given and config.optimizer == "lbfgs":
             raise InputError("--learning_rate", "for --optimizer=adam", "lbfgs searches its own step size")
+        if "color_match" in given and config.preserve_color != "match":
+            came = f"got --preserve_color={config.preserve_color}"
+            raise InputError("--color_match", "for --preserve_color=match", came)
         return config
 
     def spec(self) -> Spec:
@@ -94,12 +143,15 @@ class Config:
             self.style_loss,
             self.pooling,
             self.optimizer,
+            COLOR_MODES[self.preserve_color].luminance,
         )
 
     def loss_weights(self, styles: int) -> LossWeights:
         """Return alpha, beta, gamma, the weights w_l of the layers and the mix of the styles, as arrays.
 
-        Style: uniform w_l = 1/n over the n layers, geometric 2^(D-d), numbers as given, each to sum 1.
+        Style: uniform w_l = 1/n over the n terms, geometric 2^(D-d), numbers as given, each to sum 1;
+        telescoped: 2^-(n-2), 2^-(n-2), 2^-(n-3), ..., 1/2, -1, the sum of the published tutorial's
+        (E_i - E_(i+1)) / 2^(n-1-i), i from 1.
         Content: uniform 1 for each layer (a plain sum, as in Gatys et al. 2015); geometric 2^d to sum 1.
         Novak & Nikulin 2016 (arXiv 1605.04603), 3.1. Raises InputError where style_mix has another length.
         """
@@ -114,42 +166,55 @@ class Config:
             style=jnp.asarray(self.style_weight, jnp.float32),
             tv=jnp.asarray(self.tv_weight, jnp.float32),
             content_layers=_by_layer(content_layers, content),
-            style_layers=_by_layer(self._layers(self.style_layers), self._style_layer_weights()),
+            style_layers=_by_layer(self._style_terms(), self._style_layer_weights()),
             style_mix=jnp.asarray(_normalised(self.style_mix or [1.0] * styles), jnp.float32),
         )
 
     def _layers(self, names: tuple[str, ...]) -> tuple[str, ...]:
         return layer_names(self.network) if names == ("all",) else tuple(sorted(names))
 
-    def _style_layer_weights(self) -> list[float]:
-        layers = self._layers(self.style_layers)
-        if self.layer_weighting == "uniform":
-            return _normalised([1.0] * len(layers))
-        if self.layer_weighting == "geometric":
-            return _normalised([2.0 ** (len(layers) - d) for d in range(1, len(layers) + 1)])
-        return self._numbers(layers)
+    def _style_terms(self) -> tuple[str, ...]:
+        return term_names(self.style_loss, self._layers(self.style_layers))
 
-    def _numbers(self, layers: tuple[str, ...]) -> list[float]:
-        """Return layer_weighting's numbers, given in the order of style_layers, in the order of layers."""
+    def _style_layer_weights(self) -> list[float]:
+        terms = self._style_terms()
+        if self.layer_weighting == "uniform":
+            return _normalised([1.0] * len(terms))
+        if self.layer_weighting == "geometric":
+            return _normalised([2.0 ** (len(terms) - d) for d in range(1, len(terms) + 1)])
+        if self.layer_weighting == "telescoped" and len(terms) > 1:
+            return _telescoped(len(terms))
+        return self._numbers(terms)
+
+    def _numbers(self, terms: tuple[str, ...]) -> list[float]:
+        """Return layer_weighting's numbers, given in the order of style_layers, in the order of terms."""
         allowed = (
-            f"uniform, geometric, or {len(layers)} numbers from 0 to 1e30 (one per style layer), not all 0"
+            f"uniform, geometric, telescoped, or {len(terms)} numbers from 0 to 1e30 (one per style term), "
+            "not all 0"
         )
         try:
             numbers = [float(part) for part in self.layer_weighting.split(",")]
         except ValueError:
-            hint = did_you_mean(self.layer_weighting, ("uniform", "geometric"))
+            hint = did_you_mean(self.layer_weighting, ("uniform", "geometric", "telescoped"))
             raise InputError("--layer_weighting", allowed, f"got {self.layer_weighting!r}{hint}") from None
         good = all(0 <= number <= 1e30 for number in numbers)
-        if len(numbers) != len(layers) or not good or not sum(numbers):
+        if len(numbers) != len(terms) or not good or not sum(numbers):
             raise InputError("--layer_weighting", allowed, f"got {self.layer_weighting!r}")
-        named = dict(
-            zip(layers if self.style_layers == ("all",) else self.style_layers, numbers, strict=True)
-        )
-        return _normalised([named[layer] for layer in layers])
+        given = [layer for layer in self.style_layers if layer in terms] or terms  # none of them: all
+        named = dict(zip(given, numbers, strict=True))
+        return _normalised([named[term] for term in terms])
 
 
 def _normalised(numbers: Sequence[float]) -> list[float]:
     return [number / sum(numbers) for number in numbers]
+
+
+def _telescoped(count: int) -> list[float]:
+    weights = [0.0] * count
+    for i in range(count - 1):  # w (E_i - E_{i+1}), i from 0
+        weights[i] += 2.0 ** -(count - 2 - i)
+        weights[i + 1] -= 2.0 ** -(count - 2 - i)
+    return weights
 
 
 def _by_layer(layers: Sequence[str], numbers: Sequence[float]) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def resolve(name: str) -> Path:
     wanted, names = name.removeprefix(EXAMPLE), _examples()
     if wanted not in names:
         raise InputError(name, f"one of {', '.join(names)}", f"{wanted!r}{did_you_mean(wanted, names)}")
-    return EXAMPLES / f"{wanted}.jpg"
+    return names[wanted]
 
 
 def load(name: str, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -237,8 +237,8 @@ def _reason(error: Exception, path: Path) -> str:
     return f"{reason} (did you mean {EXAMPLE}{stem}?)" if hint else reason
 
 
-def _examples() -> list[str]:
-    return sorted(file.stem for file in EXAMPLES.glob("*.jpg"))
+def _examples() -> dict[str, Path]:
+    return {file.stem: file for file in sorted(EXAMPLES.iterdir()) if file.suffix in (".jpg", ".png")}
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Float32[np.ndarray, "h w"] | None]:

@@ -4,14 +4,16 @@ The total is linear in its coefficients, so its gradient with respect to them IS
 the loop gets every term of every layer from the gradient it needs anyway.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32
 
+from nst_jax import masks as masking
+from nst_jax.masks import Masks
 from nst_jax.style import STYLE_LOSSES
 from nst_jax.vgg import AnyArray, Params, features
 
@@ -24,6 +26,14 @@ class Spec(NamedTuple):
     style_loss: str = "gram"
     pooling: str = "max"
     optimizer: str = "lbfgs"
+    luminance: bool = False  # whether the picture is grey
+
+
+class Frame(NamedTuple):
+    """What lies around the regions of the masks, and how much of each pixel is the picture's own."""
+
+    background: Float[Array, "h w 3"]
+    opacity: Float[Array, "h w"]
 
 
 class Targets(NamedTuple):
@@ -33,6 +43,8 @@ class Targets(NamedTuple):
     style: dict[str, Float[Array, "k _ _"]]  # by term: the statistics of k styles
     activation_shift: Float[Array, ""]  # s of the style statistics
     tv_power: Float[Array, ""]  # p of the total variation
+    regions: Sequence[dict[str, Float[Array, "_ _"]]] = ()  # by style, or one for all: weights by layer
+    frame: Frame | None = None
 
 
 class LossWeights(NamedTuple):
@@ -61,13 +73,25 @@ def make_targets(
     spec: Spec,
     activation_shift: float = 0.0,
     tv_power: float = 2.5,
+    masks: Masks | None = None,
+    background: Float[AnyArray, "h w 3"] | None = None,
 ) -> Targets:
     """Return the content's activations and the styles' statistics, of RGB pictures in [0, 1] of any sizes.
 
-    Without a content picture spec.content_layers must be empty. Raises InputError for pictures too small.
+    Without a content picture spec.content_layers must be empty. background is what shows where no mask is
+    white: the content, if it is not given. Raises InputError for pictures too small.
     """
     shift = jnp.asarray(activation_shift, jnp.float32)
-    statistics = [style_statistics(params, style, shift, spec) for style in styles]
+    masks = masks or Masks()
+    statistics = [
+        style_statistics(params, style, shift, None if source is None else _by_layer(source, spec), spec)
+        for style, source in zip(styles, masks.sources or [None] * len(styles), strict=True)
+    ]
+    regions = masking.regions(masks)
+    frame = None
+    if regions is not None:
+        opacity = jnp.asarray(masking.opacity(regions))
+        frame = Frame(jnp.asarray(content if background is None else background), opacity)
     return Targets(
         content={} if content is None else _content_features(params, content, spec),
         style={term: jnp.stack([s[term] for s in statistics]) for term in statistics[0]}
@@ -75,7 +99,13 @@ def make_targets(
         else {},
         activation_shift=shift,
         tv_power=jnp.asarray(tv_power, jnp.float32),
+        regions=[] if regions is None else [_by_layer(region, spec) for region in regions],
+        frame=frame,
     )
+
+
+def _by_layer(mask: Float32[np.ndarray, "h w"], spec: Spec) -> dict[str, Array]:
+    return {layer: jnp.asarray(masking.pooled(mask, layer)) for layer in spec.style_layers}
 
 
 @jax.jit(static_argnames="spec")
@@ -84,10 +114,22 @@ def _content_features(params: Params, content: AnyArray, spec: Spec) -> dict[str
 
 
 @jax.jit(static_argnames="spec")
-def style_statistics(params: Params, style: AnyArray, shift: Array, spec: Spec) -> dict[str, Array]:
-    """Return the statistics of one style picture, by term."""
+def style_statistics(
+    params: Params, style: AnyArray, shift: Array, mask: dict[str, Array] | None, spec: Spec
+) -> dict[str, Array]:
+    """Return the statistics of one style picture, or of the part of it that a mask weighs, by term."""
     maps = features(params, style, spec.style_layers, spec.pooling)
-    return STYLE_LOSSES[spec.style_loss].statistics(maps, shift)
+    return STYLE_LOSSES[spec.style_loss].statistics(maps, shift, mask)
+
+
+def shown(image: Float[AnyArray, "h w 3"], frame: Frame | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
+    """Return the picture that an optimised one stands for: grey for luminance, and blended into its frame."""
+    if spec.luminance:  # the mean keeps equal channels equal, so luma is all that ever moves
+        image = jnp.broadcast_to(image.mean(-1, keepdims=True), image.shape)
+    if frame is not None:
+        opacity = frame.opacity[..., None]
+        image = opacity * image + (1 - opacity) * frame.background
+    return image
 
 
 def loss_terms(params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, spec: Spec) -> Terms:
@@ -96,16 +138,33 @@ def loss_terms(params: Params, image: Float[AnyArray, "h w 3"], targets: Targets
     layers = spec.content_layers + tuple(
         name for name in spec.style_layers if name not in spec.content_layers
     )
+    image = shown(image, targets.frame, spec)
     maps = features(params, image, layers, spec.pooling)
-    statistics = style_loss.statistics(
-        {name: maps[name] for name in spec.style_layers}, targets.activation_shift
-    )
-    distances = jax.vmap(style_loss.distance, in_axes=(None, 0))
+    style_maps = {name: maps[name] for name in spec.style_layers}
+    everywhere: list[dict[str, Array] | None] = [None]
+    statistics = [
+        style_loss.statistics(style_maps, targets.activation_shift, region)
+        for region in (targets.regions or everywhere)
+    ]
     return Terms(
         content={name: content_loss(maps[name], targets.content[name]) for name in spec.content_layers},
-        style={term: distances(statistics[term], targets.style[term]) for term in targets.style},
+        style={
+            term: _distances(style_loss.distance, [s[term] for s in statistics], wanted)
+            for term, wanted in targets.style.items()
+        },
         tv=total_variation(image, targets.tv_power),
     )
+
+
+def _distances(
+    distance: Callable[[Array, Array], Array],
+    found: Sequence[Float[Array, "a b"]],
+    wanted: Float[Array, "k a b"],
+) -> Float[Array, " k"]:
+    """Return the distance to each style, from its own region or from the one that all share."""
+    if len(found) == 1:
+        return jax.vmap(distance, in_axes=(None, 0))(found[0], wanted)
+    return jax.vmap(distance)(jnp.stack(found), wanted)
 
 
 def total_loss(
@@ -151,7 +210,7 @@ def summarize(terms: Terms, weights: LossWeights) -> dict[str, Any]:
     """Return the losses as the report has them: unweighted terms over layers and styles; weighted total.
 
     content and style hold the weights of the layers and the mix of the styles, but not alpha and beta;
-    *_by_layer hold neither w_l nor alpha and beta. In float64.
+    *_by_layer hold neither w_l nor alpha and beta; by_style holds the same of each style alone. In float64.
     """
     content = {layer: float(term) for layer, term in terms.content.items()}
     style = {layer: float(np.dot(weights.style_mix, np.float64(term))) for layer, term in terms.style.items()}
@@ -161,4 +220,15 @@ def summarize(terms: Terms, weights: LossWeights) -> dict[str, Any]:
         "tv": float(terms.tv),
     }
     total = sum(float(getattr(weights, name)) * term for name, term in losses.items())
-    return {"total": total, **losses, "content_by_layer": content, "style_by_layer": style}
+    by_style = []
+    for k in range(len(weights.style_mix)):
+        layers = {layer: float(term[k]) for layer, term in terms.style.items()}
+        loss = sum(float(weights.style_layers[layer]) * term for layer, term in layers.items())
+        by_style.append({"style": loss, "style_by_layer": layers})
+    return {
+        "total": total,
+        **losses,
+        "content_by_layer": content,
+        "style_by_layer": style,
+        "by_style": by_style,
+    }

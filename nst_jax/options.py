@@ -47,7 +47,8 @@ def describe_range(field: Field) -> str:
     if choices:
         *others, last = filter(None, choices)
         return f"{', '.join(others)} or {last}" if others else last
-    kind = {int: "a whole number", float: "a finite number"}.get(option_type(field), "text")
+    kinds: dict[type, str] = {int: "a whole number", float: "a finite number", bool: "true or false"}
+    kind = kinds.get(option_type(field), "text")
     if low == -math.inf:
         return kind
     return f"{kind} from {_plain(low)}" + ("" if high == math.inf else f" to {_plain(high)}")

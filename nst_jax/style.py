@@ -1,40 +1,100 @@
 """Style losses: pairs of a statistic of a picture's features and a distance between two statistics.
 
-A statistic is a mean over positions, so it does not depend on the size of the picture it was taken from.
+A statistic is a mean over positions, so it does not depend on the size of the picture it was taken from; a
+mask is the weight of each position in that mean, so a small region counts like a large one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from nst_jax.vgg import AnyArray
+from nst_jax.vgg import AnyArray, block_of
 
 Features = Mapping[str, Float[AnyArray, "_ _ _"]]  # by layer, (rows, columns, channels), from the bottom up
+Mask = Mapping[str, Float[AnyArray, "_ _"]]  # by layer: the weight of each position, at least 0, not all 0
 Statistics = dict[str, Float[Array, "_ _"]]  # by the layer that names the term
 
 
 class StyleLoss(NamedTuple):
     """A style loss: E_l = distance(statistics of the picture, statistics of the style) at every term l."""
 
-    statistics: Callable[[Features, Float[Array, ""]], Statistics]
+    statistics: Callable[[Features, Float[Array, ""], Mask | None], Statistics]
     distance: Callable[[Float[Array, "a b"], Float[Array, "a b"]], Float[Array, ""]]
+    shifts: bool = True  # whether the activation shift means anything to it
 
 
-def gram_statistics(features: Features, shift: Float[Array, ""]) -> Statistics:
-    """Return (F + s)^T (F + s) / M for each layer, channels by channels, M = rows times columns.
+def gram_statistics(features: Features, shift: Float[Array, ""], mask: Mask | None = None) -> Statistics:
+    """Return sum_p m_p (F_p + s)(F_p + s)^T / sum_p m_p for each layer, channels by channels.
 
-    Gatys et al. 2015 (arXiv 1508.06576), eq. 3; activation shift s of Novak & Nikulin 2016 (1605.04603), 3.3.
-    Differs from the paper: divided by the map's own M here, so that pictures of other sizes compare.
+    F_p: the channels at position p; m: the mask, or 1. Gatys et al. 2015 (arXiv 1508.06576), eq. 3;
+    activation shift s of Novak & Nikulin 2016 (1605.04603), 3.3. Differs from the papers: divided by the
+    mask's mass (without a mask: the map's own number of positions), so that pictures of other sizes compare;
+    Gatys et al. 2017 (1611.07865) weigh by the square of their guide, here the mask itself is the weight.
     """
-    return {layer: _gram(maps, shift) for layer, maps in features.items()}
+    return {layer: _cross(maps, maps, 1, shift, _at(mask, layer)) for layer, maps in features.items()}
 
 
-def _gram(maps: Float[AnyArray, "h w c"], shift: Float[Array, ""]) -> Float[Array, "c c"]:
-    rows = maps.reshape(-1, maps.shape[-1]) + shift
-    return jnp.dot(rows.T, rows, precision=lax.Precision.HIGHEST) / rows.shape[0]
+def chain_statistics(features: Features, shift: Float[Array, ""], mask: Mask | None = None) -> Statistics:
+    """Return the correlations of each layer l with the one below it in use, channels of l by channels of l-1.
+
+    sum_p m_p up(F^l + s)_p (F^(l-1) + s)_p^T / sum_p m_p over the positions p of layer l-1, where up repeats
+    each value 2x2 for every pooling in between; a last odd row or column of layer l-1 is left out.
+    Novak & Nikulin 2016 (arXiv 1605.04603), 3.5; without a mask divided by the positions that are used.
+    """
+    return {
+        above: _cross(features[above], features[below], _rate(below, above), shift, _at(mask, below))
+        for below, above in pairwise(features)
+    }
+
+
+def tutorial_statistics(features: Features, shift: Float[Array, ""], mask: Mask | None = None) -> Statistics:
+    """Return the Grams of the published tutorial, divided by the positions of the lowest layer in use.
+
+    With conv1_1 in use these are the pixels of the picture: (F + s)^T (F + s) / (W H). Differs from the code:
+    a mask is the weight in a mean, as everywhere here, and a style is divided by its own pixels.
+    """
+    pixels = next(iter(features.values())).shape[:2]
+    grams = gram_statistics(features, shift, mask)
+    return {layer: gram * (_area(features[layer].shape) / _area(pixels)) for layer, gram in grams.items()}
+
+
+def _at(mask: Mask | None, layer: str) -> Float[AnyArray, "_ _"] | None:
+    return None if mask is None else mask[layer]
+
+
+def _rate(below: str, above: str) -> int:
+    """Return how many positions of the lower layer lie along one of the upper layer."""
+    return int(2 ** (block_of(above) - block_of(below)))
+
+
+def _area(shape: Sequence[int]) -> int:
+    return shape[0] * shape[1]
+
+
+def _cross(
+    above: Float[AnyArray, "h w a"],
+    below: Float[AnyArray, "_ _ b"],
+    rate: int,
+    shift: Float[Array, ""],
+    mask: Float[AnyArray, "_ _"] | None,
+) -> Float[Array, "a b"]:
+    """Return the mean over below's positions, weighted by the mask, of up(above + s)_p (below + s)_p^T."""
+    height, width, _ = above.shape
+    used = below[: height * rate, : width * rate] + shift
+    mass: Array | int = height * width * rate * rate
+    if mask is not None:
+        weights = mask[: height * rate, : width * rate]
+        used, mass = used * weights[..., None], jnp.sum(weights)
+    # A value of above repeated over a window of below meets the window's sum: the same, with less work.
+    windows = used.reshape(height, rate, width, rate, -1).sum((1, 3)).reshape(height * width, -1)
+    rows = (above + shift).reshape(height * width, -1)
+    return jnp.dot(rows.T, windows, precision=lax.Precision.HIGHEST) / mass
 
 
 def squared_distance(x: Float[Array, "a b"], s: Float[Array, "a b"]) -> Float[Array, ""]:
@@ -42,4 +102,19 @@ def squared_distance(x: Float[Array, "a b"], s: Float[Array, "a b"]) -> Float[Ar
     return jnp.sum((x - s) ** 2) / (4 * x.shape[0] * x.shape[1])
 
 
-STYLE_LOSSES = {"gram": StyleLoss(gram_statistics, squared_distance)}
+def tutorial_distance(x: Float[Array, "a b"], s: Float[Array, "a b"]) -> Float[Array, ""]:
+    """Return sum (x - s)^2 / 36, whatever the channels: the published tutorial's 4 * 3^2."""
+    return jnp.sum((x - s) ** 2) / 36
+
+
+STYLE_LOSSES = {
+    "gram": StyleLoss(gram_statistics, squared_distance),
+    "chain": StyleLoss(chain_statistics, squared_distance),
+    "tutorial": StyleLoss(tutorial_statistics, tutorial_distance),
+}
+
+
+def term_names(style_loss: str, layers: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the terms that a style loss makes of these layers, from the bottom up."""
+    maps = {layer: np.zeros((2 ** (6 - block_of(layer)),) * 2 + (1,), np.float32) for layer in layers}
+    return tuple(jax.eval_shape(STYLE_LOSSES[style_loss].statistics, maps, np.float32(0)))

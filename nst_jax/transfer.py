@@ -9,9 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from nst_jax import color, vgg
+from nst_jax import masks as masking
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.masks import Masks
 from nst_jax.objective import (
+    Frame,
     LossWeights,
     Spec,
     Targets,
@@ -19,6 +23,7 @@ from nst_jax.objective import (
     coefficients,
     loss_terms,
     make_targets,
+    shown,
     style_statistics,
     summarize,
     weighted_sum,
@@ -60,9 +65,10 @@ def stylize(
     styles: Sequence[Float32[np.ndarray, "_ _ 3"]],
     config: Config | None = None,
     init: Float32[np.ndarray, "_ _ 3"] | None = None,
+    masks: Masks | None = None,
 ) -> Progress:
     """Return the last Progress of stylize_steps: its image has the content of one and the style of others."""
-    *_, last = stylize_steps(params, content, styles, config, init)
+    *_, last = stylize_steps(params, content, styles, config, init, masks)
     return last
 
 
@@ -72,6 +78,7 @@ def stylize_steps(
     styles: Sequence[Float32[np.ndarray, "_ _ 3"]],
     config: Config | None = None,
     init: Float32[np.ndarray, "_ _ 3"] | None = None,
+    masks: Masks | None = None,
     every: int = 0,
     free_memory: int | None = None,
 ) -> Iterator[Progress]:
@@ -80,7 +87,8 @@ def stylize_steps(
     Pictures are sRGB in [0, 1] and used at the sizes they have (config.size and style_scale are for files).
     every: 0 takes a hundredth of the iterations, at most 10. init: the first picture, in place of the one
     that config.init names. Without content, config.init must not be content, and the picture
-    has the size of init or of the first style. Ends early where a loss is not finite, and where no
+    has the size of init or of the first style. masks say where the styles act; elsewhere the picture is the
+    content (without one: the first picture) to the bit. Ends early where a loss is not finite, and where no
     step lowers it (Progress.finite, .converged).
     Raises InputError where the pictures and options do not go together, NotEnoughMemory where the
     compiled loop would take more than free_memory bytes.
@@ -94,24 +102,75 @@ def stylize_steps(
         spec = spec._replace(content_layers=())
     first = first_picture(content, styles, config, init)
     check_size(first.shape, spec.content_layers + spec.style_layers, "picture")
+    masks = masks or Masks()
+    _check_masks(masks, first, styles, spec)
+    photograph = content
+    background = first if content is None else content
+    if content is not None:
+        styles = _color_styles(content, styles, masks, config)
+    if spec.luminance:
+        first, background = color.luma(first), color.luma(background)
+        content = None if content is None else background
 
     weights = config.loss_weights(len(styles))
     weights = weights._replace(
         content_layers={name: weights.content_layers[name] for name in spec.content_layers}
     )
     learning_rate = jnp.asarray(config.learning_rate, jnp.float32)
+    aim = partial(
+        make_targets,
+        spec=spec,
+        activation_shift=config.activation_shift,
+        tv_power=config.tv_power,
+        masks=masks,
+        background=background,
+    )
     if free_memory is not None:
-        _check_memory(free_memory, params, first, content, styles, weights, spec, config.iterations)
-    targets = make_targets(params, content, styles, spec, config.activation_shift, config.tv_power)
+        _check_memory(free_memory, aim, params, first, content, styles, weights, spec, config.iterations)
+    targets = aim(params, content, styles)
+    tell = partial(
+        _progress, weights=weights, targets=targets, spec=spec, photograph=photograph, config=config
+    )
     state = start(params, jnp.asarray(first), targets, weights, spec)
-    progress = _progress(state, weights)
+    progress = tell(state)
     yield progress
     every = every or chunk_steps(config.iterations)
     while progress.step < config.iterations and progress.finite and not progress.converged:
         steps = np.int32(min(every, config.iterations - progress.step))
         state = run_chunk(state, steps, params, targets, weights, learning_rate, spec)
-        progress = _progress(state, weights)
+        progress = tell(state)
         yield progress
+
+
+def finish(
+    image: Float32[np.ndarray, "h w 3"],
+    photograph: Float32[np.ndarray, "h w 3"] | None,
+    opacity: Float32[np.ndarray, "h w"] | None,
+    config: Config,
+) -> Float32[np.ndarray, "h w 3"]:
+    """Return the picture with the photograph's colours, where asked, and its pixels where opacity is 0."""
+    if photograph is None:
+        return image
+    image = color.COLOR_MODES[config.preserve_color].finish(image, photograph)
+    return image if opacity is None else np.where(opacity[..., None] > 0, image, photograph)
+
+
+def _color_styles(
+    content: Float32[np.ndarray, "h w 3"],
+    styles: Sequence[Float32[np.ndarray, "_ _ 3"]],
+    masks: Masks,
+    config: Config,
+) -> list[Float32[np.ndarray, "_ _ 3"]]:
+    """Return the styles with the colours that the mode gives them: of the region where each of them acts."""
+    parts = masking.regions(masks)
+    regions = [None] if parts is None else list(parts)
+    regions = regions * len(styles) if len(regions) == 1 else regions
+    sources = masks.sources or [None] * len(styles)
+    mode, match = config.preserve_color, config.color_match
+    return [
+        color.prepare_style(mode, style, content, match, source, region)
+        for style, source, region in zip(styles, sources, regions, strict=True)
+    ]
 
 
 def chunk_steps(iterations: int) -> int:
@@ -160,14 +219,41 @@ def _check_pictures(content: Any, styles: Sequence[Any], init: Any, config: Conf
                 raise InputError(what, "float32 numbers in [0, 1]", came)
     if content is None and config.content_weight:
         raise InputError("content", "a content picture, or content_weight 0", "got none")
+    if content is None and config.preserve_color != "none":
+        came = f"got {config.preserve_color} without one"
+        raise InputError("--preserve_color", "none where there is no content picture", came)
     if content is not None:
         check_size(content.shape, spec.content_layers + spec.style_layers, "content")
     for style in styles:
         check_size(style.shape, spec.style_layers, "style")
 
 
+def _check_masks(masks: Masks, first: Any, styles: Sequence[Any], spec: Spec) -> None:
+    """Raise InputError unless there is a mask for each style, of its picture's size, white enough."""
+    for what, found in {"style_mask": masks.styles, "style_source_mask": masks.sources}.items():
+        if found and len(found) != len(styles):
+            raise InputError(f"--{what}", f"one for each of the {len(styles)} styles", f"got {len(found)}")
+    named = [("content_mask", masks.content, first)]
+    named += [(f"style_mask {k}", mask, first) for k, mask in enumerate(masks.styles, 1)]
+    named += [(f"style_source_mask {k + 1}", mask, styles[k]) for k, mask in enumerate(masks.sources)]
+    for what, mask, picture in named:
+        if mask is None:
+            continue
+        if mask.shape != picture.shape[:2]:
+            raise InputError(what, f"rows and columns {picture.shape[:2]}", f"got {mask.shape}")
+        if mask.dtype != np.float32 or not 0 <= mask.min() <= mask.max() <= 1:
+            came = f"got {mask.dtype} from {mask.min()} to {mask.max()}"
+            raise InputError(what, "float32 numbers in [0, 1]", came)
+        masking.check(what, mask, spec.style_layers)
+    parts = masking.regions(masks)
+    if parts is not None and len(parts) > 1 and masks.content is not None:
+        for k, region in enumerate(parts, 1):
+            masking.check(f"style_mask {k} within content_mask", region, spec.style_layers)
+
+
 def _check_memory(
     free: int,
+    aim: Any,
     params: Params,
     first: Any,
     content: Any,
@@ -178,8 +264,8 @@ def _check_memory(
 ) -> None:
     """Raise NotEnoughMemory where a program of the run, compiled here for it, takes more than free bytes."""
     number = jax.ShapeDtypeStruct((), jnp.float32)
-    targets = jax.eval_shape(partial(make_targets, spec=spec), params, content, styles)
-    programs = [(style, style_statistics.lower(params, style, number, spec)) for style in styles]
+    targets = jax.eval_shape(aim, params, content, styles)
+    programs = [(style, style_statistics.lower(params, style, number, None, spec)) for style in styles]
     programs.append((first, start.lower(params, first, targets, weights, spec)))
     if iterations:  # it takes more than start, which need not be compiled yet
         state = jax.eval_shape(partial(start, spec=spec), params, first, targets, weights)
@@ -265,14 +351,27 @@ def _is_finite(iterate: Iterate) -> Bool[Array, ""]:
     return jnp.isfinite(iterate.value) & jnp.isfinite(iterate.gradient).all()
 
 
-def _progress(state: State, weights: LossWeights) -> Progress:
+def _progress(
+    state: State,
+    weights: LossWeights,
+    targets: Targets,
+    spec: Spec,
+    photograph: Float32[np.ndarray, "h w 3"] | None,
+    config: Config,
+) -> Progress:
     """Copy what is told of a state to the host: the next chunk takes the state's own buffers."""
-    image, terms = jax.device_get((state.iterate.image, state.iterate.terms))
+    image, terms = jax.device_get((_shown(state.iterate.image, targets.frame, spec), state.iterate.terms))
+    opacity = None if targets.frame is None else np.asarray(targets.frame.opacity)
     return Progress(
         step=int(state.step),
         evaluations=int(state.evaluations),
-        image=np.array(image),
+        image=finish(np.array(image), photograph, opacity, config),
         losses=summarize(terms, jax.device_get(weights)),
         finite=bool(state.finite),
         converged=bool(state.converged),
     )
+
+
+@jax.jit(static_argnames="spec")
+def _shown(image: Array, frame: Frame | None, spec: Spec) -> vgg.AnyArray:
+    return shown(image, frame, spec)

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from nst_jax import examples
-from nst_jax.examples.draw import SHIPPED, STYLES, Pixels, draw
+from nst_jax.examples.draw import MASKS, SHIPPED, STYLES, Pixels, draw, mask
 
 FOLDER = Path(examples.__file__).parent
 PICTURES = sorted(FOLDER.glob("*.jpg"))
+MASK_FILES = sorted(FOLDER.glob("*.png"))
 SIZES = {"night": (61, 93), "glass": (97, 64), "waves": (99, 62), "ink": (80, 80)}
 
 
@@ -54,6 +55,37 @@ def test_shipped_as_drawn() -> None:
         assert np.abs(np.asarray(shipped, float) - np.asarray(fresh, float)).mean() < 1
 
 
+@pytest.mark.parametrize("name", MASKS)
+def test_masks_shipped_as_drawn(name: str) -> None:
+    with Image.open(FOLDER / f"{name}.png") as shipped:
+        assert shipped.mode == "L"
+        np.testing.assert_array_equal(shipped, mask(name))
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_a_mask_fits_its_photograph(name: str) -> None:
+    photograph, _ = MASKS[name]
+    assert name.startswith(f"{photograph}-")
+    with Image.open(FOLDER / f"{photograph}.jpg") as image:
+        assert mask(name).shape == image.size[::-1]
+    assert mask(name).dtype == np.uint8
+    assert set(np.unique(mask(name))) == {0, 255}
+    assert 0.1 < np.mean(mask(name) == 255) < 0.9, "one region is nearly empty"
+
+
+@pytest.mark.parametrize(("one", "other"), [("coffee-cup", "coffee-table"), ("rocket-sky", "rocket-pad")])
+def test_two_masks_share_out_the_photograph(one: str, other: str) -> None:
+    np.testing.assert_array_equal(mask(one), 255 - mask(other))
+
+
+def licence(path: Path) -> str:
+    """Return the licence that the README names for the file."""
+    (row,) = (
+        line for line in (FOLDER / "README.md").read_text().splitlines() if f"| `{path.name}` |" in line
+    )
+    return row.split("|")[4].strip()
+
+
 @pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.stem)
 def test_every_picture_opens_and_names_its_licence(path: Path) -> None:
     with Image.open(path) as image:
@@ -61,14 +93,17 @@ def test_every_picture_opens_and_names_its_licence(path: Path) -> None:
         assert max(image.size) <= 1000
         if path.stem in SHIPPED:
             assert image.size == SHIPPED[path.stem][::-1]
-    (row,) = (
-        line for line in (FOLDER / "README.md").read_text().splitlines() if f"| `{path.name}` |" in line
-    )
-    licence = row.split("|")[4].strip()
-    assert licence in {"CC0", "public domain", "Apache-2.0"}
+    assert licence(path) in {"CC0", "public domain", "Apache-2.0"}
+
+
+@pytest.mark.parametrize("path", MASK_FILES, ids=lambda path: path.stem)
+def test_every_mask_names_its_licence(path: Path) -> None:
+    assert licence(path) == "Apache-2.0"
 
 
 def test_pictures_are_few_and_small() -> None:
     assert {path.stem for path in PICTURES} == {"cat", "coffee", "rocket", *STYLES}
     assert SHIPPED.keys() == STYLES.keys()
     assert sum(path.stat().st_size for path in PICTURES) < 2.5e6
+    assert {path.stem for path in MASK_FILES} == set(MASKS)
+    assert sum(path.stat().st_size for path in MASK_FILES) < 2e4

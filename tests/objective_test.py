@@ -1,10 +1,12 @@
 import jax
 import jax.numpy as jnp
+import notebook
 import numpy as np
 import pytest
 import reference
 
-from nst_jax.config import Config
+from nst_jax.config import PRESETS, Config
+from nst_jax.masks import Masks
 from nst_jax.objective import (
     coefficients,
     loss_terms,
@@ -35,12 +37,13 @@ compiled_terms = jax.jit(loss_terms, static_argnums=3)
 compiled_loss = jax.jit(total_loss, static_argnums=4)
 
 
-def compare(params, weights, pictures, **options):
+def compare(params, weights, pictures, masks=None, **options):
     """Return our losses and gradient and the twin's."""
     image, content, styles = pictures
-    config = Config(content_weight=ALPHA, style_weight=BETA, tv_weight=GAMMA, **options)
+    config = Config(**options)
     spec, factors = config.spec(), config.loss_weights(len(styles))
-    targets = make_targets(params, content, styles, spec, config.activation_shift, config.tv_power)
+    targets = make_targets(params, content, styles, spec, config.activation_shift, config.tv_power, masks)
+    targets = targets._replace(frame=None)  # which has a test of its own
     terms = compiled_terms(params, image, targets, spec)
     gradient = jax.jit(jax.grad(total_loss, argnums=1), static_argnums=4)(
         params, image, targets, factors, spec
@@ -54,11 +57,15 @@ def compare(params, weights, pictures, **options):
         beta=BETA,
         gamma=GAMMA,
         content_layers={k: float(v) for k, v in factors.content_layers.items()},
-        style_layers={k: float(v) for k, v in factors.style_layers.items()},
+        style_layers=spec.style_layers,
+        style_weights={k: float(v) for k, v in factors.style_layers.items()},
         mix=[float(m) for m in factors.style_mix],
         shift=config.activation_shift,
         power=config.tv_power,
         pooling=config.pooling,
+        loss=config.style_loss,
+        regions=masks and list(masks.styles),
+        sources=masks and list(masks.sources),
     )
     return summarize(*jax.device_get((terms, factors))), np.asarray(gradient), twin, twin_gradient
 
@@ -74,11 +81,22 @@ def compare(params, weights, pictures, **options):
             "style_layers": ("conv2_1", "conv1_1"),
             "layer_weighting": "0.25,1",
         },
+        {"style_loss": "chain", "style_layers": ("conv1_1", "conv3_2", "conv3_3", "conv5_1")},
+        PRESETS["improved"],
+        {**PRESETS["tutorial"], "style_layers": ("conv1_1", "conv2_1", "conv3_1")},
     ],
-    ids=["gatys", "mix", "shift", "layers"],
+    ids=["gatys", "mix", "shift", "layers", "chain", "improved", "tutorial"],
 )
-def test_terms_and_gradient_on_real_weights_equal_the_float64_twin(params, weights, pictures, options):
-    ours, gradient, twin, twin_gradient = compare(params, weights, pictures, **options)
+@pytest.mark.parametrize("masked", [False, True])
+def test_terms_and_gradient_on_real_weights_equal_the_float64_twin(
+    params, weights, pictures, options, masked, rng
+):
+    masks = None
+    if masked:
+        soft = [rng.random(picture.shape[:2], np.float32) ** 3 for picture in (pictures[0], *pictures[2])]
+        masks = Masks(styles=[soft[0], 1 - soft[0]], sources=[None, soft[2]])
+    common = {"content_weight": ALPHA, "style_weight": BETA, "tv_weight": GAMMA}
+    ours, gradient, twin, twin_gradient = compare(params, weights, pictures, masks, **{**options, **common})
     for term in ("total", "content", "style", "tv"):
         np.testing.assert_allclose(ours[term], twin[term], rtol=1e-4, err_msg=term)
     for terms in ("content_by_layer", "style_by_layer"):
@@ -170,3 +188,106 @@ def test_vmap_over_style_weights_equals_one_after_the_other(params, pictures):
     for beta, value in zip(betas, batched(weights._replace(style=betas)), strict=True):
         single = compiled_loss(params, image, targets, weights._replace(style=beta), spec)
         np.testing.assert_allclose(value, single, rtol=1e-5)
+
+
+def test_the_tutorials_preset_is_the_published_notebook_term_by_term(params, weights, rng):
+    """On one pair of pictures of one size, as the notebook has them; odd sides, where positions are lost."""
+    image, content, style = (rng.random((37, 50, 3), np.float32) for _ in range(3))
+    config = Config.from_preset("tutorial")
+    spec, factors = config.spec(), config.loss_weights(1)
+    targets = make_targets(params, content, [style], spec, config.activation_shift, config.tv_power)
+    terms = compiled_terms(params, image, targets, spec)
+    layers = list(spec.style_layers)
+    assert len(layers) == 13
+
+    x, c, s = (reference.forward(weights.arrays, picture, layers)[0] for picture in (image, content, style))
+    wanted = {
+        "content": 0.025 * notebook.content_loss(c["conv5_2"], x["conv5_2"]),
+        "tv": 8.5e-5 * notebook.total_variation_loss(255 * np.float64(image)),
+    }
+    coefficient = coefficients(factors)
+    np.testing.assert_allclose(
+        coefficient.content["conv5_2"] * terms.content["conv5_2"], wanted["content"], rtol=1e-4
+    )
+    np.testing.assert_allclose(coefficient.tv * terms.tv, wanted["tv"], rtol=1e-4)
+
+    losses = [notebook.style_loss(s[name], x[name], 50, 37) for name in layers]
+    for name, loss in zip(layers, losses, strict=True):
+        np.testing.assert_allclose(terms.style[name], [loss], rtol=1e-4)
+    # The sum of the differences telescopes; its last weight is negative.
+    differences = notebook.chain([s[n] for n in layers], [x[n] for n in layers], 50, 37)
+    assert coefficient.style["conv5_3"] == -5
+    telescoped = sum(
+        float(coefficient.style[name][0]) * loss for name, loss in zip(layers, losses, strict=True)
+    )
+    np.testing.assert_allclose(telescoped, sum(differences), rtol=1e-6)
+    total = compiled_loss(params, image, targets, factors, spec)
+    np.testing.assert_allclose(total, sum(differences) + sum(wanted.values()), rtol=1e-4)
+
+
+def test_a_picture_in_a_frame_is_the_blend_that_is_seen(params, weights, pictures, rng):
+    """Value and gradient of the total: those of the blend, times the opacity."""
+    image, content, styles = pictures
+    config = Config()
+    spec, factors = config.spec(), config.loss_weights(2)
+    mask = np.zeros((48, 61), np.float32)
+    mask[:, :40] = 1
+    targets = make_targets(params, content, styles, spec, masks=Masks(content=mask))
+    opacity = np.asarray(targets.frame.opacity)[..., None]
+    blend = (opacity * image + (1 - opacity) * content).astype(np.float32)
+    assert (blend[:, 40:] == content[:, 40:]).all()
+    assert (blend[:, :36] == image[:, :36]).all()
+
+    value, gradient = jax.jit(jax.value_and_grad(total_loss, argnums=1), static_argnums=4)(
+        params, image, targets, factors, spec
+    )
+    twin, twin_gradient = reference.objective(
+        weights.arrays, blend, content, styles, beta=1e8, gamma=1e-3, mix=(0.5, 0.5), regions=[mask, mask]
+    )
+    np.testing.assert_allclose(value, twin["total"], rtol=1e-4)
+    error = gradient - opacity * twin_gradient
+    assert np.linalg.norm(error) < 1e-4 * np.linalg.norm(twin_gradient)
+
+
+def test_the_luminance_of_a_picture_has_the_mean_of_the_channels_gradients(params, pictures):
+    image, content, styles = pictures
+    gray = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1)
+    plain, luminance = Config(), Config(preserve_color="luma")
+    targets = make_targets(params, content, styles, plain.spec())
+    gradient = jax.jit(jax.grad(total_loss, argnums=1), static_argnums=4)
+    one = gradient(params, gray, targets, plain.loss_weights(2), plain.spec())
+    other = gradient(params, gray, targets, plain.loss_weights(2), luminance.spec())
+    np.testing.assert_allclose(
+        other, np.repeat(one.mean(-1, keepdims=True), 3, -1), rtol=1e-4, atol=1e-3 * np.abs(one).max()
+    )
+
+
+def test_masks_of_ones_change_nothing(params, pictures):
+    image, content, styles = pictures
+    spec = Config().spec()
+    ones = [np.ones(picture.shape[:2], np.float32) for picture in (image, *styles)]
+    masks = Masks(content=ones[0], styles=[ones[0]] * 2, sources=ones[1:])
+    plain = make_targets(params, content, styles, spec)
+    masked = make_targets(params, content, styles, spec, masks=masks)
+    for term in ("content", "style", "tv"):
+        a, b = (getattr(compiled_terms(params, image, targets, spec), term) for targets in (plain, masked))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), a, b)
+
+
+def test_a_region_is_compared_with_its_own_style_only(params, pictures):
+    """Two halves, each in its own style: what the other half shows does not matter (away from the border)."""
+    image, content, styles = pictures
+    spec = Config(style_layers=("conv1_1", "conv1_2")).spec()
+    left = np.zeros((48, 61), np.float32)
+    left[:, :30] = 1
+    right = np.zeros((48, 61), np.float32)
+    right[:, 35:] = 1
+    targets = make_targets(params, content, styles, spec, masks=Masks(styles=[left, right]))._replace(
+        frame=None
+    )
+    changed = image.copy()
+    changed[:, 35:] = 0.5
+    before, after = (compiled_terms(params, x, targets, spec).style for x in (image, changed))
+    for term in before:
+        np.testing.assert_allclose(before[term][0], after[term][0], rtol=1e-4)
+        assert abs(float(before[term][1] / after[term][1]) - 1) > 0.01

@@ -1,7 +1,7 @@
 """Slow float64 NumPy twins of the network and the objective, from the formulas, gradients by hand."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -87,20 +87,107 @@ def backward(
     return g / np.float64(arrays["std"])
 
 
+Masks = Mapping[str, np.ndarray]
+
+
+def pooled(mask: np.ndarray | None, layers: Sequence[str]) -> dict[str, Any] | None:
+    """The mask brought to every layer by averaging."""
+    if mask is None:
+        return None
+    found = {}
+    for layer in layers:
+        found[layer] = np.float64(mask)[..., None]
+        for _ in range(int(layer[4]) - 1):
+            found[layer] = pool(found[layer], "average")
+        found[layer] = found[layer][..., 0]
+    return found
+
+
+def weights_of(map_: np.ndarray, mask: Masks | None, layer: str) -> np.ndarray:
+    """The weight of every position, summing to 1."""
+    mass = np.ones(map_.shape[:2]) if mask is None else np.float64(mask[layer])
+    return (mass / mass.sum())[..., None]
+
+
 def gram(maps: np.ndarray, shift: float = 0.0) -> np.ndarray:
     rows = np.float64(maps).reshape(-1, maps.shape[-1]) + shift
     return rows.T @ rows / len(rows)
 
 
-def gram_statistics(maps: Mapping[str, np.ndarray], shift: float = 0.0) -> dict[str, np.ndarray]:
-    return {layer: gram(map_, shift) for layer, map_ in maps.items()}
+def gram_statistics(maps: Arrays, shift: float = 0.0, mask: Masks | None = None) -> dict[str, np.ndarray]:
+    found = {}
+    for layer, map_ in maps.items():
+        f = np.float64(map_) + shift
+        found[layer] = np.einsum("hwa,hwb->ab", weights_of(f, mask, layer) * f, f)
+    return found
 
 
-STYLE_STATISTICS: dict[str, Callable[..., dict[str, np.ndarray]]] = {"gram": gram_statistics}
+def gram_back(maps: Arrays, shift: float, mask: Masks | None, g: Arrays) -> dict[str, np.ndarray]:
+    return {
+        layer: weights_of(map_, mask, layer) * ((map_ + shift) @ (g[layer] + g[layer].T))
+        for layer, map_ in maps.items()
+    }
 
 
-def style_layer_loss(x: np.ndarray, s: np.ndarray) -> float:
-    return float(((x - s) ** 2).sum() / (4 * x.shape[0] * x.shape[1]))
+def chained(maps: Arrays, mask: Masks | None) -> Any:
+    """Each layer upsampled beside the one below it, literally: names, maps and weights."""
+    layers = list(maps)
+    for below, above in zip(layers, layers[1:], strict=False):
+        rate = 2 ** (int(above[4]) - int(below[4]))
+        up = np.float64(maps[above]).repeat(rate, 0).repeat(rate, 1)
+        h, w = up.shape[:2]
+        cut = {below: mask[below][:h, :w]} if mask is not None else None
+        yield below, above, rate, maps[below][:h, :w], up, weights_of(up, cut, below)
+
+
+def chain_statistics(maps: Arrays, shift: float = 0.0, mask: Masks | None = None) -> dict[str, np.ndarray]:
+    return {
+        above: np.einsum("hwa,hwb->ab", weights * (up + shift), np.float64(low) + shift)
+        for _, above, _, low, up, weights in chained(maps, mask)
+    }
+
+
+def chain_back(maps: Arrays, shift: float, mask: Masks | None, g: Arrays) -> dict[str, np.ndarray]:
+    found = {layer: np.zeros(map_.shape) for layer, map_ in maps.items()}
+    for below, above, rate, low, up, weights in chained(maps, mask):
+        h, w = up.shape[:2]
+        found[below][:h, :w] += weights * ((up + shift) @ g[above])
+        repeated = weights * ((low + shift) @ g[above].T)
+        for a in range(rate):
+            for b in range(rate):
+                found[above] += repeated[a::rate, b::rate]
+    return found
+
+
+def share_of_pixels(maps: Arrays, layer: str) -> float:
+    first = next(iter(maps.values()))
+    return float(np.prod(maps[layer].shape[:2]) / np.prod(first.shape[:2]))
+
+
+def tutorial_statistics(maps: Arrays, shift: float = 0.0, mask: Masks | None = None) -> dict[str, np.ndarray]:
+    grams = gram_statistics(maps, shift, mask)
+    return {layer: share_of_pixels(maps, layer) * gram_ for layer, gram_ in grams.items()}
+
+
+def tutorial_back(maps: Arrays, shift: float, mask: Masks | None, g: Arrays) -> dict[str, np.ndarray]:
+    return gram_back(maps, shift, mask, {layer: share_of_pixels(maps, layer) * g[layer] for layer in maps})
+
+
+class StyleLoss(NamedTuple):
+    statistics: Callable[..., dict[str, np.ndarray]]
+    back: Callable[..., dict[str, np.ndarray]]  # of a gradient with respect to the statistics, to the maps
+    factor: Callable[[int, int], float]  # of the sum of squares
+
+
+STYLE_LOSSES = {
+    "gram": StyleLoss(gram_statistics, gram_back, lambda a, b: 1 / (4 * a * b)),
+    "chain": StyleLoss(chain_statistics, chain_back, lambda a, b: 1 / (4 * a * b)),
+    "tutorial": StyleLoss(tutorial_statistics, tutorial_back, lambda a, b: 1 / 36),
+}
+
+
+def style_layer_loss(x: np.ndarray, s: np.ndarray, loss: str = "gram") -> float:
+    return float(STYLE_LOSSES[loss].factor(*x.shape) * ((x - s) ** 2).sum())
 
 
 def total_variation(image: np.ndarray, power: float = 2.5) -> tuple[float, np.ndarray]:
@@ -127,34 +214,43 @@ def objective(
     beta: float = 1.0,
     gamma: float = 1.0,
     content_layers: Mapping[str, float] = CONTENT_WEIGHTS,
-    style_layers: Mapping[str, float] = STYLE_WEIGHTS,
+    style_layers: Sequence[str] = STYLE,
+    style_weights: Mapping[str, float] = STYLE_WEIGHTS,
     mix: Sequence[float] = (1.0,),
     shift: float = 0.0,
     power: float = 2.5,
     pooling: str = "max",
+    loss: str = "gram",
+    regions: Sequence[np.ndarray] | None = None,
+    sources: Sequence[np.ndarray | None] | None = None,
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """The report's losses of objective.md's Base, and the gradient of the total with respect to the image."""
-    used = list(dict.fromkeys([*(content_layers if content is not None else ()), *style_layers]))
+    """The report's losses of objective.md, and the gradient of the total with respect to the image."""
+    used = sorted({*(content_layers if content is not None else ()), *style_layers})
     maps, tape = forward(arrays, image, used, pooling)
     gradients = {name: np.zeros_like(map_) for name, map_ in maps.items()}
-    by_content, by_style = {}, dict.fromkeys(style_layers, 0.0)
+    by_content, by_style = {}, dict.fromkeys(style_weights, 0.0)
     if content is not None:
         for name, target in forward(arrays, content, list(content_layers), pooling)[0].items():
             difference = maps[name] - target
             by_content[name] = float((difference**2).sum() / 2)
             gradients[name] += alpha * content_layers[name] * difference
-    for share, style in zip(mix, styles, strict=True):
-        for name, target in forward(arrays, style, list(style_layers), pooling)[0].items():
-            difference = gram(maps[name], shift) - gram(target, shift)
-            channels = difference.shape[0]
-            by_style[name] += share * style_layer_loss(gram(maps[name], shift), gram(target, shift))
-            positions = maps[name].shape[0] * maps[name].shape[1]
-            factor = beta * style_layers[name] * share / (channels**2 * positions)
-            gradients[name] += factor * ((maps[name] + shift) @ difference)
+    twin, layers = STYLE_LOSSES[loss], list(style_layers)
+    ours = {name: maps[name] for name in layers}
+    for k, (share, style) in enumerate(zip(mix, styles, strict=True)):
+        region = pooled(regions[k] if regions else None, layers)
+        source = pooled(sources[k] if sources else None, layers)
+        x = twin.statistics(ours, shift, region)
+        s = twin.statistics(forward(arrays, style, layers, pooling)[0], shift, source)
+        slopes = {}
+        for term, weight in style_weights.items():
+            by_style[term] += share * style_layer_loss(x[term], s[term], loss)
+            slopes[term] = beta * weight * share * 2 * twin.factor(*x[term].shape) * (x[term] - s[term])
+        for name, gradient in twin.back(ours, shift, region, slopes).items():
+            gradients[name] += gradient
     tv, tv_gradient = total_variation(image, power)
     losses: dict[str, Any] = {
         "content": sum(content_layers[name] * value for name, value in by_content.items()),
-        "style": sum(style_layers[name] * value for name, value in by_style.items()),
+        "style": sum(style_weights[name] * value for name, value in by_style.items()),
         "tv": tv,
         "content_by_layer": by_content,
         "style_by_layer": by_style,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference
 
-from nst_jax.style import STYLE_LOSSES
+from nst_jax.style import STYLE_LOSSES, chain_statistics, gram_statistics, term_names
 
 SHIFTS = (0.0, -1.0)
 
@@ -16,37 +16,64 @@ def loss(request):
 
 @pytest.fixture
 def maps(rng):
-    return {"conv1_1": rng.random((12, 14, 5), np.float32), "conv2_1": rng.random((6, 7, 8), np.float32)}
+    """Return maps whose odd sides a pooling cuts."""
+    sizes = {"conv1_1": (13, 15, 5), "conv1_2": (13, 15, 4), "conv2_1": (6, 7, 8), "conv4_1": (1, 1, 3)}
+    return {layer: rng.random(size, np.float32) for layer, size in sizes.items()}
+
+
+@pytest.fixture
+def mask(maps, rng):
+    return {layer: rng.random(map_.shape[:2], np.float32) for layer, map_ in maps.items()}
 
 
 def test_every_loss_has_a_twin():
-    assert STYLE_LOSSES.keys() == reference.STYLE_STATISTICS.keys()
+    assert STYLE_LOSSES.keys() == reference.STYLE_LOSSES.keys()
 
 
 @pytest.mark.parametrize("name", sorted(STYLE_LOSSES))
 @pytest.mark.parametrize("shift", SHIFTS)
-def test_equals_its_float64_twin(name, shift, maps, rng):
+@pytest.mark.parametrize("masked", [False, True])
+def test_equals_its_float64_twin(name, shift, masked, maps, mask, rng):
     others = {layer: rng.random(map_.shape, np.float32) for layer, map_ in maps.items()}
-    ours, twin = STYLE_LOSSES[name], reference.STYLE_STATISTICS[name]
-    x, s = (ours.statistics(m, jnp.float32(shift)) for m in (maps, others))
-    x64, s64 = (twin(m, shift) for m in (maps, others))
-    assert x.keys() == x64.keys()
+    mask = mask if masked else None
+    ours, twin = STYLE_LOSSES[name], reference.STYLE_LOSSES[name].statistics
+    x, s = (ours.statistics(m, jnp.float32(shift), mask) for m in (maps, others))
+    x64, s64 = (twin(m, shift, mask) for m in (maps, others))
+    assert tuple(x) == tuple(x64) == term_names(name, list(maps))
     for term in x:
-        np.testing.assert_allclose(x[term], x64[term], rtol=1e-5)
-        expected = reference.style_layer_loss(x64[term], s64[term])
+        np.testing.assert_allclose(x[term], x64[term], rtol=1e-5, atol=1e-6)
+        expected = reference.style_layer_loss(x64[term], s64[term], name)
         np.testing.assert_allclose(ours.distance(x[term], s[term]), expected, rtol=1e-3)
 
 
+def test_the_twins_gradients_equal_finite_differences(maps, mask, rng):
+    for name, twin in reference.STYLE_LOSSES.items():
+        if name in STYLE_LOSSES:
+            maps64 = {layer: np.float64(map_) for layer, map_ in maps.items()}
+            weights = {t: rng.normal(size=v.shape) for t, v in twin.statistics(maps64, -1, mask).items()}
+            direction = {layer: rng.normal(size=map_.shape) for layer, map_ in maps64.items()}
+
+            def value(step, twin=twin, maps64=maps64, weights=weights, direction=direction):
+                moved = {layer: maps64[layer] + step * direction[layer] for layer in maps64}
+                statistics = twin.statistics(moved, -1, mask)
+                return sum((weights[term] * statistics[term]).sum() for term in weights)
+
+            back = twin.back(maps64, -1, mask, weights)
+            slope = sum((back[layer] * direction[layer]).sum() for layer in maps64)
+            np.testing.assert_allclose((value(1e-5) - value(-1e-5)) / 2e-5, slope, rtol=1e-6)
+
+
 def test_distance_is_zero_at_itself_and_positive_elsewhere(loss, maps):
-    statistics = loss.statistics(maps, jnp.float32(0))
+    statistics = loss.statistics(maps, jnp.float32(0), None)
     for value in statistics.values():
         assert loss.distance(value, value) == 0
         assert loss.distance(value, value * 1.01) > 0
 
 
 def test_statistics_do_not_depend_on_the_size_of_the_picture(loss, maps):
+    maps = {layer: maps[layer][:12, :14] for layer in ("conv1_1", "conv1_2", "conv2_1")}
     tiled = {layer: np.tile(map_, (2, 3, 1)) for layer, map_ in maps.items()}
-    once, often = (loss.statistics(m, jnp.float32(-1)) for m in (maps, tiled))
+    once, often = (loss.statistics(m, jnp.float32(-1), None) for m in (maps, tiled))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), once, often)
 
 
@@ -65,3 +92,43 @@ def test_gradient_at_zero_features_is_finite(loss, maps, shift):
 def test_compiled_equals_eager(loss, maps):
     eager, compiled = loss.statistics(maps, jnp.float32(-1)), jax.jit(loss.statistics)(maps, jnp.float32(-1))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), eager, compiled)
+
+
+def test_a_mask_of_ones_is_no_mask_and_its_scale_does_not_matter(loss, maps, mask):
+    plain = loss.statistics(maps, jnp.float32(-1), None)
+    ones = loss.statistics(maps, jnp.float32(-1), {layer: np.ones_like(m) for layer, m in mask.items()})
+    once, thrice = (
+        loss.statistics(maps, jnp.float32(-1), {layer: k * m for layer, m in mask.items()}) for k in (1, 3)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), plain, ones)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), once, thrice)
+
+
+def test_regions_that_make_up_the_whole_sum_to_its_statistic(maps, rng):
+    """Weighted by their mass: the law from which masks, tiles and devices come."""
+    part = rng.random((13, 15), np.float32)
+    for statistics in (gram_statistics, chain_statistics):
+        pair = {layer: maps[layer] for layer in ("conv1_1", "conv1_2")}
+        whole = statistics(pair, jnp.float32(-1), None)["conv1_2"]
+        parts = [
+            statistics(pair, jnp.float32(-1), dict.fromkeys(pair, m))["conv1_2"] for m in (part, 1 - part)
+        ]
+        share = float(part.mean())
+        np.testing.assert_allclose(share * parts[0] + (1 - share) * parts[1], whole, rtol=1e-4, atol=1e-5)
+
+
+def test_vmap_over_regions_equals_one_after_the_other(loss, maps, mask):
+    masks = jax.tree.map(lambda m: np.stack([m, np.float32(1.5) - m]), mask)
+    batched = jax.vmap(lambda m: loss.statistics(maps, jnp.float32(-1), m))(masks)
+    for k in range(2):
+        single = loss.statistics(maps, jnp.float32(-1), jax.tree.map(lambda m, k=k: m[k], masks))
+        for term, value in single.items():
+            np.testing.assert_allclose(batched[term][k], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_the_chain_of_a_layer_with_itself_is_its_gram(maps, shift):
+    twice = {"conv3_1": maps["conv1_1"], "conv3_2": maps["conv1_1"]}
+    chain = chain_statistics(twice, jnp.float32(shift))["conv3_2"]
+    gram = gram_statistics(maps, jnp.float32(shift))["conv1_1"]
+    np.testing.assert_allclose(chain, gram, rtol=1e-5)

@@ -1,8 +1,8 @@
-"""Style pictures drawn by a seeded program, so that they are free of rights and exist at any size.
+"""Style pictures drawn by a seeded program, so that they are free of rights and exist at any size; and masks.
 
 Smooth noise bends all of them: brush strokes and contours follow the level curves of such a field, and leads,
 rocks and clouds take their shape from it. Positions are in points, 600 to the shorter side, so that a picture
-looks the same at every size.
+looks the same at every size. A mask shows one region of an example photograph, outlined by hand.
 
 `python -m nst_jax.examples.draw` writes the shipped files anew.
 """
@@ -23,6 +23,7 @@ Mask = npt.NDArray[np.bool_]
 Number = int | float
 Field = Callable[[Array, Array], Array]  # a function of position (x, y)
 
+FOLDER = Path(__file__).parent
 SHORT_SIDE = 600.0  # points
 PIXELS = 480  # to the shorter side of a canvas, at least: less would not show the finest lines
 
@@ -286,9 +287,14 @@ INDIGO, FOAM = np.array([18.0, 32.0, 66.0]), np.array([245.0, 239.0, 220.0])
 SEPIA = np.array([34.0, 24.0, 20.0])
 
 
+def parse(corners: str) -> Array:
+    """Return the points (n, 2) written "x,y x,y ..."."""
+    return np.array([corner.split(",") for corner in corners.split()], float)
+
+
 def smooth(corners: str, count: int = 70) -> Array:
     """Return count points (count, 2) on a smooth curve through the corners, written "x,y x,y ..."."""
-    points = np.array([corner.split(",") for corner in corners.split()], float)
+    points = parse(corners)
     spline = interpolate.CubicSpline(np.linspace(0, 1, len(points)), points)
     return np.asarray(spline(np.linspace(0, 1, count)))
 
@@ -462,7 +468,91 @@ def draw(name: str, size: tuple[int, int], seed: int = 0) -> Pixels:
     return STYLES[name](size, seed)
 
 
+# What is outlined in a photograph, in its pixels: the corners of a polygon or, where there are two, of the
+# box round an ellipse. Lattice towers count as solid: a style has no room between their struts.
+OUTLINES = {
+    "coffee": {
+        "saucer": """
+            180,70 160,78 140,91 120,109 100,135 90,153 82,174 77,195 76,213 77,230 81,248 90,275 100,295
+            120,319 140,339 160,354 180,366 200,375 220,382 240,387 260,389 280,390 300,390 320,389 340,386
+            360,380 380,371 400,360 420,345 440,326 450,314 460,299 470,278 475,260 478,240 479,220 478,208
+            475,195 470,180 460,158 450,142 440,129 430,117 417,105
+        """,
+        "cup": """
+            173,108 174,98 177,86 180,76 184,67 190,59 200,49 210,41 220,35 240,25 260,19 280,17 300,18 320,22
+            340,29 360,39 370,46 380,54 390,65 397,76 403,88 407,100 408,115 400,150
+        """,
+        "spoon": "395,74 400,69 408,67 415,67 420,70 424,76 424,81 420,92 416,106 408,132 403,88",
+    },
+    "cat": {
+        "head": """
+            39,0 38,20 33,40 31,60 30,80 29,100 30,114 36,122 38,138 42,152 50,170 60,188 73,204 88,219
+            104,235 122,249 140,257 160,265 178,275 195,284 212,290 225,292 242,292 256,289 270,282 286,279
+            300,275 309,267 313,255 316,240 317,224 323,214 334,204 343,192 351,177 358,161 362,145 364,127
+            363,112 359,95 356,78 363,68 372,53 378,35 384,22 392,11 401,0
+        """,
+    },
+    "rocket": {
+        "rocket": """
+            323,126 328,129 332,136 334,146 334,178 337,184 336,318 342,319 342,322 336,323 336,342 356,363
+            356,408 284,408 284,400 290,398 288,364 309,342 309,323 302,322 302,319 309,318 308,158 310,156
+            312,142 314,136 318,129
+        """,
+        "pad": "267,408 373,407 376,413 382,417 384,427 267,427",
+        "left tower": """
+            45,0 92,0 88,3 87,60 84,140 82,215 80,300 77,350 73,427 0,427 0,343 10,290 21,215 33,145 40,97
+            49,40 53,9 46,8
+        """,
+        "right tower": """
+            559,0 598,0 606,55 619,130 633,205 640,246 640,427 580,427 572,290 567,205 562,80 560,40
+        """,
+        "left mast": """
+            197,123 205,123 204,128 202,191 204,195 202,380 202,427 162,427 168,380 178,300 185,240 189,192
+            196,190 199,128
+        """,
+        "right mast": """
+            443,123 449,123 453,190 457,194 458,220 464,280 472,350 479,427 440,427 441,194 446,191
+        """,
+        "bushes": "72,423 82,423 86,417 92,422 120,421 150,423 152,427 72,427",
+        "roof": "178,427 196,423 216,425 260,425 260,427",
+        "post": "565,412 570,412 572,427 567,427",
+        "first lamp": "75,341 91,357",
+        "second lamp": "96,403 124,431",
+        "third lamp": "141,367 161,387",
+        "its pole": "147,380 150,380 147,427 143,427",
+        "fourth lamp": "181,383 205,407",
+        "fifth lamp": "351,385 375,409",
+        "sixth lamp": "424,385 442,403",
+        "its pole too": "433,400 440,400 440,427 433,427",
+        "seventh lamp": "438,408 464,434",
+    },
+}
+# Every mask's photograph, and whether the style acts on what is outlined there or on the rest.
+MASKS = {
+    "coffee-cup": ("coffee", True),
+    "coffee-table": ("coffee", False),
+    "cat-face": ("cat", True),
+    "rocket-sky": ("rocket", False),
+    "rocket-pad": ("rocket", True),
+}
+
+
+def mask(name: str) -> Pixels:
+    """Return the mask of that name, uint8 (h, w) as its photograph: 255 where the style acts, else 0."""
+    photograph, inside = MASKS[name]
+    with Image.open(FOLDER / f"{photograph}.jpg") as image:
+        drawn = Image.new("L", image.size)
+    pencil = ImageDraw.Draw(drawn)
+    for corners in OUTLINES[photograph].values():
+        points = parse(corners)
+        shape = pencil.ellipse if len(points) == 2 else pencil.polygon
+        shape(points.ravel().tolist(), 255)
+    outlined = np.asarray(drawn)
+    return outlined if inside else 255 - outlined
+
+
 if __name__ == "__main__":
     for name, size in SHIPPED.items():
-        path = Path(__file__).with_name(f"{name}.jpg")
-        Image.fromarray(draw(name, size)).save(path, quality=92, subsampling=0)
+        Image.fromarray(draw(name, size)).save(FOLDER / f"{name}.jpg", quality=92, subsampling=0)
+    for name in MASKS:
+        Image.fromarray(mask(name)).save(FOLDER / f"{name}.png", optimize=True)

@@ -20,17 +20,21 @@ from absl import logging
 
 import nst_jax
 from nst_jax import images
+from nst_jax import masks as masking
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.files import check_writable, write_whole
 from nst_jax.launchers import device
 from nst_jax.launchers.common import DONE, INTERRUPTED, WRONG_NUMBERS, Given, Program, fail, launch, tell
 from nst_jax.launchers.display import Display
+from nst_jax.masks import Masks
 from nst_jax.options import check_options, option
 from nst_jax.report import PLOT_FORMATS, check_plot, history, plot_losses, resolved, to_json
-from nst_jax.transfer import Progress, chunk_steps, noise_picture, stylize_steps
+from nst_jax.transfer import Progress, chunk_steps, finish, noise_picture, stylize_steps
 from nst_jax.vgg import Params, make_params
 from nst_jax.weights import Weights, load_weights
+
+GRAYS = 0.02  # share of grey pixels from which a mask is said to be grey: edges of drawn ones have less
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +45,15 @@ class Files:
         "", "photograph, a file or example:NAME; not needed with --init=noise --content_weight=0"
     )
     style: tuple[str, ...] = option((), "painting, a file or example:NAME", repeated=True)
+    content_mask: str = option("", "mask, a file or example:NAME: white where any style may act")
+    style_mask: tuple[str, ...] = option(
+        (), "mask for each style, in their order: white where it acts; empty: everywhere", repeated=True
+    )
+    style_source_mask: tuple[str, ...] = option(
+        (), "mask for each style: white on the part of it that is used; empty: all of it", repeated=True
+    )
+    soft_masks: bool = option(False, "keep the greys of masks, in place of a cut at 127 of 255")
+    mask_preview: str = option("", "picture to write that shows which style acts where")
     output: str = option("", "picture to write: .png .jpg .webp .tif .avif; whole or not at all")
     weights: str = option(
         "", "network weights converted by nst-weights; without: the bundled or fetched ones"
@@ -65,8 +78,11 @@ class Pictures(NamedTuple):
     content: np.ndarray | None
     styles: list[np.ndarray]
     init: np.ndarray | None
+    masks: Masks
     alpha: np.ndarray | None  # the content's
     output_size: tuple[int, int]  # rows, columns
+    photograph: np.ndarray | None  # the content at the output's size, where that is another one
+    opacity: np.ndarray | None  # and, with masks, how much of each of its pixels is the picture's
 
 
 class Run(NamedTuple):
@@ -134,7 +150,15 @@ def _check_files(files: Files, config: Config) -> None:
     if not files.content and files.output_size == "content":
         raise InputError("--output_size", "working where there is no --content", "got content")
     config.loss_weights(len(files.style))
+    for name in ("style_mask", "style_source_mask"):
+        if (count := len(getattr(files, name))) not in (0, len(files.style)):
+            allowed = f"one for each --style, {len(files.style)} (empty: white everywhere)"
+            raise InputError(f"--{name}", allowed, f"got {count}")
     images.check_output(files.output)
+    if files.mask_preview:
+        images.check_output(files.mask_preview)
+        if not (files.content_mask or any(files.style_mask)):
+            raise InputError("--mask_preview", "with --content_mask or --style_mask", "neither was given")
     if files.report:
         check_writable(Path(files.report))
     if files.plot:
@@ -146,13 +170,18 @@ def _check_files(files: Files, config: Config) -> None:
 def _check_different(files: Files, config: Config) -> None:
     """Refuse to write a file twice, or over a picture or weights that are read."""
     read = [files.content, *files.style, files.weights]
+    read += [files.content_mask, *files.style_mask, *files.style_source_mask]
     if config.init not in ("content", "noise", "style"):
         read.append(config.init)
     taken = {_real_path(images.resolve(name)) for name in read if name}
-    for name in filter(None, (files.output, files.report, files.plot)):
+    for name in filter(None, (files.output, files.report, files.plot, files.mask_preview)):
         path = _real_path(Path(name))
         if path in taken:
-            raise InputError("--output, --report, --plot", "each a file of its own", f"{name} is named twice")
+            raise InputError(
+                "--output, --report, --plot, --mask_preview",
+                "each a file of its own",
+                f"{name} is named twice",
+            )
         taken.add(path)
 
 
@@ -179,13 +208,55 @@ def _load_pictures(files: Files, config: Config) -> Pictures:
     elif config.init == "noise":
         init = noise_picture(*size, config.seed)
     style_size = max(1, round(config.size * config.style_scale))
+    style_sizes = [_fit(style.rgb, style_size) for style in styles]
     alpha = content.alpha if content else None
+    masks = _load_masks(files, first.rgb, [style.rgb for style in styles])
+    resampled = content is not None and output_size != size
+    regions = masking.regions(_resize_masks(masks, output_size, style_sizes)) if resampled else None
     return Pictures(
         content=images.resize(content.rgb, *size) if content else None,
-        styles=[images.resize(style.rgb, *_fit(style.rgb, style_size)) for style in styles],
+        styles=[images.resize(style.rgb, *to) for style, to in zip(styles, style_sizes, strict=True)],
         init=init,
+        masks=_resize_masks(masks, size, style_sizes),
         alpha=None if alpha is None else images.resize(alpha, *output_size),
         output_size=output_size,
+        photograph=images.resize(content.rgb, *output_size) if content and resampled else None,
+        opacity=None if regions is None else masking.opacity(regions),
+    )
+
+
+def _load_masks(files: Files, picture: np.ndarray, styles: list[np.ndarray]) -> Masks:
+    """Read the masks as they are; say where one is greyer than a mask that is cut at 127 should be."""
+
+    def load(name: str, shape: tuple[int, ...], of: str) -> np.ndarray | None:
+        if not name:
+            return None
+        mask, grays = masking.load(name, files.soft_masks, files.max_pixels)
+        masking.check_aspect(name, mask, shape[0], shape[1], of)
+        if grays > GRAYS and not files.soft_masks:
+            logging.warning(
+                "%s: %.0f%% of it is grey; cut at 127 of 255 (--soft_masks keeps the greys)",
+                *(name, 100 * grays),
+            )
+        return mask
+
+    sources = zip(files.style_source_mask, styles, strict=False)  # their number is checked
+    of = "the content" if files.content else "the first style"
+    return Masks(
+        content=load(files.content_mask, picture.shape, of),
+        styles=[load(name, picture.shape, of) for name in files.style_mask],
+        sources=[load(name, style.shape, "its style") for name, style in sources],
+    )
+
+
+def _resize_masks(masks: Masks, size: tuple[int, int], style_sizes: list[tuple[int, int]]) -> Masks:
+    def resize(mask: np.ndarray | None, to: tuple[int, int]) -> np.ndarray | None:
+        return None if mask is None else masking.resize(mask, *to)
+
+    return Masks(
+        content=resize(masks.content, size),
+        styles=[resize(mask, size) for mask in masks.styles],
+        sources=[resize(mask, to) for mask, to in zip(masks.sources, style_sizes, strict=False)],
     )
 
 
@@ -204,7 +275,7 @@ def _optimize(
     seen: list[tuple[int, dict[str, Any]]] = []
     with device.CompileTime() as compiling, Display(config.iterations) as display:
         steps = stylize_steps(
-            *(params, pictures.content, pictures.styles, config, pictures.init),
+            *(params, pictures.content, pictures.styles, config, pictures.init, pictures.masks),
             every=every,
             free_memory=device.free_memory(),
         )
@@ -212,6 +283,8 @@ def _optimize(
             for last in steps:
                 if not seen:
                     began, compiled = time.monotonic(), compiling.seconds
+                    if files.mask_preview:
+                        _show_masks(last.image, pictures, files)
                 if not seen or last.step > seen[-1][0]:
                     seen.append((last.step, last.losses))
                     display.show(last)
@@ -249,6 +322,16 @@ def _write(
         tell(files.plot)
 
 
+def _show_masks(image: np.ndarray, pictures: Pictures, files: Files) -> None:
+    regions = masking.regions(pictures.masks)
+    assert regions is not None  # _check_files has seen to it
+    picture = image if pictures.content is None else pictures.content
+    names = [Path(name).name for name in files.style]
+    names = names if len(regions) > 1 else [", ".join(names)]
+    images.save(files.mask_preview, masking.preview(picture, regions, names))
+    tell(files.mask_preview)
+
+
 def _preview(progress: Progress, pictures: Pictures, files: Files, config: Config) -> None:
     try:
         _save(f"{files.output}.step{progress.step:06d}.png", progress.image, pictures, files, config)
@@ -258,9 +341,11 @@ def _preview(progress: Progress, pictures: Pictures, files: Files, config: Confi
 
 def _save(path: str, image: np.ndarray, pictures: Pictures, files: Files, config: Config) -> None:
     # Not the output's own name: equal runs under other names give equal bytes.
-    sources = {"content": files.content, "style": list(files.style)}
+    inputs = ("content", "style", "content_mask", "style_mask", "style_source_mask", "soft_masks")
+    sources = {name: value for name in inputs if (value := getattr(files, name))}
     settings = {"nst_jax": nst_jax.__version__, "config": {**sources, **resolved(config, len(files.style))}}
     rgb = images.resize(image, *pictures.output_size)
+    rgb = finish(rgb, pictures.photograph, pictures.opacity, config)
     images.save(path, rgb, pictures.alpha, json.dumps(settings))
     tell(path)
 

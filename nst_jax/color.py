@@ -1,0 +1,179 @@
+"""Colour modes: what happens to colours before, during and after the transfer.
+
+Pictures are sRGB in [0, 1]; luma and chroma are the full-range Y, Cb, Cr of ITU-R BT.601, as in JPEG.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from nst_jax.errors import InputError
+
+Picture = Float32[np.ndarray, "h w 3"]
+Weights = Float32[np.ndarray, "h w"] | None  # of each pixel in the statistics; None: 1
+Matrix = Float[np.ndarray, "3 3"]
+
+LUMA = np.array([0.299, 0.587, 0.114])
+LEAST_DEVIATION = 1e-3  # of colours that vary: a quarter of a step of 8 bits
+
+
+class Colors(NamedTuple):
+    """A picture as the colour modes see it: its pixels as rows, and each one's share of the whole."""
+
+    rows: Float[np.ndarray, "n 3"]
+    shares: Float[np.ndarray, " n"]  # their sum is 1
+
+
+class ColorMode(NamedTuple):
+    """A colour mode: style(style, content, match) before the transfer, finish(result, content) after it."""
+
+    style: Callable[[Colors, Colors, Callable[[Matrix, Matrix], Matrix]], Float[np.ndarray, "n 3"]]
+    finish: Callable[[Picture, Picture], Picture]
+    luminance: bool = False  # during it: whether only luma is optimised
+
+
+def prepare_style(
+    mode: str,
+    style: Picture,
+    content: Picture,
+    match: str = "symmetric",
+    style_weights: Weights = None,
+    content_weights: Weights = None,
+) -> Picture:
+    """Return the style with its colours brought to the content's, clipped to [0, 1].
+
+    With weights (masks) the colours of both are those where the weights lie; every pixel of the style moves.
+    match is a key of COLOR_MATCHES. Raises InputError where colours that must vary do not.
+    """
+    move = COLOR_MODES[mode].style
+    moved = move(_colors(style, style_weights), _colors(content, content_weights), COLOR_MATCHES[match])
+    return moved.reshape(style.shape).clip(0, 1).astype(np.float32)
+
+
+def _colors(picture: Picture, weights: Weights) -> Colors:
+    mass = np.ones(picture.shape[:2]) if weights is None else weights.astype(np.float64)
+    return Colors(picture.reshape(-1, 3).astype(np.float64), mass.ravel() / mass.sum())
+
+
+def luma(picture: Picture) -> Picture:
+    """Return Y = 0.299 R + 0.587 G + 0.114 B in all three channels."""
+    return np.repeat((picture @ LUMA)[..., None], 3, axis=-1).clip(0, 1).astype(np.float32)
+
+
+def swap_luma(result: Picture, content: Picture) -> Picture:
+    """Return the Y of the result with the Cb and Cr of the content.
+
+    Y is moved to the nearest value that leaves the colour in [0, 1], which keeps the chroma exact; clipping
+    R, G and B would not.
+    """
+    y = result.astype(np.float64) @ LUMA
+    chroma = content - (content.astype(np.float64) @ LUMA)[..., None]  # R - Y, G - Y, B - Y fix Cb and Cr
+    y = np.minimum(np.maximum(y, -chroma.min(-1)), 1 - chroma.max(-1))
+    return (y[..., None] + chroma).clip(0, 1).astype(np.float32)
+
+
+def _mean_and_covariance(colors: Colors) -> tuple[Float[np.ndarray, " 3"], Matrix]:
+    mean = colors.shares @ colors.rows
+    centred = colors.rows - mean
+    return mean, (centred * colors.shares[:, None]).T @ centred
+
+
+def _keep(style: Colors, content: Colors, match: object) -> Float[np.ndarray, "n 3"]:
+    return style.rows
+
+
+def _match_luma(style: Colors, content: Colors, match: object) -> Float[np.ndarray, "n 3"]:
+    """Return (sd_c / sd_s) (Y_s - mean_s) + mean_c in all channels. Gatys et al. 2016 (arXiv 1606.05897)."""
+    y_style, y_content = style.rows @ LUMA, content.rows @ LUMA
+    mean_s, mean_c = style.shares @ y_style, content.shares @ y_content
+    deviation_s = np.sqrt(style.shares @ (y_style - mean_s) ** 2)
+    deviation_c = np.sqrt(content.shares @ (y_content - mean_c) ** 2)
+    _check_varies("luma", deviation_c, "brightness", "content")
+    _check_varies("luma", deviation_s, "brightness", "style")
+    return np.repeat(((deviation_c / deviation_s) * (y_style - mean_s) + mean_c)[:, None], 3, axis=-1)
+
+
+def _match_linear(
+    style: Colors, content: Colors, match: Callable[[Matrix, Matrix], Matrix]
+) -> Float[np.ndarray, "n 3"]:
+    """Return A x + b with A S_s A^T = S_c, b = mean_c - A mean_s. Gatys et al. 2016 (arXiv 1606.05897)."""
+    (mean_s, covariance_s), (mean_c, covariance_c) = (
+        _mean_and_covariance(style),
+        _mean_and_covariance(content),
+    )
+    _check_varies("match", np.linalg.eigvalsh(covariance_c)[-1].clip(0) ** 0.5, "colour", "content")
+    varies = "colour in all three channels, each in its own way (for a grey one: luma)"
+    _check_varies("match", np.linalg.eigvalsh(covariance_s)[0].clip(0) ** 0.5, varies, "style")
+    return (style.rows - mean_s) @ match(covariance_c, covariance_s).T + mean_c
+
+
+def _match_histograms(style: Colors, content: Colors, match: object) -> Float[np.ndarray, "n 3"]:
+    """Return each channel with the content's distribution: the value of the same quantile."""
+    for name, colors in {"content": content, "style": style}.items():
+        variances = np.diag(_mean_and_covariance(colors)[1])
+        _check_varies("histogram", variances.max() ** 0.5, "colour", name)
+    moved = np.empty_like(style.rows)
+    for channel in range(3):
+        values_s, quantiles_s = _distribution(style, channel)
+        values_c, quantiles_c = _distribution(content, channel)
+        at = np.interp(style.rows[:, channel], values_s, quantiles_s)
+        moved[:, channel] = np.interp(at, quantiles_c, values_c)
+    return moved
+
+
+def _distribution(colors: Colors, channel: int) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+    """Return the values of a channel in order, and the share of the picture below each, with half its own.
+
+    Half, so that a channel of one value only goes to the content's median.
+    """
+    values, where = np.unique(colors.rows[:, channel], return_inverse=True)
+    shares = np.bincount(where, colors.shares)
+    return values, np.cumsum(shares) - shares / 2
+
+
+def _check_varies(mode: str, deviation: float, what: str, picture: str) -> None:
+    if deviation < LEAST_DEVIATION:
+        raise InputError(
+            f"--preserve_color={mode}",
+            f"a {picture} that varies in {what}",
+            f"the {picture}'s deviation is {deviation:.2g} of 1",
+        )
+
+
+def _root(matrix: Matrix, power: float = 0.5) -> Matrix:
+    """Return the symmetric power of a symmetric positive matrix."""
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * values.clip(0 if power > 0 else 1e-300) ** power) @ vectors.T
+
+
+def _cholesky(content: Matrix, style: Matrix) -> Matrix:
+    # A grey content has a singular covariance, which only the tiny diagonal makes a Cholesky factor of.
+    factor = np.linalg.cholesky(content + 1e-12 * np.eye(3))
+    return factor @ np.linalg.inv(np.linalg.cholesky(style))
+
+
+def _symmetric(content: Matrix, style: Matrix) -> Matrix:
+    return _root(content) @ _root(style, -0.5)
+
+
+def _transport(content: Matrix, style: Matrix) -> Matrix:
+    root, inverse = _root(style), _root(style, -0.5)
+    return inverse @ _root(root @ content @ root) @ inverse
+
+
+# By name: A(S_c, S_s) with A S_s A^T = S_c, of the Cholesky factors, of the symmetric roots (image analogies)
+# and of the optimal transport between two normal distributions, which moves colours least.
+COLOR_MATCHES: dict[str, Callable[[Matrix, Matrix], Matrix]] = {
+    "cholesky": _cholesky,
+    "symmetric": _symmetric,
+    "transport": _transport,
+}
+COLOR_MODES = {
+    "none": ColorMode(_keep, lambda result, content: result),
+    "luma_swap": ColorMode(_keep, swap_luma),
+    "luma": ColorMode(_match_luma, swap_luma, luminance=True),
+    "match": ColorMode(_match_linear, lambda result, content: result),
+    "histogram": ColorMode(_match_histograms, lambda result, content: result),
+}

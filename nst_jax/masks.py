@@ -1,0 +1,152 @@
+"""Masks: grey pictures that say where styles act; white (1) where they do, black (0) where they do not.
+
+A mask weighs the positions of a style statistic (style.py), and where no mask is white the content stays.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+
+from nst_jax import images
+from nst_jax.errors import InputError
+from nst_jax.vgg import block_of
+
+Mask = Float32[np.ndarray, "h w"]
+
+SEAM = 4  # the outermost pixels of the white part, over which the content fades into the picture
+THRESHOLD = 127 / 255
+COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")  # Okabe and Ito's
+
+
+class Masks(NamedTuple):
+    """The masks of a run, in [0, 1]. None, or nothing at all, is white everywhere."""
+
+    content: Mask | None = None  # of the picture's size: where any style may act
+    styles: Sequence[Mask | None] = ()  # one per style, of the picture's size: where it acts
+    sources: Sequence[Mask | None] = ()  # one per style, of the style's size: where its statistics come from
+
+
+def load(name: str, soft: bool = False, max_pixels: int = images.MAX_PIXELS) -> tuple[Mask, float]:
+    """Read a mask, and the share of its pixels that are neither black nor white (within 25 of 255).
+
+    1 where the grey is above 127 of 255, else 0; the greys themselves where soft. Raises InputError for a
+    file that is no grey picture, and for an all black one.
+    """
+    rgb = images.load(name, max_pixels).rgb
+    colored = float((np.ptp(rgb, axis=-1) > 0.1).mean())
+    if colored > 0.01:
+        raise InputError(
+            name, "a mask is a grey picture, white where the style acts", f"{colored:.0%} of it is coloured"
+        )
+    gray = rgb.mean(-1, dtype=np.float32)
+    share = float(((gray > 0.1) & (gray < 0.9)).mean())
+    mask = gray if soft else (gray > THRESHOLD).astype(np.float32)
+    if not mask.any():
+        raise InputError(name, "a mask has a white part, where the style acts", "it is black everywhere")
+    return mask, share
+
+
+def check_aspect(name: str, mask: Mask, height: int, width: int, of: str) -> None:
+    """Raise InputError where the mask's aspect is more than 1 % off that of height by width pixels."""
+    ratio = mask.shape[1] * height / (mask.shape[0] * width)
+    if abs(ratio - 1) > 0.01:
+        came = f"it is {mask.shape[1]}x{mask.shape[0]}, {of} {width}x{height}"
+        raise InputError(name, f"a mask has the aspect of {of}, within 1 % (any size)", came)
+
+
+def resize(mask: Mask, height: int, width: int) -> Float32[np.ndarray, "{height} {width}"]:
+    """Return the mask's average over each pixel of height by width, exact at any ratio."""
+    if mask.shape == (height, width):
+        return mask
+    return (_overlaps(mask.shape[0], height) @ mask @ _overlaps(mask.shape[1], width).T).clip(0, 1)
+
+
+def _overlaps(old: int, new: int) -> Float32[np.ndarray, "{new} {old}"]:
+    """Return the share of every new pixel that each old pixel covers, along one side."""
+    edges = np.arange(new + 1)[:, None] * (old / new)
+    cells = np.arange(old)
+    shares = np.minimum(edges[1:], cells + 1) - np.maximum(edges[:-1], cells)
+    return (shares.clip(0) * (new / old)).astype(np.float32)
+
+
+def regions(masks: Masks) -> Float32[np.ndarray, "r h w"] | None:
+    """Return where each style acts; one region for all where there is only the content's mask; or None."""
+    if any(mask is not None for mask in masks.styles):
+        shape = next(mask.shape for mask in masks.styles if mask is not None)
+        parts = [np.ones(shape, np.float32) if mask is None else mask for mask in masks.styles]
+        whole = np.stack(parts)
+        return whole if masks.content is None else whole * masks.content
+    return None if masks.content is None else masks.content[None]
+
+
+def opacity(parts: Float32[np.ndarray, "r h w"]) -> Mask:
+    """Return how much of each pixel is the picture's, in [0, 1]; the rest is the content's.
+
+    0 where no region is white; from there it rises over SEAM pixels, all inside the white part.
+    """
+    inner = total = np.minimum(parts.sum(0), 1)
+    for _ in range(SEAM - 1):
+        inner = _eroded(inner)
+        total = total + inner
+    return total / SEAM
+
+
+def _eroded(mask: Mask) -> Mask:
+    """Return the least of each pixel and its eight neighbours; the border counts as white."""
+    height, width = mask.shape
+    padded = np.pad(mask, 1, constant_values=1)
+    return np.minimum.reduce(
+        [padded[row : row + height, column : column + width] for row in range(3) for column in range(3)]
+    )
+
+
+def pooled(mask: Mask, layer: str) -> Float32[np.ndarray, "_ _"]:
+    """Return the mask's average over each position of a layer; last odd rows and columns drop out."""
+    for _ in range(block_of(layer) - 1):
+        height, width = mask.shape[0] // 2, mask.shape[1] // 2
+        mask = mask[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean((1, 3))
+    return mask
+
+
+def check(name: str, mask: Mask, layers: Sequence[str]) -> None:
+    """Raise InputError where less than one position of the deepest layer is left of the white part."""
+    deepest = max(layers)
+    left, unit = float(pooled(mask, deepest).sum()), 2 ** (block_of(deepest) - 1)
+    if left >= 1:
+        return
+    pixels = float(mask.sum())
+    blocks = [block for block in range(1, block_of(deepest)) if pixels >= 4 ** (block - 1)]
+    shallower = f"style layers up to block {max(blocks)}, or " if blocks else ""
+    longest = math.ceil(max(mask.shape) * max(1.5, unit / max(pixels, 1) ** 0.5))
+    raise InputError(
+        name,
+        f"the white part covers at least one position of {deepest} ({unit}x{unit} pixels)",
+        f"{left:.2g} of one; {shallower}a longest side of {longest} pixels would do",
+    )
+
+
+def preview(
+    picture: Float32[np.ndarray, "h w 3"], parts: Float32[np.ndarray, "r h w"], names: Sequence[str]
+) -> Float32[np.ndarray, "_ w 3"]:
+    """Return the picture in grey, tinted where each region acts, dark where none does; a legend below."""
+    height, width, _ = picture.shape
+    colors = (
+        np.array([ImageColor.getrgb(COLORS[n % len(COLORS)]) for n in range(len(parts))], np.float32) / 255
+    )
+    shares = parts / np.maximum(parts.sum(0), 1e-6)
+    tint = np.einsum("rhw,rc->hwc", shares, colors)
+    gray = picture.mean(-1, keepdims=True)
+    acts = np.minimum(parts.sum(0), 1)[..., None]
+    shown = acts * (0.45 * gray + 0.55 * tint) + (1 - acts) * 0.35 * gray
+
+    line = 22
+    legend = Image.new("RGB", (width, line * len(names)), "white")
+    draw, font = ImageDraw.Draw(legend), ImageFont.load_default(14)
+    for n, name in enumerate(names):
+        draw.rectangle((4, n * line + 4, 18, n * line + 18), fill=COLORS[n % len(COLORS)])
+        draw.text((24, n * line + 3), name, fill="black", font=font)
+    return np.concatenate([shown, np.asarray(legend, np.float32) / 255]).astype(np.float32)
