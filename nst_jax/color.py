@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32
 from nst_jax.errors import InputError
 
 Picture = Float32[np.ndarray, "h w 3"]
-Weights = Float32[np.ndarray, "h w"] | None  # of each pixel in the statistics; None: 1
+Weights = Float32[np.ndarray, "_ _"] | None  # of each pixel in the statistics; None: 1
 Matrix = Float[np.ndarray, "3 3"]
 
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -37,7 +37,7 @@ class ColorMode(NamedTuple):
 def prepare_style(
     mode: str,
     style: Picture,
-    content: Picture,
+    content: Float32[np.ndarray, "_ _ 3"],
     match: str = "symmetric",
     style_weights: Weights = None,
     content_weights: Weights = None,

@@ -238,7 +238,8 @@ def _reason(error: Exception, path: Path) -> str:
 
 
 def _examples() -> dict[str, Path]:
-    return {file.stem: file for file in sorted(EXAMPLES.iterdir()) if file.suffix in (".jpg", ".png")}
+    files = sorted(EXAMPLES.iterdir(), key=lambda file: file.stem)
+    return {file.stem: file for file in files if file.suffix in (".jpg", ".png")}
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Float32[np.ndarray, "h w"] | None]:

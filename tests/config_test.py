@@ -8,6 +8,7 @@ from nst_jax import vgg
 from nst_jax.config import PRESETS, Config
 from nst_jax.errors import InputError
 from nst_jax.options import describe_range, parse_option
+from nst_jax.style import STYLE_LOSSES
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
@@ -90,12 +91,50 @@ def test_presets_are_valid_and_what_is_given_beside_one_wins(preset):
         ({"layer_weighting": "1,1,1,1,nan"}, "--layer_weighting"),
         ({"layer_weighting": "0,0,0,0,0"}, "--layer_weighting: .*not all 0"),
         ({"tv_power": 0.5}, "--tv_power"),
+        (
+            {"layer_weighting": "telescoped", "style_layers": ("conv1_1",)},
+            "--layer_weighting: .*'telescoped'",
+        ),
+        (
+            {"style_loss": "chain", "style_layers": ("conv1_1",)},
+            "--style_layers: at least two layers for --style_loss=chain; got conv1_1",
+        ),
+        ({"style_loss": "chain", "layer_weighting": "1,1,1,1,1"}, "--layer_weighting: .*4 numbers"),
+        ({"preserve_color": "lumaswap"}, "--preserve_color: none, luma_swap, .*did you mean luma"),
+        ({"color_match": "choleski"}, "--color_match: .*did you mean cholesky"),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(options, message):
     with pytest.raises(InputError, match=message) as caught:
         Config(**options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_shift_for_a_loss_without_one_is_refused(monkeypatch):
+    monkeypatch.setitem(STYLE_LOSSES, "gram", STYLE_LOSSES["gram"]._replace(shifts=False))
+    with pytest.raises(
+        InputError, match="--activation_shift: 0 for --style_loss=gram, which has no shift; got -1"
+    ):
+        Config(activation_shift=-1.0)
+    assert Config().style_loss == "gram"
+
+
+def test_a_color_match_for_another_mode_is_refused_not_ignored():
+    with pytest.raises(
+        InputError, match="--color_match: for --preserve_color=match; got --preserve_color=luma"
+    ):
+        Config.from_preset(color_match="transport", preserve_color="luma")
+
+
+def test_numbers_for_the_chain_go_by_the_order_of_style_layers():
+    config = Config(style_loss="chain", style_layers=("conv3_1", "conv1_1", "conv2_1"), layer_weighting="3,1")
+    weights = config.loss_weights(1).style_layers
+    assert (float(weights["conv2_1"]), float(weights["conv3_1"])) == (0.25, 0.75)
+
+
+def test_telescoped_weights_by_hand():
+    weights = Config.from_preset("tutorial", style_layers=("conv1_1", "conv2_1", "conv3_1", "conv4_1"))
+    assert [float(w) for w in weights.loss_weights(1).style_layers.values()] == [0.25, 0.25, 0.5, -1.0]
 
 
 def test_a_learning_rate_for_lbfgs_is_refused_not_ignored():

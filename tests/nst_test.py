@@ -53,6 +53,13 @@ def pixels(path):
         return np.asarray(picture)
 
 
+def draw_mask(path, height, width, rows=slice(1, None), columns=slice(None)):
+    mask = np.zeros((height, width), np.uint8)
+    mask[rows, columns] = 255
+    Image.fromarray(mask).save(path)
+    return path
+
+
 def write(path, height, width, rng):
     Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(path)
     return path
@@ -90,7 +97,10 @@ def test_the_report_keeps_its_contract(call):
     assert len(report["weights"]["sha256"]) == 64
     assert report["image"] == {"height": 32, "width": 48}
     for losses in report["losses"].values():
-        assert list(losses) == ["total", "content", "style", "tv", "content_by_layer", "style_by_layer"]
+        assert list(losses) == [
+            *("total", "content", "style", "tv", "content_by_layer", "style_by_layer", "by_style"),
+        ]
+        assert [list(one) for one in losses["by_style"]] == [["style", "style_by_layer"]]
         assert list(losses["content_by_layer"]) == ["conv3_1", "conv4_2"]
     assert report["history"]["step"] == [0, 1, 2, 3]
     assert report["history"]["style"][0] == report["losses"]["initial"]["style"]
@@ -198,6 +208,94 @@ def test_first_pictures(call, rng, init):
         np.testing.assert_array_equal(first, images.to_uint8(images.resize(source, 32, 48)))
 
 
+def test_two_styles_by_two_masks(call, rng):
+    """The content is untouched outside, at the content's own size too; the preview shows who acts where."""
+    write("c.png", 96, 144, rng)
+    draw_mask("left.png", 48, 72, slice(12, 36), slice(6, 34))
+    draw_mask("right.png", 192, 288, slice(48, 144), slice(150, 250))
+    arguments = ["--content=c.png", "--style=example:ink", "--style=example:glass", "--style_mask=left.png",
+                 "--style_mask=right.png", "--size=72", "--iterations=3", "--output_size=content"]  # fmt: skip
+    code, out, _ = call(*arguments, "--mask_preview=m.png", "--output=a.png", "--report=r.json")
+    assert (code, out) == (0, ["m.png", "a.png", "r.json"])
+    before, after = pixels("c.png"), pixels("a.png")
+    acts = np.zeros((96, 144), bool)
+    acts[24:72, 12:68] = acts[24:72, 75:125] = True
+    np.testing.assert_array_equal(after[~acts], before[~acts])
+    assert (after[acts] != before[acts]).mean() > 0.9
+    preview = pixels("m.png")
+    assert preview.shape == (48 + 2 * 22, 72, 3)
+    orange, blue = preview[20, 20].astype(int), preview[20, 50].astype(int)
+    assert orange[0] > orange[2] + 30
+    assert blue[2] > blue[0] + 30
+    assert np.ptp(preview[2, 2].astype(int)) <= 1  # grey: nothing acts there
+    assert len(read_json("r.json")["losses"]["final"]["by_style"]) == 2
+    assert read_json("r.json")["config"]["style_mask"] == ["left.png", "right.png"]
+
+
+def test_masks_of_other_sizes_of_the_same_region_give_the_same_losses(call, rng):
+    y, x = np.mgrid[:128, :192]
+    disc = ((y - 60) ** 2 + (x - 90) ** 2 < 40**2).astype(np.uint8) * 255
+    Image.fromarray(disc).save("full.png")
+    Image.fromarray(disc).resize((96, 64)).save("half.png")
+    styles = []
+    for name in ("full", "half"):
+        call("--content=example:coffee", "--style=example:ink", f"--content_mask={name}.png", "--size=192",
+             "--iterations=0", "--output=a.png", f"--report={name}.json")  # fmt: skip
+        styles.append(read_json(f"{name}.json")["losses"]["initial"]["style_by_layer"])
+    for layer, value in styles[0].items():
+        np.testing.assert_allclose(styles[1][layer], value, rtol=0.02)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_grey_mask_is_cut_with_a_warning_or_kept(call, caplog, soft):
+    Image.fromarray(np.tile(np.linspace(0, 255, 450).astype(np.uint8), (300, 1))).save("ramp.png")
+    arguments = [
+        *PAIR,
+        *SMALL,
+        "--content_mask=ramp.png",
+        "--style_weight=1e9",
+        "--output=a.png",
+        f"--soft_masks={soft}",
+    ]
+    code = run(nst.PROGRAM, arguments)
+    warned = re.search(r"ramp.png: 80% of it is grey; cut at 127 of 255", caplog.text)
+    assert code == 0
+    assert bool(warned) == (not soft)
+    changed = np.abs(
+        pixels("a.png").astype(int) - images.to_uint8(images.resize(images.load("example:cat").rgb, 32, 48))
+    ).mean((0, 2))
+    assert (changed[:23] == 0).all() == (not soft)
+
+
+@pytest.mark.parametrize("mode", ["luma_swap", "luma", "match", "histogram"])
+def test_colour_modes(call, mode):
+    code, _, _ = call(*PAIR, *SMALL, f"--preserve_color={mode}", "--style_weight=1e9", "--output_size=content",
+                      "--output=a.png")  # fmt: skip
+    assert code == 0
+    if mode.startswith("luma"):
+        with Image.open("a.png") as after, Image.open(images.resolve("example:cat")) as before:
+            a, b = (np.asarray(picture.convert("YCbCr"), int) for picture in (after, before))
+        assert np.abs(a[..., 1:] - b[..., 1:]).max() <= 1
+        assert np.abs(a[..., 0] - b[..., 0]).mean() > 3
+
+
+def test_masked_textures(call):
+    draw_mask("m.png", 96, 78, slice(0, 50))
+    code, _, _ = call("--style=example:glass", "--init=noise", "--content_weight=0", *SMALL, "--content_mask=m.png",
+                      "--mask_preview=p.png", "--output=t.png")  # fmt: skip
+    assert code == 0
+    assert size_of("t.png") == (39, 48)
+
+
+@pytest.mark.parametrize("preset", ["improved", "tutorial"])
+def test_presets(call, preset):
+    code, _, _ = call(*PAIR, *SMALL, f"--preset={preset}", "--output=a.png", "--report=r.json")
+    report = read_json("r.json")
+    assert code == 0
+    assert report["config"]["activation_shift"] == -1
+    assert report["losses"]["final"]["total"] < report["losses"]["initial"]["total"]
+
+
 WRONG = {
     "missing content": (
         ["--content=nowhere.jpg"],
@@ -207,7 +305,7 @@ WRONG = {
     "truncated file": (["--content=cut.png"], "cut.png: must be a whole picture file"),
     "text": (["--content=text.jpg"], "text.jpg: must be a whole picture file.*format is not known"),
     "folder": (["--content=folder"], "folder: must be a whole picture file.*it is a folder"),
-    "example": (["--content=example:dog"], "example:dog: one of cat, coffee, .*'dog'"),
+    "example": (["--content=example:dog"], "example:dog: one of cat, cat-face, coffee, .*'dog'"),
     "bare example": (["--content=cat"], "cat: .*did you mean example:cat"),
     "extension": (["--output=a.pgn"], "a.pgn: must end in one of .png .*did you mean .png"),
     "no extension": (["--output=a"], "a: must end in one of .png .*no extension"),
@@ -226,7 +324,7 @@ WRONG = {
     "plot extension": (["--plot=p.jpg"], "p.jpg: must end in one of .png .svg .pdf"),
     "same file": (
         ["--report=a.png"],
-        "--output, --report, --plot: each a file of its own; a.png is named twice",
+        "--output, --report, --plot, --mask_preview: each a file of its own; a.png is named twice",
     ),
     "output over input": (
         ["--content=cut.png", "--output=cut.png"],
@@ -265,6 +363,53 @@ WRONG = {
         ["--max_pixels=1000"],
         "example:cat: at most 1000 pixels .--max_pixels.; it is 451x300",
     ),
+    "masks for some styles": (
+        ["--style=example:ink", "--style_mask=white.png"],
+        "--style_mask: one for each --style, 2 .*; got 1",
+    ),
+    "sources for some styles": (
+        ["--style_source_mask=white.png"] * 2,
+        "--style_source_mask: one for each --style, 1 .*; got 2",
+    ),
+    "black mask": (
+        ["--content_mask=black.png"],
+        "black.png: a mask has a white part, .*; it is black everywhere",
+    ),
+    "speck of a mask": (
+        ["--style_mask=speck.png"],
+        r"style_mask 1: the white part covers at least one position of conv5_1 .16x16 pixels.; 0\.\d+ of one; style layers up to block 2, or a longest side of 24. pixels would do",
+    ),
+    "square mask": (
+        ["--content_mask=square.png"],
+        "square.png: a mask has the aspect of the content, within 1 %.*; it is 64x64, the content 451x300",
+    ),
+    "square source mask": (
+        ["--style_source_mask=square.png"],
+        "square.png: a mask has the aspect of its style",
+    ),
+    "coloured mask": (["--content_mask=example:cat"], "example:cat: a mask is a grey picture.*coloured"),
+    "no such mask": (["--content_mask=nowhere.png"], "nowhere.png: must be a whole picture file"),
+    "preview without masks": (
+        ["--mask_preview=m.png"],
+        "--mask_preview: with --content_mask or --style_mask; neither",
+    ),
+    "preview extension": (["--content_mask=white.png", "--mask_preview=m"], "m: must end in one of .png"),
+    "flat style": (
+        ["--style=flat.png", "--preserve_color=histogram"],
+        "--preserve_color=histogram: a style that varies in colour",
+    ),
+    "grey style": (
+        ["--style=white.png", "--preserve_color=match"],
+        "--preserve_color=match: a style that varies in colour in all three channels",
+    ),
+    "flat content": (
+        ["--content=flat.png", "--preserve_color=luma"],
+        "--preserve_color=luma: a content that varies in brightness",
+    ),
+    "one layer in a chain": (
+        ["--style_loss=chain", "--style_layers=conv1_1"],
+        "--style_layers: at least two layers",
+    ),
     "init": (["--init=nothing.png"], "nothing.png: must be a whole picture file"),
     "webp side": (["--size=17000", "--output=a.webp"], "a.webp: a side of WEBP has at most 16383 pixels"),
 }
@@ -280,6 +425,11 @@ def test_wrong_requests_are_one_line_and_write_nothing(call, tmp_path, case, mon
     (tmp_path / "folder").mkdir()
     (tmp_path / "circle").symlink_to("circle")
     (tmp_path / "folder.png").mkdir()
+    draw_mask("white.png", 300, 451)
+    draw_mask("square.png", 64, 64)
+    draw_mask("black.png", 300, 451, slice(0))
+    draw_mask("speck.png", 300, 451, slice(10, 40), slice(10, 40))
+    Image.new("RGB", (60, 40), (200, 30, 30)).save("flat.png")
     before = sorted(os.listdir(tmp_path))
     arguments, message = WRONG[case]
     code, out, err = call(*PAIR, "--size=48", "--iterations=1", "--output=a.png", *arguments)
@@ -453,5 +603,5 @@ def test_help_shows_every_flag_with_its_default_and_range(call):
 
 
 def test_flags_that_come_later_do_not_exist_yet(call):
-    for flag in ("content_mask", "preserve_color", "resume", "checkpoint", "devices", "precision"):
+    for flag in ("resume", "checkpoint", "devices", "precision"):
         assert call(f"--{flag}=1")[0] == 2

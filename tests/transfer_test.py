@@ -7,6 +7,7 @@ import reference
 
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.masks import SEAM, Masks
 from nst_jax.objective import make_targets
 from nst_jax.transfer import first_picture, noise_picture, run_chunk, start, stylize, stylize_steps
 
@@ -85,6 +86,7 @@ def test_only_what_changes_the_program_compiles_anew(params, pictures, optimizer
     run(content=content[::-1].copy())
     run(style_weight=1e4, content_weight=2.0, tv_weight=0.5, tv_power=2.0, activation_shift=-1.0)
     run(layer_weighting="geometric")
+    run(preserve_color="luma_swap")
     if optimizer == "adam":
         run(learning_rate=0.01)
     assert compilations("run_chunk") == 1
@@ -240,3 +242,106 @@ def test_pictures_too_small_for_the_layers(params, pictures):
         stylize(params, content[:12], [style], Config())
     with pytest.raises(InputError, match="style: at least 16 pixels a side for layer conv5_1; got 9x36"):
         stylize(params, content, [style[:, :9]], Config())
+
+
+def half(content, white=slice(0, 24)):
+    mask = np.zeros(content.shape[:2], np.float32)
+    mask[:, white] = 1
+    return mask
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("init", ["content", "noise"])
+def test_outside_the_masks_the_picture_is_the_content_to_the_bit(params, pictures, optimizer, init):
+    content, style = pictures
+    config = Config(optimizer=optimizer, iterations=6, init=init, style_weight=1e9)
+    last = stylize(params, content, [style], config, masks=Masks(content=half(content)))
+    np.testing.assert_array_equal(last.image[:, 24:], content[:, 24:])
+    assert np.abs(last.image[:, :24] - content[:, :24]).mean() > 0.01
+    assert np.abs(last.image[:, : 24 - SEAM] - content[:, : 24 - SEAM]).mean() > 0.01
+
+
+@pytest.mark.parametrize("preserve_color", ["luma_swap", "luma", "match", "histogram"])
+@pytest.mark.parametrize("style_loss", ["gram", "chain"])
+def test_masks_colours_losses_and_several_styles_work_together(params, pictures, preserve_color, style_loss):
+    content, style = pictures
+    config = Config(
+        preserve_color=preserve_color, style_loss=style_loss, iterations=4, layer_weighting="geometric"
+    )
+    left, right = half(content), half(content, slice(28, 44))
+    masks = Masks(styles=[left, right], sources=[None, half(style, slice(0, 30))])
+    first, *_, last = stylize_steps(params, content, [style, style[::-1].copy()], config, masks=masks)
+    assert last.losses["total"] < first.losses["total"]
+    outside = left + right == 0
+    np.testing.assert_array_equal(last.image[outside], content[outside])
+    assert len(last.losses["by_style"]) == 2
+    mixed = sum(one["style"] for one in last.losses["by_style"]) / 2
+    np.testing.assert_allclose(mixed, last.losses["style"], rtol=1e-6)
+
+
+def test_a_texture_within_a_mask_leaves_the_first_picture_around_it(params, pictures):
+    _, style = pictures
+    config = Config(init="noise", content_weight=0.0, iterations=4)
+    first, *_, last = stylize_steps(params, None, [style], config, masks=Masks(content=half(style)))
+    np.testing.assert_array_equal(last.image[:, 24:], first.image[:, 24:])
+    assert last.losses["style"] < first.losses["style"]
+
+
+def test_luma_optimises_nothing_but_luma(params, pictures):
+    content, style = pictures
+    last = stylize(params, content, [style], Config(preserve_color="luma", iterations=5, style_weight=1e9))
+    weights = np.array([0.299, 0.587, 0.114])
+    for blue, scale in ((2, 1.772), (0, 1.402)):  # Cb and Cr, BT.601 full range
+        chroma = [(x[..., blue] - np.float64(x) @ weights) / scale for x in (last.image, content)]
+        np.testing.assert_allclose(*chroma, atol=1e-6)
+    assert np.abs(last.image - content).mean() > 0.005
+
+
+def test_another_mask_of_the_same_size_compiles_nothing(params, pictures, compilations):
+    content, style = pictures
+    config = Config(iterations=2, style_layers=("conv2_1", "conv3_1"))
+    for white in (slice(0, 24), slice(5, 44)):
+        stylize(params, content, [style], config, masks=Masks(content=half(content, white)))
+    assert compilations("run_chunk") == 1
+    stylize(params, content, [style], config)
+    assert compilations("run_chunk") == 2  # without masks it is another program
+
+
+def test_a_small_region_takes_the_style_as_well_as_a_large_one(params, pictures):
+    """Area normalisation: what is left of the style loss after some steps, 5 % against 50 % of the picture."""
+    content = np.tile(pictures[0], (6, 4, 1))  # 192x192
+    options = {"content_weight": 0.0, "tv_weight": 0.0, "style_layers": ("conv1_1", "conv2_1")}
+    shares = {}
+    for name, white in {"small": np.s_[60:103, 60:103], "large": np.s_[:, :96]}.items():
+        mask = np.zeros((192, 192), np.float32)
+        mask[white] = 1
+        steps = stylize_steps(
+            params, content, [pictures[1]], Config(iterations=12, **options), masks=Masks(content=mask)
+        )
+        first, *_, last = steps
+        shares[name] = last.losses["style"] / first.losses["style"]
+    assert shares["large"] < 0.1
+    assert shares["small"] < 2 * shares["large"], shares
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        (Masks(styles=[None]), "--style_mask: one for each of the 2 styles; got 1"),
+        (Masks(sources=[None] * 3), "--style_source_mask: one for each of the 2 styles; got 3"),
+        (Masks(content=np.ones((32, 32), np.float32)), r"content_mask: rows and columns \(32, 48\); got \(32, 32\)"),
+        (Masks(styles=[None, np.full((32, 48), 2, np.float32)]), r"style_mask 2: float32 numbers in \[0, 1\]"),
+        (Masks(styles=[None, np.zeros((32, 48), np.float32)]), "style_mask 2: .*conv5_1.*0 of one"),
+        (Masks(content=np.ones((32, 48), np.float32) * (np.arange(48) < 24), styles=[None, np.float32(np.arange(48) >= 24) * np.ones((32, 1), np.float32)]), "style_mask 2 within content_mask: "),
+    ],
+)  # fmt: skip
+def test_masks_that_do_not_fit_are_refused(params, pictures, masks, message):
+    content, style = pictures
+    with pytest.raises(InputError, match=message):
+        stylize(params, content, [style, style], Config(iterations=1), masks=masks)
+
+
+def test_a_colour_mode_needs_a_content(params, pictures):
+    config = Config(preserve_color="match", content_weight=0.0, init="noise")
+    with pytest.raises(InputError, match="--preserve_color: none where there is no content"):
+        stylize(params, None, [pictures[1]], config)

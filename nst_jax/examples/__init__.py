@@ -1,1 +1,1 @@
-"""Example pictures, free of rights: three photographs, masks for them, and four style pictures drawn by `draw.py`."""
+"""Example pictures, free of rights: three photographs; masks and four style pictures drawn by `draw.py`."""
