@@ -12,7 +12,7 @@ from nst_jax.objective import LossWeights, Spec
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.options import check_options, is_tuple, option
 from nst_jax.style import STYLE_LOSSES, term_names
-from nst_jax.vgg import NETWORKS, POOLINGS, check_layers, layer_names
+from nst_jax.vgg import NETWORKS, POOLINGS, PRECISIONS, check_layers, layer_names
 
 # By name: what differs from the defaults below, which are `gatys`.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -94,6 +94,11 @@ class Config:
     seed: int = option(0, "seed of the noise", low=0, high=2**32 - 1)
     optimizer: str = option("lbfgs", "lbfgs (zoom line search) or adam", choices=OPTIMIZERS)
     iterations: int = option(200, "steps of the optimiser; 0 gives the first picture", low=0, high=10**7)
+    precision: str = option(
+        "float32",
+        "of the network's activations and products; statistics and losses are float32",
+        choices=PRECISIONS,
+    )
     learning_rate: float = option(
         0.03, "step size, in units of the picture's range 0..1; adam only", low=1e-8, high=1
     )
@@ -144,6 +149,7 @@ class Config:
             self.pooling,
             self.optimizer,
             COLOR_MODES[self.preserve_color].luminance,
+            self.precision,
         )
 
     def loss_weights(self, styles: int) -> LossWeights:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Float32
 from nst_jax import masks as masking
 from nst_jax.masks import Masks
 from nst_jax.style import STYLE_LOSSES
-from nst_jax.vgg import AnyArray, Params, features
+from nst_jax.vgg import PRECISIONS, AnyArray, Params, features
 
 
 class Spec(NamedTuple):
@@ -27,6 +27,7 @@ class Spec(NamedTuple):
     pooling: str = "max"
     optimizer: str = "lbfgs"
     luminance: bool = False  # whether the picture is grey
+    precision: str = "float32"
 
 
 class Frame(NamedTuple):
@@ -110,7 +111,7 @@ def _by_layer(mask: Float32[np.ndarray, "h w"], spec: Spec) -> dict[str, Array]:
 
 @jax.jit(static_argnames="spec")
 def _content_features(params: Params, content: AnyArray, spec: Spec) -> dict[str, Array]:
-    return features(params, content, spec.content_layers, spec.pooling)
+    return features(params, content, spec.content_layers, spec.pooling, spec.precision)
 
 
 @jax.jit(static_argnames="spec")
@@ -118,8 +119,18 @@ def style_statistics(
     params: Params, style: AnyArray, shift: Array, mask: dict[str, Array] | None, spec: Spec
 ) -> dict[str, Array]:
     """Return the statistics of one style picture, or of the part of it that a mask weighs, by term."""
-    maps = features(params, style, spec.style_layers, spec.pooling)
-    return STYLE_LOSSES[spec.style_loss].statistics(maps, shift, mask)
+    maps = features(params, style, spec.style_layers, spec.pooling, spec.precision)
+    return _statistics(maps, shift, mask, spec)
+
+
+def _statistics(
+    maps: dict[str, Array], shift: Array, mask: dict[str, Array] | None, spec: Spec
+) -> dict[str, Array]:
+    """Return the style's statistics in float32, whatever the activations are held in."""
+    maps = {layer: maps[layer].astype(jnp.float32) for layer in spec.style_layers}
+    # What bfloat16 holds is exact in the products that a GPU takes for it, and the sums are float32.
+    with jax.default_matmul_precision(PRECISIONS[spec.precision].products.name.lower()):
+        return STYLE_LOSSES[spec.style_loss].statistics(maps, shift, mask)
 
 
 def shown(image: Float[AnyArray, "h w 3"], frame: Frame | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
@@ -134,22 +145,20 @@ def shown(image: Float[AnyArray, "h w 3"], frame: Frame | None, spec: Spec) -> F
 
 def loss_terms(params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, spec: Spec) -> Terms:
     """Return the unweighted terms of an RGB picture in [0, 1], by layer and by style."""
-    style_loss = STYLE_LOSSES[spec.style_loss]
     layers = spec.content_layers + tuple(
         name for name in spec.style_layers if name not in spec.content_layers
     )
     image = shown(image, targets.frame, spec)
-    maps = features(params, image, layers, spec.pooling)
-    style_maps = {name: maps[name] for name in spec.style_layers}
+    maps = features(params, image, layers, spec.pooling, spec.precision)
     everywhere: list[dict[str, Array] | None] = [None]
     statistics = [
-        style_loss.statistics(style_maps, targets.activation_shift, region)
+        _statistics(maps, targets.activation_shift, region, spec)
         for region in (targets.regions or everywhere)
     ]
     return Terms(
         content={name: content_loss(maps[name], targets.content[name]) for name in spec.content_layers},
         style={
-            term: _distances(style_loss.distance, [s[term] for s in statistics], wanted)
+            term: _distances(STYLE_LOSSES[spec.style_loss].distance, [s[term] for s in statistics], wanted)
             for term, wanted in targets.style.items()
         },
         tv=total_variation(image, targets.tv_power),
@@ -176,7 +185,7 @@ def total_loss(
 
 def content_loss(x: Float[Array, "h w c"], c: Float[Array, "h w c"]) -> Float[Array, ""]:
     """Return 1/2 sum (x - c)^2 over positions and channels. Gatys et al. 2015, eq. 1."""
-    return jnp.sum((x - c) ** 2) / 2
+    return jnp.sum((x.astype(jnp.float32) - c.astype(jnp.float32)) ** 2) / 2
 
 
 def total_variation(image: Float[AnyArray, "h w 3"], power: Float[Array, ""]) -> Float[Array, ""]:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
 from nst_jax.vgg import AnyArray, block_of
@@ -94,7 +93,7 @@ def _cross(
     # A value of above repeated over a window of below meets the window's sum: the same, with less work.
     windows = used.reshape(height, rate, width, rate, -1).sum((1, 3)).reshape(height * width, -1)
     rows = (above + shift).reshape(height * width, -1)
-    return jnp.dot(rows.T, windows, precision=lax.Precision.HIGHEST) / mass
+    return jnp.dot(rows.T, windows) / mass  # at jax.default_matmul_precision, which objective.py sets
 
 
 def squared_distance(x: Float[Array, "a b"], s: Float[Array, "a b"]) -> Float[Array, ""]:

@@ -102,6 +102,7 @@ def stylize_steps(
         spec = spec._replace(content_layers=())
     first = first_picture(content, styles, config, init)
     check_size(first.shape, spec.content_layers + spec.style_layers, "picture")
+    params = vgg.cast(params, config.precision)  # once, not in every evaluation
     masks = masks or Masks()
     _check_masks(masks, first, styles, spec)
     photograph = content

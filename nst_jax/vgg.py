@@ -4,6 +4,7 @@ Shape letters: h, w rows and columns of a picture or feature map; c, i, o channe
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,20 @@ NETWORKS: dict[str, tuple[int, ...]] = {  # convolutions per block; a 2x2 poolin
     "vgg19": (2, 2, 4, 4, 4),
 }
 BLOCK_CHANNELS = (64, 128, 256, 512, 512)
+
+
+class Precision(NamedTuple):
+    """How numbers are held between layers, and how products are taken (and always summed in float32)."""
+
+    activations: Any  # a dtype
+    products: lax.Precision
+
+
+PRECISIONS = {
+    "float32": Precision(jnp.float32, lax.Precision.HIGHEST),
+    "tensorfloat32": Precision(jnp.float32, lax.Precision.HIGH),  # GPU: TF32; TPU: three bfloat16 passes
+    "bfloat16": Precision(jnp.bfloat16, lax.Precision.HIGH),
+}
 
 
 class Convolution(NamedTuple):
@@ -103,20 +118,31 @@ def make_params(arrays: Mapping[str, Any]) -> Params:
     return Params(convolutions, jnp.asarray(arrays["mean"]), jnp.asarray(arrays["std"]))
 
 
+def cast(params: Params, precision: str) -> Params:
+    """Return the network with its convolutions held as a key of PRECISIONS says."""
+    dtype = PRECISIONS[precision].activations
+    return params._replace(convolutions=jax.tree.map(lambda a: a.astype(dtype), params.convolutions))
+
+
 def features(
-    params: Params, image: Float[AnyArray, "h w 3"], layers: Sequence[str], pooling: str = "max"
+    params: Params,
+    image: Float[AnyArray, "h w 3"],
+    layers: Sequence[str],
+    pooling: str = "max",
+    precision: str = "float32",
 ) -> dict[str, Float[Array, "_ _ _"]]:
     """Return the activations after ReLU at the layers, each (h, w, c), of an RGB picture in [0, 1].
 
     Only as much of the network runs as the deepest layer needs. Convolutions are zero-padded; poolings
-    halve each side and drop a last odd row or column. pooling is a key of POOLINGS.
+    halve each side and drop a last odd row or column. pooling is a key of POOLINGS, precision of PRECISIONS.
     Raises InputError where the picture is too small for the deepest layer.
     """
     if not layers:
         return {}
     check_size(image.shape, layers, "picture")
-    pool = POOLINGS[pooling]
-    x = ((image - params.mean[None, None]) / params.std[None, None])[None]
+    pool, (dtype, products) = POOLINGS[pooling], PRECISIONS[precision]
+    params = cast(params, precision)
+    x = ((image - params.mean[None, None]) / params.std[None, None])[None].astype(dtype)
     activations: dict[str, Float[Array, "_ _ _"]] = {}
     block = 1
     for name in sorted(params.convolutions):  # convB_K sorts from the bottom up
@@ -124,23 +150,30 @@ def features(
             x, block = pool(x), block_of(name)
         convolution = params.convolutions[name]
         bias = convolution.bias[None, None, None]
-        x = jax.nn.relu(_convolve(x, convolution.kernel, convolution.flipped) + bias)
+        x = jax.nn.relu(_convolve(x, convolution.kernel, convolution.flipped, products) + bias)
         activations[name] = x[0]
         if name == max(layers):
             break
     return {name: activations[name] for name in layers}
 
 
-def convolution(x: Float[Array, "n h w i"], kernel: Float[Array, "3 3 i o"]) -> Float[Array, "n h w o"]:
-    """Return the zero-padded cross-correlation of x with kernel, in full float32 on every device."""
+def convolution(
+    x: Float[Array, "n h w i"],
+    kernel: Float[Array, "3 3 i o"],
+    products: lax.Precision = lax.Precision.HIGHEST,
+) -> Float[Array, "n h w o"]:
+    """Return the zero-padded cross-correlation of x with kernel."""
     return lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=lax.Precision.HIGHEST
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=products
     )
 
 
-@jax.custom_vjp
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _convolve(
-    x: Float[Array, "n h w i"], kernel: Float[Array, "3 3 i o"], flipped: Float[Array, "3 3 o i"]
+    x: Float[Array, "n h w i"],
+    kernel: Float[Array, "3 3 i o"],
+    flipped: Float[Array, "3 3 o i"],
+    products: lax.Precision,
 ) -> Float[Array, "n h w o"]:
     """Convolve; the kernel is frozen, so only x has a gradient: the cotangent convolved with flipped.
 
@@ -148,15 +181,15 @@ def _convolve(
     an ordinary convolution with a kernel that comes from outside the loop does not.
     """
     del flipped
-    return convolution(x, kernel)
+    return convolution(x, kernel, products)
 
 
-def _convolve_forward(x: Any, kernel: Any, flipped: Any) -> tuple[Any, Any]:
-    return convolution(x, kernel), flipped
+def _convolve_forward(x: Any, kernel: Any, flipped: Any, products: lax.Precision) -> tuple[Any, Any]:
+    return convolution(x, kernel, products), flipped
 
 
-def _convolve_backward(flipped: Any, cotangent: Any) -> tuple[Any, None, None]:
-    return convolution(cotangent, flipped), None, None
+def _convolve_backward(products: lax.Precision, flipped: Any, cotangent: Any) -> tuple[Any, None, None]:
+    return convolution(cotangent, flipped, products), None, None
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)

@@ -344,16 +344,19 @@ def test_a_mask_of_one_position_passes_and_less_is_refused(number):
         masks.check("m.png", mask, layers)
 
 
-def test_the_refusal_of_a_small_mask_says_what_is_left_and_what_would_do():
-    mask = block((64, 48), (16, 24), (32, 40))
+@pytest.mark.parametrize(
+    ("side", "left", "shallower", "longest"), [(8, "0.25", 4, 128), (12, "0.56", 4, 96), (4, "0.062", 3, 256)]
+)
+def test_the_refusal_of_a_small_mask_says_what_is_left_and_what_would_do(side, left, shallower, longest):
+    mask = block((64, 48), (16, 16 + side), (32, 32 + side))
     with pytest.raises(InputError) as error:
         masks.check("m.png", mask, ["conv5_1", "conv2_1"])
     assert str(error.value) == (
         "m.png: the white part covers at least one position of conv5_1 (16x16 pixels); "
-        "0.25 of one; style layers up to block 4, or a longest side of 128 pixels would do"
+        f"{left} of one; style layers up to block {shallower}, or a longest side of {longest} pixels would do"
     )
-    masks.check("m.png", mask, ["conv4_1"])
-    masks.check("m.png", masks.resize(mask, 128, 96), ["conv5_1"])
+    masks.check("m.png", mask, [f"conv{shallower}_1"])
+    masks.check("m.png", masks.resize(mask, longest, longest * 3 // 4), ["conv5_1"])
 
 
 def test_the_refusal_of_less_than_a_pixel_names_no_shallower_layers():
