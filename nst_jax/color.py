@@ -130,6 +130,7 @@ def _distribution(colors: Colors, channel: int) -> tuple[Float[np.ndarray, " m"]
     """
     values, where = np.unique(colors.rows[:, channel], return_inverse=True)
     shares = np.bincount(where, colors.shares)
+    values, shares = values[shares > 0], shares[shares > 0]
     return values, np.cumsum(shares) - shares / 2
 
 

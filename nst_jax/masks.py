@@ -3,7 +3,6 @@
 A mask weighs the positions of a style statistic (style.py), and where no mask is white the content stays.
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -36,7 +35,9 @@ def load(name: str, soft: bool = False, max_pixels: int = images.MAX_PIXELS) -> 
     1 where the grey is above 127 of 255, else 0; the greys themselves where soft. Raises InputError for a
     file that is no grey picture, and for an all black one.
     """
-    rgb = images.load(name, max_pixels).rgb
+    rgb, alpha = images.load(name, max_pixels)
+    if alpha is not None:  # what is see-through is no part of the mask: on black, not on white
+        rgb = (rgb - (1 - alpha[..., None])).clip(0, 1)
     colored = float((np.ptp(rgb, axis=-1) > 0.1).mean())
     if colored > 0.01:
         raise InputError(
@@ -46,7 +47,8 @@ def load(name: str, soft: bool = False, max_pixels: int = images.MAX_PIXELS) -> 
     share = float(((gray > 0.1) & (gray < 0.9)).mean())
     mask = gray if soft else (gray > THRESHOLD).astype(np.float32)
     if not mask.any():
-        raise InputError(name, "a mask has a white part, where the style acts", "it is black everywhere")
+        came = "it is black everywhere" if soft else "none of it is above 127 of 255"
+        raise InputError(name, "a mask has a white part, where the style acts", came)
     return mask, share
 
 
@@ -67,10 +69,10 @@ def resize(mask: Mask, height: int, width: int) -> Float32[np.ndarray, "{height}
 
 def _overlaps(old: int, new: int) -> Float32[np.ndarray, "{new} {old}"]:
     """Return the share of every new pixel that each old pixel covers, along one side."""
-    edges = np.arange(new + 1)[:, None] * (old / new)
-    cells = np.arange(old)
-    shares = np.minimum(edges[1:], cells + 1) - np.maximum(edges[:-1], cells)
-    return (shares.clip(0) * (new / old)).astype(np.float32)
+    # In units of 1 / (old new) of the side: whole numbers, so that black stays 0 to the bit.
+    edges, cells = np.arange(new + 1)[:, None] * old, np.arange(old + 1) * new
+    shares = np.minimum(edges[1:], cells[1:]) - np.maximum(edges[:-1], cells[:-1])
+    return (shares.clip(0) / old).astype(np.float32)
 
 
 def regions(masks: Masks) -> Float32[np.ndarray, "r h w"] | None:
@@ -118,15 +120,27 @@ def check(name: str, mask: Mask, layers: Sequence[str]) -> None:
     left, unit = float(pooled(mask, deepest).sum()), 2 ** (block_of(deepest) - 1)
     if left >= 1:
         return
-    pixels = float(mask.sum())
-    blocks = [block for block in range(1, block_of(deepest)) if pixels >= 4 ** (block - 1)]
-    shallower = f"style layers up to block {max(blocks)}, or " if blocks else ""
-    longest = math.ceil(max(mask.shape) * max(1.5, unit / max(pixels, 1) ** 0.5))
+    blocks = range(1, block_of(deepest))
+    enough = [block for block in blocks if pooled(mask, f"conv{block}_1").sum() >= 1]
+    advice = [f"style layers up to block {enough[-1]}"] if enough else []
+    if size := _sufficient_size(mask, deepest):
+        advice.append(f"a longest side of {size} pixels")
     raise InputError(
         name,
         f"the white part covers at least one position of {deepest} ({unit}x{unit} pixels)",
-        f"{left:.2g} of one; {shallower}a longest side of {longest} pixels would do",
+        f"{left:.2g} of one" + (f"; {' or '.join(advice)} would do" if advice else ""),
     )
+
+
+def _sufficient_size(mask: Mask, layer: str) -> int | None:
+    """Return a longest side at which the white part covers a position of the layer; None above 4096."""
+    longest = max(mask.shape)
+    for size in (round(longest * 1.1**n) for n in range(1, 100)):
+        if size > 4096:
+            break
+        if pooled(resize(mask, *images.fit(mask.shape[0], mask.shape[1], size)), layer).sum() >= 1:
+            return size
+    return None
 
 
 def preview(

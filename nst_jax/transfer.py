@@ -247,7 +247,7 @@ def _check_masks(masks: Masks, first: Any, styles: Sequence[Any], spec: Spec) ->
             raise InputError(what, "float32 numbers in [0, 1]", came)
         masking.check(what, mask, spec.style_layers)
     parts = masking.regions(masks)
-    if parts is not None and len(parts) > 1 and masks.content is not None:
+    if parts is not None and masks.styles and masks.content is not None:
         for k, region in enumerate(parts, 1):
             masking.check(f"style_mask {k} within content_mask", region, spec.style_layers)
 

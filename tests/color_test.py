@@ -247,11 +247,6 @@ def test_a_grey_content_makes_the_matched_style_grey(match):
 
 # Weights
 
-HISTOGRAM_LEAKS = pytest.mark.xfail(
-    strict=True,
-    reason="_distribution keeps the content's values that weigh nothing, and interp goes through them",
-)
-
 
 def window(picture, rows, columns):
     weights = np.zeros(picture.shape[:2], np.float32)
@@ -269,10 +264,7 @@ def test_only_what_the_style_shows_where_its_weights_lie_counts(mode, match):
     np.testing.assert_allclose(moved[rows, columns], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("mode", "match"),
-    [pytest.param(*case, marks=HISTOGRAM_LEAKS if case[0] == "histogram" else ()) for case in CASES],
-)
+@pytest.mark.parametrize(("mode", "match"), CASES)
 def test_only_what_the_content_shows_where_its_weights_lie_counts(mode, match):
     style, content = example("night"), example("cat")
     weights, crop = window(content, slice(8, 16), slice(4, 12))
@@ -280,7 +272,6 @@ def test_only_what_the_content_shows_where_its_weights_lie_counts(mode, match):
     np.testing.assert_allclose(moved, prepare_style(mode, style, crop, match), atol=1e-6)
 
 
-@HISTOGRAM_LEAKS
 def test_a_histogram_stays_within_the_colours_where_the_weights_lie():
     content = np.float32([0, 0.4, 0.6, 1])[None, :, None].repeat(3, 2)
     style = np.linspace(0, 1, 101, dtype=np.float32)[None, :, None].repeat(3, 2)

@@ -121,8 +121,18 @@ def test_a_mask_with_more_than_one_percent_of_colour_is_refused(tmp_path, colore
 @pytest.mark.parametrize(("gray", "soft"), [(0, False), (127, False), (0, True)])
 def test_a_mask_without_a_white_part_is_refused(tmp_path, gray, soft):
     name = save(tmp_path, np.full((3, 4), gray, np.uint8))
-    with pytest.raises(InputError, match=f"^{re.escape(name)}: a mask has a white part.*black everywhere"):
+    with pytest.raises(
+        InputError,
+        match=f"^{re.escape(name)}: a mask has a white part.*(black everywhere|none of it is above 127)",
+    ):
         masks.load(name, soft)
+
+
+def test_what_is_see_through_is_no_part_of_a_mask(tmp_path):
+    rgba = np.full((4, 6, 4), 255, np.uint8)
+    rgba[:, 3:, 3] = 0  # white drawn on nothing, as paint programs save it
+    mask, _ = masks.load(save(tmp_path, rgba))
+    np.testing.assert_array_equal(mask, np.repeat([[1, 1, 1, 0, 0, 0]], 4, 0))
 
 
 def test_a_missing_mask_is_refused_by_name(tmp_path):
@@ -196,7 +206,6 @@ def test_resize_leaves_black_what_is_black():
             np.testing.assert_allclose(masks.resize(mask, 1, new)[:, (new + 1) // 2 :], 0, atol=1e-12)
 
 
-@pytest.mark.xfail(strict=True, reason="_overlaps rounds its edges: 49 * (2 / 98) is more than 1")
 def test_resize_leaves_black_what_is_black_to_the_bit():
     for old, new in [(2, 98), (2, 206), (6, 98)]:
         for column in (old // 2, old // 3):
@@ -345,16 +354,18 @@ def test_a_mask_of_one_position_passes_and_less_is_refused(number):
 
 
 @pytest.mark.parametrize(
-    ("side", "left", "shallower", "longest"), [(8, "0.25", 4, 128), (12, "0.56", 4, 96), (4, "0.062", 3, 256)]
+    ("side", "left", "shallower", "longest"), [(8, "0.25", 4, 128), (12, "0.56", 4, 86), (4, "0.062", 3, 256)]
 )
 def test_the_refusal_of_a_small_mask_says_what_is_left_and_what_would_do(side, left, shallower, longest):
     mask = block((64, 48), (16, 16 + side), (32, 32 + side))
     with pytest.raises(InputError) as error:
         masks.check("m.png", mask, ["conv5_1", "conv2_1"])
-    assert str(error.value) == (
+    refusal, size = re.fullmatch("(.*) or a longest side of (.*) pixels would do", str(error.value)).groups()
+    assert refusal == (
         "m.png: the white part covers at least one position of conv5_1 (16x16 pixels); "
-        f"{left} of one; style layers up to block {shallower}, or a longest side of {longest} pixels would do"
+        f"{left} of one; style layers up to block {shallower}"
     )
+    assert longest - 1 <= int(size) <= 1.15 * longest
     masks.check("m.png", mask, [f"conv{shallower}_1"])
     masks.check("m.png", masks.resize(mask, longest, longest * 3 // 4), ["conv5_1"])
 
@@ -385,14 +396,12 @@ def small_masks(rng):
             yield mask, layer, str(error)
 
 
-@pytest.mark.xfail(strict=True, reason="check counts with the white area, not with the whole positions in it")
 def test_the_longest_side_that_a_refusal_names_would_do(rng):
     for mask, layer, refusal in small_masks(rng):
         longest = int(re.search(r"longest side of (\d+)", refusal)[1])
         masks.check("m.png", masks.resize(mask, *images.fit(*mask.shape, longest)), [layer])
 
 
-@pytest.mark.xfail(strict=True, reason="check counts with the white area, not with the whole positions in it")
 def test_the_shallower_layers_that_a_refusal_names_would_do(rng):
     for mask, layer, refusal in small_masks(rng):
         if named := re.search(r"up to block (\d)", refusal):
