@@ -93,7 +93,7 @@ class Config:
     tv_power: float = option(2.5, "p of the total variation (dx^2 + dy^2)^(p/2)", low=1, high=8)
     init: str = option("content", "first picture: content, noise, style, or a file")
     seed: int = option(0, "seed of the noise", low=0, high=2**32 - 1)
-    optimizer: str = option("lbfgs", "lbfgs (zoom line search) or adam", choices=OPTIMIZERS)
+    optimizer: str = option("lbfgs", "lbfgs (with a line search) or adam", choices=OPTIMIZERS)
     iterations: int = option(200, "steps of the optimiser; 0 gives the first picture", low=0, high=10**7)
     precision: str = option(
         "float32",

@@ -5,6 +5,7 @@ so nothing it remembers is stale and no picture is evaluated twice.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -64,19 +65,29 @@ def _adam_step(
     return Step(moved, memory, jnp.asarray(1, jnp.int32), jnp.asarray(False))
 
 
-# L-BFGS: Liu & Nocedal 1989, zoom line search of Nocedal & Wright 1999 (3.5, 3.6), in the box [0, 1].
-# Differs from the papers: the search runs along the projected arc t -> clip(x + t d), so the pairs
-# (s, y) it learns from are true differences between two pictures in the box.
+# L-BFGS: Liu & Nocedal 1989 (two loops), with a backtracking search for sufficient decrease along the
+# projected arc t -> clip(x + t d) (Bertsekas 1976; Nocedal & Wright 1999, 3.1). So the pairs (s, y) it learns
+# from are true differences between two pictures in the box; one with s.y <= 0 starts the memory anew.
 
 _lbfgs = optax.scale_by_lbfgs(memory_size=10)
-_search = optax.scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy="one")
+TRIALS = 20  # of step lengths, before the search gives up
+SUFFICIENT = 1e-4  # share of the decrease promised by the slope
+
+
+class Trial(NamedTuple):
+    """The last point that the search along the arc has tried."""
+
+    iterate: Iterate
+    accepted: Bool[Array, ""]
+    trials: Int[Array, ""]
+    length: Float[Array, ""]  # t of the next trial
 
 
 def _lbfgs_step(
     objective: Objective, coefficients: Any, learning_rate: Float[Array, ""], iterate: Iterate, memory: Any
 ) -> Step:
-    del learning_rate  # the line search finds its own
-    image, value, gradient, terms = iterate
+    del learning_rate  # the search finds its own
+    image, _, gradient, _ = iterate
     memory = _restart(memory, ~_has_positive_curvature(memory, image, gradient))
     fresh = memory.count == 0
     descent, memory = _lbfgs.update(gradient, memory, image)
@@ -84,25 +95,28 @@ def _lbfgs_step(
     steepest = _feasible(image, -gradient) / jnp.maximum(1, jnp.linalg.norm(gradient))
     direction = jnp.where(jnp.vdot(direction, gradient) < 0, direction, steepest)
 
-    # The coefficients travel through the search unmoved, so that its gradient brings the terms along.
-    point = (image, coefficients)
-    moves, found = _search.update(
-        (direction, jax.tree.map(jnp.zeros_like, coefficients)),
-        _search.init(point),
-        point,
-        value=value,
-        grad=(gradient, terms),
-        value_fn=lambda at: objective(_project(at[0]), at[1]),
+    # One evaluation in the body and none outside it, so that a batch of pictures costs one a trial as well.
+    found = jax.lax.while_loop(
+        lambda trial: ~trial.accepted & (trial.trials < TRIALS),
+        partial(_try, objective, coefficients, iterate, direction),
+        Trial(iterate, jnp.asarray(False), jnp.asarray(0, jnp.int32), jnp.asarray(1, jnp.float32)),
     )
-    new_gradient, new_terms = found.grad
-    moved = Iterate(_project(image + moves[0]), found.value, new_gradient, new_terms)
+    # Stay where nothing lower was found, and forget; where there was nothing to forget, the value is as low
+    # as float32 can tell. A value that is not finite is handed out, for the loop to end on.
+    failed = ~found.accepted & jnp.isfinite(found.iterate.value)
+    kept = jax.tree.map(lambda new, old: jnp.where(failed, old, new), found.iterate, iterate)
+    return Step(kept, _restart(memory, failed), found.trials, failed & fresh)
 
-    # optax's search hands out its last trial where it finds no descent. Stay, and forget; where there was
-    # nothing to forget, the value is as low as float32 can tell.
-    good = (found.value <= value + 1e-6 * jnp.abs(value)) & (moved.image != image).any()
-    failed = ~good & jnp.isfinite(found.value)
-    kept = jax.tree.map(lambda new, old: jnp.where(failed, old, new), moved, iterate)
-    return Step(kept, _restart(memory, failed), found.info.num_linesearch_steps, failed & fresh)
+
+def _try(objective: Objective, coefficients: Any, start: Iterate, direction: Image, last: Trial) -> Trial:
+    """Evaluate the next point of the arc; accept it where the value falls enough, else shorten the step."""
+    moved = evaluate(objective, coefficients, jnp.clip(start.image + last.length * direction, 0, 1))
+    slope = jnp.vdot(start.gradient, moved.image - start.image)  # of the path that the projection leaves
+    accepted = (slope < 0) & (moved.value <= start.value + SUFFICIENT * slope)
+    # To the minimum of the parabola through both values and the slope, within a tenth and a half.
+    fitted = -slope / (2 * (moved.value - start.value - slope))
+    shrink = jnp.where(jnp.isfinite(fitted), jnp.clip(fitted, 0.1, 0.5), 0.1)
+    return Trial(moved, accepted, last.trials + 1, last.length * shrink)
 
 
 def _has_positive_curvature(memory: Any, image: Image, gradient: Image) -> Bool[Array, ""]:
@@ -123,18 +137,6 @@ def _feasible(image: Image, direction: Image) -> Image:
     """Drop the components that point out of the box where the picture is at its border."""
     outward = ((image <= 0) & (direction < 0)) | ((image >= 1) & (direction > 0))
     return jnp.where(outward, 0.0, direction)
-
-
-@jax.custom_vjp
-def _project(image: Image) -> Image:
-    """Clip to [0, 1]; its backward pass hands the gradient at the clipped picture on unmasked.
-
-    That is what L-BFGS must remember of the new picture, of the components held at the border too.
-    """
-    return jnp.clip(image, 0, 1)
-
-
-_project.defvjp(lambda image: (_project(image), None), lambda _, cotangent: (cotangent,))
 
 
 OPTIMIZERS = {
