@@ -44,7 +44,9 @@ class Targets(NamedTuple):
     style: dict[str, Float[Array, "k _ _"]]  # by term: the statistics of k styles
     activation_shift: Float[Array, ""]  # s of the style statistics
     tv_power: Float[Array, ""]  # p of the total variation
-    regions: Sequence[dict[str, Float[Array, "_ _"]]] = ()  # by style, or one for all: weights by layer
+    regions: Sequence[
+        dict[str, Float[Array, "_ _"]] | None
+    ] = ()  # by style, or one for all: weights by layer
     frame: Frame | None = None
 
 
@@ -85,7 +87,7 @@ def make_targets(
     shift = jnp.asarray(activation_shift, jnp.float32)
     masks = masks or Masks()
     statistics = [
-        style_statistics(params, style, shift, None if source is None else _by_layer(source, spec), spec)
+        style_statistics(params, style, shift, masks_by_layer(source, spec), spec)
         for style, source in zip(styles, masks.sources or [None] * len(styles), strict=True)
     ]
     regions = masking.regions(masks)
@@ -100,12 +102,15 @@ def make_targets(
         else {},
         activation_shift=shift,
         tv_power=jnp.asarray(tv_power, jnp.float32),
-        regions=[] if regions is None else [_by_layer(region, spec) for region in regions],
+        regions=[] if regions is None else [masks_by_layer(region, spec) for region in regions],
         frame=frame,
     )
 
 
-def _by_layer(mask: Float32[np.ndarray, "h w"], spec: Spec) -> dict[str, Array]:
+def masks_by_layer(mask: Float32[np.ndarray, "h w"] | None, spec: Spec) -> dict[str, Array] | None:
+    """Return a mask as the style's layers see it; None is None."""
+    if mask is None:
+        return None
     return {layer: jnp.asarray(masking.pooled(mask, layer)) for layer in spec.style_layers}
 
 

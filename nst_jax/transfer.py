@@ -9,10 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from nst_jax import color, vgg
-from nst_jax import masks as masking
 from nst_jax.config import Config
-from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.errors import NotEnoughMemory
 from nst_jax.masks import Masks
 from nst_jax.objective import (
     Frame,
@@ -22,14 +20,15 @@ from nst_jax.objective import (
     Terms,
     coefficients,
     loss_terms,
-    make_targets,
+    masks_by_layer,
     shown,
     style_statistics,
     summarize,
     weighted_sum,
 )
 from nst_jax.optimizers import OPTIMIZERS, Iterate, evaluate
-from nst_jax.vgg import Params, check_size
+from nst_jax.problem import Problem, finish, make_problem
+from nst_jax.vgg import AnyArray, Params
 
 
 class State(NamedTuple):
@@ -93,85 +92,20 @@ def stylize_steps(
     Raises InputError where the pictures and options do not go together, NotEnoughMemory where the
     compiled loop would take more than free_memory bytes.
     """
-    config = config or Config()
-    spec = config.spec()
-    _check_pictures(content, styles, init, config, spec)
-    if missing := set(spec.content_layers + spec.style_layers) - params.convolutions.keys():
-        raise InputError("params", f"the parameters of {config.network}", f"they lack {min(missing)}")
-    if content is None:
-        spec = spec._replace(content_layers=())
-    first = first_picture(content, styles, config, init)
-    check_size(first.shape, spec.content_layers + spec.style_layers, "picture")
-    params = vgg.cast(params, config.precision)  # once, not in every evaluation
-    masks = masks or Masks()
-    _check_masks(masks, first, styles, spec)
-    photograph = content
-    background = first if content is None else content
-    if content is not None:
-        styles = _color_styles(content, styles, masks, config)
-    if spec.luminance:
-        first, background = color.luma(first), color.luma(background)
-        content = None if content is None else background
-
-    weights = config.loss_weights(len(styles))
-    weights = weights._replace(
-        content_layers={name: weights.content_layers[name] for name in spec.content_layers}
-    )
-    learning_rate = jnp.asarray(config.learning_rate, jnp.float32)
-    aim = partial(
-        make_targets,
-        spec=spec,
-        activation_shift=config.activation_shift,
-        tv_power=config.tv_power,
-        masks=masks,
-        background=background,
-    )
+    problem = make_problem(params, content, styles, config or Config(), init, masks)
+    config, spec, weights = problem.config, problem.spec, problem.weights
     if free_memory is not None:
-        _check_memory(free_memory, aim, params, first, content, styles, weights, spec, config.iterations)
-    targets = aim(params, content, styles)
-    tell = partial(
-        _progress, weights=weights, targets=targets, spec=spec, photograph=photograph, config=config
-    )
-    state = start(params, jnp.asarray(first), targets, weights, spec)
-    progress = tell(state)
-    yield progress
+        _check_memory(free_memory, problem)
+    targets = problem.targets()
+    state = start(problem.params, jnp.asarray(problem.first), targets, weights, spec)
+    now = progress(tell(state, targets.frame, spec), targets.frame, problem)
+    yield now
     every = every or chunk_steps(config.iterations)
-    while progress.step < config.iterations and progress.finite and not progress.converged:
-        steps = np.int32(min(every, config.iterations - progress.step))
-        state = run_chunk(state, steps, params, targets, weights, learning_rate, spec)
-        progress = tell(state)
-        yield progress
-
-
-def finish(
-    image: Float32[np.ndarray, "h w 3"],
-    photograph: Float32[np.ndarray, "h w 3"] | None,
-    opacity: Float32[np.ndarray, "h w"] | None,
-    config: Config,
-) -> Float32[np.ndarray, "h w 3"]:
-    """Return the picture with the photograph's colours, where asked, and its pixels where opacity is 0."""
-    if photograph is None:
-        return image
-    image = color.COLOR_MODES[config.preserve_color].finish(image, photograph)
-    return image if opacity is None else np.where(opacity[..., None] > 0, image, photograph)
-
-
-def _color_styles(
-    content: Float32[np.ndarray, "h w 3"],
-    styles: Sequence[Float32[np.ndarray, "_ _ 3"]],
-    masks: Masks,
-    config: Config,
-) -> list[Float32[np.ndarray, "_ _ 3"]]:
-    """Return the styles with the colours that the mode gives them: of the region where each of them acts."""
-    parts = masking.regions(masks)
-    regions = [None] if parts is None else list(parts)
-    regions = regions * len(styles) if len(regions) == 1 else regions
-    sources = masks.sources or [None] * len(styles)
-    mode, match = config.preserve_color, config.color_match
-    return [
-        color.prepare_style(mode, style, content, match, source, region)
-        for style, source, region in zip(styles, sources, regions, strict=True)
-    ]
+    while now.step < config.iterations and now.finite and not now.converged:
+        steps = np.int32(min(every, config.iterations - now.step))
+        state = run_chunk(state, steps, problem.params, targets, weights, problem.learning_rate, spec)
+        now = progress(tell(state, targets.frame, spec), targets.frame, problem)
+        yield now
 
 
 def chunk_steps(iterations: int) -> int:
@@ -179,96 +113,18 @@ def chunk_steps(iterations: int) -> int:
     return min(10, max(1, iterations // 100))
 
 
-def first_picture(
-    content: Float32[np.ndarray, "h w 3"] | None,
-    styles: Sequence[Float32[np.ndarray, "_ _ 3"]],
-    config: Config,
-    init: Float32[np.ndarray, "_ _ 3"] | None = None,
-) -> Float32[np.ndarray, "_ _ 3"]:
-    """Return the picture the optimisation starts from: content, uniform noise, the first style, or init."""
-    if init is not None:
-        if content is not None and init.shape != content.shape:
-            raise InputError("init", f"the content's shape {content.shape}", f"got {init.shape}")
-        return init
-    if config.init == "content" and content is not None:
-        return content
-    shape = (styles[0] if content is None else content).shape
-    if config.init == "noise":
-        return noise_picture(shape[0], shape[1], config.seed)
-    if config.init == "style" and styles[0].shape == shape:
-        return styles[0]
-    allowed = (
-        "content (with a content picture), noise, style (of the picture's size), or a picture given as init"
-    )
-    raise InputError("init", allowed, f"got {config.init}")
-
-
-def noise_picture(height: int, width: int, seed: int) -> Float32[np.ndarray, "{height} {width} 3"]:
-    """Return uniform noise in [0, 1): white, as in Gatys et al. 2015."""
-    return np.random.default_rng(seed).random((height, width, 3), np.float32)
-
-
-def _check_pictures(content: Any, styles: Sequence[Any], init: Any, config: Config, spec: Spec) -> None:
-    if not styles:
-        raise InputError("style", "at least one style picture", "got none")
-    for what, pictures in {"content": [content], "style": styles, "init": [init]}.items():
-        for picture in pictures:
-            if picture is not None and not (
-                picture.dtype == np.float32 and 0 <= picture.min() <= picture.max() <= 1
-            ):
-                came = f"got {picture.dtype} from {picture.min()} to {picture.max()}"
-                raise InputError(what, "float32 numbers in [0, 1]", came)
-    if content is None and config.content_weight:
-        raise InputError("content", "a content picture, or content_weight 0", "got none")
-    if content is None and config.preserve_color != "none":
-        came = f"got {config.preserve_color} without one"
-        raise InputError("--preserve_color", "none where there is no content picture", came)
-    if content is not None:
-        check_size(content.shape, spec.content_layers + spec.style_layers, "content")
-    for style in styles:
-        check_size(style.shape, spec.style_layers, "style")
-
-
-def _check_masks(masks: Masks, first: Any, styles: Sequence[Any], spec: Spec) -> None:
-    """Raise InputError unless there is a mask for each style, of its picture's size, white enough."""
-    for what, found in {"style_mask": masks.styles, "style_source_mask": masks.sources}.items():
-        if found and len(found) != len(styles):
-            raise InputError(f"--{what}", f"one for each of the {len(styles)} styles", f"got {len(found)}")
-    named = [("content_mask", masks.content, first)]
-    named += [(f"style_mask {k}", mask, first) for k, mask in enumerate(masks.styles, 1)]
-    named += [(f"style_source_mask {k + 1}", mask, styles[k]) for k, mask in enumerate(masks.sources)]
-    for what, mask, picture in named:
-        if mask is None:
-            continue
-        if mask.shape != picture.shape[:2]:
-            raise InputError(what, f"rows and columns {picture.shape[:2]}", f"got {mask.shape}")
-        if mask.dtype != np.float32 or not 0 <= mask.min() <= mask.max() <= 1:
-            came = f"got {mask.dtype} from {mask.min()} to {mask.max()}"
-            raise InputError(what, "float32 numbers in [0, 1]", came)
-        masking.check(what, mask, spec.style_layers)
-    parts = masking.regions(masks)
-    if parts is not None and masks.styles and masks.content is not None:
-        for k, region in enumerate(parts, 1):
-            masking.check(f"style_mask {k} within content_mask", region, spec.style_layers)
-
-
-def _check_memory(
-    free: int,
-    aim: Any,
-    params: Params,
-    first: Any,
-    content: Any,
-    styles: Sequence[Any],
-    weights: LossWeights,
-    spec: Spec,
-    iterations: int,
-) -> None:
+def _check_memory(free: int, problem: Problem) -> None:
     """Raise NotEnoughMemory where a program of the run, compiled here for it, takes more than free bytes."""
+    params, first, weights, spec = problem.params, problem.first, problem.weights, problem.spec
     number = jax.ShapeDtypeStruct((), jnp.float32)
-    targets = jax.eval_shape(aim, params, content, styles)
-    programs = [(style, style_statistics.lower(params, style, number, None, spec)) for style in styles]
+    sources = problem.masks.sources or [None] * len(problem.styles)
+    programs = [
+        (style, style_statistics.lower(params, style, number, masks_by_layer(source, spec), spec))
+        for style, source in zip(problem.styles, sources, strict=True)
+    ]
+    targets = jax.eval_shape(problem.targets)
     programs.append((first, start.lower(params, first, targets, weights, spec)))
-    if iterations:  # it takes more than start, which need not be compiled yet
+    if problem.config.iterations:  # it takes more than start, which need not be compiled yet
         state = jax.eval_shape(partial(start, spec=spec), params, first, targets, weights)
         loop = run_chunk.lower(state, np.int32(0), params, targets, weights, number, spec)
         programs[-1] = (first, loop)
@@ -306,8 +162,7 @@ def _power_of_two(gradient: Float[Array, "h w 3"]) -> Float[Array, ""]:
     return jnp.ldexp(jnp.float32(1), jnp.clip(exponent, -120, 120).astype(jnp.int32))
 
 
-@jax.jit(static_argnames="spec", donate_argnames="state")
-def run_chunk(
+def chunk(
     state: State,
     steps: Int[Array, ""] | np.int32,
     params: Params,
@@ -344,6 +199,9 @@ def run_chunk(
     return jax.lax.while_loop(goes_on, advance, state)
 
 
+run_chunk = jax.jit(chunk, static_argnames="spec", donate_argnames="state")
+
+
 def _objective(params: Params, targets: Targets, spec: Spec, image: Array, factors: Terms) -> Array:
     return weighted_sum(factors, loss_terms(params, image, targets, spec))
 
@@ -352,27 +210,32 @@ def _is_finite(iterate: Iterate) -> Bool[Array, ""]:
     return jnp.isfinite(iterate.value) & jnp.isfinite(iterate.gradient).all()
 
 
-def _progress(
-    state: State,
-    weights: LossWeights,
-    targets: Targets,
-    spec: Spec,
-    photograph: Float32[np.ndarray, "h w 3"] | None,
-    config: Config,
-) -> Progress:
-    """Copy what is told of a state to the host: the next chunk takes the state's own buffers."""
-    image, terms = jax.device_get((_shown(state.iterate.image, targets.frame, spec), state.iterate.terms))
-    opacity = None if targets.frame is None else np.asarray(targets.frame.opacity)
-    return Progress(
-        step=int(state.step),
-        evaluations=int(state.evaluations),
-        image=finish(np.array(image), photograph, opacity, config),
-        losses=summarize(terms, jax.device_get(weights)),
-        finite=bool(state.finite),
-        converged=bool(state.converged),
-    )
+class Told(NamedTuple):
+    """What is told of a state."""
+
+    image: Float[AnyArray, "h w 3"]  # as it is shown
+    terms: Terms
+    step: Int[AnyArray, ""]
+    evaluations: Int[AnyArray, ""]
+    finite: Bool[AnyArray, ""]
+    converged: Bool[AnyArray, ""]
 
 
 @jax.jit(static_argnames="spec")
-def _shown(image: Array, frame: Frame | None, spec: Spec) -> vgg.AnyArray:
-    return shown(image, frame, spec)
+def tell(state: State, frame: Frame | None, spec: Spec) -> Told:
+    """Return copies of what is told of a state: the next chunk takes the state's own buffers."""
+    image = shown(state.iterate.image, frame, spec)
+    return Told(image, state.iterate.terms, state.step, state.evaluations, state.finite, state.converged)
+
+
+def progress(told: Told, frame: Frame | None, problem: Problem) -> Progress:
+    """Return what is told of a state, on the host."""
+    told, opacity = jax.device_get((told, frame and frame.opacity))
+    return Progress(
+        step=int(told.step),
+        evaluations=int(told.evaluations),
+        image=finish(np.array(told.image), problem.photograph, opacity, problem.config),
+        losses=summarize(told.terms, jax.device_get(problem.weights)),
+        finite=bool(told.finite),
+        converged=bool(told.converged),
+    )

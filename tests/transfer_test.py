@@ -9,7 +9,8 @@ from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.masks import SEAM, Masks
 from nst_jax.objective import make_targets
-from nst_jax.transfer import first_picture, noise_picture, run_chunk, start, stylize, stylize_steps
+from nst_jax.problem import first_picture, noise_picture
+from nst_jax.transfer import run_chunk, start, stylize, stylize_steps
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -81,7 +82,7 @@ def test_only_what_changes_the_program_compiles_anew(params, pictures, optimizer
         stylize(params, content, [style], Config(**{**base, **options}))
 
     run()
-    assert compilations("run_chunk") == 1
+    assert compilations("chunk") == 1
     run(iterations=8)
     run(content=content[::-1].copy())
     run(style_weight=1e4, content_weight=2.0, tv_weight=0.5, tv_power=2.0, activation_shift=-1.0)
@@ -89,17 +90,17 @@ def test_only_what_changes_the_program_compiles_anew(params, pictures, optimizer
     run(preserve_color="luma_swap")
     if optimizer == "adam":
         run(learning_rate=0.01)
-    assert compilations("run_chunk") == 1
+    assert compilations("chunk") == 1
     assert compilations("start") == 1
     run(pooling="max", style_layers=("conv1_1", "conv2_2"))
-    assert compilations("run_chunk") == 2  # else the count above could not fail
+    assert compilations("chunk") == 2  # else the count above could not fail
 
 
 def test_the_memory_forecast_compiles_the_programs_that_then_run(params, pictures, compilations):
     content, style = pictures
     config = Config(iterations=2, style_layers=("conv1_2",))
     list(stylize_steps(params, content, [style], config, free_memory=2**40))
-    for program in ("style_statistics", "run_chunk"):
+    for program in ("style_statistics", "chunk"):
         assert compilations(program) == 1
 
 
@@ -302,9 +303,9 @@ def test_another_mask_of_the_same_size_compiles_nothing(params, pictures, compil
     config = Config(iterations=2, style_layers=("conv2_1", "conv3_1"))
     for white in (slice(0, 24), slice(5, 44)):
         stylize(params, content, [style], config, masks=Masks(content=half(content, white)))
-    assert compilations("run_chunk") == 1
+    assert compilations("chunk") == 1
     stylize(params, content, [style], config)
-    assert compilations("run_chunk") == 2  # without masks it is another program
+    assert compilations("chunk") == 2  # without masks it is another program
 
 
 def test_a_small_region_takes_the_style_as_well_as_a_large_one(params, pictures):

@@ -29,8 +29,9 @@ from nst_jax.launchers.common import DONE, INTERRUPTED, WRONG_NUMBERS, Given, Pr
 from nst_jax.launchers.display import Display
 from nst_jax.masks import Masks
 from nst_jax.options import check_options, option
+from nst_jax.problem import finish, noise_picture
 from nst_jax.report import PLOT_FORMATS, check_plot, history, plot_losses, resolved, to_json
-from nst_jax.transfer import Progress, chunk_steps, finish, noise_picture, stylize_steps
+from nst_jax.transfer import Progress, chunk_steps, stylize_steps
 from nst_jax.vgg import Params, make_params
 from nst_jax.weights import Weights, load_weights
 

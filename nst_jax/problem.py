@@ -1,0 +1,184 @@
+"""What an optimisation is given: pictures, masks and options, checked together, as the loop takes them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32
+
+from nst_jax import color
+from nst_jax import masks as masking
+from nst_jax.config import Config
+from nst_jax.errors import InputError
+from nst_jax.masks import Masks
+from nst_jax.objective import LossWeights, Spec, Targets, make_targets
+from nst_jax.vgg import Params, cast, check_size
+
+Picture = Float32[np.ndarray, "_ _ 3"]
+
+
+class Problem(NamedTuple):
+    """An optimisation to be run: pictures as the network is to see them, loss weights, and what is static."""
+
+    params: Params
+    first: Picture  # where the optimisation starts
+    content: Picture | None
+    styles: list[Picture]
+    photograph: Picture | None  # the content in its own colours
+    masks: Masks
+    weights: LossWeights
+    learning_rate: Float[Array, ""]
+    spec: Spec
+    config: Config
+
+    def targets(self) -> Targets:
+        """Return the content's activations and the styles' statistics. This runs the network."""
+        return make_targets(
+            self.params,
+            self.content,
+            self.styles,
+            self.spec,
+            self.config.activation_shift,
+            self.config.tv_power,
+            self.masks,
+            background=self.first if self.content is None else self.content,
+        )
+
+
+def make_problem(
+    params: Params,
+    content: Picture | None,
+    styles: Sequence[Picture],
+    config: Config,
+    init: Picture | None = None,
+    masks: Masks | None = None,
+) -> Problem:
+    """Return the problem of these pictures (see transfer.stylize_steps). Raises InputError."""
+    spec, masks = config.spec(), masks or Masks()
+    _check_pictures(content, styles, init, config, spec)
+    if missing := set(spec.content_layers + spec.style_layers) - params.convolutions.keys():
+        raise InputError("params", f"the parameters of {config.network}", f"they lack {min(missing)}")
+    if content is None:
+        spec = spec._replace(content_layers=())
+    first = first_picture(content, styles, config, init)
+    check_size(first.shape, spec.content_layers + spec.style_layers, "picture")
+    _check_masks(masks, first, styles, spec)
+    weights = config.loss_weights(len(styles))
+    kept = {name: weights.content_layers[name] for name in spec.content_layers}
+    return Problem(
+        params=cast(params, config.precision),  # once, not in every evaluation
+        first=color.luma(first) if spec.luminance else first,
+        content=color.luma(content) if spec.luminance and content is not None else content,
+        styles=list(styles) if content is None else _color_styles(content, styles, masks, config),
+        photograph=content,
+        masks=masks,
+        weights=weights._replace(content_layers=kept),
+        learning_rate=jnp.asarray(config.learning_rate, jnp.float32),
+        spec=spec,
+        config=config,
+    )
+
+
+def finish(
+    image: Float32[np.ndarray, "h w 3"],
+    photograph: Float32[np.ndarray, "h w 3"] | None,
+    opacity: Float32[np.ndarray, "h w"] | None,
+    config: Config,
+) -> Float32[np.ndarray, "h w 3"]:
+    """Return the picture with the photograph's colours, where asked, and its pixels where opacity is 0."""
+    if photograph is None:
+        return image
+    image = color.COLOR_MODES[config.preserve_color].finish(image, photograph)
+    return image if opacity is None else np.where(opacity[..., None] > 0, image, photograph)
+
+
+def first_picture(
+    content: Float32[np.ndarray, "h w 3"] | None,
+    styles: Sequence[Float32[np.ndarray, "_ _ 3"]],
+    config: Config,
+    init: Float32[np.ndarray, "_ _ 3"] | None = None,
+) -> Float32[np.ndarray, "_ _ 3"]:
+    """Return the picture the optimisation starts from: content, uniform noise, the first style, or init."""
+    if init is not None:
+        if content is not None and init.shape != content.shape:
+            raise InputError("init", f"the content's shape {content.shape}", f"got {init.shape}")
+        return init
+    if config.init == "content" and content is not None:
+        return content
+    shape = (styles[0] if content is None else content).shape
+    if config.init == "noise":
+        return noise_picture(shape[0], shape[1], config.seed)
+    if config.init == "style" and styles[0].shape == shape:
+        return styles[0]
+    allowed = (
+        "content (with a content picture), noise, style (of the picture's size), or a picture given as init"
+    )
+    raise InputError("init", allowed, f"got {config.init}")
+
+
+def noise_picture(height: int, width: int, seed: int) -> Float32[np.ndarray, "{height} {width} 3"]:
+    """Return uniform noise in [0, 1): white, as in Gatys et al. 2015."""
+    return np.random.default_rng(seed).random((height, width, 3), np.float32)
+
+
+def _color_styles(
+    content: Float32[np.ndarray, "h w 3"],
+    styles: Sequence[Float32[np.ndarray, "_ _ 3"]],
+    masks: Masks,
+    config: Config,
+) -> list[Float32[np.ndarray, "_ _ 3"]]:
+    """Return the styles with the colours that the mode gives them: of the region where each of them acts."""
+    parts = masking.regions(masks)
+    regions = [None] if parts is None else list(parts)
+    regions = regions * len(styles) if len(regions) == 1 else regions
+    sources = masks.sources or [None] * len(styles)
+    mode, match = config.preserve_color, config.color_match
+    return [
+        color.prepare_style(mode, style, content, match, source, region)
+        for style, source, region in zip(styles, sources, regions, strict=True)
+    ]
+
+
+def _check_pictures(content: Any, styles: Sequence[Any], init: Any, config: Config, spec: Spec) -> None:
+    if not styles:
+        raise InputError("style", "at least one style picture", "got none")
+    for what, pictures in {"content": [content], "style": styles, "init": [init]}.items():
+        for picture in pictures:
+            if picture is not None and not (
+                picture.dtype == np.float32 and 0 <= picture.min() <= picture.max() <= 1
+            ):
+                came = f"got {picture.dtype} from {picture.min()} to {picture.max()}"
+                raise InputError(what, "float32 numbers in [0, 1]", came)
+    if content is None and config.content_weight:
+        raise InputError("content", "a content picture, or content_weight 0", "got none")
+    if content is None and config.preserve_color != "none":
+        came = f"got {config.preserve_color} without one"
+        raise InputError("--preserve_color", "none where there is no content picture", came)
+    if content is not None:
+        check_size(content.shape, spec.content_layers + spec.style_layers, "content")
+    for style in styles:
+        check_size(style.shape, spec.style_layers, "style")
+
+
+def _check_masks(masks: Masks, first: Any, styles: Sequence[Any], spec: Spec) -> None:
+    """Raise InputError unless there is a mask for each style, of its picture's size, white enough."""
+    for what, found in {"style_mask": masks.styles, "style_source_mask": masks.sources}.items():
+        if found and len(found) != len(styles):
+            raise InputError(f"--{what}", f"one for each of the {len(styles)} styles", f"got {len(found)}")
+    named = [("content_mask", masks.content, first)]
+    named += [(f"style_mask {k}", mask, first) for k, mask in enumerate(masks.styles, 1)]
+    named += [(f"style_source_mask {k + 1}", mask, styles[k]) for k, mask in enumerate(masks.sources)]
+    for what, mask, picture in named:
+        if mask is None:
+            continue
+        if mask.shape != picture.shape[:2]:
+            raise InputError(what, f"rows and columns {picture.shape[:2]}", f"got {mask.shape}")
+        if mask.dtype != np.float32 or not 0 <= mask.min() <= mask.max() <= 1:
+            came = f"got {mask.dtype} from {mask.min()} to {mask.max()}"
+            raise InputError(what, "float32 numbers in [0, 1]", came)
+        masking.check(what, mask, spec.style_layers)
+    parts = masking.regions(masks)
+    if parts is not None and masks.styles and masks.content is not None:
+        for k, region in enumerate(parts, 1):
+            masking.check(f"style_mask {k} within content_mask", region, spec.style_layers)
