@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Hashable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from nst_jax.problem import Problem
 from nst_jax.transfer import Progress, State, Told, chunk, chunk_steps, progress, start, tell
 from nst_jax.vgg import Params
 
-BYTES_PER_PIXEL = 6000  # of a lane with the five usual layers: a first guess, which the compiler's count corrects
+BYTES_PER_PIXEL = 6000  # of a lane with the five usual layers: a guess, which the compiler's count corrects
 
 
 class SweepProgress(NamedTuple):
@@ -42,9 +43,9 @@ def sweep(
 
     Each lane gives what transfer.stylize_steps gives for its problem, but for rounding. A lane that is not
     finite, or that no step lowers, stays where it is and touches no other. What problems share (content and
-    styles by identity) is computed and held once. The lanes are spread evenly over all devices. lanes: 0 takes
-    what fits into free_memory bytes, on each device. Raises InputError for problems of different size, spec or
-    iterations, NotEnoughMemory where not even one lane fits.
+    styles by identity) is computed and held once. The lanes are spread evenly over all devices. lanes: 0
+    takes what fits into free_memory bytes, on each device. Raises InputError for problems of different size,
+    spec or iterations, NotEnoughMemory where not even one lane fits.
     """
     _check_alike(problems)
     count = len(problems)
@@ -95,9 +96,10 @@ def _fit(problems: Sequence[Problem], parts: "_Parts", lanes: int, mesh: Mesh, f
     if free is None:
         return lanes
     while True:
+        static = {"spec": parts.spec, "varied": parts.varied, "mesh": mesh}
         batch = parts.batch(problems, (0,), lanes)
-        states = jax.eval_shape(lambda: _start(*batch, parts.spec, parts.varied, mesh))
-        program = _advance.lower(states, np.int32(0), *batch[1:], parts.spec, parts.varied, mesh).compile()
+        states = jax.eval_shape(partial(_start, **static), *batch)
+        program = _advance.lower(states, np.int32(0), *batch[1:], **static).compile()
         memory = program.memory_analysis()
         needed = memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else 0
         if needed <= free:
@@ -121,24 +123,29 @@ def _run(
     """Run one pass; lanes without a problem of their own repeat the last one."""
     iterations = problems[0].config.iterations
     every = every or chunk_steps(iterations)
+    static = {"spec": parts.spec, "varied": parts.varied, "mesh": mesh}
     batch = parts.batch(problems, numbers, lanes)
-    states, step = _start(*batch, parts.spec, parts.varied, mesh), 0
+    states, step = _start(*batch, **static), 0
     while True:
         running = jax.device_get(states.finite & ~states.converged)
         if step == iterations or not running.any():
             break
         yield SweepProgress(numbers, step, {})
         steps = min(every, iterations - step)
-        states = _advance(states, np.int32(steps), *batch[1:], parts.spec, parts.varied, mesh)
+        states = _advance(states, np.int32(steps), *batch[1:], **static)
         step += steps
-    told = _tell(states, batch[2].frame, parts.spec, parts.varied, mesh)
     frame = batch[2].frame
+    told = jax.device_get(_tell(states, frame, **static))
+    frame = jax.device_get(frame)
     finished = {}
     for lane, number in enumerate(numbers):
-        one = jax.tree.map(lambda a, lane=lane: a[lane], told)
-        around = frame and (jax.tree.map(lambda a, lane=lane: a[lane], frame) if parts.varied.frame else frame)
-        finished[number] = progress(one, around, problems[number])
+        own_frame = _lane(frame, lane) if parts.varied.frame else frame
+        finished[number] = progress(_lane(told, lane), own_frame, problems[number])
     yield SweepProgress(numbers, step, finished)
+
+
+def _lane(batch: Any, lane: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[lane], batch)
 
 
 class _Parts:
@@ -202,7 +209,8 @@ def _frame_key(problem: Problem) -> Hashable:
 def _axes(varied: Varied) -> Any:
     """Return the axis of Targets that counts the lanes: 0, or None where all share one."""
     axes = {name: 0 if own else None for name, own in varied._asdict().items()}
-    return Targets(activation_shift=None, tv_power=None, regions=None, **axes)  # type: ignore[arg-type]
+    shared: Any = None
+    return Targets(activation_shift=shared, tv_power=shared, regions=shared, **axes)
 
 
 def _over_lanes(function: Any, axes: Sequence[Any], mesh: Mesh) -> Any:
@@ -232,12 +240,9 @@ def _start(
     varied: Varied,
     mesh: Mesh,
 ) -> State:
-    del learning_rate
-
-    def begin(first: Any, params: Any, targets: Any, weights: Any) -> State:
-        return start(params, first, targets, weights, spec)
-
-    return _over_lanes(begin, (0, None, _axes(varied), 0), mesh)(first, params, targets, weights)
+    del learning_rate  # takes part in no start
+    lanes = _over_lanes(partial(start, spec=spec), (None, 0, _axes(varied), 0), mesh)
+    return lanes(params, first, targets, weights)
 
 
 @jax.jit(static_argnames=("spec", "varied", "mesh"), donate_argnames="states")
@@ -252,16 +257,10 @@ def _advance(
     varied: Varied,
     mesh: Mesh,
 ) -> State:
-    def go_on(*arguments: Any) -> State:
-        return chunk(*arguments, spec)
-
-    lanes = _over_lanes(go_on, (0, None, None, _axes(varied), 0, 0), mesh)
+    lanes = _over_lanes(partial(chunk, spec=spec), (0, None, None, _axes(varied), 0, 0), mesh)
     return lanes(states, steps, params, targets, weights, learning_rate)
 
 
 @jax.jit(static_argnames=("spec", "varied", "mesh"))
 def _tell(states: State, frame: Any, spec: Spec, varied: Varied, mesh: Mesh) -> Told:
-    def told(state: State, frame: Any) -> Told:
-        return tell(state, frame, spec)
-
-    return _over_lanes(told, (0, 0 if varied.frame else None), mesh)(states, frame)
+    return _over_lanes(partial(tell, spec=spec), (0, 0 if varied.frame else None), mesh)(states, frame)

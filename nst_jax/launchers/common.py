@@ -1,12 +1,14 @@
 """What all programs share: flags made from options, one-line errors, exit codes."""
 
+import contextlib
 import dataclasses
 import difflib
 import inspect
 import os
+import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from logging import CRITICAL, getLogger
 from typing import Any, NamedTuple, NoReturn
 
@@ -80,6 +82,27 @@ def tell(result: object) -> None:
         print(result, flush=True)
     except (OSError, UnicodeError):  # nobody listens, or cannot read it: no reason to lose what follows
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Yield a function that tells whether Ctrl-C has come; until the end it does nothing else.
+
+    So the chunk in hand is not lost, and a second Ctrl-C does not hit the writing of the picture; a third
+    one ends the process.
+    """
+    came: list[int] = []
+
+    def take(number: int, _: object) -> None:
+        came.append(number)
+        if len(came) == 3:
+            os._exit(INTERRUPTED)
+
+    before = signal.signal(signal.SIGINT, take)
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _parse(program: Program, arguments: Sequence[str]) -> flags.FlagValues:

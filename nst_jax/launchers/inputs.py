@@ -1,0 +1,182 @@
+"""What nst and nst-sweep read: the flags that name files, and the pictures and masks in them."""
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+
+from nst_jax import images
+from nst_jax import masks as masking
+from nst_jax.config import Config
+from nst_jax.errors import InputError
+from nst_jax.masks import Masks
+from nst_jax.options import check_options, option
+from nst_jax.problem import noise_picture
+
+GRAYS = 0.02  # share of grey pixels from which a mask is said to be grey: edges of drawn ones have less
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """The files that are read."""
+
+    content: str = option(
+        "", "photograph, a file or example:NAME; not needed with --init=noise --content_weight=0"
+    )
+    style: tuple[str, ...] = option((), "painting, a file or example:NAME", repeated=True)
+    content_mask: str = option("", "mask, a file or example:NAME: white where any style may act")
+    style_mask: tuple[str, ...] = option(
+        (), "mask for each style, in their order: white where it acts; empty: everywhere", repeated=True
+    )
+    style_source_mask: tuple[str, ...] = option(
+        (), "mask for each style: white on the part of it that is used; empty: all of it", repeated=True
+    )
+    soft_masks: bool = option(False, "keep the greys of masks, in place of a cut at 127 of 255")
+    weights: str = option(
+        "", "network weights converted by nst-weights; without: the bundled or fetched ones"
+    )
+    max_pixels: int = option(images.MAX_PIXELS, "largest picture that is read, in pixels", low=1, high=2**40)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+class Pictures(NamedTuple):
+    """The pictures of a run at their working sizes."""
+
+    content: np.ndarray | None
+    styles: list[np.ndarray]
+    init: np.ndarray | None
+    masks: Masks
+
+
+class Shelf:
+    """Picture files, each read once and brought to each size once: equal requests give the same array."""
+
+    def __init__(self, max_pixels: int):
+        self.max_pixels = max_pixels
+        self.pictures: dict[str, images.Picture] = {}
+        self.resized: dict[tuple[str, int, int], np.ndarray] = {}
+
+    def load(self, name: str) -> images.Picture:
+        """Return what a file shows. Raises InputError."""
+        if name not in self.pictures:
+            self.pictures[name] = images.load(name, self.max_pixels)
+        return self.pictures[name]
+
+    def resize(self, name: str, height: int, width: int) -> np.ndarray:
+        """Return the colours of a file at a size. Raises InputError."""
+        key = name, height, width
+        if key not in self.resized:
+            self.resized[key] = images.resize(self.load(name).rgb, height, width)
+        return self.resized[key]
+
+    def size(self, name: str, longest: int) -> tuple[int, int]:
+        """Return the rows and columns of a file's picture with its longest side as given."""
+        height, width, _ = self.load(name).rgb.shape
+        return images.fit(height, width, longest)
+
+
+def check_inputs(inputs: Inputs, config: Config) -> None:
+    """Raise InputError where flags that name files do not go together, before any file is read."""
+    if not all(inputs.style) or not inputs.style:
+        raise InputError("--style", "a file or example:NAME", "not given")
+    if not inputs.content and config.content_weight:
+        raise InputError(
+            "--content", "a file or example:NAME; or --init=noise --content_weight=0", "not given"
+        )
+    if not inputs.content and config.init == "content":
+        raise InputError("--init", "noise, style or a file where there is no --content", "got content")
+    config.loss_weights(len(inputs.style))
+    for name in ("style_mask", "style_source_mask"):
+        if (count := len(getattr(inputs, name))) not in (0, len(inputs.style)):
+            allowed = f"one for each --style, {len(inputs.style)} (empty: white everywhere)"
+            raise InputError(f"--{name}", allowed, f"got {count}")
+
+
+def check_different(inputs: Inputs, config: Config, written: Iterable[str], flags: str) -> None:
+    """Refuse to write a file twice, or over one that is read."""
+    read = [inputs.content, *inputs.style, inputs.weights]
+    read += [inputs.content_mask, *inputs.style_mask, *inputs.style_source_mask]
+    if config.init not in ("content", "noise", "style"):
+        read.append(config.init)
+    taken = {_real_path(images.resolve(name)) for name in read if name}
+    for name in filter(None, written):
+        path = _real_path(Path(name))
+        if path in taken:
+            raise InputError(flags, "each a file of its own", f"{name} is named twice")
+        taken.add(path)
+
+
+def _real_path(path: Path) -> str:
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):  # whoever opens it says what is wrong
+        return str(path)
+
+
+def working_size(inputs: Inputs, config: Config, shelf: Shelf) -> tuple[int, int]:
+    """Return the rows and columns that are optimised."""
+    return shelf.size(inputs.content or inputs.style[0], config.size)
+
+
+def load_pictures(inputs: Inputs, config: Config, shelf: Shelf, masks: Masks) -> Pictures:
+    """Read the pictures and bring them and the masks to their working sizes."""
+    size = working_size(inputs, config, shelf)
+    init = None
+    if config.init == "noise":
+        init = noise_picture(*size, config.seed)
+    elif config.init != "content":
+        init = shelf.resize(inputs.style[0] if config.init == "style" else config.init, *size)
+    return Pictures(
+        content=shelf.resize(inputs.content, *size) if inputs.content else None,
+        styles=[shelf.resize(name, *_style_size(name, config, shelf)) for name in inputs.style],
+        init=init,
+        masks=resize_masks(masks, size, [_style_size(name, config, shelf) for name in inputs.style]),
+    )
+
+
+def _style_size(name: str, config: Config, shelf: Shelf) -> tuple[int, int]:
+    return shelf.size(name, max(1, round(config.size * config.style_scale)))
+
+
+def load_masks(inputs: Inputs, shelf: Shelf) -> Masks:
+    """Read the masks as they are; say where one is greyer than a mask that is cut at 127 should be."""
+
+    def load(name: str, picture: str, of: str) -> np.ndarray | None:
+        if not name:
+            return None
+        mask, grays = masking.load(name, inputs.soft_masks, inputs.max_pixels)
+        height, width, _ = shelf.load(picture).rgb.shape
+        masking.check_aspect(name, mask, height, width, of)
+        if grays > GRAYS and not inputs.soft_masks:
+            logging.warning(
+                "%s: %.0f%% of it is grey; cut at 127 of 255 (--soft_masks keeps the greys)",
+                *(name, 100 * grays),
+            )
+        return mask
+
+    picture, of = (inputs.content, "the content") if inputs.content else (inputs.style[0], "the first style")
+    sources: Any = zip(inputs.style_source_mask, inputs.style, strict=False)  # their number is checked
+    return Masks(
+        content=load(inputs.content_mask, picture, of),
+        styles=[load(name, picture, of) for name in inputs.style_mask],
+        sources=[load(name, style, "its style") for name, style in sources],
+    )
+
+
+def resize_masks(masks: Masks, size: tuple[int, int], style_sizes: list[tuple[int, int]]) -> Masks:
+    """Return the masks at the picture's size, and those of sources at the sizes of their styles."""
+
+    def resize(mask: np.ndarray | None, to: tuple[int, int]) -> np.ndarray | None:
+        return None if mask is None else masking.resize(mask, *to)
+
+    return Masks(
+        content=resize(masks.content, size),
+        styles=[resize(mask, size) for mask in masks.styles],
+        sources=[resize(mask, to) for mask, to in zip(masks.sources, style_sizes, strict=False)],
+    )
