@@ -182,3 +182,19 @@ def _check_masks(masks: Masks, first: Any, styles: Sequence[Any], spec: Spec) ->
     if parts is not None and masks.styles and masks.content is not None:
         for k, region in enumerate(parts, 1):
             masking.check(f"style_mask {k} within content_mask", region, spec.style_layers)
+
+
+def vary(problem: Problem, config: Config) -> Problem:
+    """Return the problem with the loss weights, the learning rate and, from noise, the seed of config."""
+    weights = config.loss_weights(len(problem.styles))
+    kept = {name: weights.content_layers[name] for name in problem.spec.content_layers}
+    first = problem.first
+    if config.init == "noise" and config.seed != problem.config.seed:
+        first = noise_picture(first.shape[0], first.shape[1], config.seed)
+        first = color.luma(first) if problem.spec.luminance else first
+    return problem._replace(
+        first=first,
+        weights=weights._replace(content_layers=kept),
+        learning_rate=jnp.asarray(config.learning_rate, jnp.float32),
+        config=config,
+    )

@@ -47,9 +47,14 @@ def _without_infinities(data: Any) -> Any:
     return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
+def can_plot() -> bool:
+    """Tell whether the library for plots is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
 def check_plot() -> None:
     """Raise InputError where the library for plots is not installed."""
-    if importlib.util.find_spec("matplotlib") is None:
+    if not can_plot():
         raise InputError("--plot", "needs matplotlib: pip install 'nst-jax[plot]'", "it is not installed")
 
 

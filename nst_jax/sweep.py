@@ -208,7 +208,7 @@ def _frame_key(problem: Problem) -> Hashable:
 
 def _axes(varied: Varied) -> Any:
     """Return the axis of Targets that counts the lanes: 0, or None where all share one."""
-    axes = {name: 0 if own else None for name, own in varied._asdict().items()}
+    axes: Any = {name: 0 if own else None for name, own in varied._asdict().items()}
     shared: Any = None
     return Targets(activation_shift=shared, tv_power=shared, regions=shared, **axes)
 

@@ -13,7 +13,8 @@ import pytest
 
 import nst_jax
 from nst_jax.config import Config
-from nst_jax.launchers import bench, nst, weights
+from nst_jax.launchers import bench, nst, sweep, weights
+from nst_jax.launchers.inputs import Inputs
 from nst_jax.options import describe_range, is_tuple
 
 ROOT = Path(__file__).parents[1]
@@ -99,13 +100,13 @@ def option_rows(options):
 
 def test_the_readmes_table_of_options_is_the_code_s():
     text = (ROOT / "README.md").read_text()
-    missing = [row for options in (nst.Files, Config) for row in option_rows(options) if row not in text]
+    missing = [row for options in (Inputs, nst.Files, Config) for row in option_rows(options) if row not in text]
     assert not missing, "\n".join(missing)
 
 
 def test_every_program_has_its_shim_its_script_and_its_line_in_the_readme():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    programs = {module.PROGRAM.name: module for module in (nst, bench, weights)}
+    programs = {module.PROGRAM.name: module for module in (nst, sweep, bench, weights)}
     assert scripts.keys() == programs.keys()
     for name, module in programs.items():
         assert scripts[name] == f"{module.__name__}:console"

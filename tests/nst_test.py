@@ -603,5 +603,5 @@ def test_help_shows_every_flag_with_its_default_and_range(call):
 
 
 def test_flags_that_come_later_do_not_exist_yet(call):
-    for flag in ("resume", "checkpoint", "devices", "precision"):
+    for flag in ("resume", "checkpoint", "devices"):
         assert call(f"--{flag}=1")[0] == 2

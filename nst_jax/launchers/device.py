@@ -1,16 +1,18 @@
 """The device the programs run on: found, described, its memory; compilation times; the compile cache."""
 
+import contextlib
 import os
 import resource
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax import monitoring
 
-from nst_jax.errors import InputError
+from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.weights import cache_folder
 
 
@@ -58,8 +60,24 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def free_memory() -> int | None:
-    """Return the bytes a program may still take on the device, None where that is not known."""
+@contextlib.contextmanager
+def running_out(height: int, width: int) -> Iterator[None]:
+    """Raise NotEnoughMemory where the device runs out of it, which no forecast saw (other programs)."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if not any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory")):
+            raise
+        came = f"the device ran out of it at {width}x{height}"
+        message = f"memory: a smaller --size needs less, half of it a quarter; {came}"
+        raise NotEnoughMemory(message) from None
+
+
+def free_memory(all_devices: bool = False) -> int | None:
+    """Return the bytes a program may still take on a device, None where that is not known.
+
+    all_devices: the program runs on all of them; those of a CPU share one memory.
+    """
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"] - stats["bytes_in_use"])
@@ -67,7 +85,9 @@ def free_memory() -> int | None:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+    shares = jax.device_count() if all_devices else 1
+    free = (int(line.split()[1]) * 1024 // shares for line in lines if line.startswith("MemAvailable"))
+    return next(free, None)
 
 
 class CompileTime:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from absl import logging
 
@@ -19,7 +18,7 @@ import nst_jax
 from nst_jax import images
 from nst_jax import masks as masking
 from nst_jax.config import Config
-from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.errors import InputError
 from nst_jax.files import check_writable, write_whole
 from nst_jax.launchers import device
 from nst_jax.launchers.common import (
@@ -178,7 +177,8 @@ def _optimize(
             every=every,
             free_memory=device.free_memory(),
         )
-        try:
+        shape = (pictures.styles[0] if pictures.content is None else pictures.content).shape
+        with device.running_out(shape[0], shape[1]):
             for last in steps:
                 if not seen:
                     began, compiled = time.monotonic(), compiling.seconds
@@ -191,14 +191,6 @@ def _optimize(
                         _preview(last, output, request)
                 if interrupted():
                     break
-        except jax.errors.JaxRuntimeError as error:  # what the forecast did not see, such as other programs
-            if not any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory")):
-                raise
-            height, width, _ = (pictures.styles[0] if pictures.content is None else pictures.content).shape
-            came = f"the device ran out of it at {width}x{height}"
-            raise NotEnoughMemory(
-                f"memory: a smaller --size needs less, half of it a quarter; {came}"
-            ) from None
     assert last is not None  # the loop always yields step 0
     optimize = time.monotonic() - began - (compiling.seconds - compiled)
     return Run(last, seen, {"compile": compiling.seconds, "optimize": optimize})

@@ -1,0 +1,329 @@
+"""Make many pictures in one compiled program: over loss weights, seeds, styles or contents.
+
+Example: nst-sweep --content=example:cat --style=example:ink --sweep=style_weight=1e7,1e8 --output_dir=cats
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+
+import nst_jax
+from nst_jax import images
+from nst_jax.config import Config
+from nst_jax.errors import InputError, did_you_mean
+from nst_jax.files import check_writable, write_whole
+from nst_jax.launchers import device
+from nst_jax.launchers.common import (
+    DONE,
+    INTERRUPTED,
+    WRONG_NUMBERS,
+    Given,
+    Program,
+    fail,
+    interrupts,
+    launch,
+    tell,
+)
+from nst_jax.launchers.inputs import (
+    Inputs,
+    Shelf,
+    check_inputs,
+    load_masks,
+    load_pictures,
+    working_size,
+)
+from nst_jax.options import check_options, option, parse_option
+from nst_jax.problem import Problem, make_problem, vary
+from nst_jax.report import can_plot, resolved, to_json
+from nst_jax.sheet import WIDTH, Tile, contact_sheet, describe, knee, plot_tradeoff, thumbnail
+from nst_jax.sweep import SweepProgress, sweep
+from nst_jax.transfer import Progress, chunk_steps
+from nst_jax.vgg import Params, make_params
+from nst_jax.weights import load_weights
+
+MANY = 10_000  # pictures: above that --yes is asked for
+SWEEPABLE = (
+    *("style_weight", "content_weight", "tv_weight", "style_mix", "layer_weighting"),
+    *("learning_rate", "seed", "style", "content"),
+)
+LISTS = ("style_mix", "layer_weighting")  # a value is numbers with colons between them
+FILES = ("style", "content")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What is swept, and where the pictures go."""
+
+    sweep: tuple[str, ...] = option(
+        (),
+        f"NAME=V1,V2,...; NAME: {', '.join(SWEEPABLE)}; numbers of a list with colons, style_mix=1:0,1:1",
+        repeated=True,
+    )
+    zip: bool = option(False, "the first values together, the second ones, ..., in place of the grid of all")
+    output_dir: str = option("", "folder for 0000.png ..., sheet.png, tradeoff.png, sweep.json")
+    lanes: int = option(0, "pictures at a time; 0: as many as fit into memory", low=0, high=10**6)
+    resume: bool = option(False, "go on with the sweep in --output_dir: make the pictures that are missing")
+    yes: bool = option(False, f"make more than {MANY} pictures")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+class Request(NamedTuple):
+    """What was asked for."""
+
+    inputs: Inputs
+    wanted: Sweep
+    given: Given  # of Config
+    axes: dict[str, list[Any]]
+    cells: list[dict[str, Any]]
+
+    def config(self, cell: Mapping[str, Any]) -> Config:
+        """Return the options of a cell. Raises InputError."""
+        return Config.from_preset(**{**self.given, **{k: v for k, v in cell.items() if k not in FILES}})
+
+    def cell_inputs(self, cell: Mapping[str, Any]) -> Inputs:
+        """Return the input files of a cell."""
+        named: dict[str, Any] = {
+            name: (cell[name],) if name == "style" else cell[name] for name in FILES if name in cell
+        }
+        return dataclasses.replace(self.inputs, **named)
+
+
+def main(inputs_given: Given, sweep_given: Given, config_given: Given) -> int:
+    """Run `nst-sweep` with the options given. Raises InputError before anything is written."""
+    wanted = Sweep(**sweep_given)
+    axes = dict(_axis(text) for text in wanted.sweep)
+    if len(axes) != len(wanted.sweep) or not axes:
+        came = "none was given" if not axes else "a name is there twice"
+        raise InputError("--sweep", "one or more NAME=V1,V2,..., each name once", came)
+    cells = _cells(axes, wanted)
+    request = Request(Inputs(**inputs_given), wanted, config_given, axes, cells)
+    device.set_up()
+    for cell in cells:  # before anything is read: a value out of bounds is said at once
+        check_inputs(request.cell_inputs(cell), request.config(cell))
+    if "seed" in axes and (init := request.config(cells[0]).init) != "noise":
+        raise InputError("--sweep=seed", "with --init=noise, where a seed matters", f"got --init={init}")
+    folder = _check_folder(request)
+    shelf = Shelf(request.inputs.max_pixels)
+    config = request.config(cells[0])
+    weights = load_weights(config.network, request.inputs.weights or None)
+    problems = _problems(request, make_params(weights.arrays), shelf)
+    with interrupts() as interrupted:
+        done = _finished(folder, request)
+        left = [number for number in range(len(cells)) if number not in done]
+        complete = _run(problems, left, done, folder, request, interrupted) if left else True
+        _show(folder, done, request, shelf)
+    flagged = [entry["file"] for entry in done.values() if entry["flag"]]
+    if not complete:
+        made = f"{len(done)} of {len(cells)} pictures are in {folder}"
+        return fail(INTERRUPTED, f"interrupted: {made}; --resume goes on")
+    if flagged:
+        came = f"not finite in {', '.join(flagged[:8])}, which hold the last finite pictures"
+        return fail(WRONG_NUMBERS, InputError("loss", "finite numbers (smaller weights?)", came))
+    return DONE
+
+
+def _axis(text: str) -> tuple[str, list[Any]]:
+    """Return the name and the values of NAME=V1,V2,... Raises InputError."""
+    name, _, listed = text.partition("=")
+    if name not in SWEEPABLE:
+        came = f"got {name!r}{did_you_mean(name, SWEEPABLE)}"
+        raise InputError("--sweep=NAME=V1,V2,...", f"NAME is one of {', '.join(SWEEPABLE)}", came)
+    values = [value.strip() for value in listed.split(",")]
+    if not all(values):
+        raise InputError(f"--sweep={name}", "values with commas between them", f"got {listed!r}")
+    if name in FILES:
+        return name, values
+    field = next(field for field in dataclasses.fields(Config) if field.name == name)
+    texts = [value.replace(":", ",") if name in LISTS else value for value in values]
+    return name, [parse_option(field, text) for text in texts]
+
+
+def _cells(axes: Mapping[str, list[Any]], wanted: Sweep) -> list[dict[str, Any]]:
+    """Return the values of every picture: the grid, the last name fastest; or the lists side by side."""
+    lengths = {name: len(values) for name, values in axes.items()}
+    if wanted.zip and len(set(lengths.values())) > 1:
+        raise InputError("--zip", "lists of one length", f"got {describe(lengths)}")
+    count = next(iter(lengths.values())) if wanted.zip else math.prod(lengths.values())
+    if count > MANY and not wanted.yes:
+        raise InputError("--sweep", f"at most {MANY} pictures without --yes", f"got {count}")
+    rows = zip(*axes.values(), strict=True) if wanted.zip else itertools.product(*axes.values())
+    return [dict(zip(axes, row, strict=True)) for row in rows]
+
+
+def _settings(request: Request) -> dict[str, Any]:
+    """Return what makes two sweeps the same."""
+    inputs, config = dataclasses.asdict(request.inputs), request.config(request.cells[0])
+    swept = {"sweep": request.axes, "zip": request.wanted.zip}
+    return dict(json.loads(to_json({"inputs": inputs, "config": dataclasses.asdict(config), **swept})))
+
+
+def _check_folder(request: Request) -> Path:
+    """Return the output folder, made if need be, unless other results lie there. Raises InputError."""
+    if not request.wanted.output_dir:
+        raise InputError("--output_dir", "a folder", "not given")
+    folder = Path(request.wanted.output_dir)
+    if not folder.exists():
+        check_writable(folder)
+        return folder
+    if not folder.is_dir():
+        raise InputError(f"--output_dir={folder}", "a folder", "it is a file")
+    check_writable(folder / "sweep.json")
+    if (folder / "sweep.json").exists() or (folder / "0000.png").exists():
+        if _read(folder / "settings.json") != _settings(request):
+            came = "it holds another sweep's results"
+            raise InputError(f"--output_dir={folder}", "an empty folder, or this sweep's own", came)
+        if not request.wanted.resume:
+            came = "it holds results of this sweep"
+            raise InputError(f"--output_dir={folder}", "an empty folder, or --resume to go on", came)
+    return folder
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _finished(folder: Path, request: Request) -> dict[int, dict[str, Any]]:
+    """Return the entries of sweep.json whose pictures are there, by number; write the sweep's settings."""
+    folder.mkdir(exist_ok=True)
+    entries = (_read(folder / "sweep.json") or []) if request.wanted.resume else []
+    write_whole(folder / "settings.json", to_json(_settings(request)))
+    return {int(Path(entry["file"]).stem): entry for entry in entries if (folder / entry["file"]).exists()}
+
+
+def _problems(request: Request, params: Params, shelf: Shelf) -> list[Problem]:
+    """Return a problem for each cell; those of the same files share their pictures."""
+    bases: dict[tuple[Any, ...], Problem] = {}
+    sizes = {working_size(request.cell_inputs(cell), request.config(cell), shelf) for cell in request.cells}
+    if len(sizes) > 1:
+        came = " and ".join(sorted(f"{width}x{height}" for height, width in sizes))
+        raise InputError("--sweep=content", "pictures of one size: of one aspect", f"got {came}")
+    problems = []
+    for cell in request.cells:
+        config, inputs = request.config(cell), request.cell_inputs(cell)
+        files = (inputs.content, *inputs.style)
+        if files not in bases:
+            pictures = load_pictures(inputs, config, shelf, load_masks(inputs, shelf))
+            content, styles, init, masks = pictures
+            bases[files] = make_problem(params, content, styles, config, init, masks)
+        problems.append(vary(bases[files], config))
+    return problems
+
+
+def _run(
+    problems: Sequence[Problem],
+    left: Sequence[int],
+    done: dict[int, dict[str, Any]],
+    folder: Path,
+    request: Request,
+    interrupted: Callable[[], bool],
+) -> bool:
+    """Make the pictures that are left, writing each pass as it ends; return whether all were made."""
+    wanted, began = request.wanted, time.monotonic()
+    total, iterations = len(left), problems[0].config.iterations
+    free = device.free_memory(all_devices=True)
+    steps = sweep([problems[n] for n in left], wanted.lanes, chunk_steps(iterations), free)
+    with device.running_out(*problems[0].first.shape[:2]):
+        for now in steps:
+            _tell_progress(now, total, iterations, began)
+            for lane, result in now.finished.items():
+                done[left[lane]] = _save(left[lane], result, folder, request)
+            if now.finished:
+                _write_json(folder, done)
+            if interrupted() and len(done) < len(problems):
+                return False
+    return True
+
+
+def _tell_progress(now: SweepProgress, total: int, iterations: int, began: float) -> None:
+    first, last = now.lanes[0], now.lanes[-1]
+    share = (first + (last + 1 - first) * now.step / max(1, iterations)) / total
+    seconds = time.monotonic() - began
+    left = f"{seconds / share - seconds:.0f} s left" if share else "compiling"
+    where = f"pictures {first + 1}-{last + 1} of {total}"
+    logging.info("%s  step %d/%d  %s", where, now.step, iterations, left)
+
+
+def _save(number: int, result: Progress, folder: Path, request: Request) -> dict[str, Any]:
+    """Write a picture, and return its entry of sweep.json."""
+    cell, file = request.cells[number], f"{number:04d}.png"
+    inputs = request.cell_inputs(cell)
+    sources = {name: value for name, value in dataclasses.asdict(inputs).items() if value}
+    config = {**sources, **resolved(request.config(cell), len(inputs.style))}
+    settings = json.dumps({"nst_jax": nst_jax.__version__, "config": config})
+    images.save(folder / file, result.image, None, settings)
+    tell(folder / file)
+    flag = None if result.finite else "non-finite"
+    return {"file": file, "values": cell, "losses": result.losses, "flag": flag}
+
+
+def _write_json(folder: Path, done: Mapping[int, dict[str, Any]]) -> None:
+    """Write sweep.json: what is finished, in order, with the knee of the tradeoff marked."""
+    numbers = sorted(done)
+    best = knee([_point(done[number]) for number in numbers])
+    entries = [{**done[number], "knee": n == best} for n, number in enumerate(numbers)]
+    write_whole(folder / "sweep.json", to_json(entries))
+
+
+def _point(entry: Mapping[str, Any]) -> tuple[float, float]:
+    content, style = entry["losses"]["content"], entry["losses"]["style"]
+    usable = entry["flag"] is None and content is not None and style is not None
+    return (content, style) if usable else (math.inf, math.inf)
+
+
+def _show(folder: Path, done: Mapping[int, dict[str, Any]], request: Request, shelf: Shelf) -> None:
+    """Write the contact sheet, and the tradeoff where there are two points to compare."""
+    if not done:
+        return
+    _write_json(folder, done)
+    tell(folder / "sweep.json")
+    tiles = [_tile(folder, done[number]) for number in sorted(done)]
+    names = dict.fromkeys(name for cell in request.cells for name in _files(request.cell_inputs(cell)))
+    margin = [(Path(name).name, thumbnail(shelf.load(name).rgb, WIDTH - 20)) for name in names]
+    images.save(
+        folder / "sheet.png", contact_sheet(tiles, _columns(request), margin).astype(np.float32) / 255
+    )
+    tell(folder / "sheet.png")
+    entries = [done[number] for number in sorted(done) if math.isfinite(_point(done[number])[0])]
+    if len(entries) > 1 and can_plot():
+        points = [_point(entry) for entry in entries]
+        labels = [describe(entry["values"]) for entry in entries]
+        write_whole(folder / "tradeoff.png", plot_tradeoff(points, labels, knee(points)))
+        tell(folder / "tradeoff.png")
+
+
+def _files(inputs: Inputs) -> list[str]:
+    return [name for name in (inputs.content, *inputs.style) if name]
+
+
+def _tile(folder: Path, entry: Mapping[str, Any]) -> Tile:
+    image = thumbnail(images.load(str(folder / entry["file"]), 2**40).rgb)
+    losses = {name: math.nan if value is None else value for name, value in entry["losses"].items()}
+    return Tile(image, entry["values"], losses, entry["flag"])
+
+
+def _columns(request: Request) -> int:
+    """Return the pictures in a row: the values of the last name of a grid, else about a square."""
+    if len(request.axes) > 1 and not request.wanted.zip:
+        return len(list(request.axes.values())[-1])
+    return math.ceil(math.sqrt(len(request.cells)))
+
+
+PROGRAM = Program("nst-sweep", __doc__, (Inputs, Sweep, Config), main)
+
+
+def console() -> None:
+    """Run the program `nst-sweep` on the command line."""
+    launch(PROGRAM)
