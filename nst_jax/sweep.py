@@ -37,19 +37,23 @@ class Varied(NamedTuple):
 
 
 def sweep(
-    problems: Sequence[Problem], lanes: int = 0, every: int = 0, free_memory: int | None = None
+    problems: Sequence[Problem],
+    lanes: int = 0,
+    every: int = 0,
+    free_memory: int | None = None,
+    devices: Sequence[Any] = (),
 ) -> Iterator[SweepProgress]:
     """Run all problems, `lanes` at a time in one compiled program, yielding after every chunk of steps.
 
     Each lane gives what transfer.stylize_steps gives for its problem, but for rounding. A lane that is not
     finite, or that no step lowers, stays where it is and touches no other. What problems share (content and
-    styles by identity) is computed and held once. The lanes are spread evenly over all devices. lanes: 0
-    takes what fits into free_memory bytes, on each device. Raises InputError for problems of different size,
-    spec or iterations, NotEnoughMemory where not even one lane fits.
+    styles by identity) is computed and held once. The lanes are spread evenly over the devices (all, if
+    none are named). lanes: 0 takes what fits into free_memory bytes, on each device. Raises InputError for
+    problems of different size, spec or iterations, NotEnoughMemory where not even one lane fits.
     """
     _check_alike(problems)
     count = len(problems)
-    devices = jax.devices()[:count]
+    devices = (devices or jax.devices())[:count]
     mesh = Mesh(np.array(devices), ("lanes",), axis_types=(AxisType.Auto,))
     parts = _Parts(problems)
     lanes = lanes or _guess(problems[0], count, len(devices), free_memory)
@@ -62,8 +66,11 @@ def sweep(
 def _check_alike(problems: Sequence[Problem]) -> None:
     first = problems[0]
     for problem in problems:
-        if problem.spec != first.spec or problem.config.iterations != first.config.iterations:
+        if problem.spec != first.spec:
             raise InputError("sweep", "lanes of one compiled program", f"got {problem.spec} and {first.spec}")
+        iterations = problem.config.iterations, first.config.iterations
+        if iterations[0] != iterations[1]:
+            raise InputError("sweep", "one number of iterations", f"got {iterations[0]} and {iterations[1]}")
         if problem.first.shape != first.first.shape:
             raise InputError(
                 "sweep",
@@ -77,11 +84,12 @@ def _size(picture: np.ndarray) -> str:
 
 
 def _guess(problem: Problem, count: int, devices: int, free: int | None) -> int:
-    """Return how many lanes fit, from the pixels of one."""
+    """Return how many lanes fit, from the pixels of one; no more than it takes to run all at once."""
+    all_at_once = math.ceil(count / devices) * devices
     if free is None:
-        return count
+        return all_at_once
     height, width, _ = problem.first.shape
-    return min(count, devices * max(1, int(free / (BYTES_PER_PIXEL * height * width))))
+    return min(all_at_once, devices * max(1, int(free / (BYTES_PER_PIXEL * height * width))))
 
 
 def _even(count: int, lanes: int, devices: int) -> int:

@@ -3,7 +3,7 @@
 import os
 
 # Before JAX starts: several CPU devices, so that what is sharded is tested on a laptop.
-os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 
 import jax
 import numpy as np

@@ -1,0 +1,211 @@
+import logging
+
+import jax
+import numpy as np
+import pytest
+
+from nst_jax import sweep as sweeping
+from nst_jax.config import Config
+from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.masks import Masks
+from nst_jax.problem import make_problem, vary
+from nst_jax.sweep import sweep
+from nst_jax.transfer import stylize
+
+pytestmark = pytest.mark.usefixtures("optax_promotion")
+
+LAYERS = {"style_layers": ("conv1_1", "conv2_1"), "content_layers": ("conv2_2",)}  # quick to compile
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    rng = np.random.default_rng(5)
+    coarse = rng.random((3, 6, 8, 3)).repeat(6, 1).repeat(6, 2)
+    return (0.8 * coarse + 0.2 * rng.random(coarse.shape)).astype(np.float32)
+
+
+@pytest.fixture
+def compilations(caplog):
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        yield lambda name: sum(
+            f"Finished XLA compilation of jit({name})" in r.getMessage() for r in caplog.records
+        )
+
+
+def run(problems, **options):
+    finished = {}
+    for now in sweep(problems, **options):
+        finished |= now.finished
+    assert sorted(finished) == list(range(len(problems)))
+    return [finished[n] for n in range(len(problems))]
+
+
+def over(params, pictures, configs, **options):
+    base = make_problem(params, pictures[0], [pictures[1]], configs[0], **options)
+    return [vary(base, config) for config in configs]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_each_lane_is_the_single_run_with_its_values(params, pictures, optimizer):
+    common = {"optimizer": optimizer, "iterations": 6, **LAYERS}
+    configs = [
+        Config(style_weight=1e6, **common),
+        Config(style_weight=1e8, tv_weight=1e-1, **common),
+        Config(content_weight=10.0, layer_weighting="3,1", **common),
+        Config(learning_rate=0.1, activation_shift=0.0, **common),
+        Config(style_weight=0.0, **common),
+    ]
+    for config, lane in zip(configs, run(over(params, pictures, configs)), strict=True):
+        alone = stylize(params, pictures[0], [pictures[1]], config)
+        assert lane.step == alone.step
+        for term in ("total", "content", "style", "tv"):
+            np.testing.assert_allclose(lane.losses[term], alone.losses[term], rtol=1e-3, err_msg=term)
+        assert np.abs(lane.image - alone.image).mean() < 1e-3
+
+
+def test_one_compilation_however_many_values_and_passes(params, pictures, compilations):
+    configs = [Config(style_weight=10.0**k, iterations=3, pooling="average", **LAYERS) for k in range(5)]
+    problems = over(params, pictures, configs)
+    run(problems, lanes=4)  # a pass of 4 and one of 1 with three more that nobody sees
+    assert compilations("_advance") == 1
+    run(over(params, pictures, configs[::-1]), lanes=4, every=1)
+    assert compilations("_advance") == 1
+    assert compilations("_start") == 1
+    run(over(params, pictures, [Config(iterations=3, style_layers=("conv1_2",))] * 4))
+    assert compilations("_advance") == 2  # else the count could not fail
+
+
+def test_a_lane_that_is_not_finite_stays_where_it_is_and_touches_no_other(params, pictures):
+    common = {"optimizer": "adam", "iterations": 5, "style_weight": 1.0, **LAYERS}
+    flat = np.full_like(pictures[0], 0.5)  # no variation: what is next to it has some, times more than fits
+    configs = [Config(tv_weight=weight, **common) for weight in (1e-3, 3e38, 1e-2)]
+    absurd = run(over(params, pictures, configs, init=flat))
+    sound = run(over(params, pictures, [configs[0], configs[0], configs[2]], init=flat))
+    assert [lane.finite for lane in absurd] == [True, False, True]
+    assert absurd[1].step == 0
+    np.testing.assert_array_equal(absurd[1].image, flat)
+    for lane in (0, 2):
+        np.testing.assert_array_equal(absurd[lane].image, sound[lane].image)
+        assert absurd[lane].losses == sound[lane].losses
+
+
+def test_what_lanes_share_is_computed_once_and_held_once(params, pictures, monkeypatch):
+    calls = []
+    original = sweeping.Problem.targets
+    monkeypatch.setattr(
+        sweeping.Problem,
+        "targets",
+        lambda problem: calls.append((problem.content is not None, len(problem.styles))) or original(problem),
+    )
+    problems = over(
+        params, pictures, [Config(style_weight=w, iterations=1, **LAYERS) for w in (1.0, 2.0, 3.0, 4.0)]
+    )
+    parts = sweeping._Parts(problems)
+    _, _, targets, weights, _ = parts.batch(problems, range(4), 4)
+    assert sum(content for content, _ in calls) == 1
+    assert sum(styles for _, styles in calls) == 1
+    single = problems[0].targets()
+    assert jax.tree.map(np.shape, targets.content) == jax.tree.map(np.shape, single.content)
+    assert jax.tree.map(np.shape, targets.style) == jax.tree.map(np.shape, single.style)
+    assert weights.style.shape == (4,)
+
+
+def test_styles_and_contents_may_differ_from_lane_to_lane(params, pictures):
+    config = Config(iterations=4, **LAYERS)
+    pairs = [(0, 1), (0, 2), (2, 1)]
+    problems = [make_problem(params, pictures[c], [pictures[s]], config) for c, s in pairs]
+    for (c, s), lane in zip(pairs, run(problems), strict=True):
+        alone = stylize(params, pictures[c], [pictures[s]], config)
+        np.testing.assert_allclose(lane.losses["total"], alone.losses["total"], rtol=1e-3)
+
+
+def test_seeds_are_noise_of_their_own_with_masks_and_without_a_content(params, pictures):
+    common = {"iterations": 3, "init": "noise", "content_weight": 0.0, **LAYERS}
+    mask = np.zeros((36, 48), np.float32)
+    mask[:, :30] = 1
+    configs = [Config(seed=seed, **common) for seed in (0, 1, 2)]
+    base = make_problem(params, None, [pictures[1]], configs[0], masks=Masks(content=mask))
+    lanes = run([vary(base, config) for config in configs])
+    for config, lane in zip(configs, lanes, strict=True):
+        alone = stylize(params, None, [pictures[1]], config, masks=Masks(content=mask))
+        np.testing.assert_array_equal(lane.image[:, 30:], alone.image[:, 30:])
+        np.testing.assert_allclose(lane.losses["style"], alone.losses["style"], rtol=1e-3)
+    assert np.abs(lanes[0].image - lanes[1].image).mean() > 0.1
+
+
+def test_lanes_are_spread_evenly_over_the_devices(params, pictures):
+    """Six lanes on four devices are eight, two on each; the results do not depend on it."""
+    problems = over(
+        params, pictures, [Config(style_weight=10.0**k, iterations=2, **LAYERS) for k in range(6)]
+    )
+    assert jax.device_count() == 4
+    assert sweeping._guess(problems[0], 6, 4, None) == 8
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("lanes",))
+    parts = sweeping._Parts(problems)
+    states = sweeping._start(
+        *parts.batch(problems, range(6), 8), spec=parts.spec, varied=parts.varied, mesh=mesh
+    )
+    shards = states.iterate.image.addressable_shards
+    assert sorted(shard.device.id for shard in shards) == [0, 1, 2, 3]
+    assert {shard.data.shape for shard in shards} == {(2, 36, 48, 3)}
+    four, one = run(problems), run(problems, devices=jax.devices()[:1])
+    for a, b in zip(four, one, strict=True):
+        np.testing.assert_allclose(a.losses["total"], b.losses["total"], rtol=1e-5)
+        np.testing.assert_allclose(a.image, b.image, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("count", "lanes", "devices", "even"),
+    [
+        (8, 8, 1, 8),
+        (9, 8, 1, 5),
+        (10, 4, 1, 4),
+        (6, 6, 4, 4),
+        (3, 1, 1, 1),
+        (16, 12, 4, 8),
+        (2, 1, 2, 2),
+        (6, 8, 4, 8),
+    ],
+)
+def test_passes_are_of_one_size(count, lanes, devices, even):
+    assert sweeping._even(count, lanes, devices) == even
+
+
+def needed(problems, lanes, mesh):
+    """Return the bytes that the compiler counts for so many lanes, on each device."""
+    parts = sweeping._Parts(problems)
+    static = {"spec": parts.spec, "varied": parts.varied, "mesh": mesh}
+    batch = parts.batch(problems, (0,), lanes)
+    states = sweeping._start(*batch, **static)
+    memory = sweeping._advance.lower(states, np.int32(0), *batch[1:], **static).compile().memory_analysis()
+    return memory.temp_size_in_bytes + memory.argument_size_in_bytes
+
+
+def test_lanes_come_from_the_memory_that_is_free(params, pictures, monkeypatch):
+    problems = over(
+        params, pictures, [Config(style_weight=10.0**k, iterations=1, **LAYERS) for k in range(12)]
+    )
+
+    def lanes(free):
+        return max(len(now.lanes) for now in sweep(problems, free_memory=free, devices=jax.devices()[:1]))
+
+    assert lanes(2**40) == 12
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("lanes",))
+    between = (needed(problems, 6, mesh) + needed(problems, 12, mesh)) // 2
+    monkeypatch.setattr(sweeping, "BYTES_PER_PIXEL", 1)  # a guess that is too bold: the compiler corrects it
+    assert lanes(between) == 6
+    monkeypatch.setattr(sweeping, "BYTES_PER_PIXEL", between // (36 * 48))
+    assert lanes(between) == 1
+    with pytest.raises(NotEnoughMemory, match=r"a lane of 48x36 pixels needs .* GiB and 0\.0 GiB are free"):
+        lanes(2**10)
+
+
+def test_problems_of_other_programs_or_sizes_are_refused(params, pictures):
+    config = Config(iterations=1, **LAYERS)
+    one = make_problem(params, pictures[0], [pictures[1]], config)
+    small = make_problem(params, pictures[0][:30], [pictures[1]], config)
+    longer = vary(one, Config(iterations=2, **LAYERS))
+    with pytest.raises(InputError, match="pictures of one size; got 48x30 and 48x36"):
+        list(sweep([one, small]))
+    with pytest.raises(InputError, match="one number of iterations"):
+        list(sweep([one, longer]))
