@@ -2,7 +2,8 @@
 
 import io
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,30 +12,38 @@ from PIL import Image, ImageDraw, ImageFont
 
 from nst_jax.images import resize, to_uint8
 
+Thumbnail = UInt8[np.ndarray, "_ _ 3"]
+
 TERMS = ("total", "content", "style", "tv")
 SIDE, LINE, GAP = 240, 15, 8  # pixels: longest side of a picture, height of a line of text, space between
-WIDTH = 200  # of the margin
+WIDTH, SIDES = 200, 160  # of the margin, of the names of rows
+MANY = 1000  # pictures from which on they are half as large: a sheet of 10,000 has a gigabyte
 
 
 class Tile(NamedTuple):
-    """A picture of the sheet, with what made it and what it came to."""
+    """A picture of the sheet, with the lines above it, what it came to below."""
 
-    image: UInt8[np.ndarray, "_ _ 3"]
-    values: dict[str, Any]
+    image: Thumbnail
+    lines: Sequence[str]
     losses: dict[str, Any]
     flag: str | None
 
 
-def thumbnail(image: Float32[np.ndarray, "h w 3"], side: int = SIDE) -> UInt8[np.ndarray, "_ _ 3"]:
+def tile_side(count: int) -> int:
+    """Return the longest side of a picture, in pixels, on a sheet of so many."""
+    return SIDE if count < MANY else SIDE // 2
+
+
+def thumbnail(image: Float32[np.ndarray, "h w 3"], side: int = SIDE) -> Thumbnail:
     """Return the picture with its longest side at most side pixels."""
     height, width, _ = image.shape
     scale = min(1.0, side / max(height, width))
     return to_uint8(resize(image, max(1, round(height * scale)), max(1, round(width * scale))))
 
 
-def describe(values: dict[str, Any]) -> str:
-    """Return names and values in one line, numbers in short."""
-    return ", ".join(f"{name} {_short(value)}" for name, value in values.items())
+def describe(values: Mapping[str, Any]) -> list[str]:
+    """Return each name with its value, numbers in short."""
+    return [f"{name} {_short(value)}" for name, value in values.items()]
 
 
 def _short(value: Any) -> str:
@@ -44,55 +53,83 @@ def _short(value: Any) -> str:
 
 
 def contact_sheet(
-    tiles: Sequence[Tile], columns: int, inputs: Sequence[tuple[str, UInt8[np.ndarray, "_ _ 3"]]]
-) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Return the tiles in rows, their values above and losses below each; what went in, in the margin."""
-    height = max(tile.image.shape[0] for tile in tiles)
-    width = max(SIDE, max(tile.image.shape[1] for tile in tiles))
-    cell = (height + (len(TERMS) + 1) * LINE + 2 * GAP, width + 2 * GAP)
-    rows = math.ceil(len(tiles) / columns)
+    tiles: Mapping[int, Tile],
+    columns: int,
+    inputs: Sequence[tuple[str, Thumbnail]],
+    heads: Sequence[str] = (),
+    sides: Sequence[Sequence[str]] = (),
+) -> bytes:
+    """Return a PNG of the tiles, each at the place of its number, row by row; what went in, in the margin.
+
+    heads: a line above each column; sides: lines beside each row.
+    """
+    shapes = [tile.image.shape for tile in tiles.values()]
+    width = max(tile_side(len(tiles)), *(shape[1] for shape in shapes))
+    lines = max(len(tile.lines) for tile in tiles.values())
+    cell = (max(shape[0] for shape in shapes) + (lines + len(TERMS)) * LINE + 2 * GAP, width + 2 * GAP)
+    rows = max(tiles) // columns + 1
+    left, top = WIDTH + (SIDES if sides else 0), LINE + GAP if heads else 0
     margin = sum(image.shape[0] + LINE + 2 * GAP for _, image in inputs)
-    sheet = Image.new("RGB", (WIDTH + columns * cell[1], max(rows * cell[0], margin) + GAP), "white")
+    size = (left + columns * cell[1], max(top + rows * cell[0], margin) + GAP)
+    sheet = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(LINE - 4)
+
+    def write(x: int, y: int, text: str, room: int, fill: str = "black") -> None:
+        draw.text((x, y), _cut(text, room, font), fill=fill, font=font)
+
     y = GAP
     for name, image in inputs:
-        draw.text((GAP, y), name, fill="black", font=font)
+        write(GAP, y, name, WIDTH - 2 * GAP)
         sheet.paste(Image.fromarray(image), (GAP, y + LINE))
         y += image.shape[0] + LINE + 2 * GAP
-    for n, tile in enumerate(tiles):
-        x, y = WIDTH + (n % columns) * cell[1] + GAP, (n // columns) * cell[0] + GAP
-        draw.text((x, y), describe(tile.values), fill="black", font=font)
-        sheet.paste(Image.fromarray(tile.image), (x, y + LINE))
-        y += LINE + tile.image.shape[0]
-        if tile.flag:
-            draw.text((x + width // 2, y), tile.flag, fill="red", font=font)
+    for column, head in enumerate(heads):
+        write(left + column * cell[1] + GAP, GAP, head, width)
+    for row, side in enumerate(sides[:rows]):
+        for line, text in enumerate(side):
+            write(WIDTH + GAP, top + row * cell[0] + GAP + (lines + line) * LINE, text, SIDES - 2 * GAP)
+    for n, tile in tiles.items():
+        x, y = left + (n % columns) * cell[1] + GAP, top + (n // columns) * cell[0] + GAP
+        for line, text in enumerate(tile.lines):
+            write(x, y + line * LINE, text, width)
+        y += lines * LINE
+        sheet.paste(Image.fromarray(tile.image), (x, y))
+        y += tile.image.shape[0]
         for line, term in enumerate(TERMS):
-            draw.text((x, y + line * LINE), f"{term} {tile.losses[term]:.4g}", fill="#555555", font=font)
-    return np.asarray(sheet)
+            write(x, y + line * LINE, f"{term} {tile.losses[term]:.4g}", width, "#555555")
+        if tile.flag:
+            write(x + width // 2, y, tile.flag, width // 2, "red")
+    data = io.BytesIO()
+    sheet.save(data, "PNG")
+    return data.getvalue()
+
+
+def _cut(text: str, width: int, font: Any) -> str:
+    """Return the text, without its middle where it is wider than so many pixels."""
+    text = text.encode(errors="replace").decode()  # file names need not be Unicode
+    kept = len(text) // 2 + 1
+    short = text
+    while kept and font.getlength(short) > width:
+        kept -= 1
+        short = f"{text[:kept]}\u2026{text[len(text) - kept :]}"
+    return short
 
 
 def knee(points: Sequence[tuple[float, float]]) -> int | None:
     """Return the number of the point that trades best: the furthest below the line between the ends.
 
     Of the front only (no other point is at least as low in both), in logarithms scaled to [0, 1] on both
-    axes; None where the front has fewer than three points.
+    axes; never an end. None where the front has fewer than three points.
     """
     usable = [n for n, point in enumerate(points) if all(0 < x < math.inf for x in point)]
-    front = sorted(
-        (n for n in usable if not any(_beats(points[m], points[n]) for m in usable)), key=lambda n: points[n]
-    )
+    front: list[int] = []
+    for n in sorted(usable, key=lambda n: points[n]):
+        if not front or points[n][1] < points[front[-1]][1]:
+            front.append(n)
     if len(front) < 3:
         return None
     logs = np.log([points[n] for n in front])
-    spans = np.ptp(logs, axis=0)
-    if not spans.all():
-        return None
-    scaled = (logs - logs.min(0)) / spans
-    return front[int(np.argmin(scaled.sum(1)))]  # the ends lie on x + y = 1
-
-
-def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    return one != other and one[0] <= other[0] and one[1] <= other[1]
+    scaled = (logs - logs.min(0)) / np.ptp(logs, axis=0)
+    return front[1 + int(np.argmin(scaled[1:-1].sum(1)))]  # the ends lie on x + y = 1
 
 
 def plot_tradeoff(points: Sequence[tuple[float, float]], labels: Sequence[str], best: int | None) -> bytes:
@@ -105,10 +142,14 @@ def plot_tradeoff(points: Sequence[tuple[float, float]], labels: Sequence[str], 
     axes = figure.add_subplot()
     for n, ((content, style), label) in enumerate(zip(points, labels, strict=True)):
         axes.plot(content, style, "o", color="crimson" if n == best else "steelblue")
-        axes.annotate(f"{label}{' (knee)' if n == best else ''}", (content, style), fontsize=7)
+        text = f"{label}{' (knee)' if n == best else ''}".encode(errors="replace").decode()
+        axes.annotate(text, (content, style), fontsize=7, parse_math=False)
     scale = "log" if all(min(point) > 0 for point in points) else "symlog"
     axes.set(xscale=scale, yscale=scale, xlabel="content loss", ylabel="style loss", title="tradeoff")
+    axes.tick_params(axis="x", which="both", rotation=30)
     axes.grid(alpha=0.3)
     data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=120)
+    with warnings.catch_warnings():  # names of files have letters that the font has not
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(data, format="png", dpi=120)
     return data.getvalue()

@@ -287,6 +287,13 @@ def test_masked_textures(call):
     assert size_of("t.png") == (39, 48)
 
 
+def test_the_tutorial_preset_says_what_its_weights_are_for(call, caplog):
+    for weight, said in (([], True), (["--style_weight=1e6"], False)):
+        caplog.clear()
+        run(nst.PROGRAM, [*PAIR, *SMALL, "--preset=tutorial", "--output=a.png", *weight])
+        assert ("VGG-19 of Keras" in caplog.text) == said
+
+
 @pytest.mark.parametrize("preset", ["improved", "tutorial"])
 def test_presets(call, preset):
     code, _, _ = call(*PAIR, *SMALL, f"--preset={preset}", "--output=a.png", "--report=r.json")

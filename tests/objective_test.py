@@ -4,6 +4,7 @@ import notebook
 import numpy as np
 import pytest
 import reference
+from jax.extend.core import jaxprs_in_params
 
 from nst_jax.config import PRESETS, Config
 from nst_jax.masks import Masks
@@ -16,6 +17,7 @@ from nst_jax.objective import (
     total_variation,
     weighted_sum,
 )
+from nst_jax.vgg import cast
 
 ALPHA, BETA, GAMMA = 1.5, 3e6, 2e-3
 
@@ -291,3 +293,61 @@ def test_a_region_is_compared_with_its_own_style_only(params, pictures):
     for term in before:
         np.testing.assert_allclose(before[term][0], after[term][0], rtol=1e-4)
         assert abs(float(before[term][1] / after[term][1]) - 1) > 0.01
+
+
+def products(params, pictures, precision):
+    """Return the precision and the operands' types of every product in the objective and its gradient."""
+    image, content, styles = pictures
+    config = Config(precision=precision)
+    spec, factors = config.spec(), config.loss_weights(2)
+    targets = make_targets(cast(params, precision), content, styles, spec)
+    gradient = jax.grad(total_loss, argnums=1)
+    jaxpr = jax.make_jaxpr(lambda x: gradient(cast(params, precision), x, targets, factors, spec))(image)
+    found = set()
+
+    def visit(jaxpr):
+        for equation in jaxpr.eqns:
+            if equation.primitive.name in ("conv_general_dilated", "dot_general"):
+                asked = equation.params["precision"]
+                found.add((equation.primitive.name, asked[0].name, equation.invars[0].aval.dtype.name))
+            for inner in jaxprs_in_params(equation.params):
+                visit(inner)
+
+    visit(jaxpr.jaxpr)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("precision", "product", "activations"),
+    [
+        ("float32", "HIGHEST", "float32"),
+        ("tensorfloat32", "HIGH", "float32"),
+        ("bfloat16", "HIGH", "bfloat16"),
+    ],
+)
+def test_products_are_of_the_precision_asked_for_and_statistics_float32(
+    params, pictures, precision, product, activations
+):
+    """What a GPU is asked for, which this machine cannot show otherwise."""
+    assert products(params, pictures, precision) == {
+        ("conv_general_dilated", product, activations),
+        ("dot_general", product, "float32"),
+    }
+
+
+def test_bfloat16_is_near_float32_and_its_losses_are_float32(params, pictures):
+    image, content, styles = pictures
+    totals = []
+    for precision in ("float32", "bfloat16"):
+        config = Config(precision=precision, tv_weight=0.0)
+        spec = config.spec()
+        network = cast(params, precision)
+        targets = make_targets(network, content, styles, spec)
+        assert {s.dtype.name for s in targets.style.values()} == {"float32"}
+        value, gradient = jax.jit(jax.value_and_grad(total_loss, argnums=1), static_argnums=4)(
+            network, image, targets, config.loss_weights(2), spec
+        )
+        assert value.dtype == gradient.dtype == np.float32
+        totals.append(float(value))
+    assert totals[0] != totals[1]
+    np.testing.assert_allclose(totals[1], totals[0], rtol=0.03)

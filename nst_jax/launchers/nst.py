@@ -17,7 +17,7 @@ from absl import logging
 import nst_jax
 from nst_jax import images
 from nst_jax import masks as masking
-from nst_jax.config import Config
+from nst_jax.config import PRESETS, Config
 from nst_jax.errors import InputError
 from nst_jax.files import check_writable, write_whole
 from nst_jax.launchers import device
@@ -109,6 +109,7 @@ def main(inputs_given: Given, files_given: Given, config_given: Given) -> int:
     output = _output(request, shelf, masks)
     pictures = load_pictures(inputs, config, shelf, masks)
     weights = load_weights(config.network, inputs.weights or None)
+    _warn(config, weights)
     with interrupts() as interrupted:
         run = _optimize(make_params(weights.arrays), pictures, output, request, interrupted)
         _write(run, output, request, weights, began)
@@ -120,6 +121,13 @@ def main(inputs_given: Given, files_given: Given, config_given: Given) -> int:
     if run.last.converged:
         logging.info("converged: no step lowers the loss after step %d", run.last.step)
     return DONE
+
+
+def _warn(config: Config, weights: Weights) -> None:
+    """Say so where the published weights of the tutorial meet activations of another scale."""
+    unchanged = config.style_weight == PRESETS["tutorial"]["style_weight"]
+    if config.preset == "tutorial" and unchanged and weights.normalization == "torchvision":
+        logging.warning("--preset=tutorial is for VGG-19 of Keras; with these weights it shows no style")
 
 
 def _check(request: Request) -> None:
