@@ -48,15 +48,18 @@ def sweep(
     Each lane gives what transfer.stylize_steps gives for its problem, but for rounding. A lane that is not
     finite, or that no step lowers, stays where it is and touches no other. What problems share (content and
     styles by identity) is computed and held once. The lanes are spread evenly over the devices (all, if
-    none are named). lanes: 0 takes what fits into free_memory bytes, on each device. Raises InputError for
-    problems of different size, spec or iterations, NotEnoughMemory where not even one lane fits.
+    none are named). lanes: 0 takes what fits into free_memory bytes on each device, on CPUs one on each.
+    Raises InputError for problems of different size, spec or iterations, NotEnoughMemory where not even one
+    lane for each device fits.
     """
     _check_alike(problems)
     count = len(problems)
     devices = (devices or jax.devices())[:count]
     mesh = Mesh(np.array(devices), ("lanes",), axis_types=(AxisType.Auto,))
     parts = _Parts(problems)
-    lanes = lanes or _guess(problems[0], count, len(devices), free_memory)
+    if not lanes:  # a CPU is busy with one: more at a time cost it more each, and finish later
+        one = devices[0].platform == "cpu"
+        lanes = len(devices) if one else _guess(problems[0], count, len(devices), free_memory)
     lanes = _fit(problems, parts, _even(count, lanes, len(devices)), mesh, free_memory)
     for first in range(0, count, lanes):
         numbers = tuple(range(first, min(count, first + lanes)))

@@ -55,7 +55,7 @@ def test_each_lane_is_the_single_run_with_its_values(params, pictures, optimizer
         Config(learning_rate=0.1, activation_shift=0.0, **common),
         Config(style_weight=0.0, **common),
     ]
-    for config, lane in zip(configs, run(over(params, pictures, configs)), strict=True):
+    for config, lane in zip(configs, run(over(params, pictures, configs), lanes=8), strict=True):
         alone = stylize(params, pictures[0], [pictures[1]], config)
         assert lane.step == alone.step
         for term in ("total", "content", "style", "tv"):
@@ -79,8 +79,9 @@ def test_a_lane_that_is_not_finite_stays_where_it_is_and_touches_no_other(params
     common = {"optimizer": "adam", "iterations": 5, "style_weight": 1.0, **LAYERS}
     flat = np.full_like(pictures[0], 0.5)  # no variation: what is next to it has some, times more than fits
     configs = [Config(tv_weight=weight, **common) for weight in (1e-3, 3e38, 1e-2)]
-    absurd = run(over(params, pictures, configs, init=flat))
-    sound = run(over(params, pictures, [configs[0], configs[0], configs[2]], init=flat))
+    one = {"lanes": 3, "devices": jax.devices()[:1]}
+    absurd = run(over(params, pictures, configs, init=flat), **one)
+    sound = run(over(params, pictures, [configs[0], configs[0], configs[2]], init=flat), **one)
     assert [lane.finite for lane in absurd] == [True, False, True]
     assert absurd[1].step == 0
     np.testing.assert_array_equal(absurd[1].image, flat)
@@ -139,7 +140,6 @@ def test_lanes_are_spread_evenly_over_the_devices(params, pictures):
         params, pictures, [Config(style_weight=10.0**k, iterations=2, **LAYERS) for k in range(6)]
     )
     assert jax.device_count() == 4
-    assert sweeping._guess(problems[0], 6, 4, None) == 8
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("lanes",))
     parts = sweeping._Parts(problems)
     states = sweeping._start(
@@ -148,7 +148,7 @@ def test_lanes_are_spread_evenly_over_the_devices(params, pictures):
     shards = states.iterate.image.addressable_shards
     assert sorted(shard.device.id for shard in shards) == [0, 1, 2, 3]
     assert {shard.data.shape for shard in shards} == {(2, 36, 48, 3)}
-    four, one = run(problems), run(problems, devices=jax.devices()[:1])
+    four, one = run(problems, lanes=8), run(problems, devices=jax.devices()[:1])
     for a, b in zip(four, one, strict=True):
         np.testing.assert_allclose(a.losses["total"], b.losses["total"], rtol=1e-5)
         np.testing.assert_allclose(a.image, b.image, atol=1e-4)
@@ -181,23 +181,29 @@ def needed(problems, lanes, mesh):
     return memory.temp_size_in_bytes + memory.argument_size_in_bytes
 
 
-def test_lanes_come_from_the_memory_that_is_free(params, pictures, monkeypatch):
+def test_lanes_come_from_the_memory_that_is_free(params, pictures):
     problems = over(
         params, pictures, [Config(style_weight=10.0**k, iterations=1, **LAYERS) for k in range(12)]
     )
 
     def lanes(free):
-        return max(len(now.lanes) for now in sweep(problems, free_memory=free, devices=jax.devices()[:1]))
+        steps = sweep(problems, lanes=12, free_memory=free, devices=jax.devices()[:1])
+        return max(len(now.lanes) for now in steps)
 
     assert lanes(2**40) == 12
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("lanes",))
-    between = (needed(problems, 6, mesh) + needed(problems, 12, mesh)) // 2
-    monkeypatch.setattr(sweeping, "BYTES_PER_PIXEL", 1)  # a guess that is too bold: the compiler corrects it
-    assert lanes(between) == 6
-    monkeypatch.setattr(sweeping, "BYTES_PER_PIXEL", between // (36 * 48))
-    assert lanes(between) == 1
+    assert lanes((needed(problems, 6, mesh) + needed(problems, 12, mesh)) // 2) == 6
     with pytest.raises(NotEnoughMemory, match=r"a lane of 48x36 pixels needs .* GiB and 0\.0 GiB are free"):
         lanes(2**10)
+
+
+def test_the_first_guess_of_lanes_goes_by_the_pixels(params, pictures):
+    (problem,) = over(params, pictures, [Config(**LAYERS)])
+    lane = sweeping.BYTES_PER_PIXEL * 36 * 48
+    assert sweeping._guess(problem, 100, 4, int(2.5 * lane)) == 8  # two on each device
+    assert sweeping._guess(problem, 6, 4, 2**40) == 8  # all at once, as many on each
+    assert sweeping._guess(problem, 6, 4, 0) == 4
+    assert sweeping._guess(problem, 6, 4, None) == 8
 
 
 def test_problems_of_other_programs_or_sizes_are_refused(params, pictures):
