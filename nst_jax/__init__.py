@@ -4,6 +4,7 @@ from nst_jax import images as images
 from nst_jax.config import Config as Config
 from nst_jax.errors import InputError as InputError
 from nst_jax.errors import NotEnoughMemory as NotEnoughMemory
+from nst_jax.masks import Masks as Masks
 from nst_jax.objective import LossWeights as LossWeights
 from nst_jax.objective import Spec as Spec
 from nst_jax.objective import Targets as Targets

@@ -112,10 +112,13 @@ class Config:
         if not self.init:
             raise InputError("--init", "content, noise, style or a file", "got nothing")
         for name in ("content_layers", "style_layers"):
-            if not getattr(self, name):
+            layers = getattr(self, name)
+            if not layers:
                 raise InputError(f"--{name}", "at least one layer, or all", "got none")
-            if getattr(self, name) != ("all",):
-                check_layers(self.network, getattr(self, name), f"--{name}")
+            if "all" in layers and len(layers) > 1:
+                raise InputError(f"--{name}", "layers, or all by itself", f"got {','.join(layers)}")
+            if layers != ("all",):
+                check_layers(self.network, layers, f"--{name}")
         if not (self.content_weight or self.style_weight or self.tv_weight):
             raise InputError(
                 "--content_weight, --style_weight, --tv_weight", "at least one above 0", "all are 0"
@@ -189,7 +192,10 @@ class Config:
             return _normalised([1.0] * len(terms))
         if self.layer_weighting == "geometric":
             return _normalised([2.0 ** (len(terms) - d) for d in range(1, len(terms) + 1)])
-        if self.layer_weighting == "telescoped" and len(terms) > 1:
+        if self.layer_weighting == "telescoped":
+            if len(terms) < 2:
+                came = f"got {','.join(self.style_layers)}"
+                raise InputError("--style_layers", "two or more for --layer_weighting=telescoped", came)
             return _telescoped(len(terms))
         return self._numbers(terms)
 

@@ -12,6 +12,7 @@ class InputError(ValueError):
 
     def __init__(self, what: str, allowed: str, came: str):
         super().__init__(" ".join(f"{what}: {allowed}; {came}".split()))
+        self.what, self.allowed, self.came = what, allowed, came
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

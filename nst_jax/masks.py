@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from nst_jax import images
@@ -28,6 +28,10 @@ class Masks(NamedTuple):
     styles: Sequence[Mask | None] = ()  # one per style, of the picture's size: where it acts
     sources: Sequence[Mask | None] = ()  # one per style, of the style's size: where its statistics come from
 
+    def sources_of(self, styles: int) -> Sequence[Mask | None]:
+        """Return a source mask, or None, for each of so many styles."""
+        return self.sources if len(self.sources) else [None] * styles
+
 
 def load(name: str, soft: bool = False, max_pixels: int = images.MAX_PIXELS) -> tuple[Mask, float]:
     """Read a mask, and the share of its pixels that are neither black nor white (within 25 of 255).
@@ -47,7 +51,9 @@ def load(name: str, soft: bool = False, max_pixels: int = images.MAX_PIXELS) -> 
     share = float(((gray > 0.1) & (gray < 0.9)).mean())
     mask = gray if soft else (gray > THRESHOLD).astype(np.float32)
     if not mask.any():
-        came = "it is black everywhere" if soft else "none of it is above 127 of 255"
+        came = "it is black everywhere"
+        if not soft and gray.any():
+            came = "none of it is above 127 of 255 (--soft_masks keeps greys)"
         raise InputError(name, "a mask has a white part, where the style acts", came)
     return mask, share
 
@@ -64,15 +70,17 @@ def resize(mask: Mask, height: int, width: int) -> Float32[np.ndarray, "{height}
     """Return the mask's average over each pixel of height by width, exact at any ratio."""
     if mask.shape == (height, width):
         return mask
-    return (_overlaps(mask.shape[0], height) @ mask @ _overlaps(mask.shape[1], width).T).clip(0, 1)
+    rows = _averaged(mask, height)
+    return _averaged(rows.T, width).T.clip(0, 1).astype(np.float32)
 
 
-def _overlaps(old: int, new: int) -> Float32[np.ndarray, "{new} {old}"]:
-    """Return the share of every new pixel that each old pixel covers, along one side."""
-    # In units of 1 / (old new) of the side: whole numbers, so that black stays 0 to the bit.
-    edges, cells = np.arange(new + 1)[:, None] * old, np.arange(old + 1) * new
-    shares = np.minimum(edges[1:], cells[1:]) - np.maximum(edges[:-1], cells[:-1])
-    return (shares.clip(0) / old).astype(np.float32)
+def _averaged(mask: Float[np.ndarray, "old w"], new: int) -> Float[np.ndarray, "{new} w"]:
+    """Return the average over each of new equal parts of the rows."""
+    sums = np.concatenate([np.zeros((1, mask.shape[1])), np.cumsum(mask, axis=0, dtype=np.float64)])
+    whole, part = np.divmod(np.arange(new + 1) * len(mask), new)  # where the parts begin and end, in rows
+    following = mask[np.minimum(whole, len(mask) - 1)]
+    # Between two edges with nothing but black the sums are the same number: black stays 0 to the bit.
+    return np.diff(sums[whole] + (part / new)[:, None] * following, axis=0) * (new / len(mask))
 
 
 def regions(masks: Masks) -> Float32[np.ndarray, "r h w"] | None:
@@ -114,7 +122,7 @@ def pooled(mask: Mask, layer: str) -> Float32[np.ndarray, "_ _"]:
     return mask
 
 
-def check(name: str, mask: Mask, layers: Sequence[str]) -> None:
+def check(name: str, mask: Mask, layers: Sequence[str], of: str = "picture") -> None:
     """Raise InputError where less than one position of the deepest layer is left of the white part."""
     deepest = max(layers)
     left, unit = float(pooled(mask, deepest).sum()), 2 ** (block_of(deepest) - 1)
@@ -124,7 +132,7 @@ def check(name: str, mask: Mask, layers: Sequence[str]) -> None:
     enough = [block for block in blocks if pooled(mask, f"conv{block}_1").sum() >= 1]
     advice = [f"style layers up to block {enough[-1]}"] if enough else []
     if size := _sufficient_size(mask, deepest):
-        advice.append(f"a longest side of {size} pixels")
+        advice.append(f"a {of} with a longest side of {size} pixels")
     raise InputError(
         name,
         f"the white part covers at least one position of {deepest} ({unit}x{unit} pixels)",

@@ -88,7 +88,7 @@ def make_targets(
     masks = masks or Masks()
     statistics = [
         style_statistics(params, style, shift, masks_by_layer(source, spec), spec)
-        for style, source in zip(styles, masks.sources or [None] * len(styles), strict=True)
+        for style, source in zip(styles, masks.sources_of(len(styles)), strict=True)
     ]
     regions = masking.regions(masks)
     frame = None

@@ -129,15 +129,23 @@ def _color_styles(
     config: Config,
 ) -> list[Float32[np.ndarray, "_ _ 3"]]:
     """Return the styles with the colours that the mode gives them: of the region where each of them acts."""
+    if config.preserve_color == "none":
+        return list(styles)
     parts = masking.regions(masks)
     regions = [None] if parts is None else list(parts)
     regions = regions * len(styles) if len(regions) == 1 else regions
-    sources = masks.sources or [None] * len(styles)
+    sources = masks.sources_of(len(styles))
     mode, match = config.preserve_color, config.color_match
-    return [
-        color.prepare_style(mode, style, content, match, source, region)
-        for style, source, region in zip(styles, sources, regions, strict=True)
-    ]
+    colored = []
+    for k, (style, source, region) in enumerate(zip(styles, sources, regions, strict=True), 1):
+        try:
+            colored.append(color.prepare_style(mode, style, content, match, source, region))
+        except InputError as error:
+            where = f"style {k}" + (
+                "" if region is None and source is None else ", where the masks are white"
+            )
+            raise InputError(error.what, error.allowed, f"{error.came} ({where})") from None
+    return colored
 
 
 def _check_pictures(content: Any, styles: Sequence[Any], init: Any, config: Config, spec: Spec) -> None:
@@ -164,12 +172,14 @@ def _check_pictures(content: Any, styles: Sequence[Any], init: Any, config: Conf
 def _check_masks(masks: Masks, first: Any, styles: Sequence[Any], spec: Spec) -> None:
     """Raise InputError unless there is a mask for each style, of its picture's size, white enough."""
     for what, found in {"style_mask": masks.styles, "style_source_mask": masks.sources}.items():
-        if found and len(found) != len(styles):
+        if len(found) not in (0, len(styles)):
             raise InputError(f"--{what}", f"one for each of the {len(styles)} styles", f"got {len(found)}")
-    named = [("content_mask", masks.content, first)]
-    named += [(f"style_mask {k}", mask, first) for k, mask in enumerate(masks.styles, 1)]
-    named += [(f"style_source_mask {k + 1}", mask, styles[k]) for k, mask in enumerate(masks.sources)]
-    for what, mask, picture in named:
+    named = [("--content_mask", masks.content, first, "picture")]
+    named += [(f"--style_mask {k}", mask, first, "picture") for k, mask in enumerate(masks.styles, 1)]
+    named += [
+        (f"--style_source_mask {k + 1}", mask, styles[k], "style") for k, mask in enumerate(masks.sources)
+    ]
+    for what, mask, picture, of in named:
         if mask is None:
             continue
         if mask.shape != picture.shape[:2]:
@@ -177,11 +187,11 @@ def _check_masks(masks: Masks, first: Any, styles: Sequence[Any], spec: Spec) ->
         if mask.dtype != np.float32 or not 0 <= mask.min() <= mask.max() <= 1:
             came = f"got {mask.dtype} from {mask.min()} to {mask.max()}"
             raise InputError(what, "float32 numbers in [0, 1]", came)
-        masking.check(what, mask, spec.style_layers)
+        masking.check(what, mask, spec.style_layers, of)
     parts = masking.regions(masks)
-    if parts is not None and masks.styles and masks.content is not None:
+    if parts is not None and len(masks.styles) and masks.content is not None:
         for k, region in enumerate(parts, 1):
-            masking.check(f"style_mask {k} within content_mask", region, spec.style_layers)
+            masking.check(f"--style_mask {k} within --content_mask", region, spec.style_layers)
 
 
 def vary(problem: Problem, config: Config) -> Problem:

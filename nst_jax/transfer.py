@@ -117,7 +117,7 @@ def _check_memory(free: int, problem: Problem) -> None:
     """Raise NotEnoughMemory where a program of the run, compiled here for it, takes more than free bytes."""
     params, first, weights, spec = problem.params, problem.first, problem.weights, problem.spec
     number = jax.ShapeDtypeStruct((), jnp.float32)
-    sources = problem.masks.sources or [None] * len(problem.styles)
+    sources = problem.masks.sources_of(len(problem.styles))
     programs = [
         (style, style_statistics.lower(params, style, number, masks_by_layer(source, spec), spec))
         for style, source in zip(problem.styles, sources, strict=True)

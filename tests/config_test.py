@@ -93,7 +93,7 @@ def test_presets_are_valid_and_what_is_given_beside_one_wins(preset):
         ({"tv_power": 0.5}, "--tv_power"),
         (
             {"layer_weighting": "telescoped", "style_layers": ("conv1_1",)},
-            "--layer_weighting: .*'telescoped'",
+            "--style_layers: two or more for --layer_weighting=telescoped; got conv1_1",
         ),
         (
             {"style_loss": "chain", "style_layers": ("conv1_1",)},
@@ -101,6 +101,7 @@ def test_presets_are_valid_and_what_is_given_beside_one_wins(preset):
         ),
         ({"style_loss": "chain", "layer_weighting": "1,1,1,1,1"}, "--layer_weighting: .*4 numbers"),
         ({"preserve_color": "lumaswap"}, "--preserve_color: none, luma_swap, .*did you mean luma"),
+        ({"style_layers": ("all", "conv1_1")}, "--style_layers: layers, or all by itself; got all,conv1_1"),
         ({"color_match": "choleski"}, "--color_match: .*did you mean cholesky"),
     ],
 )

@@ -360,7 +360,9 @@ def test_the_refusal_of_a_small_mask_says_what_is_left_and_what_would_do(side, l
     mask = block((64, 48), (16, 16 + side), (32, 32 + side))
     with pytest.raises(InputError) as error:
         masks.check("m.png", mask, ["conv5_1", "conv2_1"])
-    refusal, size = re.fullmatch("(.*) or a longest side of (.*) pixels would do", str(error.value)).groups()
+    refusal, size = re.fullmatch(
+        "(.*) or a picture with a longest side of (.*) pixels would do", str(error.value)
+    ).groups()
     assert refusal == (
         "m.png: the white part covers at least one position of conv5_1 (16x16 pixels); "
         f"{left} of one; style layers up to block {shallower}"
@@ -372,7 +374,9 @@ def test_the_refusal_of_a_small_mask_says_what_is_left_and_what_would_do(side, l
 
 def test_the_refusal_of_less_than_a_pixel_names_no_shallower_layers():
     mask = block((64, 64), (3, 4), (3, 4), 0.5)
-    with pytest.raises(InputError, match=r"; 0\.0020? of one; a longest side of \d+ pixels would do$"):
+    with pytest.raises(
+        InputError, match=r"; 0\.0020? of one; a picture with a longest side of \d+ pixels would do$"
+    ):
         masks.check("m.png", mask, ["conv5_1"])
 
 

@@ -314,6 +314,10 @@ WRONG = {
     "folder": (["--content=folder"], "folder: must be a whole picture file.*it is a folder"),
     "example": (["--content=example:dog"], "example:dog: one of cat, cat-face, coffee, .*'dog'"),
     "bare example": (["--content=cat"], "cat: .*did you mean example:cat"),
+    "preview over a mask": (
+        ["--save_every=1", "--content_mask=a.png.step000001.png"],
+        "each a file of its own; a.png.step000001.png is named twice",
+    ),
     "extension": (["--output=a.pgn"], "a.pgn: must end in one of .png .*did you mean .png"),
     "no extension": (["--output=a"], "a: must end in one of .png .*no extension"),
     "output folder": (
@@ -331,7 +335,7 @@ WRONG = {
     "plot extension": (["--plot=p.jpg"], "p.jpg: must end in one of .png .svg .pdf"),
     "same file": (
         ["--report=a.png"],
-        "--output, --report, --plot, --mask_preview: each a file of its own; a.png is named twice",
+        "--output, --report, --plot, --mask_preview, --save_every: each a file of its own; a.png is named twice",
     ),
     "output over input": (
         ["--content=cut.png", "--output=cut.png"],
@@ -380,11 +384,11 @@ WRONG = {
     ),
     "black mask": (
         ["--content_mask=black.png"],
-        "black.png: a mask has a white part, .*; none of it is above 127",
+        "black.png: a mask has a white part, .*; it is black everywhere",
     ),
     "speck of a mask": (
         ["--style_mask=speck.png"],
-        r"style_mask 1: the white part covers at least one position of conv5_1 .16x16 pixels.; 0\.\d+ of one; style layers up to block 2 or a longest side of \d+ pixels would do",
+        r"--style_mask 1: the white part covers at least one position of conv5_1 .16x16 pixels.; 0\.\d+ of one; style layers up to block 2 or a picture with a longest side of \d+ pixels would do",
     ),
     "square mask": (
         ["--content_mask=square.png"],

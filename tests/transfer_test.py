@@ -330,10 +330,10 @@ def test_a_small_region_takes_the_style_as_well_as_a_large_one(params, pictures)
     [
         (Masks(styles=[None]), "--style_mask: one for each of the 2 styles; got 1"),
         (Masks(sources=[None] * 3), "--style_source_mask: one for each of the 2 styles; got 3"),
-        (Masks(content=np.ones((32, 32), np.float32)), r"content_mask: rows and columns \(32, 48\); got \(32, 32\)"),
-        (Masks(styles=[None, np.full((32, 48), 2, np.float32)]), r"style_mask 2: float32 numbers in \[0, 1\]"),
-        (Masks(styles=[None, np.zeros((32, 48), np.float32)]), "style_mask 2: .*conv5_1.*0 of one"),
-        (Masks(content=np.ones((32, 48), np.float32) * (np.arange(48) < 24), styles=[None, np.float32(np.arange(48) >= 24) * np.ones((32, 1), np.float32)]), "style_mask 2 within content_mask: "),
+        (Masks(content=np.ones((32, 32), np.float32)), r"--content_mask: rows and columns \(32, 48\); got \(32, 32\)"),
+        (Masks(styles=[None, np.full((32, 48), 2, np.float32)]), r"--style_mask 2: float32 numbers in \[0, 1\]"),
+        (Masks(styles=[None, np.zeros((32, 48), np.float32)]), "--style_mask 2: .*conv5_1.*0 of one"),
+        (Masks(content=np.ones((32, 48), np.float32) * (np.arange(48) < 24), styles=[None, np.float32(np.arange(48) >= 24) * np.ones((32, 1), np.float32)]), "--style_mask 2 within --content_mask: "),
     ],
 )  # fmt: skip
 def test_masks_that_do_not_fit_are_refused(params, pictures, masks, message):

@@ -109,7 +109,7 @@ def main(inputs_given: Given, files_given: Given, config_given: Given) -> int:
     output = _output(request, shelf, masks)
     pictures = load_pictures(inputs, config, shelf, masks)
     weights = load_weights(config.network, inputs.weights or None)
-    _warn(config, weights)
+    _warn(config, weights, pictures)
     with interrupts() as interrupted:
         run = _optimize(make_params(weights.arrays), pictures, output, request, interrupted)
         _write(run, output, request, weights, began)
@@ -123,10 +123,13 @@ def main(inputs_given: Given, files_given: Given, config_given: Given) -> int:
     return DONE
 
 
-def _warn(config: Config, weights: Weights) -> None:
-    """Say so where the published weights of the tutorial meet activations of another scale."""
-    unchanged = config.style_weight == PRESETS["tutorial"]["style_weight"]
-    if config.preset == "tutorial" and unchanged and weights.normalization == "torchvision":
+def _warn(config: Config, weights: Weights, pictures: Pictures) -> None:
+    """Say what will disappoint: weights for activations of another scale, masks with nothing but edges."""
+    regions = masking.regions(pictures.masks)
+    if regions is not None and masking.opacity(regions).max() < 1:
+        logging.warning("the masks are nowhere %d pixels wide: the content shows through", 2 * masking.SEAM)
+    small = config.style_weight <= 100 * PRESETS["tutorial"]["style_weight"]
+    if config.preset == "tutorial" and small and weights.normalization == "torchvision":
         logging.warning("--preset=tutorial is for VGG-19 of Keras; with these weights it shows no style")
 
 
@@ -148,8 +151,10 @@ def _check(request: Request) -> None:
     if files.plot:
         check_plot()
         images.check_output(files.plot, PLOT_FORMATS)
-    written = (files.output, files.report, files.plot, files.mask_preview)
-    check_different(inputs, config, written, "--output, --report, --plot, --mask_preview")
+    written = [files.output, files.report, files.plot, files.mask_preview]
+    previews = range(files.save_every, config.iterations + 1, files.save_every) if files.save_every else ()
+    written += [f"{files.output}.step{step:06d}.png" for step in previews]
+    check_different(inputs, config, written, "--output, --report, --plot, --mask_preview, --save_every")
 
 
 def _output(request: Request, shelf: Shelf, masks: Masks) -> Output:
