@@ -616,3 +616,11 @@ def test_help_shows_every_flag_with_its_default_and_range(call):
 def test_flags_that_come_later_do_not_exist_yet(call):
     for flag in ("resume", "checkpoint", "devices"):
         assert call(f"--{flag}=1")[0] == 2
+
+
+def test_a_mask_of_nothing_but_edges_is_said_to_show_the_content_through(call, caplog):
+    Image.fromarray(np.full((200, 300), 128, np.uint8)).convert("1").save("dither.png")
+    for mask, said in (("dither.png", True), ("example:cat-face", False)):
+        caplog.clear()
+        assert run(nst.PROGRAM, [*PAIR, *SMALL, "--output=a.png", f"--content_mask={mask}"]) == 0
+        assert ("the masks are nowhere 8 pixels wide" in caplog.text) == said

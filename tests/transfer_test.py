@@ -346,3 +346,13 @@ def test_a_colour_mode_needs_a_content(params, pictures):
     config = Config(preserve_color="match", content_weight=0.0, init="noise")
     with pytest.raises(InputError, match="--preserve_color: none where there is no content"):
         stylize(params, None, [pictures[1]], config)
+
+
+def test_a_colour_that_does_not_vary_is_named_with_its_style_and_its_mask(params, pictures):
+    content, style = pictures
+    flat = content.copy()
+    flat[:, :24] = 0.5
+    masks = Masks(styles=[half(content, slice(24, 48)), half(content)])
+    message = r"--preserve_color=luma: a content that varies in brightness; .* \(style 2, where the masks are white\)"
+    with pytest.raises(InputError, match=message):
+        stylize(params, flat, [style, style], Config(preserve_color="luma"), masks=masks)
