@@ -105,7 +105,6 @@ def contact_sheet(
 
 def _cut(text: str, width: int, font: Any) -> str:
     """Return the text, without its middle where it is wider than so many pixels."""
-    text = text.encode(errors="replace").decode()  # file names need not be Unicode
     kept = len(text) // 2 + 1
     short = text
     while kept and font.getlength(short) > width:

@@ -7,12 +7,12 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from absl import logging
 
 import nst_jax
@@ -43,7 +43,16 @@ from nst_jax.launchers.inputs import (
 from nst_jax.options import check_options, option, parse_option
 from nst_jax.problem import Problem, make_problem, vary
 from nst_jax.report import can_plot, resolved, to_json
-from nst_jax.sheet import WIDTH, Tile, contact_sheet, describe, knee, plot_tradeoff, thumbnail
+from nst_jax.sheet import (
+    WIDTH,
+    Tile,
+    contact_sheet,
+    describe,
+    knee,
+    plot_tradeoff,
+    thumbnail,
+    tile_side,
+)
 from nst_jax.sweep import SweepProgress, sweep
 from nst_jax.transfer import Progress, chunk_steps
 from nst_jax.vgg import Params, make_params
@@ -120,7 +129,7 @@ def main(inputs_given: Given, sweep_given: Given, config_given: Given) -> int:
     with interrupts() as interrupted:
         done = _finished(folder, request)
         left = [number for number in range(len(cells)) if number not in done]
-        complete = _run(problems, left, done, folder, request, interrupted) if left else True
+        complete = _run(problems, left, done, folder, request, shelf, interrupted) if left else True
         _show(folder, done, request, shelf)
     flagged = [entry["file"] for entry in done.values() if entry["flag"]]
     if not complete:
@@ -152,7 +161,7 @@ def _cells(axes: Mapping[str, list[Any]], wanted: Sweep) -> list[dict[str, Any]]
     """Return the values of every picture: the grid, the last name fastest; or the lists side by side."""
     lengths = {name: len(values) for name, values in axes.items()}
     if wanted.zip and len(set(lengths.values())) > 1:
-        raise InputError("--zip", "lists of one length", f"got {describe(lengths)}")
+        raise InputError("--zip", "lists of one length", f"got {', '.join(describe(lengths))}")
     count = next(iter(lengths.values())) if wanted.zip else math.prod(lengths.values())
     if count > MANY and not wanted.yes:
         raise InputError("--sweep", f"at most {MANY} pictures without --yes", f"got {count}")
@@ -168,24 +177,30 @@ def _settings(request: Request) -> dict[str, Any]:
 
 
 def _check_folder(request: Request) -> Path:
-    """Return the output folder, made if need be, unless other results lie there. Raises InputError."""
+    """Return the output folder, unless other results lie there. Raises InputError."""
     if not request.wanted.output_dir:
         raise InputError("--output_dir", "a folder", "not given")
     folder = Path(request.wanted.output_dir)
-    if not folder.exists():
+    if not os.path.exists(folder):  # Path's own raises for a name that is too long
         check_writable(folder)
         return folder
     if not folder.is_dir():
         raise InputError(f"--output_dir={folder}", "a folder", "it is a file")
     check_writable(folder / "sweep.json")
-    if (folder / "sweep.json").exists() or (folder / "0000.png").exists():
-        if _read(folder / "settings.json") != _settings(request):
-            came = "it holds another sweep's results"
-            raise InputError(f"--output_dir={folder}", "an empty folder, or this sweep's own", came)
-        if not request.wanted.resume:
-            came = "it holds results of this sweep"
-            raise InputError(f"--output_dir={folder}", "an empty folder, or --resume to go on", came)
+    written = ["settings.json", "sweep.json", "sheet.png", "tradeoff.png"]
+    written += [_file(number) for number in range(len(request.cells))]
+    there = next((name for name in written if (folder / name).exists()), None)
+    if there and _read(folder / "settings.json") != _settings(request):
+        came = f"it holds another sweep's results ({there})"
+        raise InputError(f"--output_dir={folder}", "an empty folder, or this sweep's own", came)
+    if there and not request.wanted.resume:
+        came = "it holds results of this sweep"
+        raise InputError(f"--output_dir={folder}", "an empty folder, or --resume to go on", came)
     return folder
+
+
+def _file(number: int) -> str:
+    return f"{number:04d}.png"
 
 
 def _read(path: Path) -> Any:
@@ -196,10 +211,8 @@ def _read(path: Path) -> Any:
 
 
 def _finished(folder: Path, request: Request) -> dict[int, dict[str, Any]]:
-    """Return the entries of sweep.json whose pictures are there, by number; write the sweep's settings."""
-    folder.mkdir(exist_ok=True)
+    """Return the entries of sweep.json whose pictures are there, by number."""
     entries = (_read(folder / "sweep.json") or []) if request.wanted.resume else []
-    write_whole(folder / "settings.json", to_json(_settings(request)))
     return {int(Path(entry["file"]).stem): entry for entry in entries if (folder / entry["file"]).exists()}
 
 
@@ -209,7 +222,8 @@ def _problems(request: Request, params: Params, shelf: Shelf) -> list[Problem]:
     sizes = {working_size(request.cell_inputs(cell), request.config(cell), shelf) for cell in request.cells}
     if len(sizes) > 1:
         came = " and ".join(sorted(f"{width}x{height}" for height, width in sizes))
-        raise InputError("--sweep=content", "pictures of one size: of one aspect", f"got {came}")
+        name = "content" if "content" in request.axes else "style"  # which gives a texture its size
+        raise InputError(f"--sweep={name}", "pictures of one size: of one aspect", f"got {came}")
     problems = []
     for cell in request.cells:
         config, inputs = request.config(cell), request.cell_inputs(cell)
@@ -228,6 +242,7 @@ def _run(
     done: dict[int, dict[str, Any]],
     folder: Path,
     request: Request,
+    shelf: Shelf,
     interrupted: Callable[[], bool],
 ) -> bool:
     """Make the pictures that are left, writing each pass as it ends; return whether all were made."""
@@ -238,9 +253,11 @@ def _run(
     with device.running_out(*problems[0].first.shape[:2]):
         for now in steps:
             _tell_progress(now, total, iterations, began)
-            for lane, result in now.finished.items():
-                done[left[lane]] = _save(left[lane], result, folder, request)
             if now.finished:
+                os.makedirs(os.path.realpath(folder), exist_ok=True)
+                write_whole(folder / "settings.json", to_json(_settings(request)))
+                for lane, result in now.finished.items():
+                    done[left[lane]] = _save(left[lane], result, folder, request, shelf)
                 _write_json(folder, done)
             if interrupted() and len(done) < len(problems):
                 return False
@@ -256,14 +273,17 @@ def _tell_progress(now: SweepProgress, total: int, iterations: int, began: float
     logging.info("%s  step %d/%d  %s", where, now.step, iterations, left)
 
 
-def _save(number: int, result: Progress, folder: Path, request: Request) -> dict[str, Any]:
+def _save(number: int, result: Progress, folder: Path, request: Request, shelf: Shelf) -> dict[str, Any]:
     """Write a picture, and return its entry of sweep.json."""
-    cell, file = request.cells[number], f"{number:04d}.png"
+    cell, file = request.cells[number], _file(number)
     inputs = request.cell_inputs(cell)
     sources = {name: value for name, value in dataclasses.asdict(inputs).items() if value}
     config = {**sources, **resolved(request.config(cell), len(inputs.style))}
     settings = json.dumps({"nst_jax": nst_jax.__version__, "config": config})
-    images.save(folder / file, result.image, None, settings)
+    alpha = shelf.load(inputs.content).alpha if inputs.content else None
+    height, width, _ = result.image.shape
+    alpha = None if alpha is None else images.resize(alpha, height, width)
+    images.save(folder / file, result.image, alpha, settings)
     tell(folder / file)
     flag = None if result.finite else "non-finite"
     return {"file": file, "values": cell, "losses": result.losses, "flag": flag}
@@ -279,8 +299,9 @@ def _write_json(folder: Path, done: Mapping[int, dict[str, Any]]) -> None:
 
 def _point(entry: Mapping[str, Any]) -> tuple[float, float]:
     content, style = entry["losses"]["content"], entry["losses"]["style"]
-    usable = entry["flag"] is None and content is not None and style is not None
-    return (content, style) if usable else (math.inf, math.inf)
+    if entry["flag"] or content is None or style is None:
+        return math.inf, math.inf
+    return float(content), float(style)  # without a content it is the whole number 0
 
 
 def _show(folder: Path, done: Mapping[int, dict[str, Any]], request: Request, shelf: Shelf) -> None:
@@ -289,17 +310,15 @@ def _show(folder: Path, done: Mapping[int, dict[str, Any]], request: Request, sh
         return
     _write_json(folder, done)
     tell(folder / "sweep.json")
-    tiles = [_tile(folder, done[number]) for number in sorted(done)]
+    tiles = {number: _tile(folder, done[number], request) for number in sorted(done)}
     names = dict.fromkeys(name for cell in request.cells for name in _files(request.cell_inputs(cell)))
-    margin = [(Path(name).name, thumbnail(shelf.load(name).rgb, WIDTH - 20)) for name in names]
-    images.save(
-        folder / "sheet.png", contact_sheet(tiles, _columns(request), margin).astype(np.float32) / 255
-    )
+    margin = [(name, thumbnail(shelf.load(name).rgb, WIDTH - 20)) for name in names]
+    write_whole(folder / "sheet.png", contact_sheet(tiles, _columns(request), margin, *_headings(request)))
     tell(folder / "sheet.png")
     entries = [done[number] for number in sorted(done) if math.isfinite(_point(done[number])[0])]
     if len(entries) > 1 and can_plot():
         points = [_point(entry) for entry in entries]
-        labels = [describe(entry["values"]) for entry in entries]
+        labels = [", ".join(describe(entry["values"])) for entry in entries]
         write_whole(folder / "tradeoff.png", plot_tradeoff(points, labels, knee(points)))
         tell(folder / "tradeoff.png")
 
@@ -308,17 +327,33 @@ def _files(inputs: Inputs) -> list[str]:
     return [name for name in (inputs.content, *inputs.style) if name]
 
 
-def _tile(folder: Path, entry: Mapping[str, Any]) -> Tile:
-    image = thumbnail(images.load(str(folder / entry["file"]), 2**40).rgb)
+def _tile(folder: Path, entry: Mapping[str, Any], request: Request) -> Tile:
+    side = tile_side(len(request.cells))
+    image = thumbnail(images.load(str(folder / entry["file"]), 2**40).rgb, side)
+    lines = [entry["file"], *([] if _is_grid(request) else describe(entry["values"]))]
     losses = {name: math.nan if value is None else value for name, value in entry["losses"].items()}
-    return Tile(image, entry["values"], losses, entry["flag"])
+    return Tile(image, lines, losses, entry["flag"])
+
+
+def _is_grid(request: Request) -> bool:
+    return len(request.axes) > 1 and not request.wanted.zip
 
 
 def _columns(request: Request) -> int:
     """Return the pictures in a row: the values of the last name of a grid, else about a square."""
-    if len(request.axes) > 1 and not request.wanted.zip:
+    if _is_grid(request):
         return len(list(request.axes.values())[-1])
     return math.ceil(math.sqrt(len(request.cells)))
+
+
+def _headings(request: Request) -> tuple[list[str], list[list[str]]]:
+    """Return what is said above each column of a grid, and beside each row."""
+    if not _is_grid(request):
+        return [], []
+    *others, last = request.axes
+    heads = [text for value in request.axes[last] for text in describe({last: value})]
+    firsts = request.cells[:: _columns(request)]
+    return heads, [describe({name: cell[name] for name in others}) for cell in firsts]
 
 
 PROGRAM = Program("nst-sweep", __doc__, (Inputs, Sweep, Config), main)
