@@ -149,8 +149,9 @@ def features(
         if block_of(name) > block:
             x, block = pool(x), block_of(name)
         convolution = params.convolutions[name]
-        bias = convolution.bias[None, None, None]
-        x = jax.nn.relu(_convolve(x, convolution.kernel, convolution.flipped, products) + bias)
+        bias = convolution.bias[None, None, None].astype(jnp.float32)
+        x = _convolve(x, convolution.kernel, convolution.flipped, products) + bias
+        x = jax.nn.relu(x).astype(dtype)
         activations[name] = x[0]
         if name == max(layers):
             break
@@ -162,9 +163,16 @@ def convolution(
     kernel: Float[Array, "3 3 i o"],
     products: lax.Precision = lax.Precision.HIGHEST,
 ) -> Float[Array, "n h w o"]:
-    """Return the zero-padded cross-correlation of x with kernel."""
+    """Return the zero-padded cross-correlation of x with kernel, in float32."""
     return lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=products
+        x,
+        kernel,
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=products,
+        # Not bfloat16: jax 0.12 on CPU fuses what follows into such a convolution and gives NaN.
+        preferred_element_type=jnp.float32,
     )
 
 
@@ -189,7 +197,8 @@ def _convolve_forward(x: Any, kernel: Any, flipped: Any, products: lax.Precision
 
 
 def _convolve_backward(products: lax.Precision, flipped: Any, cotangent: Any) -> tuple[Any, None, None]:
-    return convolution(cotangent, flipped, products), None, None
+    dtype = flipped.dtype
+    return convolution(cotangent.astype(dtype), flipped, products).astype(dtype), None, None
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)

@@ -331,6 +331,10 @@ NOT_A_SWEEP = "--sweep=NAME=V1,V2,...: NAME is one of style_weight, .*; got "
 WRONG = {
     "no sweep": ([], "--sweep: one or more NAME=V1,V2,..., each name once; none was given"),
     "name twice": (["--sweep=seed=1", "--sweep=seed=2"], "--sweep: .* each name once; a name is there twice"),
+    "given twice": (
+        ["--sweep=tv_weight=1,2", "--tv_weight=3"],
+        "--tv_weight: either --tv_weight or --sweep=tv_weight=...; got both",
+    ),
     "no such name": (
         ["--sweep=stile_weight=1"],
         NOT_A_SWEEP + r"'stile_weight' \(did you mean style_weight\?\)",
