@@ -114,7 +114,7 @@ def main(inputs_given: Given, sweep_given: Given, config_given: Given) -> int:
     if len(axes) != len(wanted.sweep) or not axes:
         came = "none was given" if not axes else "a name is there twice"
         raise InputError("--sweep", "one or more NAME=V1,V2,..., each name once", came)
-    for name in axes.keys() & (inputs_given.keys() | config_given.keys()):
+    for name in axes.keys() & config_given.keys():
         raise InputError(f"--{name}", f"either --{name} or --sweep={name}=...", "got both")
     cells = _cells(axes, wanted)
     request = Request(Inputs(**inputs_given), wanted, config_given, axes, cells)
