@@ -100,7 +100,9 @@ def option_rows(options):
 
 def test_the_readmes_table_of_options_is_the_code_s():
     text = (ROOT / "README.md").read_text()
-    missing = [row for options in (Inputs, nst.Files, Config) for row in option_rows(options) if row not in text]
+    missing = [
+        row for options in (Inputs, nst.Files, Config) for row in option_rows(options) if row not in text
+    ]
     assert not missing, "\n".join(missing)
 
 
