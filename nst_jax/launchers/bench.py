@@ -1,14 +1,19 @@
-"""Measure this machine: seconds per evaluation of the objective, alone and in the compiled loop.
+"""Measure this machine: seconds per evaluation of the objective, alone, in the compiled loop, in a whole run.
 
-Everything in a row is measured in turn, round after round, so that ratios survive a noisy machine.
+Everything in a row is measured in turn, round after round, so that ratios survive a noisy machine. In a batch
+too, what is told is for one evaluation of one picture; chunks and runs are of the whole batch.
 Example: nst-bench --sizes=256,512 --compare=torch --report=bench.json
 """
 
+import contextlib
 import dataclasses
 import importlib.util
+import itertools
+import math
 import statistics
-import time
-from collections.abc import Callable, Sequence
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -17,22 +22,26 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 
 import nst_jax
-from nst_jax import vgg
+from nst_jax import images, vgg
 from nst_jax.config import Config
-from nst_jax.errors import InputError
+from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.files import check_writable, write_whole
-from nst_jax.launchers import device
+from nst_jax.launchers import ceilings, device
+from nst_jax.launchers.ceilings import own_convolutions, seconds
 from nst_jax.launchers.common import DONE, Given, Program, launch, tell
 from nst_jax.objective import LossWeights, Spec, Targets, make_targets, total_loss
 from nst_jax.optimizers import OPTIMIZERS
-from nst_jax.options import check_options, option
-from nst_jax.report import to_json
-from nst_jax.transfer import run_chunk, start
+from nst_jax.options import check_options, is_tuple, option
+from nst_jax.problem import Problem, make_problem, vary
+from nst_jax.report import PLOT_FORMATS, check_plot, to_json
+from nst_jax.sweep import sweep
+from nst_jax.transfer import chunk, run_chunk, start, stylize_steps
 from nst_jax.weights import load_weights
 
-STEPS = 10  # of the optimiser in one timed chunk: as long as those of nst
+STEPS = np.int32(10)  # of the optimiser in one timed chunk: as long as those of nst
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,197 +51,304 @@ class Bench:
     sizes: tuple[int, ...] = option((256, 512), "sides of square pictures, in pixels", low=16, high=16384)
     networks: tuple[str, ...] = option(("vgg16",), "networks", choices=vgg.NETWORKS)
     optimizers: tuple[str, ...] = option(("lbfgs", "adam"), "optimisers", choices=OPTIMIZERS)
+    precisions: tuple[str, ...] = option(("float32",), "precisions", choices=vgg.PRECISIONS)
+    batch: tuple[int, ...] = option((1,), "pictures optimised at once", low=1, high=4096)
+    iterations: int = option(
+        10, "steps of the whole run that is timed from start to finish; 0: none", low=0, high=10**6
+    )
     repeats: int = option(5, "rounds that are timed, after one that is not", low=1, high=1000)
     compare: str = option(
         "", "another implementation of the same loss, measured in turn: torch", choices=("", "torch")
     )
     report: str = option("", "JSON file for every measured number")
+    plot: str = option("", "picture file for the roofline: .png .svg .pdf")
 
     def __post_init__(self) -> None:
         check_options(self)
-        for name in ("sizes", "networks", "optimizers"):
-            if not getattr(self, name):
-                raise InputError(f"--{name}", "at least one", "got none")
+        for field in dataclasses.fields(self):
+            if is_tuple(field) and not getattr(self, field.name):
+                raise InputError(f"--{field.name}", "at least one", "got none")
 
 
-class Problem(NamedTuple):
-    """An objective to evaluate, with an optimiser."""
+class Case(NamedTuple):
+    """What a row is about."""
 
-    params: vgg.Params
-    image: jax.Array
-    targets: Targets
+    network: str
+    size: int
+    optimizer: str
+    precision: str
+    batch: int
+
+
+class Programs(NamedTuple):
+    """Jitted functions of one picture, or of a batch of pictures with a style weight each."""
+
+    start: Any
+    advance: Any
+    evaluate: Any
+    static: tuple[Spec, ...]  # what start and advance take last
+    lanes: tuple[int, ...]  # the first axes of pictures
     weights: LossWeights
-    spec: Spec
 
 
 def main(given: Given) -> int:
-    """Run `nst-bench` with the options given: a table row per network, size and optimiser."""
+    """Run `nst-bench` with the options given: a table row for every case."""
     bench = Bench(**given)
-    if bench.report:
-        check_writable(Path(bench.report))
-    if bench.compare:
-        check_torch()
-    device.set_up(cached=False)  # compile times are to be those of a first run
+    _check(bench)
+    device.set_up(cached=False)
     arrays = {network: load_weights(network).arrays for network in bench.networks}
-    rows = []
-    print(" ".join(f"{title:>{width}}" for title, width, _ in COLUMNS))
-    for network in bench.networks:
-        for size in bench.sizes:
-            for optimizer in bench.optimizers:
-                rows.append(measure(arrays[network], network, size, optimizer, bench))
-                print(_line(rows[-1]), flush=True)
+    with _private_cache():
+        measured = ceilings.measure(bench.precisions, bench.repeats)
+        rows = []
+        tell(" ".join(f"{title:>{width}}" for title, width, _ in COLUMNS))
+        cases = (bench.networks, bench.sizes, bench.optimizers, bench.precisions, bench.batch)
+        for case in itertools.starmap(Case, itertools.product(*cases)):
+            rows.append({**case._asdict(), **measure(arrays[case.network], case, bench)})
+            tell(_line(rows[-1]))
+    done = [row for row in rows if "does_not_fit" not in row]
     if bench.report:
-        write_whole(Path(bench.report), to_json({**_circumstances(), "rows": rows}))
+        found = {"ceilings": measured, "scaling": ceilings.scaling(done, Case._fields), "rows": rows}
+        write_whole(Path(bench.report), to_json({**_circumstances(bench), **found}))
         tell(bench.report)
+    if bench.plot:
+        write_whole(Path(bench.plot), ceilings.plot(measured, done, Path(bench.plot).suffix))
+        tell(bench.plot)
     return DONE
 
 
-def measure(arrays: Any, network: str, size: int, optimizer: str, bench: Bench) -> dict[str, Any]:
-    """Return one row: medians over the rounds, with minimum and maximum of the evaluation in the loop."""
-    problem, content, style = _problem(arrays, network, size, optimizer)
-    with device.CompileTime() as compiling:
-        loop = _Loop(problem)
-    alone = _lone_evaluation(problem)
-    convolutions = _convolutions(problem)
-    others = _torch_evaluations(arrays, content, style, problem) if bench.compare else {}
-    timed: dict[str, list[float]] = {}
-    for _ in range(1 + bench.repeats):
-        timed.setdefault("loop", []).append(loop.seconds_per_evaluation())
-        timed.setdefault("lone", []).append(_seconds(alone))
-        timed.setdefault("convolutions", []).append(sum(map(_seconds, convolutions)))
-        for name, evaluation in others.items():
-            timed.setdefault(name, []).append(_seconds(evaluation))
-    median = {name: statistics.median(values[1:]) for name, values in timed.items()}
-    gigaflop = flop_count(network, problem.spec, size) / 1e9
-    row = {
-        "network": network,
-        "size": size,
-        "optimizer": optimizer,
-        "seconds_per_evaluation": {
-            "median": median["loop"],
-            "min": min(timed["loop"][1:]),
-            "max": max(timed["loop"][1:]),
-        },
-        "lone_seconds": median["lone"],
-        "convolution_seconds": median["convolutions"],
-        "compile_seconds": compiling.seconds,
-        "gflop": gigaflop,
-        "gflop_per_second": gigaflop / median["loop"],
-        "loop_over_lone": median["loop"] / median["lone"],
-        "loop_over_convolutions": median["loop"] / median["convolutions"],
-        "convolution_share": median["convolutions"] / median["loop"],
-        "peak_memory_bytes": device.peak_memory(),
+def _check(bench: Bench) -> None:
+    if bench.report:
+        check_writable(Path(bench.report))
+    if bench.plot:
+        check_plot()
+        images.check_output(bench.plot, PLOT_FORMATS)
+    if bench.compare and importlib.util.find_spec("torch") is None:
+        raise InputError("--compare=torch", "needs torch: pip install torch", "it is not installed")
+
+
+@contextlib.contextmanager
+def _private_cache() -> Iterator[None]:
+    """Keep compiled programs in an empty folder: the user's is neither read nor touched."""
+    names = "jax_compilation_cache_dir", "jax_enable_compilation_cache"
+    before = [jax.config.values[name] for name in names]
+    with tempfile.TemporaryDirectory() as folder:
+        _use_cache(folder, True)
+        try:
+            yield
+        finally:
+            _use_cache(*before)
+
+
+def _use_cache(folder: str | None, enabled: bool) -> None:
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_enable_compilation_cache", enabled)
+    compilation_cache.reset_cache()  # JAX opens it once and keeps it
+
+
+def measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
+    """Return what a row tells of its case, or that it does not fit into memory."""
+    try:
+        with device.running_out(case.size, case.size):
+            return _measure(arrays, case, bench)
+    except (NotEnoughMemory, MemoryError) as error:
+        return {"does_not_fit": str(error)}
+
+
+def _measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
+    config = Config(
+        network=case.network, optimizer=case.optimizer, precision=case.precision, iterations=bench.iterations
+    )
+    params, programs = vgg.make_params(arrays), _programs(config, case.batch)
+    row = _compile(vgg.cast(params, case.precision), case, config.spec(), programs)
+    content, style = np.random.default_rng(0).random((2, case.size, case.size, 3), np.float32)
+    problem = make_problem(params, content, [style], config)
+    targets = problem.targets()
+    pictures = jnp.broadcast_to(content, programs.lanes + content.shape)
+    evaluate = partial(programs.evaluate, pictures, problem.params, targets, programs.weights)
+    chunk_seconds, in_chunk = _loop(problem, pictures, targets, programs)
+    calls: dict[str, Callable[[], float]] = {
+        "chunk": chunk_seconds,
+        "lone": lambda: seconds(evaluate) / case.batch,
+        "convolutions": partial(own_convolutions, problem.params, problem.spec, case.size, case.batch),
+        "ceiling": partial(ceilings.convolution_rate, case.precision),
     }
-    if others:
-        row["compared_seconds"] = {name: median[name] for name in others}
-        row["compared_over_loop"] = min(median[name] for name in others) / median["loop"]
-    return row
+    if bench.iterations:
+        calls["run"] = partial(seconds, partial(_run, problem, case.batch))
+    for call in calls.values():
+        call()  # compiles what is left
+    row["memory"]["peak_bytes"] = row["peak_memory_bytes"] = device.peak_memory()
+    others: dict[str, Callable[[], Any]] = {}
+    if bench.compare:
+        from nst_jax.launchers.torch_baseline import evaluations
+
+        others, row["compared_failures"] = evaluations(arrays, problem, float(np.ravel(evaluate()[0])[0]))
+    calls |= {name: partial(seconds, call) for name, call in others.items()}
+    timed = _rounds(calls, bench.repeats)
+    timed["loop"] = [value / in_chunk for value in timed["chunk"]]
+    return row | _times(timed, list(others)) | _rates(case, problem.spec, timed)
 
 
-def flop_count(network: str, spec: Spec, size: int) -> float:
-    """Return the floating-point operations of the convolutions in one evaluation, forward and backward.
-
-    2 * 9 * i * o * h * w for a convolution, and the same again for the gradient with respect to its input.
-    """
-    deepest = max(spec.content_layers + spec.style_layers)
-    shapes = vgg.kernel_shapes(network)
-    sides = {name: size // 2 ** (vgg.block_of(name) - 1) for name in shapes if name <= deepest}
-    return float(sum(2 * 2 * np.prod(shapes[name], dtype=float) * side**2 for name, side in sides.items()))
-
-
-def _problem(arrays: Any, network: str, size: int, optimizer: str) -> tuple[Problem, np.ndarray, np.ndarray]:
-    config = Config(network=network, optimizer=optimizer)
-    content, style = np.random.default_rng(0).random((2, size, size, 3), np.float32)
-    params, spec = vgg.make_params(arrays), config.spec()
-    targets = make_targets(params, jnp.asarray(content), [jnp.asarray(style)], spec)
-    return Problem(params, jnp.asarray(content), targets, config.loss_weights(1), spec), content, style
+def _programs(config: Config, batch: int) -> Programs:
+    spec, weights = config.spec(), config.loss_weights(1)
+    evaluate = jax.value_and_grad(partial(_loss, spec=spec))
+    if batch == 1:
+        return Programs(start, run_chunk, jax.jit(evaluate), (spec,), (), weights)
+    own: Any = jax.tree.map(lambda _: None, weights)._replace(style=0)
+    advance = jax.vmap(partial(chunk, spec=spec), in_axes=(0, None, None, None, own, None))
+    return Programs(
+        jax.jit(jax.vmap(partial(start, spec=spec), in_axes=(None, 0, None, own))),
+        jax.jit(advance, donate_argnums=0),
+        jax.jit(jax.vmap(evaluate, in_axes=(0, None, None, own))),
+        (),
+        (batch,),
+        weights._replace(style=weights.style * _factors(batch)),
+    )
 
 
-class _Loop:
-    """The compiled loop, advanced a chunk at a time."""
-
-    def __init__(self, problem: Problem):
-        self.rest = (problem.params, problem.targets, problem.weights, jnp.float32(0.01), problem.spec)
-        self.state = start(problem.params, problem.image, problem.targets, problem.weights, problem.spec)
-        self.state = run_chunk(self.state, np.int32(0), *self.rest)
-
-    def seconds_per_evaluation(self) -> float:
-        before = int(self.state.evaluations)
-        began = time.perf_counter()
-        self.state = jax.block_until_ready(run_chunk(self.state, np.int32(STEPS), *self.rest))
-        return (time.perf_counter() - began) / (int(self.state.evaluations) - before)
-
-
-def _lone_evaluation(problem: Problem) -> Callable[[], Any]:
-    evaluate = jax.jit(jax.value_and_grad(partial(_loss, spec=problem.spec)))
-    return partial(evaluate, problem.image, problem.params, problem.targets, problem.weights)
+def _factors(batch: int) -> jax.Array:
+    return jnp.linspace(1, 2, batch)
 
 
 def _loss(image: Any, params: Any, targets: Any, weights: Any, spec: Spec) -> Any:
     return total_loss(params, image, targets, weights, spec)
 
 
-def _convolutions(problem: Problem) -> list[Callable[[], Any]]:
-    """Return every convolution of the evaluation, forward and backward, each compiled alone."""
-    convolve = jax.jit(vgg.convolution)
-    calls: list[Callable[[], Any]] = []
-    size = problem.image.shape[0]
-    deepest = max(problem.spec.content_layers + problem.spec.style_layers)
-    for name, layer in problem.params.convolutions.items():
-        if name <= deepest:
-            side = size // 2 ** (vgg.block_of(name) - 1)
-            for kernel in (layer.kernel, layer.flipped):
-                calls.append(partial(convolve, jnp.ones((1, side, side, kernel.shape[2])), kernel))
-    return calls
+def _compile(params: vgg.Params, case: Case, spec: Spec, programs: Programs) -> dict[str, Any]:
+    """Compile all programs, from nothing and then from the cache. Raises NotEnoughMemory before any runs."""
+    picture = jax.ShapeDtypeStruct((case.size, case.size, 3), jnp.float32)
+    pictures = jax.ShapeDtypeStruct(programs.lanes + picture.shape, jnp.float32)
+    targets = jax.eval_shape(partial(make_targets, spec=spec), params, picture, [picture])
+    with _private_cache():
+        jax.clear_caches()
+        with device.CompileTime() as cold:
+            loop = _compile_loop(params, pictures, targets, programs)
+        needed, free = _bytes(loop), device.free_memory()
+        if free is not None and needed > free:
+            raise NotEnoughMemory(f"needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB free")
+        jax.clear_caches()
+        with device.CompileTime() as warm:
+            _compile_loop(params, pictures, targets, programs)
+    lone = programs.evaluate.lower(pictures, params, targets, programs.weights).compile()
+    flop = (lone.cost_analysis() or {}).get("flops", math.nan)
+    return {
+        "compile_seconds": cold.seconds,
+        "warm_compile_seconds": warm.seconds,
+        "gflop_compiler": flop / case.batch / 1e9,
+        "memory": {"compiler_bytes": needed},
+    }
 
 
-def _seconds(call: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - began
+def _compile_loop(params: vgg.Params, pictures: Any, targets: Any, programs: Programs) -> Any:
+    """Compile start and the loop, as calls will find them; return the loop, which takes more memory."""
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    rest = targets, programs.weights
+    begin = programs.start.lower(params, pictures, *rest, *programs.static)
+    begin.compile()
+    return programs.advance.lower(begin.out_info, STEPS, params, *rest, number, *programs.static).compile()
 
 
-def check_torch() -> None:
-    """Raise InputError where torch is not installed."""
-    if importlib.util.find_spec("torch") is None:
-        raise InputError("--compare=torch", "needs torch: pip install torch", "it is not installed")
+def _bytes(program: Any) -> int:
+    """Return the bytes that a compiled program takes on the device, 0 where the compiler does not say."""
+    memory = program.memory_analysis()
+    if memory is None:
+        return 0
+    taken = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    return int(taken - memory.alias_size_in_bytes)
 
 
-def _torch_evaluations(
-    arrays: Any, content: np.ndarray, style: np.ndarray, problem: Problem
-) -> dict[str, Callable[[], Any]]:
-    """Return the same evaluation in plain PyTorch, in both memory layouts, after checking its value."""
-    from nst_jax.launchers.torch_baseline import evaluation
+def _loop(
+    problem: Problem, pictures: jax.Array, targets: Targets, programs: Programs
+) -> tuple[Callable[[], float], int]:
+    """Return what times the first chunk, and how many evaluations that is: the same work in every round."""
+    params, rest = problem.params, (targets, programs.weights)
 
-    ours = float(_lone_evaluation(problem)()[0])
-    calls = {}
-    for layout in ("nchw", "channels_last"):
-        call = evaluation(
-            arrays, content, style, problem.weights, problem.spec, channels_last=layout != "nchw"
-        )
-        theirs = call()[0]
-        if not np.isclose(theirs, ours, rtol=1e-3):
-            raise AssertionError(f"torch's loss {theirs} is not ours, {ours}: the comparison would be void")
-        calls[f"torch_{layout}"] = call
-    return calls
+    def begin() -> Any:
+        return programs.start(params, pictures, *rest, *programs.static)
+
+    def advance(state: Any) -> Any:
+        return programs.advance(state, STEPS, params, *rest, problem.learning_rate, *programs.static)
+
+    def chunk_seconds() -> float:
+        return seconds(partial(advance, jax.block_until_ready(begin())))
+
+    return chunk_seconds, int(np.sum(advance(begin()).evaluations - 1))  # one was start's
 
 
-def _circumstances() -> dict[str, Any]:
+def _run(problem: Problem, batch: int) -> None:
+    """Run from start to finish, as nst does, or nst-sweep for a batch."""
+    if batch == 1:
+        deque(stylize_steps(problem.params, problem.content, problem.styles, problem.config), maxlen=0)
+        return
+    weights = problem.config.style_weight * _factors(batch)
+    lanes = [
+        vary(problem, dataclasses.replace(problem.config, style_weight=float(weight))) for weight in weights
+    ]
+    deque(sweep(lanes, lanes=batch, devices=jax.devices()[:1]), maxlen=0)
+
+
+def _rounds(calls: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Return what every call gives, in turn, round after round."""
+    rounds = [[call() for call in calls.values()] for _ in range(repeats)]
+    return dict(zip(calls, map(list, zip(*rounds, strict=True)), strict=True))
+
+
+def _rates(case: Case, spec: Spec, timed: dict[str, list[float]]) -> dict[str, float]:
+    loop, ceiling = statistics.median(timed["loop"]), statistics.median(timed["ceiling"])
+    flop = ceilings.flop_count(case.network, spec, case.size)
+    return {
+        "gflop": flop / 1e9,
+        "flop_per_byte": flop / ceilings.byte_count(case.network, spec, case.size, case.batch),
+        "gflop_per_second": flop / 1e9 / loop,
+        "ceiling_gflop_per_second": ceiling,
+        "share_of_ceiling": flop / 1e9 / loop / ceiling,
+    }
+
+
+def _times(timed: dict[str, list[float]], others: Sequence[str]) -> dict[str, Any]:
+    median = {name: statistics.median(values) for name, values in timed.items()}
+    loop = median["loop"]
+    row: dict[str, Any] = {
+        "seconds_per_evaluation": {"median": loop, "min": min(timed["loop"]), "max": max(timed["loop"])},
+        "chunk_seconds": median["chunk"],
+        "run_seconds": median.get("run"),
+        "lone_seconds": median["lone"],
+        "convolution_seconds": median["convolutions"],
+        "loop_over_lone": loop / median["lone"],
+        "loop_over_convolutions": loop / median["convolutions"],
+        "convolution_share": median["convolutions"] / loop,
+    }
+    if others:
+        row["compared_seconds"] = {name: median[name] for name in others}
+        row["compared_ratios"] = {name: median[name] / loop for name in others}
+        row["compared_over_loop"] = min(row["compared_ratios"].values())
+    return row
+
+
+def _circumstances(bench: Bench) -> dict[str, Any]:
     packages: Sequence[str] = ("jax", "jaxlib", "optax", "numpy", "torch")
     installed = {dist.metadata["Name"].lower() for dist in metadata.distributions()}
-    versions = {name: metadata.version(name) for name in packages if name in installed}
-    return {"nst_jax": nst_jax.__version__, "versions": versions, "device": device.describe()}
+    return {
+        "nst_jax": nst_jax.__version__,
+        "versions": {name: metadata.version(name) for name in packages if name in installed},
+        "device": device.describe(),
+        "flags": dataclasses.asdict(bench),
+    }
 
 
 COLUMNS: list[tuple[str, int, Callable[[dict[str, Any]], str]]] = [
     ("network", 7, lambda row: row["network"]),
     ("size", 5, lambda row: str(row["size"])),
     ("optimizer", 9, lambda row: row["optimizer"]),
+    ("precision", 13, lambda row: row["precision"]),
+    ("batch", 5, lambda row: str(row["batch"])),
     ("s/eval", 9, lambda row: f"{row['seconds_per_evaluation']['median']:.4g}"),
     ("min", 9, lambda row: f"{row['seconds_per_evaluation']['min']:.4g}"),
     ("max", 9, lambda row: f"{row['seconds_per_evaluation']['max']:.4g}"),
+    ("run s", 7, lambda row: f"{row['run_seconds']:.3g}" if row["run_seconds"] else "-"),
     ("compile s", 9, lambda row: f"{row['compile_seconds']:.2f}"),
     ("GFLOP/s", 8, lambda row: f"{row['gflop_per_second']:.0f}"),
+    ("share", 5, lambda row: f"{row['share_of_ceiling']:.2f}"),
+    ("peak GiB", 8, lambda row: f"{row['peak_memory_bytes'] / 2**30:.2f}"),
     ("loop/lone", 9, lambda row: f"{row['loop_over_lone']:.3f}"),
     ("loop/convs", 10, lambda row: f"{row['loop_over_convolutions']:.3f}"),
     (
@@ -244,7 +360,10 @@ COLUMNS: list[tuple[str, int, Callable[[dict[str, Any]], str]]] = [
 
 
 def _line(row: dict[str, Any]) -> str:
-    return " ".join(f"{text(row):>{width}}" for _, width, text in COLUMNS)
+    if "does_not_fit" not in row:
+        return " ".join(f"{text(row):>{width}}" for _, width, text in COLUMNS)
+    case = " ".join(f"{text(row):>{width}}" for _, width, text in COLUMNS[: len(Case._fields)])
+    return f"{case} does not fit: {row['does_not_fit']}"
 
 
 PROGRAM = Program("nst-bench", __doc__, (Bench,), main)

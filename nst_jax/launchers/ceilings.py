@@ -1,0 +1,207 @@
+"""What this machine does at best, measured, and what an evaluation asks of it, counted: a roofline.
+
+The counts are of the evaluation's convolutions alone, forward and backward; they are nine tenths of its work.
+"""
+
+import io
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from nst_jax import vgg
+from nst_jax.objective import Spec
+
+Row = dict[str, Any]
+
+PASSES = 8  # over the memory in one timed copy: what it costs to ask for memory is not the copy's
+
+
+class Work(NamedTuple):
+    """What the ceilings are measured on: enough to fill the device, little enough to leave it room."""
+
+    side: int  # of the matrices
+    pictures: int  # of 256 x 256 pixels, in one convolution
+    floats: int  # in one copy
+
+
+CPU, ACCELERATOR = Work(1024, 1, 2**24), Work(8192, 32, 2**28)
+
+_convolve = jax.jit(vgg.convolution, static_argnames="products")
+_multiply = jax.jit(jnp.matmul, static_argnames="precision")
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Return the seconds of a call, until the device has its result."""
+    began = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - began
+
+
+def measure(precisions: Sequence[str], rounds: int) -> dict[str, Any]:
+    """Return the best of some rounds: GB/s of a copy, GFLOP/s of products and convolutions by precision."""
+
+    def best(rate: Callable[..., float], *of: str) -> float:
+        return max([rate(*of) for _ in range(1 + rounds)][1:])  # the first one compiles
+
+    return {
+        "copy_gigabytes_per_second": best(copy_rate),
+        "matmul_gflop_per_second": {name: best(matmul_rate, name) for name in precisions},
+        "convolution_gflop_per_second": {name: best(convolution_rate, name) for name in precisions},
+    }
+
+
+def copy_rate() -> float:
+    """Return the GB/s, read and written, of passes over more memory than caches hold."""
+    x = _noise((_work().floats,), jnp.float32)
+    return 2 * PASSES * x.nbytes / seconds(partial(_pass_over, x)) / 1e9
+
+
+def matmul_rate(precision: str) -> float:
+    """Return the GFLOP/s of a product of square matrices."""
+    dtype, products = vgg.PRECISIONS[precision]
+    a = _noise((_work().side, _work().side), dtype)
+    return 2 * len(a) ** 3 / seconds(partial(_multiply, a, a, precision=products)) / 1e9
+
+
+def convolution_rate(precision: str) -> float:
+    """Return the GFLOP/s of the fastest of VGG's widths, each on the maps it has of 256 x 256 pixels."""
+    dtype, products = vgg.PRECISIONS[precision]
+
+    def rate(channels: int, side: int) -> float:
+        x = _noise((_work().pictures, side, side, channels), dtype)
+        kernel = _noise((3, 3, channels, channels), dtype)
+        return 18 * channels * x.size / seconds(partial(_plain_convolution, x, kernel, products)) / 1e9
+
+    return max(rate(channels, 256 >> block) for block, channels in enumerate(vgg.BLOCK_CHANNELS[:4]))
+
+
+def own_convolutions(params: vgg.Params, spec: Spec, size: int, batch: int) -> float:
+    """Return the seconds, for each picture, of an evaluation's own convolutions, each run alone."""
+    dtype, products = vgg.PRECISIONS[spec.precision]
+    total = 0.0
+    for name, side in _sides(params.convolutions, spec, size):
+        for kernel in params.convolutions[name][:2]:  # forward and backward
+            x = _noise((batch, side, side, kernel.shape[2]), dtype)
+            total += seconds(partial(_convolve, x, kernel, products))
+    return total / batch
+
+
+def flop_count(network: str, spec: Spec, size: int) -> float:
+    """Return the floating-point operations of the convolutions in one evaluation, forward and backward.
+
+    2 * 9 * i * o * h * w for a convolution, and the same again for the gradient with respect to its input.
+    """
+    shapes = vgg.kernel_shapes(network)
+    counts = [2 * 2 * math.prod(shapes[name]) * side**2 for name, side in _sides(shapes, spec, size)]
+    return float(sum(counts))
+
+
+def byte_count(network: str, spec: Spec, size: int, batch: int) -> float:
+    """Return the bytes that these convolutions move at least, for each picture of a batch.
+
+    (i + o) * h * w numbers of maps, and 9 * i * o of the kernel once for the batch; the same again backward.
+    """
+    shapes = vgg.kernel_shapes(network)
+    numbers = [
+        sum(shapes[name][2:]) * side**2 + math.prod(shapes[name]) / batch
+        for name, side in _sides(shapes, spec, size)
+    ]
+    return 2 * sum(numbers) * jnp.dtype(vgg.PRECISIONS[spec.precision].activations).itemsize
+
+
+def scaling(rows: Sequence[Row], case: Sequence[str]) -> dict[str, list[Row]]:
+    """Return the fits seconds = a * pixels^b and evaluations a second = a * batch^b.
+
+    Each goes through the rows that are equal in all other keys of a case.
+    """
+
+    def time(row: Row) -> float:
+        return row["seconds_per_evaluation"]["median"]
+
+    def fits(varied: str, point: Callable[[Row], tuple[int, float]]) -> list[Row]:
+        groups: dict[tuple[Any, ...], dict[int, float]] = {}
+        for row in rows:
+            x, y = point(row)
+            groups.setdefault(tuple((key, row[key]) for key in case if key != varied), {})[x] = y
+        return [dict(equal) | _power_law(points) for equal, points in groups.items() if len(points) > 1]
+
+    return {
+        "seconds_against_pixels": fits("size", lambda row: (row["size"] ** 2, time(row))),
+        "evaluations_per_second_against_batch": fits("batch", lambda row: (row["batch"], 1 / time(row))),
+    }
+
+
+def _power_law(points: dict[int, float]) -> Row:
+    """Return a and b of y = a * x^b, by least squares of the logarithms."""
+    b, log_a = np.polyfit(np.log(list(points)), np.log(list(points.values())), 1)
+    return {"a": math.exp(log_a), "b": float(b)}
+
+
+def plot(measured: dict[str, Any], rows: Sequence[Row], extension: str) -> bytes:
+    """Return a roofline, GFLOP/s against FLOP/byte, as the bytes of a .png, .svg or .pdf file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    colors = {precision: f"C{k}" for k, precision in enumerate(measured["convolution_gflop_per_second"])}
+    x = np.geomspace(1, 4 * max([256.0, *(row["flop_per_byte"] for row in rows)]))
+    for kind, line in {"convolution": "-", "matmul": "--"}.items():
+        for precision, top in measured[f"{kind}_gflop_per_second"].items():
+            y = np.minimum(measured["copy_gigabytes_per_second"] * x, top)
+            axes.plot(x, y, line, color=colors[precision], label=f"{kind}, {precision}")
+    for row in rows:
+        point = row["flop_per_byte"], row["gflop_per_second"]
+        axes.plot(*point, "o", color=colors[row["precision"]])
+        axes.annotate(f"{row['batch']} x {row['size']}, {row['optimizer']}", point, fontsize="small")
+    axes.set(xscale="log", yscale="log", xlabel="FLOP/byte of the convolutions", ylabel="GFLOP/s")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    data = io.BytesIO()
+    figure.savefig(data, format=extension.removeprefix("."), dpi=120)
+    return data.getvalue()
+
+
+def _work() -> Work:
+    return CPU if jax.default_backend() == "cpu" else ACCELERATOR
+
+
+def _sides(names: Iterable[str], spec: Spec, size: int) -> Iterator[tuple[str, int]]:
+    """Yield the convolutions that run, by name, each with the side of its maps."""
+    deepest = max(spec.content_layers + spec.style_layers)
+    for name in names:
+        if name <= deepest:
+            yield name, size // 2 ** (vgg.block_of(name) - 1)
+
+
+def _noise(shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Return numbers in [-1/2, 1/2) that look random: chips can be faster on ones and zeros."""
+    return jax.block_until_ready(_weyl(shape, jnp.dtype(dtype)))
+
+
+@jax.jit(static_argnums=(0, 1))
+def _weyl(shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Return Weyl's sequence: multiples of the golden ratio without their whole part, less 1/2."""
+    multiples = lax.iota(jnp.uint32, math.prod(shape)) * jnp.uint32(2654435769)  # 2^32 / 1.618...
+    fractions = lax.shift_right_logical(multiples, jnp.uint32(8)).astype(jnp.float32) / 2**24
+    return (fractions - 0.5).astype(dtype).reshape(shape)
+
+
+@jax.jit(static_argnames="products")
+def _plain_convolution(x: jax.Array, kernel: jax.Array, products: lax.Precision) -> jax.Array:
+    """Convolve in the way that libraries are best at: the result is held as x is, where ours is float32."""
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers, precision=products)
+
+
+@jax.jit
+def _pass_over(x: jax.Array) -> jax.Array:
+    return lax.fori_loop(0, PASSES, lambda _, y: 0.5 * y + 1, x)
