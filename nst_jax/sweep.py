@@ -231,8 +231,21 @@ def _over_lanes(function: Any, axes: Sequence[Any], mesh: Mesh) -> Any:
         tuple(axes),
         is_leaf=lambda axis: axis is None,
     )
+
+    def share(*arguments: Any) -> Any:
+        if jax.tree.leaves(arguments[axes.index(0)])[0].shape[0] > 1:
+            return jax.vmap(function, in_axes=tuple(axes))(*arguments)
+        # A lane by itself runs the single run's own program: a batch of one is rounded otherwise.
+        own = jax.tree.map(
+            lambda axis, part: part if axis is None else _lane(part, 0),
+            tuple(axes),
+            arguments,
+            is_leaf=lambda axis: axis is None,
+        )
+        return jax.tree.map(lambda leaf: leaf[None], function(*own))
+
     return jax.shard_map(
-        jax.vmap(function, in_axes=tuple(axes)),
+        share,
         mesh=mesh,
         in_specs=specs,
         out_specs=PartitionSpec("lanes"),

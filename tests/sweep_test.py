@@ -63,6 +63,18 @@ def test_each_lane_is_the_single_run_with_its_values(params, pictures, optimizer
         assert np.abs(lane.image - alone.image).mean() < 1e-3
 
 
+def test_a_lane_by_itself_is_the_single_run_to_the_bit(params, pictures):
+    configs = [
+        Config(style_weight=weight, optimizer="adam", iterations=12, **LAYERS) for weight in (1e6, 1e9)
+    ]
+    for config, lane in zip(
+        configs, run(over(params, pictures, configs), devices=jax.devices()[:1]), strict=True
+    ):
+        alone = stylize(params, pictures[0], [pictures[1]], config)
+        np.testing.assert_array_equal(lane.image, alone.image)
+        assert lane.losses == alone.losses
+
+
 def test_one_compilation_however_many_values_and_passes(params, pictures, compilations):
     configs = [Config(style_weight=10.0**k, iterations=3, pooling="average", **LAYERS) for k in range(5)]
     problems = over(params, pictures, configs)
