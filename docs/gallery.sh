@@ -25,4 +25,6 @@ make cat-glass-luma --content=example:cat --style=example:glass --preserve_color
 make cat-glass-match --content=example:cat --style=example:glass --preserve_color=match
 make cat-glass-histogram --content=example:cat --style=example:glass --preserve_color=histogram
 make cat-small-strokes --content=example:cat --style=example:glass --style_scale=0.5
+# docs/precision.jpg: coffee and night, cat and waves, rocket and glass, each with --size=192 --iterations=80 and
+# --precision=float32, bfloat16, put side by side.
 make texture-night --style=example:night --init=noise --content_weight=0 --layer_weighting=64,16,4,1,1 --tv_weight=1e-5
