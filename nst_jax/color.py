@@ -27,10 +27,13 @@ class Colors(NamedTuple):
 
 
 class ColorMode(NamedTuple):
-    """A colour mode: style(style, content, match) before the transfer, finish(result, content) after it."""
+    """A colour mode: style(style, content, match) before the transfer, finish(result, content) after it.
 
-    style: Callable[[Colors, Colors, Callable[[Matrix, Matrix], Matrix]], Float[np.ndarray, "n 3"]]
-    finish: Callable[[Picture, Picture], Picture]
+    None: the picture stays the very one that it is.
+    """
+
+    style: Callable[[Colors, Colors, Callable[[Matrix, Matrix], Matrix]], Float[np.ndarray, "n 3"]] | None
+    finish: Callable[[Picture, Picture], Picture] | None
     luminance: bool = False  # during it: whether only luma is optimised
 
 
@@ -48,8 +51,16 @@ def prepare_style(
     match is a key of COLOR_MATCHES. Raises InputError where colours that must vary do not.
     """
     move = COLOR_MODES[mode].style
+    if move is None:
+        return style
     moved = move(_colors(style, style_weights), _colors(content, content_weights), COLOR_MATCHES[match])
     return moved.reshape(style.shape).clip(0, 1).astype(np.float32)
+
+
+def finish_picture(mode: str, result: Picture, content: Picture) -> Picture:
+    """Return the result of a transfer with the colours that the mode puts back, of the content."""
+    finish = COLOR_MODES[mode].finish
+    return result if finish is None else finish(result, content)
 
 
 def _colors(picture: Picture, weights: Weights) -> Colors:
@@ -80,10 +91,6 @@ def _mean_and_covariance(colors: Colors) -> tuple[Float[np.ndarray, " 3"], Matri
     return mean, (centred * colors.shares[:, None]).T @ centred
 
 
-def _keep(style: Colors, content: Colors, match: object) -> Float[np.ndarray, "n 3"]:
-    return style.rows
-
-
 def _match_luma(style: Colors, content: Colors, match: object) -> Float[np.ndarray, "n 3"]:
     """Return (sd_c / sd_s) (Y_s - mean_s) + mean_c in all channels. Gatys et al. 2016 (arXiv 1606.05897)."""
     y_style, y_content = style.rows @ LUMA, content.rows @ LUMA
@@ -99,10 +106,8 @@ def _match_linear(
     style: Colors, content: Colors, match: Callable[[Matrix, Matrix], Matrix]
 ) -> Float[np.ndarray, "n 3"]:
     """Return A x + b with A S_s A^T = S_c, b = mean_c - A mean_s. Gatys et al. 2016 (arXiv 1606.05897)."""
-    (mean_s, covariance_s), (mean_c, covariance_c) = (
-        _mean_and_covariance(style),
-        _mean_and_covariance(content),
-    )
+    mean_s, covariance_s = _mean_and_covariance(style)
+    mean_c, covariance_c = _mean_and_covariance(content)
     _check_varies("match", np.linalg.eigvalsh(covariance_c)[-1].clip(0) ** 0.5, "colour", "content")
     varies = "colour in all three channels, each in its own way (for a grey one: luma)"
     _check_varies("match", np.linalg.eigvalsh(covariance_s)[0].clip(0) ** 0.5, varies, "style")
@@ -172,9 +177,9 @@ COLOR_MATCHES: dict[str, Callable[[Matrix, Matrix], Matrix]] = {
     "transport": _transport,
 }
 COLOR_MODES = {
-    "none": ColorMode(_keep, lambda result, content: result),
-    "luma_swap": ColorMode(_keep, swap_luma),
+    "none": ColorMode(None, None),
+    "luma_swap": ColorMode(None, swap_luma),
     "luma": ColorMode(_match_luma, swap_luma, luminance=True),
-    "match": ColorMode(_match_linear, lambda result, content: result),
-    "histogram": ColorMode(_match_histograms, lambda result, content: result),
+    "match": ColorMode(_match_linear, None),
+    "histogram": ColorMode(_match_histograms, None),
 }

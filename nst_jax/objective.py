@@ -44,9 +44,7 @@ class Targets(NamedTuple):
     style: dict[str, Float[Array, "k _ _"]]  # by term: the statistics of k styles
     activation_shift: Float[Array, ""]  # s of the style statistics
     tv_power: Float[Array, ""]  # p of the total variation
-    regions: Sequence[
-        dict[str, Float[Array, "_ _"]] | None
-    ] = ()  # by style, or one for all: weights by layer
+    regions: Sequence[dict[str, Float[Array, "_ _"]]] = ()  # by style, or one for all: weights by layer
     frame: Frame | None = None
 
 
@@ -86,37 +84,49 @@ def make_targets(
     """
     shift = jnp.asarray(activation_shift, jnp.float32)
     masks = masks or Masks()
-    statistics = [
-        style_statistics(params, style, shift, masks_by_layer(source, spec), spec)
-        for style, source in zip(styles, masks.sources_of(len(styles)), strict=True)
-    ]
-    regions = masking.regions(masks)
-    frame = None
-    if regions is not None:
-        opacity = jnp.asarray(masking.opacity(regions))
-        frame = Frame(jnp.asarray(content if background is None else background), opacity)
+    parts = masking.regions(masks)
+    around = content if background is None else background
     return Targets(
-        content={} if content is None else _content_features(params, content, spec),
-        style={term: jnp.stack([s[term] for s in statistics]) for term in statistics[0]}
-        if statistics
-        else {},
+        content={} if content is None else content_targets(params, content, spec),
+        style=style_targets(params, styles, masks, shift, spec),
         activation_shift=shift,
         tv_power=jnp.asarray(tv_power, jnp.float32),
-        regions=[] if regions is None else [masks_by_layer(region, spec) for region in regions],
-        frame=frame,
+        regions=regions_by_layer(parts, spec),
+        frame=None if parts is None else Frame(jnp.asarray(around), jnp.asarray(masking.opacity(parts))),
     )
 
 
-def masks_by_layer(mask: Float32[np.ndarray, "h w"] | None, spec: Spec) -> dict[str, Array] | None:
-    """Return a mask as the style's layers see it; None is None."""
-    if mask is None:
-        return None
-    return {layer: jnp.asarray(masking.pooled(mask, layer)) for layer in spec.style_layers}
-
-
 @jax.jit(static_argnames="spec")
-def _content_features(params: Params, content: AnyArray, spec: Spec) -> dict[str, Array]:
+def content_targets(params: Params, content: AnyArray, spec: Spec) -> dict[str, Array]:
+    """Return the activations of the content, by layer."""
     return features(params, content, spec.content_layers, spec.pooling, spec.precision)
+
+
+def style_targets(
+    params: Params, styles: Sequence[AnyArray], masks: Masks, shift: Array, spec: Spec
+) -> dict[str, Array]:
+    """Return the statistics of the styles, or of the parts that their masks name: by term, stacked."""
+    statistics = [
+        style_statistics(params, style, shift, mask_by_layer(source, spec), spec)
+        for style, source in zip(styles, masks.sources_of(len(styles)), strict=True)
+    ]
+    return jax.tree.map(lambda *one: jnp.stack(one), *statistics) if statistics else {}
+
+
+def regions_by_layer(
+    parts: Float32[np.ndarray, "r h w"] | None, spec: Spec
+) -> list[dict[str, Float[Array, "_ _"]]]:
+    """Return the regions as the style's layers see them; none where there are no masks."""
+    return [] if parts is None else [_by_layer(part, spec) for part in parts]
+
+
+def mask_by_layer(mask: Float32[np.ndarray, "h w"] | None, spec: Spec) -> dict[str, Array] | None:
+    """Return a mask as the style's layers see it; None is None."""
+    return None if mask is None else _by_layer(mask, spec)
+
+
+def _by_layer(mask: Float32[np.ndarray, "h w"], spec: Spec) -> dict[str, Array]:
+    return {layer: jnp.asarray(masking.pooled(mask, layer)) for layer in spec.style_layers}
 
 
 @jax.jit(static_argnames="spec")

@@ -32,6 +32,11 @@ class Problem(NamedTuple):
     spec: Spec
     config: Config
 
+    @property
+    def background(self) -> Picture:
+        """What shows where no mask is white."""
+        return self.first if self.content is None else self.content
+
     def targets(self) -> Targets:
         """Return the content's activations and the styles' statistics. This runs the network."""
         return make_targets(
@@ -42,7 +47,7 @@ class Problem(NamedTuple):
             self.config.activation_shift,
             self.config.tv_power,
             self.masks,
-            background=self.first if self.content is None else self.content,
+            self.background,
         )
 
 
@@ -64,8 +69,6 @@ def make_problem(
     first = first_picture(content, styles, config, init)
     check_size(first.shape, spec.content_layers + spec.style_layers, "picture")
     _check_masks(masks, first, styles, spec)
-    weights = config.loss_weights(len(styles))
-    kept = {name: weights.content_layers[name] for name in spec.content_layers}
     return Problem(
         params=cast(params, config.precision),  # once, not in every evaluation
         first=color.luma(first) if spec.luminance else first,
@@ -73,10 +76,18 @@ def make_problem(
         styles=list(styles) if content is None else _color_styles(content, styles, masks, config),
         photograph=content,
         masks=masks,
-        weights=weights._replace(content_layers=kept),
+        weights=_loss_weights(config, spec, len(styles)),
         learning_rate=jnp.asarray(config.learning_rate, jnp.float32),
         spec=spec,
         config=config,
+    )
+
+
+def _loss_weights(config: Config, spec: Spec, styles: int) -> LossWeights:
+    """Return the weights of the terms there are: without a content picture it has none."""
+    weights = config.loss_weights(styles)
+    return weights._replace(
+        content_layers={name: weights.content_layers[name] for name in spec.content_layers}
     )
 
 
@@ -89,7 +100,7 @@ def finish(
     """Return the picture with the photograph's colours, where asked, and its pixels where opacity is 0."""
     if photograph is None:
         return image
-    image = color.COLOR_MODES[config.preserve_color].finish(image, photograph)
+    image = color.finish_picture(config.preserve_color, image, photograph)
     return image if opacity is None else np.where(opacity[..., None] > 0, image, photograph)
 
 
@@ -129,8 +140,6 @@ def _color_styles(
     config: Config,
 ) -> list[Float32[np.ndarray, "_ _ 3"]]:
     """Return the styles with the colours that the mode gives them: of the region where each of them acts."""
-    if config.preserve_color == "none":
-        return list(styles)
     parts = masking.regions(masks)
     regions = [None] if parts is None else list(parts)
     regions = regions * len(styles) if len(regions) == 1 else regions
@@ -141,10 +150,8 @@ def _color_styles(
         try:
             colored.append(color.prepare_style(mode, style, content, match, source, region))
         except InputError as error:
-            where = f"style {k}" + (
-                "" if region is None and source is None else ", where the masks are white"
-            )
-            raise InputError(error.what, error.allowed, f"{error.came} ({where})") from None
+            masked = "" if region is None and source is None else ", where the masks are white"
+            raise InputError(error.what, error.allowed, f"{error.came} (style {k}{masked})") from None
     return colored
 
 
@@ -196,15 +203,13 @@ def _check_masks(masks: Masks, first: Any, styles: Sequence[Any], spec: Spec) ->
 
 def vary(problem: Problem, config: Config) -> Problem:
     """Return the problem with the loss weights, the learning rate and, from noise, the seed of config."""
-    weights = config.loss_weights(len(problem.styles))
-    kept = {name: weights.content_layers[name] for name in problem.spec.content_layers}
     first = problem.first
     if config.init == "noise" and config.seed != problem.config.seed:
         first = noise_picture(first.shape[0], first.shape[1], config.seed)
         first = color.luma(first) if problem.spec.luminance else first
     return problem._replace(
         first=first,
-        weights=weights._replace(content_layers=kept),
+        weights=_loss_weights(config, problem.spec, len(problem.styles)),
         learning_rate=jnp.asarray(config.learning_rate, jnp.float32),
         config=config,
     )

@@ -58,15 +58,32 @@ def check_plot() -> None:
         raise InputError("--plot", "needs matplotlib: pip install 'nst-jax[plot]'", "it is not installed")
 
 
-def plot_losses(columns: dict[str, list[Any]], config: Config, extension: str) -> bytes:
-    """Return a picture of the weighted losses over the steps, as the bytes of a .png, .svg or .pdf file."""
-    import matplotlib
+def new_axes(height: float = 4.5) -> Any:
+    """Return the axes of an empty plot, 7 inches wide, that no window shows."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(7, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    axes.grid(alpha=0.3)
+    return axes
+
+
+def draw(axes: Any, extension: str) -> bytes:
+    """Return a plot as the bytes of a .png, .svg or .pdf file: equal plots, equal bytes."""
+    import matplotlib
+
+    data = io.BytesIO()
+    undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(extension)
+    with matplotlib.rc_context({"svg.hashsalt": "nst_jax"}):
+        axes.figure.savefig(data, format=extension.removeprefix("."), dpi=120, metadata=undated)
+    return data.getvalue()
+
+
+def plot_losses(columns: dict[str, list[Any]], config: Config, extension: str) -> bytes:
+    """Return a picture of the weighted losses over the steps, as the bytes of a .png, .svg or .pdf file."""
+    axes = new_axes()
     weights = {
         "total": 1.0,
         "content": config.content_weight,
@@ -80,12 +97,5 @@ def plot_losses(columns: dict[str, list[Any]], config: Config, extension: str) -
     axes.set(
         yscale="log", xlabel="step", ylabel="loss, weighted", title=f"{config.optimizer}, {config.network}"
     )
-    axes.grid(alpha=0.3)
     axes.legend()
-    data = io.BytesIO()
-    undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(
-        extension
-    )  # equal runs, equal bytes
-    with matplotlib.rc_context({"svg.hashsalt": "nst_jax"}):
-        figure.savefig(data, format=extension.removeprefix("."), dpi=120, metadata=undated)
-    return data.getvalue()
+    return draw(axes, extension)

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from nst_jax.images import resize, to_uint8
+from nst_jax.images import fit, resize, to_uint8
+from nst_jax.report import draw, new_axes
 
 Thumbnail = UInt8[np.ndarray, "_ _ 3"]
 
@@ -37,8 +38,7 @@ def tile_side(count: int) -> int:
 def thumbnail(image: Float32[np.ndarray, "h w 3"], side: int = SIDE) -> Thumbnail:
     """Return the picture with its longest side at most side pixels."""
     height, width, _ = image.shape
-    scale = min(1.0, side / max(height, width))
-    return to_uint8(resize(image, max(1, round(height * scale)), max(1, round(width * scale))))
+    return to_uint8(resize(image, *fit(height, width, min(side, max(height, width)))))
 
 
 def describe(values: Mapping[str, Any]) -> list[str]:
@@ -72,10 +72,10 @@ def contact_sheet(
     margin = sum(image.shape[0] + LINE + 2 * GAP for _, image in inputs)
     size = (left + columns * cell[1], max(top + rows * cell[0], margin) + GAP)
     sheet = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(LINE - 4)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(LINE - 4)
 
     def write(x: int, y: int, text: str, room: int, fill: str = "black") -> None:
-        draw.text((x, y), _cut(text, room, font), fill=fill, font=font)
+        pen.text((x, y), _cut(text, room, font), fill=fill, font=font)
 
     y = GAP
     for name, image in inputs:
@@ -133,12 +133,7 @@ def knee(points: Sequence[tuple[float, float]]) -> int | None:
 
 def plot_tradeoff(points: Sequence[tuple[float, float]], labels: Sequence[str], best: int | None) -> bytes:
     """Return a PNG of content loss against style loss, each point labelled, the knee marked."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 5.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes = new_axes(height=5.5)
     for n, ((content, style), label) in enumerate(zip(points, labels, strict=True)):
         axes.plot(content, style, "o", color="crimson" if n == best else "steelblue")
         text = f"{label}{' (knee)' if n == best else ''}".encode(errors="replace").decode()
@@ -146,9 +141,6 @@ def plot_tradeoff(points: Sequence[tuple[float, float]], labels: Sequence[str], 
     scale = "log" if all(min(point) > 0 for point in points) else "symlog"
     axes.set(xscale=scale, yscale=scale, xlabel="content loss", ylabel="style loss", title="tradeoff")
     axes.tick_params(axis="x", which="both", rotation=30)
-    axes.grid(alpha=0.3)
-    data = io.BytesIO()
     with warnings.catch_warnings():  # names of files have letters that the font has not
         warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(data, format="png", dpi=120)
-    return data.getvalue()
+        return draw(axes, ".png")

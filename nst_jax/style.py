@@ -4,7 +4,8 @@ A statistic is a mean over positions, so it does not depend on the size of the p
 mask is the weight of each position in that mean, so a small region counts like a large one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -58,7 +59,7 @@ def tutorial_statistics(features: Features, shift: Float[Array, ""], mask: Mask 
     With conv1_1 in use these are the pixels of the picture: (F + s)^T (F + s) / (W H). Differs from the code:
     a mask is the weight in a mean, as everywhere here, and a style is divided by its own pixels.
     """
-    pixels = next(iter(features.values())).shape[:2]
+    pixels = next(iter(features.values())).shape
     grams = gram_statistics(features, shift, mask)
     return {layer: gram * (_area(features[layer].shape) / _area(pixels)) for layer, gram in grams.items()}
 
@@ -72,7 +73,7 @@ def _rate(below: str, above: str) -> int:
     return int(2 ** (block_of(above) - block_of(below)))
 
 
-def _area(shape: Sequence[int]) -> int:
+def _area(shape: tuple[int, ...]) -> int:
     return shape[0] * shape[1]
 
 
@@ -113,7 +114,8 @@ STYLE_LOSSES = {
 }
 
 
-def term_names(style_loss: str, layers: Sequence[str]) -> tuple[str, ...]:
+@functools.cache  # an option checked often, and every answer takes a trace
+def term_names(style_loss: str, layers: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of the terms that a style loss makes of these layers, from the bottom up."""
     maps = {layer: np.zeros((2 ** (6 - block_of(layer)),) * 2 + (1,), np.float32) for layer in layers}
     return tuple(jax.eval_shape(STYLE_LOSSES[style_loss].statistics, maps, np.float32(0)))

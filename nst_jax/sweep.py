@@ -3,6 +3,7 @@
 import math
 from collections.abc import Hashable, Iterator, Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import jax
@@ -11,13 +12,40 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from nst_jax import masks as masking
 from nst_jax.errors import InputError, NotEnoughMemory
-from nst_jax.objective import LossWeights, Spec, Targets
+from nst_jax.masks import Masks
+from nst_jax.objective import (
+    Frame,
+    LossWeights,
+    Spec,
+    Targets,
+    content_targets,
+    regions_by_layer,
+    style_targets,
+)
 from nst_jax.problem import Problem
-from nst_jax.transfer import Progress, State, Told, chunk, chunk_steps, progress, start, tell
+from nst_jax.transfer import (
+    Progress,
+    State,
+    Told,
+    bytes_needed,
+    chunk,
+    chunk_steps,
+    progress,
+    start,
+    tell,
+)
 from nst_jax.vgg import Params
 
 BYTES_PER_PIXEL = 6000  # of a lane with the five usual layers: a guess, which the compiler's count corrects
+
+
+SHARED = {  # options that all lanes have in common, beside those of the Spec
+    "iterations": "number of iterations",
+    "activation_shift": "activation shift",
+    "tv_power": "power of the total variation",
+}
 
 
 class SweepProgress(NamedTuple):
@@ -36,6 +64,23 @@ class Varied(NamedTuple):
     frame: bool
 
 
+class Layout(NamedTuple):
+    """What is static of a sweep's program."""
+
+    spec: Spec
+    varied: Varied
+    mesh: Mesh  # its one axis counts the lanes
+
+
+class Batch(NamedTuple):
+    """What the lanes of a pass run on."""
+
+    params: Params
+    targets: Targets
+    weights: LossWeights
+    learning_rate: Float[Array, " n"]
+
+
 def sweep(
     problems: Sequence[Problem],
     lanes: int = 0,
@@ -49,21 +94,21 @@ def sweep(
     finite, or that no step lowers, stays where it is and touches no other. What problems share (content and
     styles by identity) is computed and held once. The lanes are spread evenly over the devices (all, if
     none are named). lanes: 0 takes what fits into free_memory bytes on each device, on CPUs one on each.
-    Raises InputError for problems of different size, spec or iterations, NotEnoughMemory where not even one
-    lane for each device fits.
+    Raises InputError for problems of different size, spec, masks of the picture, iterations, activation shift
+    or power of the variation, NotEnoughMemory where not even one lane for each device fits.
     """
     _check_alike(problems)
     count = len(problems)
     devices = (devices or jax.devices())[:count]
     mesh = Mesh(np.array(devices), ("lanes",), axis_types=(AxisType.Auto,))
-    parts = _Parts(problems)
+    parts = _Parts(problems, mesh)
     if not lanes:  # a CPU is busy with one: more at a time cost it more each, and finish later
         one = devices[0].platform == "cpu"
         lanes = len(devices) if one else _guess(problems[0], count, len(devices), free_memory)
-    lanes = _fit(problems, parts, _even(count, lanes, len(devices)), mesh, free_memory)
+    lanes = _fit(parts, _even(count, lanes, len(devices)), free_memory)
     for first in range(0, count, lanes):
         numbers = tuple(range(first, min(count, first + lanes)))
-        yield from _run(problems, parts, numbers, lanes, mesh, every)
+        yield from _run(parts, numbers, lanes, every)
 
 
 def _check_alike(problems: Sequence[Problem]) -> None:
@@ -71,15 +116,21 @@ def _check_alike(problems: Sequence[Problem]) -> None:
     for problem in problems:
         if problem.spec != first.spec:
             raise InputError("sweep", "lanes of one compiled program", f"got {problem.spec} and {first.spec}")
-        iterations = problem.config.iterations, first.config.iterations
-        if iterations[0] != iterations[1]:
-            raise InputError("sweep", "one number of iterations", f"got {iterations[0]} and {iterations[1]}")
+        for option, what in SHARED.items():
+            here, there = getattr(problem.config, option), getattr(first.config, option)
+            if here != there:
+                raise InputError("sweep", f"one {what}", f"got {here} and {there}")
         if problem.first.shape != first.first.shape:
-            raise InputError(
-                "sweep",
-                "pictures of one size",
-                f"got {_size(problem.first)} and {_size(first.first)}",
-            )
+            came = f"got {_size(problem.first)} and {_size(first.first)}"
+            raise InputError("sweep", "pictures of one size", came)
+        if not _act_alike(problem.masks, first.masks):
+            raise InputError("sweep", "the same masks in all lanes", "got others")
+
+
+def _act_alike(one: Masks, other: Masks) -> bool:
+    """Tell whether styles act in the same places; where they come from may differ, as the styles may."""
+    pairs = zip_longest((one.content, *one.styles), (other.content, *other.styles))
+    return all(a is b or (a is not None and b is not None and np.array_equal(a, b)) for a, b in pairs)
 
 
 def _size(picture: np.ndarray) -> str:
@@ -102,55 +153,42 @@ def _even(count: int, lanes: int, devices: int) -> int:
     return math.ceil(each / devices) * devices
 
 
-def _fit(problems: Sequence[Problem], parts: "_Parts", lanes: int, mesh: Mesh, free: int | None) -> int:
+def _fit(parts: "_Parts", lanes: int, free: int | None) -> int:
     """Return lanes, or as many as the compiled program says will fit. What it compiles is what then runs."""
-    if free is None:
-        return lanes
-    while True:
-        static = {"spec": parts.spec, "varied": parts.varied, "mesh": mesh}
-        batch = parts.batch(problems, (0,), lanes)
-        states = jax.eval_shape(partial(_start, **static), *batch)
-        program = _advance.lower(states, np.int32(0), *batch[1:], **static).compile()
-        memory = program.memory_analysis()
-        needed = memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else 0
+    devices = parts.layout.mesh.size
+    while free is not None:
+        first, batch = parts.batch((0,), lanes)
+        states = jax.eval_shape(partial(_start, layout=parts.layout), first, batch)
+        needed = bytes_needed(_advance.lower(states, np.int32(0), batch, parts.layout).compile())
         if needed <= free:
-            return lanes
-        if lanes == mesh.size:
+            break
+        if lanes == devices:
+            size = _size(parts.problems[0].first)
             raise NotEnoughMemory(
-                f"memory: a lane of {_size(problems[0].first)} pixels needs {needed / 2**30:.1f} GiB and "
+                f"memory: a lane of {size} pixels needs {needed / 2**30:.1f} GiB and "
                 f"{free / 2**30:.1f} GiB are free; a smaller --size needs less"
             )
-        lanes = _even(len(problems), max(mesh.size, lanes // 2), mesh.size)
+        lanes = _even(len(parts.problems), max(devices, lanes // 2), devices)
+    return lanes
 
 
-def _run(
-    problems: Sequence[Problem],
-    parts: "_Parts",
-    numbers: tuple[int, ...],
-    lanes: int,
-    mesh: Mesh,
-    every: int,
-) -> Iterator[SweepProgress]:
+def _run(parts: "_Parts", numbers: tuple[int, ...], lanes: int, every: int) -> Iterator[SweepProgress]:
     """Run one pass; lanes without a problem of their own repeat the last one."""
+    problems, layout = parts.problems, parts.layout
     iterations = problems[0].config.iterations
     every = every or chunk_steps(iterations)
-    static = {"spec": parts.spec, "varied": parts.varied, "mesh": mesh}
-    batch = parts.batch(problems, numbers, lanes)
-    states, step = _start(*batch, **static), 0
-    while True:
-        running = jax.device_get(states.finite & ~states.converged)
-        if step == iterations or not running.any():
-            break
+    first, batch = parts.batch(numbers, lanes)
+    states, step = _start(first, batch, layout), 0
+    while step < iterations and jax.device_get(states.finite & ~states.converged).any():
         yield SweepProgress(numbers, step, {})
         steps = min(every, iterations - step)
-        states = _advance(states, np.int32(steps), *batch[1:], **static)
+        states = _advance(states, np.int32(steps), batch, layout)
         step += steps
-    frame = batch[2].frame
-    told = jax.device_get(_tell(states, frame, **static))
-    frame = jax.device_get(frame)
+    frame = batch.targets.frame
+    told, frame = jax.device_get((_tell(states, frame, layout), frame))
     finished = {}
     for lane, number in enumerate(numbers):
-        own_frame = _lane(frame, lane) if parts.varied.frame else frame
+        own_frame = _lane(frame, lane) if layout.varied.frame else frame
         finished[number] = progress(_lane(told, lane), own_frame, problems[number])
     yield SweepProgress(numbers, step, finished)
 
@@ -160,61 +198,63 @@ def _lane(batch: Any, lane: int) -> Any:
 
 
 class _Parts:
-    """The targets of all problems: each content and each set of styles is put through the network once."""
+    """The problems as lanes: each content and each set of styles is put through the network once."""
 
-    def __init__(self, problems: Sequence[Problem]):
-        self.spec = problems[0].spec
-        self.contents: dict[Hashable, Any] = {}
-        self.styles: dict[Hashable, Any] = {}
-        contents, styles, frames = (
-            {key(problem) for problem in problems} for key in (_content_key, _style_key, _frame_key)
+    def __init__(self, problems: Sequence[Problem], mesh: Mesh):
+        first = problems[0]
+        regions = masking.regions(first.masks)
+        self.problems = problems
+        self.regions = regions_by_layer(regions, first.spec)
+        self.opacity = None if regions is None else jnp.asarray(masking.opacity(regions))
+        self.made: dict[Hashable, Any] = {}
+        varied = Varied(
+            content=len({id(problem.content) for problem in problems}) > 1,
+            style=len({_style_key(problem) for problem in problems}) > 1,
+            frame=regions is not None and len({id(problem.background) for problem in problems}) > 1,
         )
-        self.varied = Varied(len(contents) > 1, len(styles) > 1, len(frames) > 1)
+        self.layout = Layout(first.spec, varied, mesh)
 
     def targets(self, problem: Problem) -> Targets:
-        """Return the problem's targets, from what is known of its content and styles."""
-        content, style = _content_key(problem), _style_key(problem)
-        if content not in self.contents:
-            masks = problem.masks._replace(sources=())
-            self.contents[content] = problem._replace(styles=[], masks=masks).targets().content
-        if style not in self.styles:
-            spec = problem.spec._replace(content_layers=())
-            self.styles[style] = problem._replace(content=None, spec=spec).targets().style
-        rest = problem._replace(styles=[], masks=problem.masks._replace(sources=()), content=None)
-        rest = rest._replace(spec=problem.spec._replace(content_layers=()))
-        background = problem.first if problem.content is None else problem.content
-        around = rest._replace(first=background).targets()
-        return around._replace(content=self.contents[content], style=self.styles[style])
-
-    def batch(self, problems: Sequence[Problem], numbers: Sequence[int], lanes: int) -> Any:
-        """Return first pictures, parameters, targets, loss weights and learning rates of a pass's lanes."""
-        chosen = [problems[numbers[min(lane, len(numbers) - 1)]] for lane in range(lanes)]
-        targets = [self.targets(problem) for problem in chosen]
-        stacked = {
-            name: jax.tree.map(lambda *leaves: jnp.stack(leaves), *(getattr(t, name) for t in targets))
-            for name, varies in self.varied._asdict().items()
-            if varies
-        }
-        weights = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(problem.weights for problem in chosen))
-        return (
-            jnp.asarray(np.stack([problem.first for problem in chosen])),
-            chosen[0].params,
-            targets[0]._replace(**stacked),
-            weights,
-            jnp.stack([problem.learning_rate for problem in chosen]),
+        """Return the problem's targets; what it shares with another is made once."""
+        params, content, spec = problem.params, problem.content, problem.spec
+        shift = jnp.asarray(problem.config.activation_shift, jnp.float32)
+        if (content_key := id(content)) not in self.made:
+            self.made[content_key] = {} if content is None else content_targets(params, content, spec)
+        if (style_key := _style_key(problem)) not in self.made:
+            self.made[style_key] = style_targets(params, problem.styles, problem.masks, shift, spec)
+        return Targets(
+            content=self.made[content_key],
+            style=self.made[style_key],
+            activation_shift=shift,
+            tv_power=jnp.asarray(problem.config.tv_power, jnp.float32),
+            regions=self.regions,
+            frame=None if self.opacity is None else Frame(jnp.asarray(problem.background), self.opacity),
         )
 
-
-def _content_key(problem: Problem) -> Hashable:
-    return id(problem.content)
+    def batch(self, numbers: Sequence[int], lanes: int) -> tuple[Float[Array, "n h w 3"], Batch]:
+        """Return the first pictures of a pass's lanes, and what these run on."""
+        chosen = [self.problems[numbers[min(lane, len(numbers) - 1)]] for lane in range(lanes)]
+        targets = [self.targets(problem) for problem in chosen]
+        own = {
+            name: _stack([getattr(target, name) for target in targets])
+            for name, varies in self.layout.varied._asdict().items()
+            if varies
+        }
+        first = jnp.asarray(np.stack([problem.first for problem in chosen]))
+        return first, Batch(
+            chosen[0].params,
+            targets[0]._replace(**own),
+            _stack([problem.weights for problem in chosen]),
+            jnp.stack([problem.learning_rate for problem in chosen]),
+        )
 
 
 def _style_key(problem: Problem) -> Hashable:
     return tuple(map(id, problem.styles))
 
 
-def _frame_key(problem: Problem) -> Hashable:
-    return id(problem.first if problem.content is None else problem.content)
+def _stack(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def _axes(varied: Varied) -> Any:
@@ -224,67 +264,42 @@ def _axes(varied: Varied) -> Any:
     return Targets(activation_shift=shared, tv_power=shared, regions=shared, **axes)
 
 
-def _over_lanes(function: Any, axes: Sequence[Any], mesh: Mesh) -> Any:
+def _over_lanes(function: Any, axes: tuple[Any, ...], mesh: Mesh) -> Any:
     """Map function over the lanes of its arguments, each device taking its share of them."""
-    specs = jax.tree.map(
-        lambda axis: PartitionSpec() if axis is None else PartitionSpec("lanes"),
-        tuple(axes),
-        is_leaf=lambda axis: axis is None,
-    )
+
+    def over(function: Any, *trees: Any) -> Any:  # jax.tree.map with the axes, of which None is one
+        return jax.tree.map(function, axes, *trees, is_leaf=lambda axis: axis is None)
 
     def share(*arguments: Any) -> Any:
         if jax.tree.leaves(arguments[axes.index(0)])[0].shape[0] > 1:
-            return jax.vmap(function, in_axes=tuple(axes))(*arguments)
+            return jax.vmap(function, in_axes=axes)(*arguments)
         # A lane by itself runs the single run's own program: a batch of one is rounded otherwise.
-        own = jax.tree.map(
-            lambda axis, part: part if axis is None else _lane(part, 0),
-            tuple(axes),
-            arguments,
-            is_leaf=lambda axis: axis is None,
-        )
+        own = over(lambda axis, part: part if axis is None else _lane(part, 0), arguments)
         return jax.tree.map(lambda leaf: leaf[None], function(*own))
 
     return jax.shard_map(
         share,
         mesh=mesh,
-        in_specs=specs,
+        in_specs=over(lambda axis: PartitionSpec() if axis is None else PartitionSpec("lanes")),
         out_specs=PartitionSpec("lanes"),
         check_vma=False,  # the loop's length is each device's own
     )
 
 
-@jax.jit(static_argnames=("spec", "varied", "mesh"))
-def _start(
-    first: Float[Array, "n h w 3"],
-    params: Params,
-    targets: Targets,
-    weights: LossWeights,
-    learning_rate: Float[Array, " n"],
-    spec: Spec,
-    varied: Varied,
-    mesh: Mesh,
-) -> State:
-    del learning_rate  # takes part in no start
-    lanes = _over_lanes(partial(start, spec=spec), (None, 0, _axes(varied), 0), mesh)
-    return lanes(params, first, targets, weights)
+@jax.jit(static_argnames="layout")
+def _start(first: Float[Array, "n h w 3"], batch: Batch, layout: Layout) -> State:
+    axes = (None, 0, _axes(layout.varied), 0)
+    lanes = _over_lanes(partial(start, spec=layout.spec), axes, layout.mesh)
+    return lanes(batch.params, first, batch.targets, batch.weights)
 
 
-@jax.jit(static_argnames=("spec", "varied", "mesh"), donate_argnames="states")
-def _advance(
-    states: State,
-    steps: Int[Array, ""] | np.int32,
-    params: Params,
-    targets: Targets,
-    weights: LossWeights,
-    learning_rate: Float[Array, " n"],
-    spec: Spec,
-    varied: Varied,
-    mesh: Mesh,
-) -> State:
-    lanes = _over_lanes(partial(chunk, spec=spec), (0, None, None, _axes(varied), 0, 0), mesh)
-    return lanes(states, steps, params, targets, weights, learning_rate)
+@jax.jit(static_argnames="layout", donate_argnames="states")
+def _advance(states: State, steps: Int[Array, ""] | np.int32, batch: Batch, layout: Layout) -> State:
+    axes = (0, None, None, _axes(layout.varied), 0, 0)
+    return _over_lanes(partial(chunk, spec=layout.spec), axes, layout.mesh)(states, steps, *batch)
 
 
-@jax.jit(static_argnames=("spec", "varied", "mesh"))
-def _tell(states: State, frame: Any, spec: Spec, varied: Varied, mesh: Mesh) -> Told:
-    return _over_lanes(partial(tell, spec=spec), (0, 0 if varied.frame else None), mesh)(states, frame)
+@jax.jit(static_argnames="layout")
+def _tell(states: State, frame: Frame | None, layout: Layout) -> Told:
+    axes = (0, 0 if layout.varied.frame else None)
+    return _over_lanes(partial(tell, spec=layout.spec), axes, layout.mesh)(states, frame)

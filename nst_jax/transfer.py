@@ -20,7 +20,7 @@ from nst_jax.objective import (
     Terms,
     coefficients,
     loss_terms,
-    masks_by_layer,
+    mask_by_layer,
     shown,
     style_statistics,
     summarize,
@@ -119,7 +119,7 @@ def _check_memory(free: int, problem: Problem) -> None:
     number = jax.ShapeDtypeStruct((), jnp.float32)
     sources = problem.masks.sources_of(len(problem.styles))
     programs = [
-        (style, style_statistics.lower(params, style, number, masks_by_layer(source, spec), spec))
+        (style, style_statistics.lower(params, style, number, mask_by_layer(source, spec), spec))
         for style, source in zip(problem.styles, sources, strict=True)
     ]
     targets = jax.eval_shape(problem.targets)
@@ -129,8 +129,7 @@ def _check_memory(free: int, problem: Problem) -> None:
         loop = run_chunk.lower(state, np.int32(0), params, targets, weights, number, spec)
         programs[-1] = (first, loop)
     for picture, program in programs:
-        memory = program.compile().memory_analysis()
-        needed = memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else 0
+        needed = bytes_needed(program.compile())
         if needed > free:
             height, width = picture.shape[:2]
             share = (free / needed) ** 0.5 * 0.95  # of a side: memory grows with the pixels
@@ -138,6 +137,15 @@ def _check_memory(free: int, problem: Problem) -> None:
                 f"memory: a picture of {width}x{height} pixels needs {needed / 2**30:.1f} GiB and "
                 f"{free / 2**30:.1f} GiB are free; {int(width * share)}x{int(height * share)} would fit"
             )
+
+
+def bytes_needed(program: Any) -> int:
+    """Return the bytes that a compiled program takes on each device, 0 where the compiler does not say.
+
+    The loops' results are not counted: they take the place of the states that are donated.
+    """
+    memory = program.memory_analysis()
+    return memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else 0
 
 
 @jax.jit(static_argnames="spec")

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.linalg import sqrtm
 
 from nst_jax import images
-from nst_jax.color import COLOR_MATCHES, COLOR_MODES, luma, prepare_style, swap_luma
+from nst_jax.color import COLOR_MATCHES, COLOR_MODES, finish_picture, luma, prepare_style, swap_luma
 from nst_jax.errors import InputError
 
 MATCHES = sorted(COLOR_MATCHES)
@@ -152,7 +152,7 @@ def test_contract_a_prepared_style_is_float32_in_range_with_its_own_shape(mode, 
 @pytest.mark.parametrize("mode", MODES)
 def test_contract_a_finished_picture_is_float32_in_range_with_its_own_shape(mode, rng):
     result, content = (rng.random((7, 5, 3)) > 0.5).astype(np.float32), example("cat")[:7, :5]
-    finished = COLOR_MODES[mode].finish(result, content)
+    finished = finish_picture(mode, result, content)
     assert finished.shape == result.shape
     assert finished.dtype == np.float32
     assert 0 <= finished.min() <= finished.max() <= 1
@@ -162,7 +162,7 @@ def test_contract_a_finished_picture_is_float32_in_range_with_its_own_shape(mode
 def test_only_the_luma_modes_put_the_chroma_of_the_content_back(mode):
     result, content = example("night")[:20, :20], example("cat")[:20, :20]
     expected = swap_luma(result, content) if mode in ("luma_swap", "luma") else result
-    np.testing.assert_array_equal(COLOR_MODES[mode].finish(result, content), expected)
+    np.testing.assert_array_equal(finish_picture(mode, result, content), expected)
     assert COLOR_MODES[mode].luminance == (mode == "luma")
 
 

@@ -39,7 +39,7 @@ def test_equals_its_float64_twin(name, shift, masked, maps, mask, rng):
     ours, twin = STYLE_LOSSES[name], reference.STYLE_LOSSES[name].statistics
     x, s = (ours.statistics(m, jnp.float32(shift), mask) for m in (maps, others))
     x64, s64 = (twin(m, shift, mask) for m in (maps, others))
-    assert tuple(x) == tuple(x64) == term_names(name, list(maps))
+    assert tuple(x) == tuple(x64) == term_names(name, tuple(maps))
     for term in x:
         np.testing.assert_allclose(x[term], x64[term], rtol=1e-5, atol=1e-6)
         expected = reference.style_layer_loss(x64[term], s64[term], name)

@@ -40,6 +40,10 @@ def run(problems, **options):
     return [finished[n] for n in range(len(problems))]
 
 
+def mesh_of(devices):
+    return jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("lanes",))
+
+
 def over(params, pictures, configs, **options):
     base = make_problem(params, pictures[0], [pictures[1]], configs[0], **options)
     return [vary(base, config) for config in configs]
@@ -104,19 +108,20 @@ def test_a_lane_that_is_not_finite_stays_where_it_is_and_touches_no_other(params
 
 def test_what_lanes_share_is_computed_once_and_held_once(params, pictures, monkeypatch):
     calls = []
-    original = sweeping.Problem.targets
-    monkeypatch.setattr(
-        sweeping.Problem,
-        "targets",
-        lambda problem: calls.append((problem.content is not None, len(problem.styles))) or original(problem),
-    )
+    for name in ("content_targets", "style_targets"):
+        original = getattr(sweeping, name)
+        monkeypatch.setattr(
+            sweeping,
+            name,
+            lambda *given, name=name, original=original: calls.append(name) or original(*given),
+        )
     problems = over(
         params, pictures, [Config(style_weight=w, iterations=1, **LAYERS) for w in (1.0, 2.0, 3.0, 4.0)]
     )
-    parts = sweeping._Parts(problems)
-    _, _, targets, weights, _ = parts.batch(problems, range(4), 4)
-    assert sum(content for content, _ in calls) == 1
-    assert sum(styles for _, styles in calls) == 1
+    parts = sweeping._Parts(problems, mesh_of(1))
+    _, batch = parts.batch(range(4), 4)
+    targets, weights = batch.targets, batch.weights
+    assert calls == ["content_targets", "style_targets"]
     single = problems[0].targets()
     assert jax.tree.map(np.shape, targets.content) == jax.tree.map(np.shape, single.content)
     assert jax.tree.map(np.shape, targets.style) == jax.tree.map(np.shape, single.style)
@@ -152,11 +157,8 @@ def test_lanes_are_spread_evenly_over_the_devices(params, pictures):
         params, pictures, [Config(style_weight=10.0**k, iterations=2, **LAYERS) for k in range(6)]
     )
     assert jax.device_count() == 4
-    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("lanes",))
-    parts = sweeping._Parts(problems)
-    states = sweeping._start(
-        *parts.batch(problems, range(6), 8), spec=parts.spec, varied=parts.varied, mesh=mesh
-    )
+    parts = sweeping._Parts(problems, mesh_of(4))
+    states = sweeping._start(*parts.batch(range(6), 8), parts.layout)
     shards = states.iterate.image.addressable_shards
     assert sorted(shard.device.id for shard in shards) == [0, 1, 2, 3]
     assert {shard.data.shape for shard in shards} == {(2, 36, 48, 3)}
@@ -183,13 +185,12 @@ def test_passes_are_of_one_size(count, lanes, devices, even):
     assert sweeping._even(count, lanes, devices) == even
 
 
-def needed(problems, lanes, mesh):
+def needed(problems, lanes):
     """Return the bytes that the compiler counts for so many lanes, on each device."""
-    parts = sweeping._Parts(problems)
-    static = {"spec": parts.spec, "varied": parts.varied, "mesh": mesh}
-    batch = parts.batch(problems, (0,), lanes)
-    states = sweeping._start(*batch, **static)
-    memory = sweeping._advance.lower(states, np.int32(0), *batch[1:], **static).compile().memory_analysis()
+    parts = sweeping._Parts(problems, mesh_of(1))
+    first, batch = parts.batch((0,), lanes)
+    states = sweeping._start(first, batch, parts.layout)
+    memory = sweeping._advance.lower(states, np.int32(0), batch, parts.layout).compile().memory_analysis()
     return memory.temp_size_in_bytes + memory.argument_size_in_bytes
 
 
@@ -203,8 +204,7 @@ def test_lanes_come_from_the_memory_that_is_free(params, pictures):
         return max(len(now.lanes) for now in steps)
 
     assert lanes(2**40) == 12
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("lanes",))
-    assert lanes((needed(problems, 6, mesh) + needed(problems, 12, mesh)) // 2) == 6
+    assert lanes((needed(problems, 6) + needed(problems, 12)) // 2) == 6
     with pytest.raises(NotEnoughMemory, match=r"a lane of 48x36 pixels needs .* GiB and 0\.0 GiB are free"):
         lanes(2**10)
 
@@ -227,3 +227,21 @@ def test_problems_of_other_programs_or_sizes_are_refused(params, pictures):
         list(sweep([one, small]))
     with pytest.raises(InputError, match="one number of iterations"):
         list(sweep([one, longer]))
+    for option in ({"activation_shift": -1.0}, {"tv_power": 2.0}):
+        with pytest.raises(InputError, match="one (activation shift|power of the total variation); got"):
+            list(sweep([one, vary(one, Config(iterations=1, **LAYERS, **option))]))
+
+
+def test_masks_of_the_picture_must_be_the_same_in_all_lanes(params, pictures):
+    left = np.ones((36, 48), np.float32)
+    left[:, 24:] = 0
+    config = Config(iterations=1, **LAYERS)
+    given = (params, pictures[0], [pictures[1]], config)
+    one, equal, other, none = (
+        make_problem(*given, masks=masks)
+        for masks in (Masks(content=left), Masks(content=left.copy()), Masks(content=1 - left), Masks())
+    )
+    assert len(run([one, equal])) == 2
+    for strange in (other, none):
+        with pytest.raises(InputError, match="sweep: the same masks in all lanes; got others"):
+            list(sweep([one, strange]))

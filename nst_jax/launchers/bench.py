@@ -38,7 +38,7 @@ from nst_jax.options import check_options, is_tuple, option
 from nst_jax.problem import Problem, make_problem, vary
 from nst_jax.report import PLOT_FORMATS, check_plot, to_json
 from nst_jax.sweep import sweep
-from nst_jax.transfer import chunk, run_chunk, start, stylize_steps
+from nst_jax.transfer import bytes_needed, chunk, run_chunk, start, stylize_steps
 from nst_jax.weights import load_weights
 
 STEPS = np.int32(10)  # of the optimiser in one timed chunk: as long as those of nst
@@ -222,7 +222,7 @@ def _compile(params: vgg.Params, case: Case, spec: Spec, programs: Programs) -> 
         jax.clear_caches()
         with device.CompileTime() as cold:
             loop = _compile_loop(params, pictures, targets, programs)
-        needed, free = _bytes(loop), device.free_memory()
+        needed, free = bytes_needed(loop), device.free_memory()
         if free is not None and needed > free:
             raise NotEnoughMemory(f"needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB free")
         jax.clear_caches()
@@ -245,15 +245,6 @@ def _compile_loop(params: vgg.Params, pictures: Any, targets: Any, programs: Pro
     begin = programs.start.lower(params, pictures, *rest, *programs.static)
     begin.compile()
     return programs.advance.lower(begin.out_info, STEPS, params, *rest, number, *programs.static).compile()
-
-
-def _bytes(program: Any) -> int:
-    """Return the bytes that a compiled program takes on the device, 0 where the compiler does not say."""
-    memory = program.memory_analysis()
-    if memory is None:
-        return 0
-    taken = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    return int(taken - memory.alias_size_in_bytes)
 
 
 def _loop(

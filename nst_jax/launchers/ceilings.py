@@ -3,7 +3,6 @@
 The counts are of the evaluation's convolutions alone, forward and backward; they are nine tenths of its work.
 """
 
-import io
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from jax import lax
 
 from nst_jax import vgg
 from nst_jax.objective import Spec
+from nst_jax.report import draw, new_axes
 
 Row = dict[str, Any]
 
@@ -146,12 +146,7 @@ def _power_law(points: dict[int, float]) -> Row:
 
 def plot(measured: dict[str, Any], rows: Sequence[Row], extension: str) -> bytes:
     """Return a roofline, GFLOP/s against FLOP/byte, as the bytes of a .png, .svg or .pdf file."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes = new_axes()
     colors = {precision: f"C{k}" for k, precision in enumerate(measured["convolution_gflop_per_second"])}
     x = np.geomspace(1, 4 * max([256.0, *(row["flop_per_byte"] for row in rows)]))
     for kind, line in {"convolution": "-", "matmul": "--"}.items():
@@ -163,11 +158,8 @@ def plot(measured: dict[str, Any], rows: Sequence[Row], extension: str) -> bytes
         axes.plot(*point, "o", color=colors[row["precision"]])
         axes.annotate(f"{row['batch']} x {row['size']}, {row['optimizer']}", point, fontsize="small")
     axes.set(xscale="log", yscale="log", xlabel="FLOP/byte of the convolutions", ylabel="GFLOP/s")
-    axes.grid(alpha=0.3)
     axes.legend()
-    data = io.BytesIO()
-    figure.savefig(data, format=extension.removeprefix("."), dpi=120)
-    return data.getvalue()
+    return draw(axes, extension)
 
 
 def _work() -> Work:

@@ -1,6 +1,7 @@
 """What nst and nst-sweep read: the flags that name files, and the pictures and masks in them."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
+import nst_jax
 from nst_jax import images
 from nst_jax import masks as masking
 from nst_jax.config import Config
@@ -16,6 +18,7 @@ from nst_jax.errors import InputError
 from nst_jax.masks import Masks
 from nst_jax.options import check_options, option
 from nst_jax.problem import noise_picture
+from nst_jax.report import resolved
 
 GRAYS = 0.02  # share of grey pixels from which a mask is said to be grey: edges of drawn ones have less
 
@@ -117,6 +120,13 @@ def _real_path(path: Path) -> str:
         return os.path.realpath(path)
     except (OSError, ValueError):  # whoever opens it says what is wrong
         return str(path)
+
+
+def settings(inputs: Inputs, config: Config) -> str:
+    """Return what made a picture, to be stored in it: not its own name, so equal runs give equal bytes."""
+    sources = {name: value for name, value in dataclasses.asdict(inputs).items() if value}
+    options = {**sources, **resolved(config, len(inputs.style))}
+    return json.dumps({"nst_jax": nst_jax.__version__, "config": options})
 
 
 def working_size(inputs: Inputs, config: Config, shelf: Shelf) -> tuple[int, int]:

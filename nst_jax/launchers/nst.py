@@ -4,7 +4,6 @@ Example: nst --content=example:cat --style=example:night --output=cat.png
 """
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable
@@ -42,6 +41,7 @@ from nst_jax.launchers.inputs import (
     load_masks,
     load_pictures,
     resize_masks,
+    settings,
     working_size,
 )
 from nst_jax.masks import Masks
@@ -242,12 +242,9 @@ def _preview(progress: Progress, output: Output, request: Request) -> None:
 
 def _save(path: str, image: np.ndarray, output: Output, request: Request) -> None:
     inputs, _, config = request
-    # Not the output's own name: equal runs under other names give equal bytes.
-    sources = {name: value for name, value in dataclasses.asdict(inputs).items() if value}
-    settings = {"nst_jax": nst_jax.__version__, "config": {**sources, **resolved(config, len(inputs.style))}}
     rgb = images.resize(image, *output.size)
     rgb = finish(rgb, output.photograph, output.opacity, config)
-    images.save(path, rgb, output.alpha, json.dumps(settings))
+    images.save(path, rgb, output.alpha, settings(inputs, config))
     tell(path)
 
 

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
-import nst_jax
 from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError, did_you_mean
@@ -38,11 +37,12 @@ from nst_jax.launchers.inputs import (
     check_inputs,
     load_masks,
     load_pictures,
+    settings,
     working_size,
 )
 from nst_jax.options import check_options, option, parse_option
 from nst_jax.problem import Problem, make_problem, vary
-from nst_jax.report import can_plot, resolved, to_json
+from nst_jax.report import can_plot, to_json
 from nst_jax.sheet import (
     WIDTH,
     Tile,
@@ -279,13 +279,10 @@ def _save(number: int, result: Progress, folder: Path, request: Request, shelf: 
     """Write a picture, and return its entry of sweep.json."""
     cell, file = request.cells[number], _file(number)
     inputs = request.cell_inputs(cell)
-    sources = {name: value for name, value in dataclasses.asdict(inputs).items() if value}
-    config = {**sources, **resolved(request.config(cell), len(inputs.style))}
-    settings = json.dumps({"nst_jax": nst_jax.__version__, "config": config})
     alpha = shelf.load(inputs.content).alpha if inputs.content else None
     height, width, _ = result.image.shape
     alpha = None if alpha is None else images.resize(alpha, height, width)
-    images.save(folder / file, result.image, alpha, settings)
+    images.save(folder / file, result.image, alpha, settings(inputs, request.config(cell)))
     tell(folder / file)
     flag = None if result.finite else "non-finite"
     return {"file": file, "values": cell, "losses": result.losses, "flag": flag}
@@ -310,7 +307,6 @@ def _show(folder: Path, done: Mapping[int, dict[str, Any]], request: Request, sh
     """Write the contact sheet, and the tradeoff where there are two points to compare."""
     if not done:
         return
-    _write_json(folder, done)
     tell(folder / "sweep.json")
     tiles = {number: _tile(folder, done[number], request) for number in sorted(done)}
     names = dict.fromkeys(name for cell in request.cells for name in _files(request.cell_inputs(cell)))
