@@ -9,8 +9,8 @@ from nst_jax.objective import LossWeights as LossWeights
 from nst_jax.objective import Spec as Spec
 from nst_jax.objective import Targets as Targets
 from nst_jax.objective import loss_terms as loss_terms
-from nst_jax.objective import make_targets as make_targets
 from nst_jax.objective import total_loss as total_loss
+from nst_jax.targets import make_targets as make_targets
 from nst_jax.transfer import Progress as Progress
 from nst_jax.transfer import stylize as stylize
 from nst_jax.transfer import stylize_steps as stylize_steps

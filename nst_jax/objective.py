@@ -4,18 +4,16 @@ The total is linear in its coefficients, so its gradient with respect to them IS
 the loop gets every term of every layer from the gradient it needs anyway.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float
 
-from nst_jax import masks as masking
-from nst_jax.masks import Masks
-from nst_jax.style import STYLE_LOSSES
-from nst_jax.vgg import PRECISIONS, AnyArray, Params, features
+from nst_jax.style import STYLE_LOSSES, Sums
+from nst_jax.vgg import PRECISIONS, AnyArray, Params, block_of, features, map_shape
 
 
 class Spec(NamedTuple):
@@ -28,6 +26,8 @@ class Spec(NamedTuple):
     optimizer: str = "lbfgs"
     luminance: bool = False  # whether the picture is grey
     precision: str = "float32"
+    remat: bool = False  # whether a block's activations are computed again for its gradient
+    tile: int = 0  # longest side of the windows that are taken one by one, in pixels; 0: the whole at once
 
 
 class Frame(NamedTuple):
@@ -46,6 +46,7 @@ class Targets(NamedTuple):
     tv_power: Float[Array, ""]  # p of the total variation
     regions: Sequence[dict[str, Float[Array, "_ _"]]] = ()  # by style, or one for all: weights by layer
     frame: Frame | None = None
+    original: Float[Array, "h w 3"] | None = None  # the content picture, where its activations are not kept
 
 
 class LossWeights(NamedTuple):
@@ -67,85 +68,31 @@ class Terms(NamedTuple):
     tv: Float[Array, ""]
 
 
-def make_targets(
-    params: Params,
-    content: Float[AnyArray, "h w 3"] | None,
-    styles: Sequence[Float[AnyArray, "_ _ 3"]],
-    spec: Spec,
-    activation_shift: float = 0.0,
-    tv_power: float = 2.5,
-    masks: Masks | None = None,
-    background: Float[AnyArray, "h w 3"] | None = None,
-) -> Targets:
-    """Return the content's activations and the styles' statistics, of RGB pictures in [0, 1] of any sizes.
+class Evaluation(NamedTuple):
+    """The total of a picture, its gradient with respect to the picture, and the unweighted terms."""
 
-    Without a content picture spec.content_layers must be empty. background is what shows where no mask is
-    white: the content, if it is not given. Raises InputError for pictures too small.
-    """
-    shift = jnp.asarray(activation_shift, jnp.float32)
-    masks = masks or Masks()
-    parts = masking.regions(masks)
-    around = content if background is None else background
-    return Targets(
-        content={} if content is None else content_targets(params, content, spec),
-        style=style_targets(params, styles, masks, shift, spec),
-        activation_shift=shift,
-        tv_power=jnp.asarray(tv_power, jnp.float32),
-        regions=regions_by_layer(parts, spec),
-        frame=None if parts is None else Frame(jnp.asarray(around), jnp.asarray(masking.opacity(parts))),
-    )
+    value: Float[Array, ""]
+    gradient: Float[Array, "h w 3"]
+    terms: Terms
 
 
-@jax.jit(static_argnames="spec")
-def content_targets(params: Params, content: AnyArray, spec: Spec) -> dict[str, Array]:
-    """Return the activations of the content, by layer."""
-    return features(params, content, spec.content_layers, spec.pooling, spec.precision)
+def network(params: Params, image: AnyArray, layers: Sequence[str], spec: Spec) -> dict[str, Array]:
+    """Return the activations at the layers, as the spec has them computed."""
+    return features(params, image, layers, spec.pooling, spec.precision, spec.remat)
 
 
-def style_targets(
-    params: Params, styles: Sequence[AnyArray], masks: Masks, shift: Array, spec: Spec
-) -> dict[str, Array]:
-    """Return the statistics of the styles, or of the parts that their masks name: by term, stacked."""
-    statistics = [
-        style_statistics(params, style, shift, mask_by_layer(source, spec), spec)
-        for style, source in zip(styles, masks.sources_of(len(styles)), strict=True)
-    ]
-    return jax.tree.map(lambda *one: jnp.stack(one), *statistics) if statistics else {}
-
-
-def regions_by_layer(
-    parts: Float32[np.ndarray, "r h w"] | None, spec: Spec
-) -> list[dict[str, Float[Array, "_ _"]]]:
-    """Return the regions as the style's layers see them; none where there are no masks."""
-    return [] if parts is None else [_by_layer(part, spec) for part in parts]
-
-
-def mask_by_layer(mask: Float32[np.ndarray, "h w"] | None, spec: Spec) -> dict[str, Array] | None:
-    """Return a mask as the style's layers see it; None is None."""
-    return None if mask is None else _by_layer(mask, spec)
-
-
-def _by_layer(mask: Float32[np.ndarray, "h w"], spec: Spec) -> dict[str, Array]:
-    return {layer: jnp.asarray(masking.pooled(mask, layer)) for layer in spec.style_layers}
-
-
-@jax.jit(static_argnames="spec")
-def style_statistics(
-    params: Params, style: AnyArray, shift: Array, mask: dict[str, Array] | None, spec: Spec
-) -> dict[str, Array]:
-    """Return the statistics of one style picture, or of the part of it that a mask weighs, by term."""
-    maps = features(params, style, spec.style_layers, spec.pooling, spec.precision)
-    return _statistics(maps, shift, mask, spec)
-
-
-def _statistics(
-    maps: dict[str, Array], shift: Array, mask: dict[str, Array] | None, spec: Spec
-) -> dict[str, Array]:
-    """Return the style's statistics in float32, whatever the activations are held in."""
+def style_sums(maps: dict[str, Array], shift: Array, mask: dict[str, Array] | None, spec: Spec) -> Sums:
+    """Return what the style's statistics are made of, in float32, whatever the activations are held in."""
     maps = {layer: maps[layer].astype(jnp.float32) for layer in spec.style_layers}
     # What bfloat16 holds is exact in the products that a GPU takes for it, and the sums are float32.
     with jax.default_matmul_precision(PRECISIONS[spec.precision].products.name.lower()):
-        return STYLE_LOSSES[spec.style_loss].statistics(maps, shift, mask)
+        return STYLE_LOSSES[spec.style_loss].sums(maps, shift, mask)
+
+
+def positions(shape: Sequence[int], spec: Spec) -> dict[str, int]:
+    """Return how many positions the style's layers have in a picture of this shape."""
+    shapes = {layer: map_shape(layer, shape[0], shape[1]) for layer in spec.style_layers}
+    return {layer: rows * columns for layer, (rows, columns) in shapes.items()}
 
 
 def shown(image: Float[AnyArray, "h w 3"], frame: Frame | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
@@ -158,25 +105,76 @@ def shown(image: Float[AnyArray, "h w 3"], frame: Frame | None, spec: Spec) -> F
     return image
 
 
+class Pieces(NamedTuple):
+    """What the terms are made of: sums over positions, so those of two parts of a picture add up."""
+
+    content: dict[str, Float[Array, ""]]
+    style: list[Sums]  # by region
+    tv: Float[Array, ""]
+
+
 def loss_terms(params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, spec: Spec) -> Terms:
     """Return the unweighted terms of an RGB picture in [0, 1], by layer and by style."""
+    pieces = loss_pieces(params, shown(image, targets.frame, spec), targets, spec)
+    return terms_of(pieces, targets, image.shape, spec)
+
+
+def loss_pieces(
+    params: Params,
+    image: Float[AnyArray, "h w 3"],
+    targets: Targets,
+    spec: Spec,
+    owned: Mapping[int, Float[Array, "_ _"]] | None = None,
+) -> Pieces:
+    """Return what the terms of a shown picture are made of, or those of its positions that are owned.
+
+    owned: by block, 1 where a position counts and 0 where it does not.
+    """
     layers = spec.content_layers + tuple(
         name for name in spec.style_layers if name not in spec.content_layers
     )
-    image = shown(image, targets.frame, spec)
-    maps = features(params, image, layers, spec.pooling, spec.precision)
-    everywhere: list[dict[str, Array] | None] = [None]
-    statistics = [
-        _statistics(maps, targets.activation_shift, region, spec)
-        for region in (targets.regions or everywhere)
+    maps = network(params, image, layers, spec)
+
+    def at(block: int) -> Array | None:
+        return None if owned is None else owned[block]
+
+    corner = None if owned is None else owned[1][:-1, :-1]
+    return Pieces(
+        content={
+            name: content_loss(maps[name], targets.content[name], at(block_of(name)))
+            for name in spec.content_layers
+        },
+        style=[
+            style_sums(maps, targets.activation_shift, region, spec)
+            for region in owned_regions(targets.regions, spec, owned)
+        ],
+        tv=total_variation(image, targets.tv_power, corner),
+    )
+
+
+def owned_regions(
+    regions: Sequence[dict[str, Array]], spec: Spec, owned: Mapping[int, Array] | None
+) -> list[dict[str, Array] | None]:
+    """Return the regions, or the one without a mask, as weights of the positions that are owned."""
+    if owned is None:
+        return list(regions) or [None]
+    everywhere = {layer: owned[block_of(layer)] for layer in spec.style_layers}
+    return [{layer: everywhere[layer] * region[layer] for layer in everywhere} for region in regions] or [
+        everywhere
     ]
+
+
+def terms_of(pieces: Pieces, targets: Targets, shape: Sequence[int], spec: Spec) -> Terms:
+    """Return the terms of a picture of this shape that complete pieces come to."""
+    loss = STYLE_LOSSES[spec.style_loss]
+    found = [loss.means(sums, positions(shape, spec)) for sums in pieces.style]
     return Terms(
-        content={name: content_loss(maps[name], targets.content[name]) for name in spec.content_layers},
+        content=pieces.content,
         style={
-            term: _distances(STYLE_LOSSES[spec.style_loss].distance, [s[term] for s in statistics], wanted)
+            term: _distances(loss.distance, [statistics[term] for statistics in found], wanted)
             for term, wanted in targets.style.items()
         },
-        tv=total_variation(image, targets.tv_power),
+        tv=pieces.tv,
     )
 
 
@@ -198,12 +196,29 @@ def total_loss(
     return weighted_sum(coefficients(weights), loss_terms(params, image, targets, spec))
 
 
-def content_loss(x: Float[Array, "h w c"], c: Float[Array, "h w c"]) -> Float[Array, ""]:
+def evaluate(
+    params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, factors: Terms, spec: Spec
+) -> Evaluation:
+    """Return value, gradient and terms. The total is linear in its factors: their gradient is the terms."""
+
+    def total(image: Array, factors: Terms) -> Array:
+        return weighted_sum(factors, loss_terms(params, image, targets, spec))
+
+    value, (gradient, terms) = jax.value_and_grad(total, argnums=(0, 1))(image, factors)
+    return Evaluation(value, gradient, terms)
+
+
+def content_loss(
+    x: Float[Array, "h w c"], c: Float[Array, "h w c"], owned: Float[Array, "h w"] | None = None
+) -> Float[Array, ""]:
     """Return 1/2 sum (x - c)^2 over positions and channels. Gatys et al. 2015, eq. 1."""
-    return jnp.sum((x.astype(jnp.float32) - c.astype(jnp.float32)) ** 2) / 2
+    squares = (x.astype(jnp.float32) - c.astype(jnp.float32)) ** 2
+    return jnp.sum(squares if owned is None else squares * owned[..., None]) / 2
 
 
-def total_variation(image: Float[AnyArray, "h w 3"], power: Float[Array, ""]) -> Float[Array, ""]:
+def total_variation(
+    image: Float[AnyArray, "h w 3"], power: Float[Array, ""], owned: Float[Array, "_ _"] | None = None
+) -> Float[Array, ""]:
     """Return sum (dx^2 + dy^2)^(p/2) over the top-left (h-1) x (w-1) corner and channels, in 0..255 units.
 
     dx, dy: differences to the right and lower neighbour. The published tutorial code; p = 2.5 there.
@@ -212,6 +227,8 @@ def total_variation(image: Float[AnyArray, "h w 3"], power: Float[Array, ""]) ->
     corner = pixels[:-1, :-1]
     squares = (pixels[:-1, 1:] - corner) ** 2 + (pixels[1:, :-1] - corner) ** 2
     flat = squares == 0  # a root's slope at 0 is infinite; the term's own, as a minimum, is taken as 0
+    if owned is not None:
+        flat |= owned[..., None] == 0
     return jnp.sum(jnp.where(flat, 0.0, jnp.where(flat, 1.0, squares) ** (power / 2)))
 
 

@@ -14,7 +14,6 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 Image = Float[Array, "h w 3"]
-Objective = Callable[[Image, Any], Float[Array, ""]]  # of a picture and the coefficients, linear in these
 
 
 class Iterate(NamedTuple):
@@ -26,14 +25,17 @@ class Iterate(NamedTuple):
     terms: Any  # of the coefficients' structure
 
 
+Evaluate = Callable[[Image], Iterate]
+
+
 class Optimizer(NamedTuple):
-    """init(image) makes the memory; step(objective, coefficients, learning_rate, iterate, memory) a Step.
+    """init(image) makes the memory; step(evaluate, learning_rate, iterate, memory) a Step.
 
     Gradients come scaled to a norm of about 1 at the first picture, so that their squares fit into float32.
     """
 
     init: Callable[[Image], Any]
-    step: Callable[[Objective, Any, Float[Array, ""], Iterate, Any], "Step"]
+    step: Callable[[Evaluate, Float[Array, ""], Iterate, Any], "Step"]
 
 
 class Step(NamedTuple):
@@ -45,24 +47,15 @@ class Step(NamedTuple):
     converged: Bool[Array, ""]  # no further step would find a lower value
 
 
-def evaluate(objective: Objective, coefficients: Any, image: Image) -> Iterate:
-    """Return the iterate at image. The total is linear in its coefficients: their gradient is the terms."""
-    value, (gradient, terms) = jax.value_and_grad(objective, argnums=(0, 1))(image, coefficients)
-    return Iterate(image, value, gradient, terms)
-
-
 # Adam: Kingma & Ba 2014 (arXiv 1412.6980), then a projection to [0, 1].
 
 _adam = optax.scale_by_adam()
 
 
-def _adam_step(
-    objective: Objective, coefficients: Any, learning_rate: Float[Array, ""], iterate: Iterate, memory: Any
-) -> Step:
+def _adam_step(evaluate: Evaluate, learning_rate: Float[Array, ""], iterate: Iterate, memory: Any) -> Step:
     direction, memory = _adam.update(iterate.gradient, memory)
     image = jnp.clip(iterate.image - learning_rate * direction, 0, 1)
-    moved = evaluate(objective, coefficients, image)
-    return Step(moved, memory, jnp.asarray(1, jnp.int32), jnp.asarray(False))
+    return Step(evaluate(image), memory, jnp.asarray(1, jnp.int32), jnp.asarray(False))
 
 
 # L-BFGS: Liu & Nocedal 1989 (two loops), with a backtracking search for sufficient decrease along the
@@ -83,9 +76,7 @@ class Trial(NamedTuple):
     length: Float[Array, ""]  # t of the next trial
 
 
-def _lbfgs_step(
-    objective: Objective, coefficients: Any, learning_rate: Float[Array, ""], iterate: Iterate, memory: Any
-) -> Step:
+def _lbfgs_step(evaluate: Evaluate, learning_rate: Float[Array, ""], iterate: Iterate, memory: Any) -> Step:
     del learning_rate  # the search finds its own
     image, _, gradient, _ = iterate
     memory = _restart(memory, ~_has_positive_curvature(memory, image, gradient))
@@ -98,7 +89,7 @@ def _lbfgs_step(
     # One evaluation in the body and none outside it, so that a batch of pictures costs one a trial as well.
     found = jax.lax.while_loop(
         lambda trial: ~trial.accepted & (trial.trials < TRIALS),
-        partial(_try, objective, coefficients, iterate, direction),
+        partial(_try, evaluate, iterate, direction),
         Trial(iterate, jnp.asarray(False), jnp.asarray(0, jnp.int32), jnp.asarray(1, jnp.float32)),
     )
     # Stay where nothing lower was found, and forget; where there was nothing to forget, the value is as low
@@ -108,9 +99,9 @@ def _lbfgs_step(
     return Step(kept, _restart(memory, failed), found.trials, failed & fresh)
 
 
-def _try(objective: Objective, coefficients: Any, start: Iterate, direction: Image, last: Trial) -> Trial:
+def _try(evaluate: Evaluate, start: Iterate, direction: Image, last: Trial) -> Trial:
     """Evaluate the next point of the arc; accept it where the value falls enough, else shorten the step."""
-    moved = evaluate(objective, coefficients, jnp.clip(start.image + last.length * direction, 0, 1))
+    moved = evaluate(jnp.clip(start.image + last.length * direction, 0, 1))
     slope = jnp.vdot(start.gradient, moved.image - start.image)  # of the path that the projection leaves
     accepted = (slope < 0) & (moved.value <= start.value + SUFFICIENT * slope)
     # To the minimum of the parabola through both values and the slope, within a tenth and a half.

@@ -12,7 +12,8 @@ from nst_jax import masks as masking
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.masks import Masks
-from nst_jax.objective import LossWeights, Spec, Targets, make_targets
+from nst_jax.objective import LossWeights, Spec, Targets
+from nst_jax.targets import make_targets
 from nst_jax.vgg import Params, cast, check_size
 
 Picture = Float32[np.ndarray, "_ _ 3"]

@@ -1,7 +1,8 @@
-"""Style losses: pairs of a statistic of a picture's features and a distance between two statistics.
+"""Style losses: a statistic of a picture's features, and a distance between two statistics.
 
 A statistic is a mean over positions, so it does not depend on the size of the picture it was taken from; a
-mask is the weight of each position in that mean, so a small region counts like a large one.
+mask is the weight of each position in that mean, so a small region counts like a large one. It is kept as a
+sum and a mass until both are complete, so that a picture may be taken window by window (tiling.py).
 """
 
 import functools
@@ -18,19 +19,41 @@ from nst_jax.vgg import AnyArray, block_of
 
 Features = Mapping[str, Float[AnyArray, "_ _ _"]]  # by layer, (rows, columns, channels), from the bottom up
 Mask = Mapping[str, Float[AnyArray, "_ _"]]  # by layer: the weight of each position, at least 0, not all 0
-Statistics = dict[str, Float[Array, "_ _"]]  # by the layer that names the term
+
+
+class Sum(NamedTuple):
+    """What a mean over positions is made of: mask-weighted sum and mass; those of two parts add up."""
+
+    total: Float[Array, "a b"]
+    mass: Float[Array, ""]
+
+
+Sums = dict[str, Sum]  # by the layer that names the term
+Statistics = dict[str, Float[Array, "_ _"]]  # the same, divided
 
 
 class StyleLoss(NamedTuple):
     """A style loss: E_l = distance(statistics of the picture, statistics of the style) at every term l."""
 
-    statistics: Callable[[Features, Float[Array, ""], Mask | None], Statistics]
+    sums: Callable[[Features, Float[Array, ""], Mask | None], Sums]
     distance: Callable[[Float[Array, "a b"], Float[Array, "a b"]], Float[Array, ""]]
     shifts: bool = True  # whether the activation shift means anything to it
+    scale: Callable[[Mapping[str, int]], Mapping[str, float]] | None = None  # of the means, from positions
+
+    def means(self, sums: Sums, positions: Mapping[str, int]) -> Statistics:
+        """Return the statistics of complete sums; positions: how many the whole picture has, by layer."""
+        means = {term: total / mass for term, (total, mass) in sums.items()}
+        factors = self.scale(positions) if self.scale else {}
+        return {term: mean * factors.get(term, 1) for term, mean in means.items()}
+
+    def statistics(self, features: Features, shift: Float[Array, ""], mask: Mask | None = None) -> Statistics:
+        """Return the statistics of a whole picture's features."""
+        positions = {layer: map_.shape[0] * map_.shape[1] for layer, map_ in features.items()}
+        return self.means(self.sums(features, shift, mask), positions)
 
 
-def gram_statistics(features: Features, shift: Float[Array, ""], mask: Mask | None = None) -> Statistics:
-    """Return sum_p m_p (F_p + s)(F_p + s)^T / sum_p m_p for each layer, channels by channels.
+def gram_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = None) -> Sums:
+    """Return sum_p m_p (F_p + s)(F_p + s)^T and sum_p m_p for each layer, channels by channels.
 
     F_p: the channels at position p; m: the mask, or 1. Gatys et al. 2015 (arXiv 1508.06576), eq. 3;
     activation shift s of Novak & Nikulin 2016 (1605.04603), 3.3. Differs from the papers: divided by the
@@ -40,11 +63,11 @@ def gram_statistics(features: Features, shift: Float[Array, ""], mask: Mask | No
     return {layer: _cross(maps, maps, 1, shift, _at(mask, layer)) for layer, maps in features.items()}
 
 
-def chain_statistics(features: Features, shift: Float[Array, ""], mask: Mask | None = None) -> Statistics:
+def chain_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = None) -> Sums:
     """Return the correlations of each layer l with the one below it in use, channels of l by channels of l-1.
 
-    sum_p m_p up(F^l + s)_p (F^(l-1) + s)_p^T / sum_p m_p over the positions p of layer l-1, where up repeats
-    each value 2x2 for every pooling in between; a last odd row or column of layer l-1 is left out.
+    sum_p m_p up(F^l + s)_p (F^(l-1) + s)_p^T and sum_p m_p over the positions p of layer l-1, where up
+    repeats each value 2x2 for every pooling in between; a last odd row or column of layer l-1 is left out.
     Novak & Nikulin 2016 (arXiv 1605.04603), 3.5; without a mask divided by the positions that are used.
     """
     return {
@@ -53,15 +76,15 @@ def chain_statistics(features: Features, shift: Float[Array, ""], mask: Mask | N
     }
 
 
-def tutorial_statistics(features: Features, shift: Float[Array, ""], mask: Mask | None = None) -> Statistics:
-    """Return the Grams of the published tutorial, divided by the positions of the lowest layer in use.
+def shares_of_lowest(positions: Mapping[str, int]) -> dict[str, float]:
+    """Return the positions of each layer over those of the lowest layer in use.
 
-    With conv1_1 in use these are the pixels of the picture: (F + s)^T (F + s) / (W H). Differs from the code:
-    a mask is the weight in a mean, as everywhere here, and a style is divided by its own pixels.
+    So the Grams of the tutorial style loss are sums divided by W H, the pixels of the picture, where conv1_1
+    is in use, as in the published tutorial. Differs from its code: a mask is the weight in a mean, as
+    everywhere here, and a style is divided by its own pixels.
     """
-    pixels = next(iter(features.values())).shape
-    grams = gram_statistics(features, shift, mask)
-    return {layer: gram * (_area(features[layer].shape) / _area(pixels)) for layer, gram in grams.items()}
+    lowest = next(iter(positions.values()))
+    return {layer: count / lowest for layer, count in positions.items()}
 
 
 def _at(mask: Mask | None, layer: str) -> Float[AnyArray, "_ _"] | None:
@@ -73,28 +96,24 @@ def _rate(below: str, above: str) -> int:
     return int(2 ** (block_of(above) - block_of(below)))
 
 
-def _area(shape: tuple[int, ...]) -> int:
-    return shape[0] * shape[1]
-
-
 def _cross(
     above: Float[AnyArray, "h w a"],
     below: Float[AnyArray, "_ _ b"],
     rate: int,
     shift: Float[Array, ""],
     mask: Float[AnyArray, "_ _"] | None,
-) -> Float[Array, "a b"]:
-    """Return the mean over below's positions, weighted by the mask, of up(above + s)_p (below + s)_p^T."""
+) -> Sum:
+    """Return the sum over below's positions, weighted by the mask, of up(above + s)_p (below + s)_p^T."""
     height, width, _ = above.shape
     used = below[: height * rate, : width * rate] + shift
-    mass: Array | int = height * width * rate * rate
+    mass = jnp.asarray(height * width * rate * rate, jnp.float32)
     if mask is not None:
         weights = mask[: height * rate, : width * rate]
         used, mass = used * weights[..., None], jnp.sum(weights)
     # A value of above repeated over a window of below meets the window's sum: the same, with less work.
     windows = used.reshape(height, rate, width, rate, -1).sum((1, 3)).reshape(height * width, -1)
     rows = (above + shift).reshape(height * width, -1)
-    return jnp.dot(rows.T, windows) / mass  # at jax.default_matmul_precision, which objective.py sets
+    return Sum(jnp.dot(rows.T, windows), mass)  # at jax.default_matmul_precision, which objective.py sets
 
 
 def squared_distance(x: Float[Array, "a b"], s: Float[Array, "a b"]) -> Float[Array, ""]:
@@ -108,9 +127,9 @@ def tutorial_distance(x: Float[Array, "a b"], s: Float[Array, "a b"]) -> Float[A
 
 
 STYLE_LOSSES = {
-    "gram": StyleLoss(gram_statistics, squared_distance),
-    "chain": StyleLoss(chain_statistics, squared_distance),
-    "tutorial": StyleLoss(tutorial_statistics, tutorial_distance),
+    "gram": StyleLoss(gram_sums, squared_distance),
+    "chain": StyleLoss(chain_sums, squared_distance),
+    "tutorial": StyleLoss(gram_sums, tutorial_distance, scale=shares_of_lowest),
 }
 
 
@@ -118,4 +137,4 @@ STYLE_LOSSES = {
 def term_names(style_loss: str, layers: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of the terms that a style loss makes of these layers, from the bottom up."""
     maps = {layer: np.zeros((2 ** (6 - block_of(layer)),) * 2 + (1,), np.float32) for layer in layers}
-    return tuple(jax.eval_shape(STYLE_LOSSES[style_loss].statistics, maps, np.float32(0)))
+    return tuple(jax.eval_shape(STYLE_LOSSES[style_loss].sums, maps, np.float32(0)))

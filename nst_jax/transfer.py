@@ -9,25 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from nst_jax import objective, tiling
 from nst_jax.config import Config
 from nst_jax.errors import NotEnoughMemory
 from nst_jax.masks import Masks
-from nst_jax.objective import (
-    Frame,
-    LossWeights,
-    Spec,
-    Targets,
-    Terms,
-    coefficients,
-    loss_terms,
-    mask_by_layer,
-    shown,
-    style_statistics,
-    summarize,
-    weighted_sum,
-)
-from nst_jax.optimizers import OPTIMIZERS, Iterate, evaluate
+from nst_jax.objective import Frame, LossWeights, Spec, Targets, Terms, coefficients, shown, summarize
+from nst_jax.optimizers import OPTIMIZERS, Iterate
 from nst_jax.problem import Problem, finish, make_problem
+from nst_jax.targets import mask_by_layer, style_statistics
 from nst_jax.vgg import AnyArray, Params
 
 
@@ -153,7 +142,7 @@ def start(
     params: Params, image: Float[Array, "h w 3"], targets: Targets, weights: LossWeights, spec: Spec
 ) -> State:
     """Return the state at step 0, after one evaluation."""
-    iterate = evaluate(partial(_objective, params, targets, spec), coefficients(weights), image)
+    iterate = _evaluate(params, targets, coefficients(weights), spec, image)
     finite, scale = _is_finite(iterate), _power_of_two(iterate.gradient)
     iterate = iterate._replace(value=scale * iterate.value, gradient=scale * iterate.gradient)
     memory = OPTIMIZERS[spec.optimizer].init(image)
@@ -180,15 +169,13 @@ def chunk(
     spec: Spec,
 ) -> State:
     """Return the state `steps` steps on, or at the last finite picture. `steps` is traced: one program."""
-    objective = partial(_objective, params, targets, spec)
     factors = jax.tree.map(lambda factor: state.scale * factor, coefficients(weights))
+    evaluate = partial(_evaluate, params, targets, factors, spec)
     stop = state.step + steps
 
     def advance(state: State) -> State:
         step = OPTIMIZERS[spec.optimizer].step
-        iterate, memory, evaluations, converged = step(
-            objective, factors, learning_rate, state.iterate, state.memory
-        )
+        iterate, memory, evaluations, converged = step(evaluate, learning_rate, state.iterate, state.memory)
         finite = _is_finite(iterate)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), iterate, state.iterate)
         return State(
@@ -210,8 +197,9 @@ def chunk(
 run_chunk = jax.jit(chunk, static_argnames="spec", donate_argnames="state")
 
 
-def _objective(params: Params, targets: Targets, spec: Spec, image: Array, factors: Terms) -> Array:
-    return weighted_sum(factors, loss_terms(params, image, targets, spec))
+def _evaluate(params: Params, targets: Targets, factors: Terms, spec: Spec, image: Array) -> Iterate:
+    how = tiling.evaluate if spec.tile else objective.evaluate
+    return Iterate(image, *how(params, image, targets, factors, spec))
 
 
 def _is_finite(iterate: Iterate) -> Bool[Array, ""]:

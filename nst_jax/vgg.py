@@ -3,8 +3,9 @@
 Shape letters: h, w rows and columns of a picture or feature map; c, i, o channels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import jax
@@ -80,6 +81,23 @@ def block_of(layer: str) -> int:
     return int(layer[len("conv")])
 
 
+def map_shape(layer: str, height: int, width: int) -> tuple[int, int]:
+    """Return the rows and columns of a layer's map of a picture."""
+    unit: int = 2 ** (block_of(layer) - 1)
+    return height // unit, width // unit
+
+
+def halo(names: Iterable[str], layers: Sequence[str]) -> int:
+    """Return how many pixels to each side of its own cell a position of the deepest of the layers sees.
+
+    Cells are 2^(B-1) pixels a side. names: the network's convolutions.
+
+    >>> halo(layer_names("vgg16"), ["conv1_2"]), halo(layer_names("vgg16"), ["conv5_1"])
+    (2, 58)
+    """
+    return sum(2 ** (block_of(name) - 1) for name in names if name <= max(layers))
+
+
 def check_layers(network: str, layers: Sequence[str], what: str = "layers") -> None:
     """Raise InputError unless every name is a layer of the network and stands there once."""
     known = layer_names(network)
@@ -130,32 +148,49 @@ def features(
     layers: Sequence[str],
     pooling: str = "max",
     precision: str = "float32",
+    remat: bool = False,
 ) -> dict[str, Float[Array, "_ _ _"]]:
     """Return the activations after ReLU at the layers, each (h, w, c), of an RGB picture in [0, 1].
 
     Only as much of the network runs as the deepest layer needs. Convolutions are zero-padded; poolings
     halve each side and drop a last odd row or column. pooling is a key of POOLINGS, precision of PRECISIONS.
+    remat: whether a block's activations are computed again for its gradient, in place of being kept.
     Raises InputError where the picture is too small for the deepest layer.
     """
     if not layers:
         return {}
     check_size(image.shape, layers, "picture")
-    pool, (dtype, products) = POOLINGS[pooling], PRECISIONS[precision]
-    params = cast(params, precision)
-    x = ((image - params.mean[None, None]) / params.std[None, None])[None].astype(dtype)
+    dtype = PRECISIONS[precision].activations
+    convolutions = cast(params, precision).convolutions
+    x = jnp.asarray((image - params.mean[None, None]) / params.std[None, None])[None].astype(dtype)
+    used = sorted(name for name in convolutions if name <= max(layers))  # convB_K sorts from the bottom up
     activations: dict[str, Float[Array, "_ _ _"]] = {}
-    block = 1
-    for name in sorted(params.convolutions):  # convB_K sorts from the bottom up
-        if block_of(name) > block:
-            x, block = pool(x), block_of(name)
-        convolution = params.convolutions[name]
+    for _, group in groupby(used, block_of):
+        names = list(group)
+        pool = POOLINGS[pooling] if names[-1] != max(layers) else None  # inside: its input is not kept either
+        run: Callable[..., Any] = partial(_run_block, wanted=set(layers), pool=pool, precision=precision)
+        found, x = (jax.checkpoint(run) if remat else run)(x, {name: convolutions[name] for name in names})
+        activations |= {name: map_[0] for name, map_ in found.items()}
+    return {name: activations[name] for name in layers}
+
+
+def _run_block(
+    x: Array,
+    convolutions: dict[str, Convolution],
+    wanted: Collection[str],
+    pool: Callable[[Array], Array] | None,
+    precision: str,
+) -> tuple[dict[str, Array], Array]:
+    """Return a block's activations at the wanted layers, and what the next block takes."""
+    dtype, products = PRECISIONS[precision]
+    found = {}
+    for name, convolution in convolutions.items():
         bias = convolution.bias[None, None, None].astype(jnp.float32)
         x = _convolve(x, convolution.kernel, convolution.flipped, products) + bias
         x = jax.nn.relu(x).astype(dtype)
-        activations[name] = x[0]
-        if name == max(layers):
-            break
-    return {name: activations[name] for name in layers}
+        if name in wanted:
+            found[name] = x
+    return found, pool(x) if pool else x
 
 
 def convolution(

@@ -4,7 +4,8 @@ import pytest
 
 from nst_jax.config import Config
 from nst_jax.launchers import ceilings
-from nst_jax.objective import make_targets, total_loss
+from nst_jax.objective import total_loss
+from nst_jax.targets import make_targets
 from nst_jax.vgg import PRECISIONS
 
 FIVE = Config().spec()  # VGG-16 to conv5_1

@@ -11,12 +11,12 @@ from nst_jax.masks import Masks
 from nst_jax.objective import (
     coefficients,
     loss_terms,
-    make_targets,
     summarize,
     total_loss,
     total_variation,
     weighted_sum,
 )
+from nst_jax.targets import make_targets
 from nst_jax.vgg import cast
 
 ALPHA, BETA, GAMMA = 1.5, 3e6, 2e-3

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,7 @@ import optax
 import pytest
 
 from nst_jax import optimizers
-from nst_jax.optimizers import OPTIMIZERS, evaluate
+from nst_jax.optimizers import OPTIMIZERS, Iterate
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -16,6 +18,11 @@ ONE = {"all": jnp.float32(1)}
 def quadratic(target, curvature):
     """Return the objective coefficient * sum curvature (x - target)^2 / 2."""
     return lambda image, factors: factors["all"] * jnp.sum(curvature * (image - target) ** 2) / 2
+
+
+def evaluate(objective, coefficients, image):
+    value, (gradient, terms) = jax.value_and_grad(objective, argnums=(0, 1))(image, coefficients)
+    return Iterate(image, value, gradient, terms)
 
 
 @pytest.fixture(params=sorted(OPTIMIZERS))
@@ -32,7 +39,11 @@ def problem(rng):
 
 def run(optimizer, objective, image, steps, coefficients=ONE):
     """Return the iterates and the number of evaluations after the first."""
-    step = jax.jit(lambda iterate, memory: optimizer.step(objective, coefficients, RATE, iterate, memory))
+    step = jax.jit(
+        lambda iterate, memory: optimizer.step(
+            partial(evaluate, objective, coefficients), RATE, iterate, memory
+        )
+    )
     iterate, memory = evaluate(objective, coefficients, image), optimizer.init(image)
     iterates, count = [iterate], 0
     for _ in range(steps):
@@ -146,7 +157,9 @@ def test_lbfgs_stays_where_the_search_finds_nothing_lower():
     target = jnp.full((4, 5, 3), 0.25)
     objective = quadratic(target, jnp.full((4, 5, 3), 2.0))
     at = evaluate(objective, ONE, target)
-    step = OPTIMIZERS["lbfgs"].step(objective, ONE, RATE, at, OPTIMIZERS["lbfgs"].init(target))
+    step = OPTIMIZERS["lbfgs"].step(
+        partial(evaluate, objective, ONE), RATE, at, OPTIMIZERS["lbfgs"].init(target)
+    )
     np.testing.assert_array_equal(step.iterate.image, target)
     assert step.converged
 
@@ -164,7 +177,9 @@ def test_vmap_over_coefficients_equals_one_after_the_other(optimizer, problem):
     def three_steps(coefficients):
         iterate, memory = evaluate(objective, coefficients, image), optimizer.init(image)
         for _ in range(3):
-            iterate, memory, _, _ = optimizer.step(objective, coefficients, RATE, iterate, memory)
+            iterate, memory, _, _ = optimizer.step(
+                partial(evaluate, objective, coefficients), RATE, iterate, memory
+            )
         return iterate.image
 
     together = jax.jit(jax.vmap(three_steps))(batch)

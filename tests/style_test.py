@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference
 
-from nst_jax.style import STYLE_LOSSES, chain_statistics, gram_statistics, term_names
+from nst_jax.style import STYLE_LOSSES, term_names
 
 SHIFTS = (0.0, -1.0)
 
@@ -107,7 +107,8 @@ def test_a_mask_of_ones_is_no_mask_and_its_scale_does_not_matter(loss, maps, mas
 def test_regions_that_make_up_the_whole_sum_to_its_statistic(maps, rng):
     """Weighted by their mass: the law from which masks, tiles and devices come."""
     part = rng.random((13, 15), np.float32)
-    for statistics in (gram_statistics, chain_statistics):
+    for name in ("gram", "chain"):
+        statistics = STYLE_LOSSES[name].statistics
         pair = {layer: maps[layer] for layer in ("conv1_1", "conv1_2")}
         whole = statistics(pair, jnp.float32(-1), None)["conv1_2"]
         parts = [
@@ -129,6 +130,6 @@ def test_vmap_over_regions_equals_one_after_the_other(loss, maps, mask):
 @pytest.mark.parametrize("shift", SHIFTS)
 def test_the_chain_of_a_layer_with_itself_is_its_gram(maps, shift):
     twice = {"conv3_1": maps["conv1_1"], "conv3_2": maps["conv1_1"]}
-    chain = chain_statistics(twice, jnp.float32(shift))["conv3_2"]
-    gram = gram_statistics(maps, jnp.float32(shift))["conv1_1"]
+    chain = STYLE_LOSSES["chain"].statistics(twice, jnp.float32(shift))["conv3_2"]
+    gram = STYLE_LOSSES["gram"].statistics(maps, jnp.float32(shift))["conv1_1"]
     np.testing.assert_allclose(chain, gram, rtol=1e-5)

@@ -8,8 +8,8 @@ import reference
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.masks import SEAM, Masks
-from nst_jax.objective import make_targets
 from nst_jax.problem import first_picture, noise_picture
+from nst_jax.targets import make_targets
 from nst_jax.transfer import run_chunk, start, stylize, stylize_steps
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")

@@ -1,0 +1,90 @@
+"""What a picture is compared with: the content's activations and the styles' statistics."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32
+
+from nst_jax import masks as masking
+from nst_jax import tiling
+from nst_jax.masks import Masks
+from nst_jax.objective import Frame, Spec, Targets, network, positions, style_sums
+from nst_jax.style import STYLE_LOSSES
+from nst_jax.vgg import AnyArray, Params
+
+
+def make_targets(
+    params: Params,
+    content: Float[AnyArray, "h w 3"] | None,
+    styles: Sequence[Float[AnyArray, "_ _ 3"]],
+    spec: Spec,
+    activation_shift: float = 0.0,
+    tv_power: float = 2.5,
+    masks: Masks | None = None,
+    background: Float[AnyArray, "h w 3"] | None = None,
+) -> Targets:
+    """Return the content's activations and the styles' statistics, of RGB pictures in [0, 1] of any sizes.
+
+    Without a content picture spec.content_layers must be empty. background is what shows where no mask is
+    white: the content, if it is not given. Raises InputError for pictures too small.
+    """
+    shift = jnp.asarray(activation_shift, jnp.float32)
+    masks = masks or Masks()
+    parts = masking.regions(masks)
+    around = content if background is None else background
+    return Targets(
+        content={} if content is None else content_targets(params, content, spec),
+        style=style_targets(params, styles, masks, shift, spec),
+        activation_shift=shift,
+        tv_power=jnp.asarray(tv_power, jnp.float32),
+        regions=regions_by_layer(parts, spec),
+        frame=None if parts is None else Frame(jnp.asarray(around), jnp.asarray(masking.opacity(parts))),
+    )
+
+
+@jax.jit(static_argnames="spec")
+def content_targets(params: Params, content: AnyArray, spec: Spec) -> dict[str, Array]:
+    """Return the activations of the content, by layer."""
+    if not spec.tile or not spec.content_layers:
+        return network(params, content, spec.content_layers, spec)
+    return tiling.activations(params, content, spec.content_layers, spec)
+
+
+def style_targets(
+    params: Params, styles: Sequence[AnyArray], masks: Masks, shift: Array, spec: Spec
+) -> dict[str, Array]:
+    """Return the statistics of the styles, or of the parts that their masks name: by term, stacked."""
+    statistics = [
+        style_statistics(params, style, shift, mask_by_layer(source, spec), spec)
+        for style, source in zip(styles, masks.sources_of(len(styles)), strict=True)
+    ]
+    return jax.tree.map(lambda *one: jnp.stack(one), *statistics) if statistics else {}
+
+
+def regions_by_layer(
+    parts: Float32[np.ndarray, "r h w"] | None, spec: Spec
+) -> list[dict[str, Float[Array, "_ _"]]]:
+    """Return the regions as the style's layers see them; none where there are no masks."""
+    return [] if parts is None else [_by_layer(part, spec) for part in parts]
+
+
+def mask_by_layer(mask: Float32[np.ndarray, "h w"] | None, spec: Spec) -> dict[str, Array] | None:
+    """Return a mask as the style's layers see it; None is None."""
+    return None if mask is None else _by_layer(mask, spec)
+
+
+def _by_layer(mask: Float32[np.ndarray, "h w"], spec: Spec) -> dict[str, Array]:
+    return {layer: jnp.asarray(masking.pooled(mask, layer)) for layer in spec.style_layers}
+
+
+@jax.jit(static_argnames="spec")
+def style_statistics(
+    params: Params, style: AnyArray, shift: Array, mask: dict[str, Array] | None, spec: Spec
+) -> dict[str, Array]:
+    """Return the statistics of one style picture, or of the part of it that a mask weighs, by term."""
+    if spec.tile:
+        return tiling.style_statistics(params, style, shift, mask, spec)
+    sums = style_sums(network(params, style, spec.style_layers, spec), shift, mask, spec)
+    return STYLE_LOSSES[spec.style_loss].means(sums, positions(style.shape, spec))

@@ -1,0 +1,136 @@
+"""Window by window the objective is what it is as a whole: exact at every size, loss, mask and layer."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nst_jax import objective, tiling
+from nst_jax.config import PRESETS, Config
+from nst_jax.errors import InputError
+from nst_jax.masks import Masks
+from nst_jax.objective import coefficients
+from nst_jax.style import STYLE_LOSSES
+from nst_jax.targets import make_targets, style_statistics
+from nst_jax.vgg import features, halo, layer_names
+
+WEIGHTS = {"content_weight": 1.5, "style_weight": 3e6, "tv_weight": 2e-3}
+whole = jax.jit(objective.evaluate, static_argnames="spec")
+tiled = jax.jit(tiling.evaluate, static_argnames="spec")
+
+
+@pytest.mark.parametrize("unit", [1, 2, 16])
+def test_every_position_has_one_core_and_room_around_it(unit):
+    for length, tile, margin in itertools.product((40, 97, 160, 163), (60, 100, 128), (0, 1, 16)):
+        margin *= unit
+        if length > tile < 2 * margin + 2 * unit:
+            continue
+        axis = tiling.cut(length, tile, margin, unit)
+        assert axis.window <= tile
+        assert len(axis.starts) == 1 or axis.window % unit == length % unit
+        assert axis.starts[0] == axis.cores[0] == 0
+        assert axis.starts[-1] + axis.window == length
+        ends = (*axis.cores[1:], length)
+        for start, core, end in zip(axis.starts, axis.cores, ends, strict=True):
+            assert start % unit == core % unit == 0
+            assert start <= core < end <= start + axis.window
+            assert core - start >= margin or start == 0
+            assert start + axis.window - end >= margin or end == length
+
+
+def test_the_halo_is_what_a_position_depends_on(params):
+    """From outside: the pixels that the activations of one position change with."""
+    for layers in (["conv1_2"], ["conv2_2"], ["conv3_1"], ["conv4_2"]):
+        unit = 2 ** (int(layers[0][4]) - 1)
+        middle = 96 // unit
+
+        def one(image, layer=layers[0], at=middle):
+            return jnp.sum(features(params, image, [layer], "average")[layer][at, at])
+
+        noise = np.random.default_rng(0).random((192, 192, 3), np.float32)
+        rows = np.flatnonzero(np.abs(jax.grad(one)(noise)).sum((1, 2)))
+        reach = halo(layer_names("vgg16"), layers)
+        assert middle * unit - rows[0] <= reach
+        assert rows[-1] - (middle * unit + unit - 1) <= reach
+        assert rows[-1] - rows[0] + 1 >= 2 * reach + unit - 2  # a dead ReLU may hide the outermost
+
+
+CASES: dict[str, tuple[tuple[tuple[int, int], int], dict]] = {  # shape and tile; options
+    "gatys": (((173, 205), 160), {}),
+    "all": (((61, 293), 256), {"style_layers": ("all",), "content_layers": ("all",)}),
+    "even": (((192, 192), 160), {}),
+    "low": (
+        ((61, 83), 40),
+        {"style_layers": ("conv1_2", "conv2_1"), "content_layers": ("conv2_2",), "pooling": "average"},
+    ),
+    "improved": (((299, 45), 256), PRESETS["improved"]),
+    "tutorial": (((45, 299), 256), {**PRESETS["tutorial"], "content_layers": ("conv4_2",)}),
+    "luma": (((61, 213), 160), {"preserve_color": "luma"}),
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "masked"),
+    [(case, case != "tutorial") for case in CASES] + [("gatys", False), ("improved", False)],
+)
+def test_value_gradient_and_terms_equal_the_whole_picture_s(params, rng, case, masked):
+    check(params, rng, *CASES[case][0], masked, CASES[case][1], made_anew=case == "gatys")
+
+
+@pytest.mark.parametrize("loss", sorted(STYLE_LOSSES))
+def test_contract_of_every_style_loss(params, rng, loss):
+    layers = ("conv1_1", "conv1_2", "conv2_2", "conv3_1")
+    check(
+        params,
+        rng,
+        (131, 150),
+        64,
+        True,
+        {"style_loss": loss, "style_layers": layers, "content_layers": layers[:1]},
+    )
+
+
+def check(params, rng, shape, tile, masked, options, made_anew=False):
+    """Compare with the whole; made_anew: also where the content's activations are not kept."""
+    config = Config(**{**options, **WEIGHTS, "style_mix": (3.0, 1.0)})
+    spec, weights = config.spec(), config.loss_weights(2)
+    styles = [rng.random((70, 90, 3), np.float32), rng.random((97, 81, 3), np.float32)]
+    image, content = rng.random((2, *shape, 3), np.float32)
+    masks = None
+    if masked:
+        soft = rng.random(shape, np.float32) ** 3
+        soft[:, : shape[1] // 4] = 0
+        masks = Masks(styles=[soft, np.float32(1) - soft], sources=[None, rng.random((97, 81), np.float32)])
+    targets = make_targets(params, content, styles, spec, config.activation_shift, 2.5, masks)
+    expected = whole(params, image, targets, coefficients(weights), spec)
+    spec = spec._replace(tile=tile)
+    by_windows = make_targets(params, content, styles, spec, config.activation_shift, 2.5, masks)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4), by_windows, targets)
+    windows = tiling.grid(shape, params.convolutions, spec.content_layers + spec.style_layers, tile)
+    assert windows.windows > 1
+    anew = by_windows._replace(content={}, original=jnp.asarray(content))
+    for given in (by_windows, anew) if made_anew else (by_windows,):
+        found = tiled(params, image, given, coefficients(weights), spec)
+        np.testing.assert_allclose(found.value, expected.value, rtol=1e-5)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-5), found.terms, expected.terms)
+        error = np.linalg.norm(found.gradient - expected.gradient) / np.linalg.norm(expected.gradient)
+        assert error < 1e-5
+
+
+def test_a_style_picture_is_taken_by_windows_too(params, rng):
+    spec = Config().spec()
+    style, mask = rng.random((213, 170, 3), np.float32), None
+    expected = style_statistics(params, style, jnp.float32(-1), mask, spec)
+    found = style_statistics(params, style, jnp.float32(-1), mask, spec._replace(tile=160))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-3), found, expected)
+
+
+def test_a_window_without_a_core_is_refused():
+    names = layer_names("vgg16")
+    tiling.check_tile(0, names, ["conv5_1"])
+    tiling.check_tile(160, names, ["conv5_1"])
+    with pytest.raises(InputError, match="at least 160: conv5_1 sees 58 pixels to each side; got 159"):
+        tiling.check_tile(159, names, ["conv5_1"])
