@@ -26,7 +26,6 @@ class Spec(NamedTuple):
     optimizer: str = "lbfgs"
     luminance: bool = False  # whether the picture is grey
     precision: str = "float32"
-    remat: bool = False  # whether a block's activations are computed again for its gradient
     tile: int = 0  # longest side of the windows that are taken one by one, in pixels; 0: the whole at once
 
 
@@ -78,7 +77,7 @@ class Evaluation(NamedTuple):
 
 def network(params: Params, image: AnyArray, layers: Sequence[str], spec: Spec) -> dict[str, Array]:
     """Return the activations at the layers, as the spec has them computed."""
-    return features(params, image, layers, spec.pooling, spec.precision, spec.remat)
+    return features(params, image, layers, spec.pooling, spec.precision)
 
 
 def style_sums(maps: dict[str, Array], shift: Array, mask: dict[str, Array] | None, spec: Spec) -> Sums:

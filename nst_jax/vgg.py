@@ -3,9 +3,8 @@
 Shape letters: h, w rows and columns of a picture or feature map; c, i, o channels.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import jax
@@ -148,49 +147,32 @@ def features(
     layers: Sequence[str],
     pooling: str = "max",
     precision: str = "float32",
-    remat: bool = False,
 ) -> dict[str, Float[Array, "_ _ _"]]:
     """Return the activations after ReLU at the layers, each (h, w, c), of an RGB picture in [0, 1].
 
     Only as much of the network runs as the deepest layer needs. Convolutions are zero-padded; poolings
     halve each side and drop a last odd row or column. pooling is a key of POOLINGS, precision of PRECISIONS.
-    remat: whether a block's activations are computed again for its gradient, in place of being kept.
     Raises InputError where the picture is too small for the deepest layer.
     """
     if not layers:
         return {}
     check_size(image.shape, layers, "picture")
-    dtype = PRECISIONS[precision].activations
-    convolutions = cast(params, precision).convolutions
-    x = jnp.asarray((image - params.mean[None, None]) / params.std[None, None])[None].astype(dtype)
-    used = sorted(name for name in convolutions if name <= max(layers))  # convB_K sorts from the bottom up
+    pool, (dtype, products) = POOLINGS[pooling], PRECISIONS[precision]
+    params = cast(params, precision)
+    x = ((image - params.mean[None, None]) / params.std[None, None])[None].astype(dtype)
     activations: dict[str, Float[Array, "_ _ _"]] = {}
-    for _, group in groupby(used, block_of):
-        names = list(group)
-        pool = POOLINGS[pooling] if names[-1] != max(layers) else None  # inside: its input is not kept either
-        run: Callable[..., Any] = partial(_run_block, wanted=set(layers), pool=pool, precision=precision)
-        found, x = (jax.checkpoint(run) if remat else run)(x, {name: convolutions[name] for name in names})
-        activations |= {name: map_[0] for name, map_ in found.items()}
-    return {name: activations[name] for name in layers}
-
-
-def _run_block(
-    x: Array,
-    convolutions: dict[str, Convolution],
-    wanted: Collection[str],
-    pool: Callable[[Array], Array] | None,
-    precision: str,
-) -> tuple[dict[str, Array], Array]:
-    """Return a block's activations at the wanted layers, and what the next block takes."""
-    dtype, products = PRECISIONS[precision]
-    found = {}
-    for name, convolution in convolutions.items():
+    block = 1
+    for name in sorted(params.convolutions):  # convB_K sorts from the bottom up
+        if block_of(name) > block:
+            x, block = pool(x), block_of(name)
+        convolution = params.convolutions[name]
         bias = convolution.bias[None, None, None].astype(jnp.float32)
         x = _convolve(x, convolution.kernel, convolution.flipped, products) + bias
         x = jax.nn.relu(x).astype(dtype)
-        if name in wanted:
-            found[name] = x
-    return found, pool(x) if pool else x
+        activations[name] = x[0]
+        if name == max(layers):
+            break
+    return {name: activations[name] for name in layers}
 
 
 def convolution(
