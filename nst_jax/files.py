@@ -4,15 +4,18 @@ import contextlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from nst_jax.errors import InputError
 
 WRITABLE = "must be a file that can be written"
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write data to path so that, whatever happens, path holds all of it or is as it was.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to write to; when the block ends well it becomes path, and else path is as it was.
 
     A new file gets the permission bits of the umask, a replaced one keeps its own; a symbolic link is
     followed. Raises InputError where the file cannot be written (no rights, no folder, disk full).
@@ -21,7 +24,7 @@ def write_whole(path: Path, data: bytes) -> None:
     temporary = _beside(target)
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())  # the name must not reach the disk before the bytes do
         if target.exists():
@@ -32,6 +35,15 @@ def write_whole(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write data to path so that, whatever happens, path holds all of it or is as it was.
+
+    Raises InputError as replacing does.
+    """
+    with replacing(path) as file:
+        file.write(data)
 
 
 def check_writable(path: Path) -> None:

@@ -58,6 +58,36 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     assert _names(tmp_path) == ["old"]
 
 
+@pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_stream_that_breaks_off_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, fault: BaseException
+) -> None:
+    def write() -> None:
+        with files.replacing(path) as file:
+            file.write(b"new" * 10**6)
+            assert len(_names(tmp_path)) == 2  # beside it, not in memory
+            raise fault
+
+    path = tmp_path / "old"
+    path.write_bytes(b"old")
+    with pytest.raises(InputError if isinstance(fault, OSError) else KeyboardInterrupt):
+        write()
+    assert path.read_bytes() == b"old"
+    assert _names(tmp_path) == ["old"]
+
+
+def test_a_stream_replaces_the_file_when_it_ends(tmp_path: Path) -> None:
+    path = tmp_path / "old"
+    path.write_bytes(b"old")
+    with files.replacing(path) as file:
+        file.write(b"n_w")
+        file.seek(1)
+        file.write(b"e")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert _names(tmp_path) == ["old"]
+
+
 def test_check_writable_leaves_no_trace(tmp_path: Path) -> None:
     files.check_writable(tmp_path / "new")
     assert _names(tmp_path) == []
