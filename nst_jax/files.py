@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import BinaryIO
 from nst_jax.errors import InputError
 
 WRITABLE = "must be a file that can be written"
+MIB = 2**20
 
 
 @contextlib.contextmanager
@@ -62,6 +64,17 @@ def check_writable(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise InputError(str(path), WRITABLE, error.strerror or str(error)) from error
+
+
+def check_space(path: Path, size: int) -> None:
+    """Raise InputError unless a file of size bytes fits on the disk of path beside what is there."""
+    try:
+        disk = shutil.disk_usage(_target(path).parent)
+    except OSError:
+        return  # file systems need not tell; whoever writes finds out
+    if disk.total and disk.free < size:  # some tell of a total of 0
+        allowed = f"must lie on a disk with {-(-size // MIB)} MiB free, which it may need"
+        raise InputError(str(path), allowed, f"{disk.free // MIB} MiB are free")
 
 
 def _target(path: Path) -> Path:

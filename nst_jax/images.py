@@ -6,16 +6,18 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
-from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError, features
 
+from nst_jax import files, raster
 from nst_jax.errors import InputError, did_you_mean
-from nst_jax.files import check_writable, write_whole
+from nst_jax.files import check_writable, replacing
+from nst_jax.raster import SETTINGS
 
 EXAMPLES = Path(__file__).parent / "examples"
 EXAMPLE = "example:"
@@ -29,8 +31,8 @@ UNREADABLE = (
     *(OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error),
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, zlib.error),
 )
+SMALL = 2**20  # bytes: more than a file holds beside its pixels, but for settings of many files
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # grey, more than 8 bits
-SETTINGS = "nst_jax"
 
 
 class Picture(NamedTuple):
@@ -41,28 +43,31 @@ class Picture(NamedTuple):
 
 
 class Format(NamedTuple):
-    """How a kind of file is written: pillow's name, longest side in pixels, keeps alpha?, its options."""
+    """How a kind of file is written."""
 
-    name: str
-    longest: int
-    alpha: bool
-    options: dict[str, Any]
+    name: str  # pillow's
+    longest: int  # side, in pixels
+    alpha: bool  # is it kept?
+    write: Callable[[BinaryIO, raster.Header, Callable[[slice], raster.Band]], None] | None  # None: by pillow
+    options: dict[str, Any]  # pillow's
 
 
 # JPEG: the limit is libjpeg's own, not the 65535 of the standard; colour is not subsampled.
 # WebP: lossless, keeping the colour of transparent pixels. AVIF: the limit is what decoders accept;
 # one thread, because the bytes depend on the number of threads.
-_JPEG = Format("JPEG", 65500, False, {"quality": 95, "subsampling": "4:4:4"})
-_TIFF = Format("TIFF", 2**31 - 1, True, {"compression": "tiff_adobe_deflate"})
+_JPEG = Format("JPEG", 65500, False, None, {"quality": 95, "subsampling": "4:4:4"})
+_TIFF = Format("TIFF", 2**31 - 1, True, raster.write_tiff, {})
+_AVIF = {"quality": 90, "subsampling": "4:4:4", "max_threads": 1}
 FORMATS = {
-    ".png": Format("PNG", 2**31 - 1, True, {}),
+    ".png": Format("PNG", 2**31 - 1, True, raster.write_png, {}),
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
-    ".webp": Format("WEBP", 16383, True, {"lossless": True, "exact": True}),
+    ".webp": Format("WEBP", 16383, True, None, {"lossless": True, "exact": True}),
     ".tif": _TIFF,
     ".tiff": _TIFF,
-    ".avif": Format("AVIF", 32768, True, {"quality": 90, "subsampling": "4:4:4", "max_threads": 1}),
+    ".avif": Format("AVIF", 32768, True, None, _AVIF),
 }
+DEPTHS = (8, 16)  # bits a channel
 
 
 def resolve(name: str) -> Path:
@@ -125,7 +130,11 @@ def fit(height: int, width: int, longest: int) -> tuple[int, int]:
 
 def to_uint8(array: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
     """Clip to [0, 1], scale to [0, 255] and round (half to even); the values must be finite."""
-    return (array.clip(0, 1) * 255).round().astype(np.uint8)
+    return _whole_numbers(array, 8)
+
+
+def _whole_numbers(array: Float[np.ndarray, "*shape"], depth: int) -> np.ndarray:
+    return (array.clip(0, 1) * (2**depth - 1)).round().astype(f"u{depth // 8}")
 
 
 def check_output(path: str | Path, formats: Collection[str] = FORMATS) -> Path:
@@ -152,25 +161,69 @@ def check_output_size(path: str | Path, height: int, width: int) -> None:
         raise InputError(str(path), allowed, f"the picture is {width}x{height}")
 
 
+def check_depth(path: str | Path, depth: int) -> None:
+    """Raise InputError if the format of path has no such number of bits a channel."""
+    deep = [suffix for suffix, kind in FORMATS.items() if kind.write]
+    if depth not in DEPTHS:
+        raise InputError("--depth", "8 or 16", f"got {depth}")
+    if depth == 16 and Path(path).suffix.lower() not in deep:
+        raise InputError("--depth", f"8, or 16 for {' '.join(deep)}", f"got {depth} for {path}")
+
+
+def check_space(path: str | Path, height: int, width: int, alpha: bool = False, depth: int = 8) -> None:
+    """Raise InputError where the disk of path may be too full for a picture of this size.
+
+    What is asked for is the size of the pixels as they are, which no format exceeds.
+    """
+    kind = FORMATS[Path(path).suffix.lower()]
+    channels = 4 if alpha and kind.alpha else 3
+    files.check_space(Path(path), height * width * channels * depth // 8 + SMALL)
+
+
 def save(
     path: str | Path,
     rgb: Float32[np.ndarray, "h w 3"],
     alpha: Float32[np.ndarray, "h w"] | None = None,
     settings: str | None = None,
+    depth: int = 8,
+    dpi: int = 0,
 ) -> None:
-    """Write rgb in [0, 1] as 8-bit sRGB, whole or not at all; equal input gives equal bytes.
+    """Write rgb in [0, 1] as sRGB, whole or not at all; equal input gives equal bytes.
 
     rgb is on white, as load gives it; with alpha the white is taken out again, so that the file shows rgb
-    where it is put on white. JPEG has no alpha.
+    where it is put on white. JPEG has no alpha. depth is in bits a channel, 8, or 16 for PNG and TIFF; these
+    two are written in bands of rows, without another copy of the picture. dpi is the resolution that the
+    file tells, in pixels per inch; 0: none.
     The settings can be read back with read_settings. Raises InputError where path cannot be written.
     """
     path = Path(path)
     kind = FORMATS[path.suffix.lower()]
+    check_depth(path, depth)
     check_output_size(path, *rgb.shape[:2])
-    image = Image.fromarray(to_uint8(_straight(rgb, alpha) if alpha is not None and kind.alpha else rgb))
-    data = io.BytesIO()
-    image.save(data, kind.name, icc_profile=_srgb_icc(), **kind.options, **_metadata(kind, settings, path))
-    write_whole(path, data.getvalue())
+    if not kind.alpha:
+        alpha = None
+
+    def pixels(rows: slice) -> raster.Band:
+        band = rgb[rows] if alpha is None else _straight(rgb[rows], alpha[rows])
+        return _whole_numbers(band, depth)
+
+    text = None if settings is None else settings.encode(errors="backslashreplace").decode()
+    shape = (rgb.shape[0], rgb.shape[1], 3 if alpha is None else 4)
+    header = raster.Header(shape, depth, _srgb_icc(), dpi, text)  # text: file names need not be Unicode
+    with replacing(path) as file:
+        if kind.write:
+            kind.write(file, header, pixels)
+        else:
+            metadata = _metadata(kind, header, path)
+            image = _image(shape, pixels)
+            image.save(file, kind.name, icc_profile=header.icc, **kind.options, **metadata)
+
+
+def _image(shape: tuple[int, int, int], pixels: Callable[[slice], raster.Band]) -> Image.Image:
+    image = Image.new("RGB" if shape[2] == 3 else "RGBA", (shape[1], shape[0]))
+    for rows in raster.bands(shape):
+        image.paste(Image.fromarray(pixels(rows)), (0, rows.start))
+    return image
 
 
 def _straight(
@@ -192,21 +245,21 @@ def read_settings(path: str | Path) -> str | None:
         return text.removeprefix(f"{SETTINGS} ").encode("latin-1").decode()
 
 
-def _metadata(kind: Format, settings: str | None, path: Path) -> dict[str, Any]:
-    if settings is None:
-        return {}
-    settings = settings.encode(errors="backslashreplace").decode()  # file names need not be Unicode
-    if kind.name == "PNG":
-        chunks = PngImagePlugin.PngInfo()
-        chunks.add_itxt(SETTINGS, settings)
-        return {"pnginfo": chunks}
-    exif = Image.Exif()
-    # As bytes, because pillow writes str as ASCII with question marks and reads this field as Latin-1.
-    exif[ExifTags.Base.ImageDescription] = f"{SETTINGS} {settings}".encode()
+def _metadata(kind: Format, header: raster.Header, path: Path) -> dict[str, Any]:
+    """Return pillow's options for the resolution and the settings."""
+    exif, options = Image.Exif(), {}
+    if header.dpi and kind.name == "JPEG":
+        options["dpi"] = (header.dpi, header.dpi)
+    elif header.dpi:
+        exif[ExifTags.Base.XResolution] = exif[ExifTags.Base.YResolution] = float(header.dpi)
+        exif[ExifTags.Base.ResolutionUnit] = 2  # inches
+    if header.text is not None:
+        # As bytes, because pillow writes str as ASCII with question marks and reads this field as Latin-1.
+        exif[ExifTags.Base.ImageDescription] = f"{SETTINGS} {header.text}".encode()
     if kind.name == "JPEG" and len(exif.tobytes()) > 65533:
         warnings.warn(f"{path}: the settings are too long for a JPEG; left out", stacklevel=3)
-        return {}
-    return {"exif": exif}
+        return options
+    return {**options, "exif": exif} if exif else options
 
 
 @contextlib.contextmanager

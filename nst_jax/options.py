@@ -18,13 +18,13 @@ def option(
     *,
     low: float | int = -math.inf,
     high: float | int = math.inf,
-    choices: Iterable[str] = (),
+    choices: Iterable[str] | Iterable[int] = (),
     repeated: bool = False,
 ) -> Any:
     """Declare a dataclass field of type str, bool, int, float, or a tuple of one of these.
 
-    low and high bound numbers; choices names the allowed texts. A tuple is a comma list on the command
-    line, or, where repeated, a flag that may be given several times.
+    low and high bound numbers; choices names the allowed texts or numbers. A tuple is a comma list on the
+    command line, or, where repeated, a flag that may be given several times.
     """
     metadata = {"help": help, "low": low, "high": high, "choices": tuple(choices), "repeated": repeated}
     return dataclasses.field(default=default, metadata=metadata)
@@ -45,7 +45,7 @@ def describe_range(field: Field) -> str:
     """Return the values an option may have, in words."""
     low, high, choices = (field.metadata[key] for key in ("low", "high", "choices"))
     if choices:
-        *others, last = filter(None, choices)
+        *others, last = filter(None, map(str, choices))
         return f"{', '.join(others)} or {last}" if others else last
     kinds: dict[type, str] = {int: "a whole number", float: "a finite number", bool: "true or false"}
     kind = kinds.get(option_type(field), "text")
@@ -84,5 +84,5 @@ def _check(field: Field, item: Any) -> None:
     if kind in (int, float):
         good = good and not isinstance(item, bool) and math.isfinite(item) and low <= item <= high
     if not good or (choices and item not in choices):
-        hint = did_you_mean(str(item), choices)
+        hint = did_you_mean(str(item), map(str, choices))
         raise InputError(f"--{field.name}", describe_range(field), f"got {item!r}{hint}")

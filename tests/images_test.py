@@ -1,20 +1,23 @@
 import io
 import random
+import shutil
 import struct
+import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, features
 
-from nst_jax import images
+from nst_jax import images, raster
 from nst_jax.errors import InputError
 
 SUFFIXES = sorted(images.FORMATS)
@@ -55,6 +58,40 @@ def _tiff(bits: tuple[int, ...], photometric: int, kind: int, data: bytes, *more
     return (
         b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
     )
+
+
+def _chunks(path: Path) -> list[tuple[bytes, bytes]]:
+    """Return the chunks of a PNG, their checksums compared."""
+    data, found, place = path.read_bytes(), [], 8
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    while place < len(data):
+        (length,) = struct.unpack(">I", data[place : place + 4])
+        kind, body = data[place + 4 : place + 8], data[place + 8 : place + 8 + length]
+        assert data[place + 8 + length : place + 12 + length] == struct.pack(">I", zlib.crc32(kind + body))
+        found.append((kind, body))
+        place += 12 + length
+    return found
+
+
+def _decode_png(path: Path) -> np.ndarray:
+    """Return the samples of a PNG of colour, byte by byte as its standard says it."""
+    chunks = _chunks(path)
+    width, height, depth, color, *rest = struct.unpack(">2I5B", chunks[0][1])
+    assert rest == [0, 0, 0]
+    channels = {2: 3, 6: 4}[color]
+    step, length = channels * depth // 8, width * channels * depth // 8
+    data = zlib.decompress(b"".join(body for kind, body in chunks if kind == b"IDAT"))
+    assert len(data) == height * (1 + length)
+    above, rows = bytearray(length), []
+    for top in range(0, len(data), 1 + length):
+        kind, row = data[top], bytearray(data[top + 1 : top + 1 + length])
+        for i in range(length):
+            a, b, c = row[i - step] if i >= step else 0, above[i], above[i - step] if i >= step else 0
+            paeth = min((a, b, c), key=lambda value, guess=a + b - c: abs(guess - value))
+            row[i] = (row[i] + (0, a, b, (a + b) // 2, paeth)[kind]) % 256
+        rows.append(row)
+        above = row
+    return np.frombuffer(b"".join(rows), f">u{depth // 8}").reshape(height, width, channels)
 
 
 # Colour profiles by hand, after ICC.1:2001-04.
@@ -650,3 +687,230 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         images.save(tmp_path / "out.png", _smooth(5, 5))
     assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
     assert (tmp_path / "out.png").read_bytes() == before
+
+
+# Writing for print: 16 bits, resolution, bands
+
+
+def _decode(path: Path) -> np.ndarray:
+    return _decode_png(path) if path.suffix == ".png" else tifffile.imread(path)
+
+
+SIZES = [(1, 1), (1, 700), (700, 1), (13, 7), (31, 257)]
+
+
+@pytest.mark.parametrize("band", [1, 300, 2**18])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_files_for_print_hold_every_sample(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+    depth: int,
+    channels: int,
+    size: tuple[int, int],
+    band: int,
+) -> None:
+    monkeypatch.setattr(raster, "BAND", band)
+    white = 2**depth - 1
+    samples = np.random.default_rng(0).integers(0, white + 1, (*size, channels))
+    samples[..., 3:] = samples[..., 3:].clip(white // 20)  # float32 on white has no more of the faintest
+    rgb, alpha = samples[..., :3] / white, None
+    if channels == 4:
+        alpha = (samples[..., 3] / white).astype(np.float32)
+        opacity = samples[..., 3:] / white
+        rgb = rgb * opacity + 1 - opacity
+    path = tmp_path / f"out{suffix}"
+    images.save(path, rgb.astype(np.float32), alpha, depth=depth)
+    decoded = _decode(path)
+    assert decoded.dtype.itemsize == depth // 8
+    np.testing.assert_array_equal(decoded, samples)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff"])
+def test_all_levels_of_sixteen_bits_are_written(tmp_path: Path, suffix: str) -> None:
+    levels = np.arange(2**16).reshape(128, 512, 1).repeat(3, -1)
+    images.save(tmp_path / f"out{suffix}", (levels / 65535).astype(np.float32), depth=16)
+    if suffix == ".png":
+        decoded = _decode_png(tmp_path / "out.png")
+    else:
+        decoded = tifffile.imread(tmp_path / f"out{suffix}")
+    np.testing.assert_array_equal(decoded, levels)
+    images.save(tmp_path / f"out{suffix}", np.array([[[-1, 2, 0.6 / 65535]]], np.float32), depth=16)
+    with Image.open(tmp_path / f"out{suffix}") as image:
+        np.testing.assert_array_equal(np.asarray(image), [[[0, 255, 0]]])  # pillow shows the upper half
+
+
+@pytest.mark.parametrize(
+    ("suffix", "depth"), [*((suffix, 8) for suffix in SUFFIXES), (".png", 16), (".tif", 16)]
+)
+def test_resolution_profile_and_settings_of_every_format(tmp_path: Path, suffix: str, depth: int) -> None:
+    first, second = tmp_path / f"1{suffix}", tmp_path / f"2{suffix}"
+    for path in (first, second):
+        images.save(path, _smooth(9, 7), settings='{"a": "☃"}', depth=depth, dpi=300)
+    assert first.read_bytes() == second.read_bytes()
+    assert images.read_settings(first) == '{"a": "☃"}'
+    with Image.open(first) as image:
+        assert image.info["icc_profile"] == images._srgb_icc()
+        told, exif = image.info.get("dpi"), image.getexif()
+    if suffix in (".webp", ".avif"):
+        told = exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution]
+        assert exif[ExifTags.Base.ResolutionUnit] == 2
+    assert told == pytest.approx((300, 300), abs=0.01)
+    images.save(first, _smooth(9, 7), depth=depth)
+    with Image.open(first) as image:
+        assert image.info.get("dpi", (1, 1)) == (1, 1)
+        assert image.getexif().get(ExifTags.Base.ResolutionUnit, 1) == 1  # 1: no unit
+
+
+def test_the_resolution_of_a_png_is_in_pixels_per_metre(tmp_path: Path) -> None:
+    images.save(tmp_path / "out.png", _smooth(3, 3), dpi=254)
+    kinds = [kind for kind, _ in _chunks(tmp_path / "out.png")]
+    assert kinds.index(b"pHYs") < kinds.index(b"IDAT")
+    assert dict(_chunks(tmp_path / "out.png"))[b"pHYs"] == struct.pack(">2IB", 10000, 10000, 1)
+
+
+def test_tags_of_a_tiff(tmp_path: Path) -> None:
+    images.save(tmp_path / "out.tif", _smooth(3, 3), _smooth(3, 3)[..., 0], "{}", depth=16, dpi=300)
+    with tifffile.TiffFile(tmp_path / "out.tif") as tiff:
+        tags = tiff.pages[0].tags
+        assert not tiff.is_bigtiff
+        assert (tags["XResolution"].value, tags["ResolutionUnit"].value) == ((300, 1), 2)
+        assert tags["ExtraSamples"].value == (2,)  # not premultiplied
+        assert not {"Software", "DateTime"} & {tag.name for tag in tags}
+
+
+def test_a_tiff_of_over_four_gigabytes_is_a_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raster, "CLASSIC", 99)
+    samples = np.arange(6 * 6 * 3).reshape(6, 6, 3)
+    images.save(tmp_path / "out.tif", (samples / 255).astype(np.float32), settings="{}", dpi=72)
+    with tifffile.TiffFile(tmp_path / "out.tif") as tiff:
+        assert tiff.is_bigtiff
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.tif")), samples)
+    assert images.read_settings(tmp_path / "out.tif") == "{}"
+
+
+def test_a_photograph_takes_little_more_room_than_with_pillow(tmp_path: Path) -> None:
+    for name in ("cat", "rocket"):
+        rgb = images.load(f"example:{name}").rgb
+        images.save(tmp_path / "out.png", rgb)
+        pillow = len(_bytes(Image.fromarray(images.to_uint8(rgb)), "PNG", icc_profile=images._srgb_icc()))
+        assert (tmp_path / "out.png").stat().st_size < 1.05 * pillow
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_files_for_print_are_written_without_a_second_copy(tmp_path: Path, suffix: str, depth: int) -> None:
+    images.save(tmp_path / f"out{suffix}", _smooth(8, 8), depth=depth)  # what is imported and cached
+    rgb = np.full((4000, 2000, 3), 0.25, np.float32)  # 92 MiB; of one byte a sample 23 MiB
+    alpha = rgb[..., 0].copy()
+    tracemalloc.start()
+    try:
+        images.save(tmp_path / f"out{suffix}", rgb, alpha, depth=depth)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 * 2**20
+
+
+def test_sixteen_bits_are_for_png_and_tiff(tmp_path: Path) -> None:
+    for suffix in SUFFIXES:
+        images.check_depth(f"out{suffix}", 8)
+    for suffix in (".png", ".tif", ".TIFF"):
+        images.check_depth(f"out{suffix}", 16)
+    for suffix in (".jpg", ".webp", ".avif"):
+        with pytest.raises(InputError, match=r"--depth: 8, or 16 for \.png \.tif \.tiff; got 16 for out"):
+            images.check_depth(f"out{suffix}", 16)
+    with pytest.raises(InputError, match="--depth: 8 or 16; got 12"):
+        images.save(tmp_path / "out.png", _smooth(2, 2), depth=12)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp"])
+@pytest.mark.parametrize("band", [0, 5])
+def test_a_disk_that_fills_up_in_the_middle_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, band: int
+) -> None:
+    path, asked = tmp_path / f"out{suffix}", []
+
+    def fill(array: np.ndarray, depth: int) -> np.ndarray:
+        asked.append(len(list(tmp_path.iterdir())))
+        if len(asked) > band:
+            raise OSError(28, "No space left on device")
+        return whole_numbers(array, depth)
+
+    images.save(path, _smooth(40, 50))
+    before, whole_numbers = path.read_bytes(), images._whole_numbers
+    monkeypatch.setattr(raster, "BAND", 500)
+    monkeypatch.setattr(images, "_whole_numbers", fill)
+    with pytest.raises(
+        InputError, match="out.*: must be a file that can be written; No space left on device"
+    ):
+        images.save(path, _smooth(40, 50))
+    assert asked[-1] == 2  # it was being written, beside the old one
+    assert [path.name for path in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == before
+
+
+class Disk(NamedTuple):
+    """What shutil.disk_usage tells."""
+
+    total: int
+    used: int
+    free: int
+
+
+def test_a_disk_that_cannot_hold_the_picture_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def usage(path: Path) -> Disk:
+        asked.append(path)
+        return Disk(10**12, 0, free)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link.tif").symlink_to(tmp_path / "other" / "out.tif")
+    free = 25 * 2**20
+    images.check_space(tmp_path / "link.tif", 2**11, 2**12)  # 24 MiB
+    assert asked == [tmp_path / "other"]
+    for name, alpha, depth, needed in (
+        ("a.tif", True, 8, 33),
+        ("a.png", False, 16, 49),
+        ("a.png", True, 16, 65),
+    ):
+        allowed = f"must lie on a disk with {needed} MiB free, which it may need; 25 MiB are free"
+        with pytest.raises(InputError, match=f"{name}: {allowed}"):
+            images.check_space(tmp_path / name, 2**11, 2**12, alpha, depth)
+    images.check_space(tmp_path / "a.jpg", 2**11, 2**12, alpha=True)
+    free -= 1
+    with pytest.raises(InputError, match="25 MiB free, which it may need; 24 MiB"):
+        images.check_space(tmp_path / "a.jpg", 2**11, 2**12)
+
+
+def test_a_disk_that_does_not_tell_is_no_reason_to_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> Disk:
+        raise OSError(38, "Function not implemented")
+
+    for usage in (refuse, lambda path: Disk(0, 0, 0)):
+        monkeypatch.setattr(shutil, "disk_usage", usage)
+        images.check_space(tmp_path / "a.png", 2**14, 2**14)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "depth"), [*((suffix, 8) for suffix in SUFFIXES), (".png", 16), (".tif", 16)]
+)
+def test_no_file_is_larger_than_the_room_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, depth: int
+) -> None:
+    path, alpha = tmp_path / f"out{suffix}", None if suffix == ".jpg" else _random(600, 800)
+    images.save(path, _random(600, 800, 3), alpha, depth=depth)  # noise: nothing to compress
+    size = path.stat().st_size
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Disk(10**12, 0, size))
+    with pytest.raises(InputError, match="MiB are free"):
+        images.check_space(path, 600, 800, alpha is not None, depth)

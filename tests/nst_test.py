@@ -4,14 +4,17 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
 import pytest
 import reference
+import tifffile
 from PIL import Image
 
 from nst_jax import images
@@ -147,6 +150,48 @@ def test_the_picture_holds_the_settings_that_made_it(call):
     settings = json.loads(images.read_settings("a.webp"))
     assert settings["config"]["seed"] == 5
     assert settings["config"]["style"] == ["example:waves"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_picture_for_print(call, tmp_path, rng, suffix):
+    rgba = rng.integers(0, 256, (30, 50, 4), np.uint8)
+    Image.fromarray(rgba).save("c.png")
+    arguments = ["--content=c.png", "--style=example:ink", "--size=48", "--iterations=2", "--depth=16"]
+    code, _, err = call(*arguments, "--dpi=300", "--save_every=1", f"--output=a.{suffix}", "--report=r.json")
+    assert (code, err) == (0, [])
+    with Image.open(f"a.{suffix}") as picture:
+        assert picture.size == (48, 29)
+        assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.01)
+        assert picture.info["icc_profile"] == images._srgb_icc()
+    assert json.loads(images.read_settings(f"a.{suffix}"))["config"]["size"] == 48
+    assert read_json("r.json")["config"]["depth"] == 16
+    if suffix == "tif":
+        samples = tifffile.imread("a.tif")
+        assert (samples.dtype, samples.shape) == (np.uint16, (29, 48, 4))
+        assert len(np.unique(samples % 257)) > 200  # more than 8 bits
+    for name in (f"a.{suffix}.step000001.png", f"a.{suffix}.step000002.png"):
+        assert (tmp_path / name).read_bytes()[24] == 16  # the depth in a PNG's header
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        (["--size=48"], 2),
+        (["--output_size=content"], 4),
+        (["--output_size=content", "--depth=16"], 7),
+        (["--output_size=content", "--output=a.jpg"], 4),
+    ],
+)
+def test_a_full_disk_is_refused_before_the_run(call, tmp_path, monkeypatch, rng, arguments, needed):
+    write("c.png", 1000, 1000, rng)
+    monkeypatch.setattr(nst, "load_weights", lambda *_: pytest.fail("the run began"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(total=10**9, free=10**6))
+    code, out, err = call(
+        "--content=c.png", "--style=example:ink", "--iterations=1", "--output=a.png", *arguments
+    )
+    assert (code, out, len(err)) == (2, [], 1)
+    assert f"must lie on a disk with {needed} MiB free, which it may need; 0 MiB are free" in err[0]
+    assert sorted(os.listdir(tmp_path)) == ["c.png"]
 
 
 def test_previews(call):
@@ -422,6 +467,13 @@ WRONG = {
         "--style_layers: at least two layers",
     ),
     "init": (["--init=nothing.png"], "nothing.png: must be a whole picture file"),
+    "16 bits of jpg": (
+        ["--depth=16", "--output=a.jpg"],
+        "--depth: 8, or 16 for .png .tif .tiff; got 16 for a.jpg",
+    ),
+    "12 bits": (["--depth=12"], "--depth: 8 or 16; got 12"),
+    "word for bits": (["--depth=deep"], "--depth: 8 or 16; got 'deep'"),
+    "resolution": (["--dpi=10001"], "--dpi: a whole number from 0 to 10000; got 10001"),
     "webp side": (["--size=17000", "--output=a.webp"], "a.webp: a side of WEBP has at most 16383 pixels"),
 }
 

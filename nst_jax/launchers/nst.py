@@ -63,6 +63,8 @@ class Files:
         "working (as optimised), or content (resampled to the content's size)",
         choices=("working", "content"),
     )
+    depth: int = option(8, "bits a channel of the picture; 16 for .png and .tif", choices=images.DEPTHS)
+    dpi: int = option(0, "resolution told to printers, in pixels per inch; 0: none", low=0, high=10_000)
     report: str = option("", "JSON file for losses, options and timings")
     plot: str = option("", "picture file for the loss curves: .png .svg .pdf")
     save_every: int = option(0, "steps between previews OUTPUT.step000050.png; 0: none", low=0, high=10**7)
@@ -142,6 +144,7 @@ def _check(request: Request) -> None:
     if not inputs.content and files.output_size == "content":
         raise InputError("--output_size", "working where there is no --content", "got content")
     images.check_output(files.output)
+    images.check_depth(files.output, files.depth)
     if files.mask_preview:
         images.check_output(files.mask_preview)
         if not (inputs.content_mask or any(inputs.style_mask)):
@@ -158,20 +161,28 @@ def _check(request: Request) -> None:
 
 
 def _output(request: Request, shelf: Shelf, masks: Masks) -> Output:
-    """Return how the picture is written: at the content's size its own pixels show outside the masks."""
+    """Return how the picture is written: at the content's size its own pixels show outside the masks.
+
+    Raises InputError where its format or its disk cannot hold it.
+    """
     inputs, files, config = request
     size = working_size(inputs, config, shelf)
     if files.output_size == "working":
         content = shelf.load(inputs.content) if inputs.content else None
         alpha = content and content.alpha
-        images.check_output_size(files.output, *size)
+        _check_room(files, *size, alpha is not None)
         return Output(size, None if alpha is None else images.resize(alpha, *size), None, None)
     content = shelf.load(inputs.content)
     height, width, _ = content.rgb.shape
-    images.check_output_size(files.output, height, width)
+    _check_room(files, height, width, content.alpha is not None)
     regions = masking.regions(resize_masks(masks, (height, width), []))
     opacity = None if regions is None else masking.opacity(regions)
     return Output((height, width), content.alpha, content.rgb if size != (height, width) else None, opacity)
+
+
+def _check_room(files: Files, height: int, width: int, alpha: bool) -> None:
+    images.check_output_size(files.output, height, width)
+    images.check_space(files.output, height, width, alpha, files.depth)
 
 
 def _optimize(
@@ -241,10 +252,10 @@ def _preview(progress: Progress, output: Output, request: Request) -> None:
 
 
 def _save(path: str, image: np.ndarray, output: Output, request: Request) -> None:
-    inputs, _, config = request
+    inputs, files, config = request
     rgb = images.resize(image, *output.size)
     rgb = finish(rgb, output.photograph, output.opacity, config)
-    images.save(path, rgb, output.alpha, settings(inputs, config))
+    images.save(path, rgb, output.alpha, settings(inputs, config), files.depth, files.dpi)
     tell(path)
 
 
