@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import struct
+import sys
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator
@@ -11,8 +12,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError, features
+from jaxtyping import Float, Float32, UInt8, UInt16
+from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from nst_jax import files, raster
 from nst_jax.errors import InputError, did_you_mean
@@ -35,11 +36,67 @@ SMALL = 2**20  # bytes: more than a file holds beside its pixels, but for settin
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # grey, more than 8 bits
 
 
+TALL = 2**23  # samples in a band that is resampled: each has to compute its weights anew
+# Of 16 bits of colour pillow reads the upper byte; told the other order of bytes, it reads the lower one.
+OTHER = "B" if sys.byteorder == "little" else "L"  # than this machine's
+OTHER_BYTE = {
+    f"{mode};16{order}": f"{mode};16{other}"
+    for mode in ("RGB", "RGBA")
+    for order, other in (("L", "B"), ("B", "L"), ("N", OTHER))
+}
+
+Plane = Float32[np.ndarray, "h w"] | UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"]
+Planes = Float32[np.ndarray, "h w c"] | UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"]
+
+
 class Picture(NamedTuple):
     """What a file shows: rgb in [0, 1] on white, and its opacity in [0, 1], None where all is opaque."""
 
     rgb: Float32[np.ndarray, "h w 3"]
     alpha: Float32[np.ndarray, "h w"] | None
+
+
+class Source(NamedTuple):
+    """What a file holds, not yet on white: whole numbers up to their type's largest, or floats in [0, 1].
+
+    So that what is used at a smaller size never exists in float32 at its full one.
+    """
+
+    colors: Planes  # one, grey, or three
+    opacity: Plane | None  # None where all is opaque
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.colors.shape[0], self.colors.shape[1]
+
+    @property
+    def alpha(self) -> Float32[np.ndarray, "h w"] | None:
+        """The opacity in [0, 1], None where all is opaque."""
+        return None if self.opacity is None else _unit(self.opacity)
+
+    def rgb(self, height: int, width: int) -> Float32[np.ndarray, "{height} {width} 3"]:
+        """Return the picture on white at height by width pixels: what resize makes of it, to the bit."""
+        picture = np.empty((height, width, 3), np.float32)
+        for channel in range(3):
+            narrow = np.empty((self.size[0], width), np.float32)
+            for rows in raster.bands((*self.size, 1), TALL):
+                narrow[rows] = _resample(self._on_white(rows, channel), rows.stop - rows.start, width)
+            picture[..., channel] = _resample(narrow, height, width)
+        return np.clip(picture, 0, 1, out=picture)
+
+    def _on_white(self, rows: slice, channel: int) -> Float32[np.ndarray, "rows w"]:
+        colors = _unit(self.colors[rows, :, min(channel, self.colors.shape[2] - 1)])
+        if self.opacity is None:
+            return colors
+        opacity = _unit(self.opacity[rows])
+        return np.clip(colors * opacity + (1 - opacity), 0, 1)
+
+
+def _unit(samples: Plane | Planes) -> Float32[np.ndarray, "..."]:
+    if samples.dtype == np.float32:
+        return samples
+    return samples.astype(np.float32) / np.float32(np.iinfo(samples.dtype).max)
 
 
 class Format(NamedTuple):
@@ -84,27 +141,43 @@ def resolve(name: str) -> Path:
 
 
 def load(name: str, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Read a picture file or "example:NAME" as read does; on white, in float32, at its full size.
+
+    Raises InputError as read does.
+    """
+    source = read(name, max_pixels)
+    return Picture(source.rgb(*source.size), source.alpha)
+
+
+def read(name: str, max_pixels: int = MAX_PIXELS) -> Source:
     """Read a picture file or "example:NAME", upright, in sRGB; of an animation the first frame.
 
-    Alpha is composited on white, on the sRGB values themselves, and returned. The embedded colour profile
-    is applied (perceptual intent); one that cannot be used is a UserWarning, and the picture is read as
-    sRGB, as is one without a profile; CMYK without one is (1-c)(1-k). Grey of 12 or 16 bits keeps its
-    depth, floating-point grey is clipped to [0, 1], 32-bit integer grey has its white at 65535; all three
-    are rounded to 8 bits where they carry a profile. Colour of 16 bits a channel is read as 8 (pillow).
+    The embedded colour profile is applied (perceptual intent); one that cannot be used is a UserWarning,
+    and the picture is read as sRGB, as is one without a profile; CMYK without one is (1-c)(1-k). Grey of 12
+    or 16 bits keeps its depth, as do red, green and blue of 16 bits in PNG and TIFF; floating-point grey is
+    clipped to [0, 1], 32-bit integer grey has its white at 65535; all are rounded to 8 bits where they
+    carry a profile (colour: one that is not sRGB). All other colour of 16 bits is read as 8 (pillow).
 
     Raises InputError where the file is missing, no picture, damaged, or larger than max_pixels.
     """
-    with _opened(resolve(name), name) as image:
+    with _opened(resolve(name), name) as file:
+        image = Image.open(file, formats=READABLE)
         height, width = image.height, image.width
         if height * width > max_pixels:
             raise InputError(name, f"at most {max_pixels} pixels (--max_pixels)", f"it is {width}x{height}")
+        deep = _is_deep_color(image) and _is_srgb(image, name)
         ImageOps.exif_transpose(image, in_place=True)
-    opaque, alpha = _split_alpha(image)
-    rgb = _to_srgb(opaque, name)
-    if alpha is None or alpha.min() == 1:
-        return Picture(rgb, None)
-    opacity = alpha[..., None]
-    return Picture(np.clip(rgb * opacity + (1 - opacity), 0, 1), alpha)
+        samples = _sixteen_bits(image, file) if deep else None
+    if samples is None:
+        opaque, opacity = _split_alpha(image)
+        return _source(_to_srgb(opaque, name), opacity)
+    return _source(samples[..., :3], samples[..., 3] if samples.shape[2] == 4 else None)
+
+
+def _source(colors: Planes, opacity: Plane | None) -> Source:
+    if opacity is not None and opacity.min() == np.iinfo(opacity.dtype).max:
+        opacity = None
+    return Source(colors, opacity)
 
 
 def resize(
@@ -116,10 +189,23 @@ def resize(
     """
     if array.shape[:2] == (height, width):
         return array
-    if array.ndim == 3:
-        return np.stack([resize(channel, height, width) for channel in np.moveaxis(array, -1, 0)], -1)
-    image = Image.fromarray(np.ascontiguousarray(array)).resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(image).clip(0, 1)
+    resampled = _resample(array, height, width)
+    return np.clip(resampled, 0, 1, out=resampled)
+
+
+def _resample(
+    array: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "h w c"], height: int, width: int
+) -> Float32[np.ndarray, "{height} {width}"] | Float32[np.ndarray, "{height} {width} c"]:
+    if array.shape[:2] == (height, width):
+        return array
+    if height != array.shape[0] and width != array.shape[1]:
+        # First the width, as Source has to; pillow's own order depends on the sizes and on its version.
+        return _resample(_resample(array, array.shape[0], width), height, width)
+    resampled = np.empty((height, width, *array.shape[2:]), np.float32)
+    for channel in np.ndindex(array.shape[2:]):
+        plane = Image.fromarray(np.ascontiguousarray(array[:, :, *channel]))
+        resampled[:, :, *channel] = np.asarray(plane.resize((width, height), Image.Resampling.LANCZOS))
+    return resampled
 
 
 def fit(height: int, width: int, longest: int) -> tuple[int, int]:
@@ -221,7 +307,7 @@ def save(
 
 def _image(shape: tuple[int, int, int], pixels: Callable[[slice], raster.Band]) -> Image.Image:
     image = Image.new("RGB" if shape[2] == 3 else "RGBA", (shape[1], shape[0]))
-    for rows in raster.bands(shape):
+    for rows in raster.bands(shape, raster.BAND):
         image.paste(Image.fromarray(pixels(rows)), (0, rows.start))
     return image
 
@@ -236,7 +322,8 @@ def _straight(
 
 def read_settings(path: str | Path) -> str | None:
     """Return the settings stored in a file by save, or None; raises InputError if it is no picture."""
-    with _opened(Path(path), str(path)) as image:
+    with _opened(Path(path), str(path)) as file:
+        image = Image.open(file, formats=READABLE)
         if SETTINGS in image.info:
             return str(image.info[SETTINGS])
         text = image.getexif().get(ExifTags.Base.ImageDescription)
@@ -263,7 +350,7 @@ def _metadata(kind: Format, header: raster.Header, path: Path) -> dict[str, Any]
 
 
 @contextlib.contextmanager
-def _opened(path: Path, name: str) -> Iterator[Image.Image]:
+def _opened(path: Path, name: str) -> Iterator[BinaryIO]:
     # Pillow's limit on pixels is global and warns; load() has its own, which a flag can raise.
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
@@ -271,7 +358,7 @@ def _opened(path: Path, name: str) -> Iterator[Image.Image]:
             raise IsADirectoryError("it is a folder or a device")
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged metadata; the pixels decide
-            yield Image.open(file, formats=READABLE)
+            yield file
     except InputError:
         raise
     except UNREADABLE as error:
@@ -295,27 +382,76 @@ def _examples() -> dict[str, Path]:
     return {file.stem: file for file in files if file.suffix in (".jpg", ".png")}
 
 
-def _split_alpha(image: Image.Image) -> tuple[Image.Image, Float32[np.ndarray, "h w"] | None]:
+def _is_deep_color(image: ImageFile.ImageFile) -> bool:
+    deep = [_other_byte(tile) is not None for tile in image.tile]
+    return any(deep) and all(deep) and "transparency" not in image.info  # one colour: left to pillow
+
+
+def _is_srgb(image: Image.Image, name: str) -> bool:
+    """Tell whether there is no profile, or one that changes no colour by more than 1 of 255."""
+    icc = image.info.get("icc_profile")
+    if not icc:
+        return True
+    steps = np.linspace(0, 255, 18).round().astype(np.uint8)
+    colors = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(18, -1, 3)
+    through = np.asarray(_through_profile(Image.fromarray(colors), icc, name))
+    return bool(np.abs(through.astype(int) - colors).max() <= 1)
+
+
+def _sixteen_bits(upper: Image.Image, file: BinaryIO) -> UInt16[np.ndarray, "h w c"]:
+    """Return the samples of a file of which pillow has read the upper bytes, by reading it again."""
+    lower = Image.open(file, formats=READABLE)
+    lower.tile = [other for tile in lower.tile if (other := _other_byte(tile))]
+    ImageOps.exif_transpose(lower, in_place=True)
+    samples = np.empty(_shape(upper), np.uint16)
+    for rows in raster.bands(samples.shape, raster.BAND):
+        samples[rows] = _rows(upper, rows) * np.uint16(256) + _rows(lower, rows)
+    return samples
+
+
+def _other_byte(tile: ImageFile._Tile) -> ImageFile._Tile | None:
+    """Return what makes pillow read the other byte of each sample; None where there are not two."""
+    raw, *rest = tile.args if isinstance(tile.args, tuple) and tile.args else (tile.args,)
+    return tile._replace(args=(OTHER_BYTE[raw], *rest)) if raw in OTHER_BYTE else None
+
+
+def _shape(image: Image.Image) -> tuple[int, int, int]:
+    return image.height, image.width, len(image.getbands())
+
+
+def _rows(image: Image.Image, rows: slice) -> UInt8[np.ndarray, "rows w c"]:
+    return np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
+
+
+def _split_alpha(image: Image.Image) -> tuple[Image.Image, UInt8[np.ndarray, "h w"] | None]:
     if not image.has_transparency_data:
         return image, None
     if image.mode in DEEP:  # one grey level of the file stands for transparent
-        return image, (np.asarray(image) != image.info["transparency"]).astype(np.float32)
+        return image, (np.asarray(image) != image.info["transparency"]) * np.uint8(255)
     if image.mode == "La":
         image = image.convert("LA")  # pillow's only way out of premultiplied grey
     both = image.convert("LA" if Image.getmodebase(image.mode) == "L" else "RGBA")
-    return both.convert(both.mode[:-1]), np.asarray(both.getchannel("A"), np.float32) / 255
+    return both.convert(both.mode[:-1]), np.asarray(both.getchannel("A"))
 
 
-def _to_srgb(image: Image.Image, name: str) -> Float32[np.ndarray, "h w 3"]:
+def _to_srgb(image: Image.Image, name: str) -> Planes:
     icc = image.info.get("icc_profile")
     if image.mode in DEEP:
         gray = _deep_gray(image)
         if not icc:
-            return np.repeat(gray[..., None], 3, axis=-1)
+            return gray[..., None]
         image = Image.fromarray(to_uint8(gray))  # pillow's colour engine takes 8 bits
     if icc or image.mode == "LAB":
         image = _through_profile(image, icc or b"", name)
-    return np.asarray(image.convert("RGB"), np.float32) / 255
+    return _bytes(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _bytes(image: Image.Image) -> UInt8[np.ndarray, "h w c"]:
+    """Return np.asarray(image), for which pillow would make two more copies on the way."""
+    samples = np.empty(_shape(image), np.uint8)
+    for rows in raster.bands(samples.shape, raster.BAND):
+        samples[rows] = _rows(image, rows)
+    return samples
 
 
 def _deep_gray(image: Image.Image) -> Float32[np.ndarray, "h w"]:
@@ -326,6 +462,7 @@ def _deep_gray(image: Image.Image) -> Float32[np.ndarray, "h w"]:
 
 
 def _through_profile(image: Image.Image, icc: bytes, name: str) -> Image.Image:
+    """Return the picture in sRGB; of red, green and blue the same object, changed."""
     try:
         if image.mode == "LAB":
             profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
@@ -333,12 +470,13 @@ def _through_profile(image: Image.Image, icc: bytes, name: str) -> Image.Image:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         # Grey files with a colour profile are common; the other mismatches are refused by the engine.
         gray = Image.getmodebase(image.mode) == "L" and profile.profile.xcolor_space == "GRAY"
-        if image.mode not in ("CMYK", "LAB"):
+        if image.mode not in ("CMYK", "LAB", "RGB"):
             image = image.convert("L" if gray else "RGB")
         srgb = ImageCms.ImageCmsProfile(io.BytesIO(_srgb_icc()))
-        return ImageCms.buildTransform(profile, srgb, image.mode, "RGB").apply(image)
+        transform = ImageCms.buildTransform(profile, srgb, image.mode, "RGB")
+        return transform.apply_in_place(image) if image.mode == "RGB" else transform.apply(image)
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
-        warnings.warn(f"{name}: read as sRGB, its colour profile is broken ({error})", stacklevel=4)
+        warnings.warn(f"{name}: read as sRGB, its colour profile is broken ({error})", stacklevel=5)
         return image
 
 

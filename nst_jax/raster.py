@@ -26,14 +26,14 @@ class Header(NamedTuple):
     text: str | None  # the settings
 
 
-def bands(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Yield the rows of each band of an array of this shape, from top to bottom."""
-    height, step = shape[0], _rows(shape)
+def bands(shape: tuple[int, int, int], samples: int) -> Iterator[slice]:
+    """Yield the rows of each band of so many samples, from top to bottom, at least one row each."""
+    height, step = shape[0], _rows(shape, samples)
     return (slice(top, min(top + step, height)) for top in range(0, height, step))
 
 
-def _rows(shape: tuple[int, ...]) -> int:
-    return max(1, BAND // int(np.prod(shape[1:])))
+def _rows(shape: tuple[int, int, int], samples: int) -> int:
+    return max(1, samples // (shape[1] * shape[2]))
 
 
 def write_png(file: BinaryIO, header: Header, pixels: Callable[[slice], Band]) -> None:
@@ -51,7 +51,7 @@ def write_png(file: BinaryIO, header: Header, pixels: Callable[[slice], Band]) -
     sample = header.depth // 8
     above = np.zeros((1, width * channels * sample), np.uint8)
     packer = zlib.compressobj(strategy=zlib.Z_FILTERED)
-    for rows in bands(header.shape):
+    for rows in bands(header.shape, BAND):
         band = pixels(rows)
         row_bytes = band.astype(f">u{sample}").reshape(len(band), -1).view(np.uint8)
         if packed := packer.compress(_paeth(row_bytes, above, channels * sample).data):
@@ -89,14 +89,14 @@ def write_tiff(file: BinaryIO, header: Header, pixels: Callable[[slice], Band]) 
     samples = int(np.prod(header.shape))
     with tifffile.TiffWriter(file, bigtiff=samples * header.depth // 8 > CLASSIC, byteorder="<") as tiff:
         tiff.write(
-            (_strip(pixels(rows)) for rows in bands(header.shape)),
+            (_strip(pixels(rows)) for rows in bands(header.shape, BAND)),
             shape=header.shape,
             dtype=f"<u{header.depth // 8}",
             photometric="RGB",
             extrasamples=["UNASSALPHA"] if header.shape[2] == 4 else None,
             compression="ADOBE_DEFLATE",
             predictor="HORIZONTAL",
-            rowsperstrip=_rows(header.shape),
+            rowsperstrip=_rows(header.shape, BAND),
             iccprofile=header.icc,
             description=None if header.text is None else f"{SETTINGS} {header.text}".encode(),
             metadata=None,

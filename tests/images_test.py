@@ -2,6 +2,7 @@ import io
 import random
 import shutil
 import struct
+import tempfile
 import tracemalloc
 import warnings
 import zlib
@@ -285,6 +286,110 @@ def test_the_first_frame_of_an_animation(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(rgb, np.broadcast_to([1, 0, 0], (8, 8, 3)))
 
 
+def _deep(height: int, width: int, channels: int) -> np.ndarray:
+    samples = np.random.default_rng(1).integers(0, 2**16, (height, width, channels), np.uint16)
+    samples[0, 0] = (0x1234, 0x00FF, 0xFF00, 0x8001)[:channels]
+    return samples
+
+
+def _write_deep(path: Path, samples: np.ndarray, icc: bytes = b"", exif: bytes = b"", **options: Any) -> None:
+    """Write red, green, blue and perhaps alpha of 16 bits, without the code under test."""
+    height, width, channels = samples.shape
+    if path.suffix == ".tif":
+        extra = ["unassalpha"] if channels == 4 else None
+        tifffile.imwrite(
+            *(path, samples), photometric="rgb", extrasamples=extra, iccprofile=icc or None, **options
+        )
+        return
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    chunks = [(b"IHDR", struct.pack(">2I5B", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0))]
+    chunks += [(b"iCCP", b"a\0\0" + zlib.compress(icc))] if icc else []
+    chunks += [(b"eXIf", exif)] if exif else []
+    chunks += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    packed = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+
+
+DEEP_FILES: dict[str, tuple[str, dict[str, Any]]] = {
+    "png": (".png", {}),
+    "tiff": (".tif", {"byteorder": "<"}),
+    "big-endian tiff": (".tif", {"byteorder": ">"}),
+    "deflated tiff": (".tif", {"byteorder": "<", "compression": "zlib", "predictor": 2}),
+    "deflated big-endian tiff": (".tif", {"byteorder": ">", "compression": "zlib"}),
+    "striped tiff": (".tif", {"rowsperstrip": 2}),
+    "bigtiff": (".tif", {"bigtiff": True}),
+}
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("kind", DEEP_FILES)
+def test_sixteen_bits_of_colour_are_kept(tmp_path: Path, kind: str, channels: int) -> None:
+    (suffix, options), samples = DEEP_FILES[kind], _deep(5, 7, channels)
+    for icc in (b"", images._srgb_icc()):
+        _write_deep(tmp_path / f"in{suffix}", samples, icc, **options)
+        source = images.read(str(tmp_path / f"in{suffix}"))
+        np.testing.assert_array_equal(source.colors, samples[..., :3])
+        picture = images.load(str(tmp_path / f"in{suffix}"))
+        rgb = samples[..., :3] / 65535
+        if channels == 4:
+            assert picture.alpha is not None
+            np.testing.assert_allclose(picture.alpha, samples[..., 3] / 65535, atol=1e-7)
+            rgb = rgb * samples[..., 3:] / 65535 + 1 - samples[..., 3:] / 65535
+        np.testing.assert_allclose(picture.rgb, rgb, atol=2e-7)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_deep_colour_that_is_read_as_eight_bits(tmp_path: Path, compression: str | None) -> None:
+    samples = _deep(5, 7, 3)
+    _write_deep(tmp_path / "in.tif", samples, _rgb_icc(GREEN, RED, BLUE), compression=compression)
+    colors = images.read(str(tmp_path / "in.tif")).colors  # through the profile, red and green changed places
+    assert colors.dtype == np.uint8
+    np.testing.assert_allclose(
+        colors[..., 0] / 255,
+        [[_srgb_of_linear(v / 65535) for v in row] for row in samples[..., 1]],
+        atol=0.05,
+    )
+
+
+def test_a_broken_profile_of_deep_colour_is_one_warning(tmp_path: Path) -> None:
+    samples = _deep(5, 7, 3)
+    _write_deep(tmp_path / "in.png", samples, b"junk")
+    with pytest.warns(UserWarning, match="in.png: read as sRGB, its colour profile is broken") as caught:
+        source = images.read(str(tmp_path / "in.png"))
+    assert len(caught) == 1
+    np.testing.assert_array_equal(source.colors, samples)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_deep_colour_stands_upright(tmp_path: Path, orientation: int, channels: int, suffix: str) -> None:
+    samples, exif = _deep(5, 7, channels), Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    tags = (
+        {"extratags": [(274, 3, 1, orientation, True)]} if suffix == ".tif" else {"exif": exif.tobytes()[6:]}
+    )
+    _write_deep(tmp_path / f"in{suffix}", samples, **tags)
+    Image.fromarray((samples % 256).astype(np.uint8)).save(tmp_path / "lower.tif", exif=exif)
+    source = images.read(str(tmp_path / f"in{suffix}"))
+    np.testing.assert_array_equal(source.colors % 256, images.read(str(tmp_path / "lower.tif")).colors)
+
+
+@pytest.mark.parametrize(("suffix", "channels"), [(".png", 3), (".png", 4), (".tif", 3), (".tif", 4)])
+def test_what_is_written_in_sixteen_bits_is_read_in_sixteen_bits(
+    tmp_path: Path, suffix: str, channels: int
+) -> None:
+    samples = _deep(9, 6, channels)
+    samples[..., 3:] |= 0x8000
+    _write_deep(tmp_path / f"in{suffix}", samples)
+    rgb, alpha = images.load(str(tmp_path / f"in{suffix}"))
+    images.save(tmp_path / f"out{suffix}", rgb, alpha, "{}", 16, 300)
+    np.testing.assert_array_equal(images.read(str(tmp_path / f"out{suffix}")).colors, samples[..., :3])
+
+
 # Reading: orientation and colour
 
 
@@ -441,6 +546,16 @@ def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         images.load(str(tmp_path / "in.png"))
 
 
+def _deep_samples() -> dict[str, bytes]:
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("png", "tiff", "deflated tiff"):
+            suffix, options = DEEP_FILES[kind]
+            _write_deep(Path(folder, f"in{suffix}"), _deep(14, 18, 4), images._srgb_icc(), **options)
+            found[f"deep {kind}"] = Path(folder, f"in{suffix}").read_bytes()
+    return found
+
+
 def _samples() -> dict[str, bytes]:
     rgba = Image.fromarray(images.to_uint8(np.dstack([_smooth(14, 18), _random(14, 18)])))
     rgb, exif = rgba.convert("RGB"), Image.Exif()
@@ -455,6 +570,7 @@ def _samples() -> dict[str, bytes]:
         "tiff": _bytes(rgba, "TIFF", **tags),
         "lzw": _bytes(rgb, "TIFF", compression="tiff_lzw"),
         "gif": _bytes(rgb, "GIF"),
+        **_deep_samples(),
         "avif": _bytes(rgb, "AVIF"),
     }
 
@@ -519,6 +635,49 @@ def test_resize_keeps_constants_and_the_mean() -> None:
 def test_resize_to_the_same_size_is_the_same_array() -> None:
     array = _random(5, 6, 3) * 4 - 1  # not even clipped
     assert images.resize(array, 5, 6) is array
+
+
+@pytest.mark.parametrize("tall", [1, 200, 2**23])
+@pytest.mark.parametrize("size", [(20, 30), (7, 30), (20, 11), (7, 11), (50, 70), (1, 1), (20, 90), (3, 90)])
+@pytest.mark.parametrize("kind", ["8", "8 with alpha", "16", "16 with alpha", "grey", "grey with alpha"])
+def test_a_source_at_a_size_is_its_picture_resized_to_the_bit(
+    monkeypatch: pytest.MonkeyPatch, kind: str, size: tuple[int, int], tall: int
+) -> None:
+    rng = np.random.default_rng(3)
+    dtype = np.uint16 if kind.startswith("16") else np.uint8
+    white = np.iinfo(dtype).max
+    colors = rng.integers(0, white, (20, 30, 3), dtype, endpoint=True)
+    opacity = rng.integers(0, white, (20, 30), dtype, endpoint=True)
+    rgb, alpha = colors.astype(np.float32) / white, opacity.astype(np.float32)[..., None] / white
+    if kind.startswith("grey"):
+        colors = _random(20, 30, 1)
+        rgb = colors.repeat(3, -1)
+    if "alpha" in kind:
+        rgb = np.clip(rgb * alpha + (1 - alpha), 0, 1)
+    monkeypatch.setattr(images, "TALL", tall)
+    source = images.Source(colors, opacity if "alpha" in kind else None)
+    result = source.rgb(*size)
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result, images.resize(rgb, *size))
+    channels = [
+        Image.fromarray(np.ascontiguousarray(rgb[..., c])).resize(size[::-1], Image.Resampling.LANCZOS)
+        for c in range(3)
+    ]
+    np.testing.assert_allclose(result, np.stack(channels, -1).clip(0, 1), atol=3e-7)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_a_big_picture_used_small_is_never_in_float32(tmp_path: Path, suffix: str) -> None:
+    Image.new("RGB", (6000, 4000), (200, 100, 50)).save(tmp_path / f"in{suffix}")  # 69 MiB of bytes
+    images.load("example:cat")  # what is imported and cached
+    tracemalloc.start()
+    try:
+        rgb = images.read(str(tmp_path / f"in{suffix}")).rgb(400, 600)
+        _, peak = tracemalloc.get_traced_memory()  # all but pillow's own
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_allclose(rgb, np.broadcast_to(np.float32([200, 100, 50]) / 255, rgb.shape), atol=0.01)
+    assert peak < (69 + 10 + 4 * 32) * 2**20  # the bytes, a narrow channel, a few bands; float32 alone: 275
 
 
 def test_fit() -> None:

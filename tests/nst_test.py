@@ -194,6 +194,11 @@ def test_a_full_disk_is_refused_before_the_run(call, tmp_path, monkeypatch, rng,
     assert sorted(os.listdir(tmp_path)) == ["c.png"]
 
 
+def test_the_depth_is_checked_before_the_run(call, monkeypatch):
+    monkeypatch.setattr(nst, "load_weights", lambda *_: pytest.fail("the run began"))
+    assert call(*PAIR, *SMALL, "--depth=16", "--output=a.jpg")[0] == 2
+
+
 def test_previews(call):
     _, out, _ = call(*PAIR, "--size=48", "--iterations=5", "--save_every=2", "--output=a.jpg")
     assert out == ["a.jpg.step000002.png", "a.jpg.step000004.png", "a.jpg"]

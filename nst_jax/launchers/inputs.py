@@ -62,26 +62,25 @@ class Shelf:
 
     def __init__(self, max_pixels: int):
         self.max_pixels = max_pixels
-        self.pictures: dict[str, images.Picture] = {}
+        self.sources: dict[str, images.Source] = {}
         self.resized: dict[tuple[str, int, int], np.ndarray] = {}
 
-    def load(self, name: str) -> images.Picture:
-        """Return what a file shows. Raises InputError."""
-        if name not in self.pictures:
-            self.pictures[name] = images.load(name, self.max_pixels)
-        return self.pictures[name]
+    def read(self, name: str) -> images.Source:
+        """Return what a file holds. Raises InputError."""
+        if name not in self.sources:
+            self.sources[name] = images.read(name, self.max_pixels)
+        return self.sources[name]
 
     def resize(self, name: str, height: int, width: int) -> np.ndarray:
         """Return the colours of a file at a size. Raises InputError."""
         key = name, height, width
         if key not in self.resized:
-            self.resized[key] = images.resize(self.load(name).rgb, height, width)
+            self.resized[key] = self.read(name).rgb(height, width)
         return self.resized[key]
 
     def size(self, name: str, longest: int) -> tuple[int, int]:
         """Return the rows and columns of a file's picture with its longest side as given."""
-        height, width, _ = self.load(name).rgb.shape
-        return images.fit(height, width, longest)
+        return images.fit(*self.read(name).size, longest)
 
 
 def check_inputs(inputs: Inputs, config: Config) -> None:
@@ -161,8 +160,7 @@ def load_masks(inputs: Inputs, shelf: Shelf) -> Masks:
         if not name:
             return None
         mask, grays = masking.load(name, inputs.soft_masks, inputs.max_pixels)
-        height, width, _ = shelf.load(picture).rgb.shape
-        masking.check_aspect(name, mask, height, width, of)
+        masking.check_aspect(name, mask, *shelf.read(picture).size, of)
         if grays > GRAYS and not inputs.soft_masks:
             logging.warning(
                 "%s: %.0f%% of it is grey; cut at 127 of 255 (--soft_masks keeps the greys)",

@@ -168,16 +168,15 @@ def _output(request: Request, shelf: Shelf, masks: Masks) -> Output:
     inputs, files, config = request
     size = working_size(inputs, config, shelf)
     if files.output_size == "working":
-        content = shelf.load(inputs.content) if inputs.content else None
-        alpha = content and content.alpha
+        alpha = shelf.read(inputs.content).alpha if inputs.content else None
         _check_room(files, *size, alpha is not None)
         return Output(size, None if alpha is None else images.resize(alpha, *size), None, None)
-    content = shelf.load(inputs.content)
-    height, width, _ = content.rgb.shape
-    _check_room(files, height, width, content.alpha is not None)
-    regions = masking.regions(resize_masks(masks, (height, width), []))
+    content = shelf.read(inputs.content)
+    _check_room(files, *content.size, content.alpha is not None)
+    regions = masking.regions(resize_masks(masks, content.size, []))
     opacity = None if regions is None else masking.opacity(regions)
-    return Output((height, width), content.alpha, content.rgb if size != (height, width) else None, opacity)
+    photograph = content.rgb(*content.size) if size != content.size else None
+    return Output(content.size, content.alpha, photograph, opacity)
 
 
 def _check_room(files: Files, height: int, width: int, alpha: bool) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from absl import logging
 
 from nst_jax import images
@@ -279,7 +280,7 @@ def _save(number: int, result: Progress, folder: Path, request: Request, shelf: 
     """Write a picture, and return its entry of sweep.json."""
     cell, file = request.cells[number], _file(number)
     inputs = request.cell_inputs(cell)
-    alpha = shelf.load(inputs.content).alpha if inputs.content else None
+    alpha = shelf.read(inputs.content).alpha if inputs.content else None
     height, width, _ = result.image.shape
     alpha = None if alpha is None else images.resize(alpha, height, width)
     images.save(folder / file, result.image, alpha, settings(inputs, request.config(cell)))
@@ -310,7 +311,7 @@ def _show(folder: Path, done: Mapping[int, dict[str, Any]], request: Request, sh
     tell(folder / "sweep.json")
     tiles = {number: _tile(folder, done[number], request) for number in sorted(done)}
     names = dict.fromkeys(name for cell in request.cells for name in _files(request.cell_inputs(cell)))
-    margin = [(name, thumbnail(shelf.load(name).rgb, WIDTH - 20)) for name in names]
+    margin = [(name, thumbnail(_reduced(name, shelf), WIDTH - 20)) for name in names]
     write_whole(folder / "sheet.png", contact_sheet(tiles, _columns(request), margin, *_headings(request)))
     tell(folder / "sheet.png")
     entries = [done[number] for number in sorted(done) if math.isfinite(_point(done[number])[0])]
@@ -319,6 +320,12 @@ def _show(folder: Path, done: Mapping[int, dict[str, Any]], request: Request, sh
         labels = [", ".join(describe(entry["values"])) for entry in entries]
         write_whole(folder / "tradeoff.png", plot_tradeoff(points, labels, knee(points)))
         tell(folder / "tradeoff.png")
+
+
+def _reduced(name: str, shelf: Shelf) -> np.ndarray:
+    """Return a picture no larger than the margin of the sheet needs it."""
+    longest = min(WIDTH - 20, max(shelf.read(name).size))
+    return shelf.resize(name, *shelf.size(name, longest))
 
 
 def _files(inputs: Inputs) -> list[str]:
