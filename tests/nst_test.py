@@ -558,7 +558,7 @@ def test_pictures_that_do_not_fit_into_memory_exit_4(call, monkeypatch):
     def exhausted(*arguments):
         raise MemoryError
 
-    monkeypatch.setattr(nst.images, "load", exhausted)
+    monkeypatch.setattr(nst.images, "read", exhausted)
     code, out, err = call(*PAIR, *SMALL, "--output=a.png")
     assert (code, out, len(err)) == (4, [], 1)
 
