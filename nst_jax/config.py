@@ -12,7 +12,8 @@ from nst_jax.objective import LossWeights, Spec
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.options import check_options, is_tuple, option
 from nst_jax.style import STYLE_LOSSES, term_names
-from nst_jax.vgg import NETWORKS, POOLINGS, PRECISIONS, check_layers, layer_names
+from nst_jax.tiling import least_tile
+from nst_jax.vgg import NETWORKS, POOLINGS, PRECISIONS, check_layers, halo, layer_names
 
 # By name: what differs from the defaults below, which are `gatys`.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -95,6 +96,11 @@ class Config:
     seed: int = option(0, "seed of the noise", low=0, high=2**32 - 1)
     optimizer: str = option("lbfgs", "lbfgs (with a line search) or adam", choices=OPTIMIZERS)
     iterations: int = option(200, "steps of the optimiser; 0 gives the first picture", low=0, high=10**7)
+    tile: str = option(
+        "auto",
+        "auto: the picture at once where that fits into memory, else in windows, with the same result; off; "
+        "or the longest side of a window in pixels",
+    )
     precision: str = option(
         "float32",
         "of the network's activations and products; statistics and losses are float32",
@@ -132,6 +138,8 @@ class Config:
             allowed = f"at least two layers for --style_loss={self.style_loss}"
             raise InputError("--style_layers", allowed, f"got {','.join(self.style_layers)}")
         self._style_layer_weights()
+        if self.tile not in ("auto", "off"):
+            self._check_tile()
 
     @classmethod
     def from_preset(cls, preset: str = "gatys", **given: Any) -> "Config":
@@ -154,7 +162,19 @@ class Config:
             self.optimizer,
             COLOR_MODES[self.preserve_color].luminance,
             self.precision,
+            int(self.tile) if self.tile.isdecimal() else 0,
         )
+
+    def _check_tile(self) -> None:
+        """Raise InputError unless windows of this side have a core between their halos."""
+        names = layer_names(self.network)
+        layers = self._layers(self.content_layers) + self._layers(self.style_layers)
+        least = least_tile(names, layers)
+        if self.tile.isdecimal() and int(self.tile) >= least:
+            return
+        sees = f"{max(layers)} sees {halo(names, layers)} pixels to each side"
+        hint = did_you_mean(self.tile, ("auto", "off"))
+        raise InputError("--tile", f"auto, off, or at least {least} ({sees})", f"got {self.tile!r}{hint}")
 
     def loss_weights(self, styles: int) -> LossWeights:
         """Return alpha, beta, gamma, the weights w_l of the layers and the mix of the styles, as arrays.

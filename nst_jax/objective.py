@@ -27,6 +27,7 @@ class Spec(NamedTuple):
     luminance: bool = False  # whether the picture is grey
     precision: str = "float32"
     tile: int = 0  # longest side of the windows that are taken one by one, in pixels; 0: the whole at once
+    anew: bool = False  # whether the content's activations are made anew for every window, and not kept
 
 
 class Frame(NamedTuple):
@@ -45,7 +46,7 @@ class Targets(NamedTuple):
     tv_power: Float[Array, ""]  # p of the total variation
     regions: Sequence[dict[str, Float[Array, "_ _"]]] = ()  # by style, or one for all: weights by layer
     frame: Frame | None = None
-    original: Float[Array, "h w 3"] | None = None  # the content picture, where its activations are not kept
+    original: Float[Array, "h w 3"] | None = None  # the content picture, where spec.anew
 
 
 class LossWeights(NamedTuple):

@@ -16,13 +16,13 @@ from nst_jax import masks as masking
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.masks import Masks
 from nst_jax.objective import Frame, LossWeights, Spec, Targets
+from nst_jax.plan import bytes_needed
 from nst_jax.problem import Problem
 from nst_jax.targets import content_targets, regions_by_layer, style_targets
 from nst_jax.transfer import (
     Progress,
     State,
     Told,
-    bytes_needed,
     chunk,
     chunk_steps,
     progress,

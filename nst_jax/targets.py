@@ -35,12 +35,13 @@ def make_targets(
     parts = masking.regions(masks)
     around = content if background is None else background
     return Targets(
-        content={} if content is None else content_targets(params, content, spec),
+        content={} if content is None or spec.anew else content_targets(params, content, spec),
         style=style_targets(params, styles, masks, shift, spec),
         activation_shift=shift,
         tv_power=jnp.asarray(tv_power, jnp.float32),
         regions=regions_by_layer(parts, spec),
         frame=None if parts is None else Frame(jnp.asarray(around), jnp.asarray(masking.opacity(parts))),
+        original=jnp.asarray(content) if spec.anew else None,
     )
 
 

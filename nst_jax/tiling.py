@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from nst_jax.errors import InputError
 from nst_jax.objective import (
     Evaluation,
     Pieces,
@@ -71,14 +70,10 @@ def cut(length: int, tile: int, margin: int, unit: int) -> Axis:
     return Axis(length, window, starts, (0, *(start + margin for start in starts[1:])))
 
 
-def check_tile(tile: int, names: Sequence[str], layers: Sequence[str]) -> None:
-    """Raise InputError where windows of this side leave no core. names: the network's convolutions."""
+def least_tile(names: Iterable[str], layers: Sequence[str]) -> int:
+    """Return the shortest side of a window that has a core, in pixels. names: the network's convolutions."""
     margin, unit = _margin(names, layers)
-    if tile and tile < (least := 2 * margin + 2 * unit):
-        allowed = (
-            f"auto, off, or at least {least}: {max(layers)} sees {halo(names, layers)} pixels to each side"
-        )
-        raise InputError("--tile", allowed, f"got {tile}")
+    return 2 * margin + 2 * unit
 
 
 def _margin(names: Iterable[str], layers: Sequence[str]) -> tuple[int, int]:

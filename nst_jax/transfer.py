@@ -11,12 +11,11 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 
 from nst_jax import objective, tiling
 from nst_jax.config import Config
-from nst_jax.errors import NotEnoughMemory
 from nst_jax.masks import Masks
 from nst_jax.objective import Frame, LossWeights, Spec, Targets, Terms, coefficients, shown, summarize
 from nst_jax.optimizers import OPTIMIZERS, Iterate
+from nst_jax.plan import make_plan
 from nst_jax.problem import Problem, finish, make_problem
-from nst_jax.targets import mask_by_layer, style_statistics
 from nst_jax.vgg import AnyArray, Params
 
 
@@ -83,8 +82,7 @@ def stylize_steps(
     """
     problem = make_problem(params, content, styles, config or Config(), init, masks)
     config, spec, weights = problem.config, problem.spec, problem.weights
-    if free_memory is not None:
-        _check_memory(free_memory, problem)
+    problem = make_plan(problem, free_memory).problem
     targets = problem.targets()
     state = start(problem.params, jnp.asarray(problem.first), targets, weights, spec)
     now = progress(tell(state, targets.frame, spec), targets.frame, problem)
@@ -100,41 +98,6 @@ def stylize_steps(
 def chunk_steps(iterations: int) -> int:
     """Return the steps of a chunk: a hundredth of the iterations, from 1 to 10 so that nobody waits long."""
     return min(10, max(1, iterations // 100))
-
-
-def _check_memory(free: int, problem: Problem) -> None:
-    """Raise NotEnoughMemory where a program of the run, compiled here for it, takes more than free bytes."""
-    params, first, weights, spec = problem.params, problem.first, problem.weights, problem.spec
-    number = jax.ShapeDtypeStruct((), jnp.float32)
-    sources = problem.masks.sources_of(len(problem.styles))
-    programs = [
-        (style, style_statistics.lower(params, style, number, mask_by_layer(source, spec), spec))
-        for style, source in zip(problem.styles, sources, strict=True)
-    ]
-    targets = jax.eval_shape(problem.targets)
-    programs.append((first, start.lower(params, first, targets, weights, spec)))
-    if problem.config.iterations:  # it takes more than start, which need not be compiled yet
-        state = jax.eval_shape(partial(start, spec=spec), params, first, targets, weights)
-        loop = run_chunk.lower(state, np.int32(0), params, targets, weights, number, spec)
-        programs[-1] = (first, loop)
-    for picture, program in programs:
-        needed = bytes_needed(program.compile())
-        if needed > free:
-            height, width = picture.shape[:2]
-            share = (free / needed) ** 0.5 * 0.95  # of a side: memory grows with the pixels
-            raise NotEnoughMemory(
-                f"memory: a picture of {width}x{height} pixels needs {needed / 2**30:.1f} GiB and "
-                f"{free / 2**30:.1f} GiB are free; {int(width * share)}x{int(height * share)} would fit"
-            )
-
-
-def bytes_needed(program: Any) -> int:
-    """Return the bytes that a compiled program takes on each device, 0 where the compiler does not say.
-
-    The loops' results are not counted: they take the place of the states that are donated.
-    """
-    memory = program.memory_analysis()
-    return memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else 0
 
 
 @jax.jit(static_argnames="spec")

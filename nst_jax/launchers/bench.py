@@ -35,11 +35,12 @@ from nst_jax.launchers.common import DONE, Given, Program, launch, tell
 from nst_jax.objective import LossWeights, Spec, Targets, total_loss
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.options import check_options, is_tuple, option
+from nst_jax.plan import bytes_needed
 from nst_jax.problem import Problem, make_problem, vary
 from nst_jax.report import PLOT_FORMATS, check_plot, to_json
 from nst_jax.sweep import sweep
 from nst_jax.targets import make_targets
-from nst_jax.transfer import bytes_needed, chunk, run_chunk, start, stylize_steps
+from nst_jax.transfer import chunk, run_chunk, start, stylize_steps
 from nst_jax.weights import load_weights
 
 STEPS = np.int32(10)  # of the optimiser in one timed chunk: as long as those of nst

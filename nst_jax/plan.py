@@ -1,0 +1,170 @@
+"""How a picture is taken, from what the compiler says its programs need: at once, or window by window."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nst_jax import tiling, transfer
+from nst_jax.errors import NotEnoughMemory
+from nst_jax.objective import Spec
+from nst_jax.problem import Problem
+from nst_jax.targets import content_targets, mask_by_layer, style_statistics
+
+# Sides of windows that are tried, the largest first: the larger, the less is computed twice.
+TILES = (4096, 3072, 2048, 1536, 1024, 768, 640, 512, 384, 320, 256)
+
+
+class Plan(NamedTuple):
+    """How a problem is run: its spec says whether in windows, and of what side at most."""
+
+    problem: Problem
+    needed: int  # bytes on the device, while the largest of its programs runs
+    whole: int  # bytes it would take at once
+    free: int | None
+
+    def __str__(self) -> str:
+        height, width, _ = self.problem.first.shape
+        free = "" if self.free is None else f" of {gib(self.free)} free"
+        if not self.problem.spec.tile:
+            return f"{width}x{height} pixels at once: {gib(self.needed)}{free}"
+        grid = windows(self.problem)
+        rows, columns = grid.window_shape
+        anew = ", the content's activations made anew" if self.problem.spec.anew else ""
+        return (
+            f"{width}x{height} pixels in {grid.windows} windows of {columns}x{rows}{anew}: "
+            f"{gib(self.needed)}{free}, at once it would be {gib(self.whole)}"
+        )
+
+    @property
+    def work(self) -> float:
+        """What one evaluation computes, in pixels of evaluations at once."""
+        height, width, _ = self.problem.first.shape
+        if not self.problem.spec.tile:
+            return float(height * width)
+        grid = windows(self.problem)
+        passes = 2.0 if self.problem.spec.anew else 1.5  # a forward pass is about half of an evaluation
+        return grid.windows * float(np.prod(grid.window_shape)) * passes
+
+
+def gib(size: int) -> str:
+    """Return a number of bytes in words."""
+    return f"{size / 2**30:.1f} GiB"
+
+
+def windows(problem: Problem) -> tiling.Grid:
+    """Return the windows of a problem that is taken in windows."""
+    spec = problem.spec
+    return tiling.grid(problem.first.shape, problem.params.convolutions, _layers(spec), spec.tile)
+
+
+def make_plan(problem: Problem, free: int | None) -> Plan:
+    """Return how the problem is run in free bytes, compiling its programs to see what they need.
+
+    config.tile: off takes the picture at once, a number in windows of at most that side; auto at once where
+    that fits, else in the largest windows that do, keeping the content's activations where they fit. Without
+    free nothing is compiled, and auto is off. Raises NotEnoughMemory.
+    """
+    if free is None:
+        return Plan(problem, 0, 0, None)
+    first = needs(problem)
+    if first.most <= free:
+        return Plan(problem, first.most, first.most, free)
+    found, last = None, problem
+    if problem.config.tile == "auto":
+        for spec in _smaller(problem, first, free):
+            last = problem._replace(spec=spec)
+            found = needs(last)
+            if found.most <= free:
+                return Plan(last, found.most, first.most, free)
+    raise NotEnoughMemory(_refusal(last, found or first, free))
+
+
+class Needs(NamedTuple):
+    """The bytes that a problem's programs take."""
+
+    arguments: int  # of the loop: the state, what it is compared with, the network
+    temporary: int  # of the loop
+    style: int  # of the statistics of a style and the activations of the content
+    largest: tuple[int, int]  # rows and columns of the picture that the latter run on
+
+    @property
+    def loop(self) -> int:
+        """The bytes that the loop takes."""
+        return self.arguments + self.temporary
+
+    @property
+    def most(self) -> int:
+        """The bytes that the largest program takes."""
+        return max(self.loop, self.style)
+
+
+def needs(problem: Problem) -> Needs:
+    """Return the bytes that the problem's programs take, compiling them."""
+    params, first, weights, spec = problem.params, problem.first, problem.weights, problem.spec
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    sources = problem.masks.sources_of(len(problem.styles))
+    programs = [
+        (style, style_statistics.lower(params, style, number, mask_by_layer(source, spec), spec))
+        for style, source in zip(problem.styles, sources, strict=True)
+    ]
+    if problem.content is not None and not spec.anew:
+        programs.append((problem.content, content_targets.lower(params, problem.content, spec)))
+    once = [(bytes_needed(program.compile()), picture.shape[:2]) for picture, program in programs]
+    targets = jax.eval_shape(problem.targets)
+    loop = transfer.start.lower(params, first, targets, weights, spec)
+    if problem.config.iterations:  # it takes more than start, which need not be compiled yet
+        state = jax.eval_shape(partial(transfer.start, spec=spec), params, first, targets, weights)
+        loop = transfer.run_chunk.lower(state, np.int32(0), params, targets, weights, number, spec)
+    memory = loop.compile().memory_analysis()
+    arguments, temporary = (memory.argument_size_in_bytes, memory.temp_size_in_bytes) if memory else (0, 0)
+    style, largest = max(once)
+    return Needs(arguments, temporary, style, largest)
+
+
+def bytes_needed(program: Any) -> int:
+    """Return the bytes that a compiled program takes on each device, 0 where the compiler does not say.
+
+    The loops' results are not counted: they take the place of the states that are donated.
+    """
+    memory = program.memory_analysis()
+    return memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else 0
+
+
+def _smaller(problem: Problem, whole: Needs, free: int) -> Iterator[Spec]:
+    """Yield ways that need less, the fastest first; those that clearly need too much are left out."""
+    spec, (height, width, _) = problem.spec, problem.first.shape
+    least = tiling.least_tile(problem.params.convolutions, _layers(spec))
+    tiles = [tile for tile in TILES if least < tile < max(height, width)] + [least]
+    kept = sum(
+        leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(problem.targets).content)
+    )
+    for anew in (False, True) if kept else (False,):
+        for tile in tiles:
+            share = min(tile, height) * min(tile, width) / (height * width)
+            if whole.arguments - anew * kept + share * whole.temporary <= free or (anew and tile == least):
+                yield spec._replace(tile=tile, anew=anew)
+
+
+def _layers(spec: Spec) -> tuple[str, ...]:
+    return spec.content_layers + spec.style_layers
+
+
+def _refusal(problem: Problem, last: Needs, free: int) -> str:
+    """Say what was needed and what would fit. All but a window's temporaries grows with the pixels."""
+    height, width, _ = problem.first.shape
+    if last.style > last.loop:
+        (height, width), needed, fixed = last.largest, last.style, 0
+    else:
+        needed, fixed = last.loop, last.temporary if problem.spec.tile else 0
+    way = f" in windows of {problem.spec.tile}" if problem.spec.tile else ""
+    flag = "" if problem.spec.tile else "; --tile=auto takes larger ones in windows"
+    share = (max(0, free - fixed) / (needed - fixed)) ** 0.5 * 0.95
+    fits = f"{int(width * share)}x{int(height * share)} would fit" if share else "no size would fit"
+    return (
+        f"memory: a picture of {width}x{height} pixels needs {gib(needed)}{way} and {gib(free)} are free; "
+        f"{fits} (--size={int(max(height, width) * share)}){flag}"
+    )
