@@ -1,6 +1,6 @@
 """The optimisation: one compiled chunk of steps, and the generator that runs chunk after chunk."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import NotEnoughMemory
 from nst_jax.masks import Masks
@@ -27,8 +28,19 @@ from nst_jax.objective import (
     weighted_sum,
 )
 from nst_jax.optimizers import OPTIMIZERS, Iterate, evaluate
-from nst_jax.problem import Problem, finish, make_problem
+from nst_jax.problem import Problem, finish
+from nst_jax.scales import make_problems
 from nst_jax.vgg import AnyArray, Params
+
+
+class Average(NamedTuple):
+    """The exponential average of the pictures after each step, its bias corrected.
+
+    A_t = d A_(t-1) + (1 - d) x_t from A_0 = 0, divided by 1 - d^t; before the first step the first picture.
+    """
+
+    image: Float[Array, "h w 3"]
+    decay: Float[Array, ""]  # d
 
 
 class State(NamedTuple):
@@ -43,12 +55,23 @@ class State(NamedTuple):
     evaluations: Int[Array, ""]
     finite: Bool[Array, ""]  # False: the last step met a number that is not finite and was not taken
     converged: Bool[Array, ""]
+    average: Average | None = None
+
+
+class Left(NamedTuple):
+    """What a rung leaves to the next one."""
+
+    image: Float32[np.ndarray, "h w 3"]
+    memory: Any  # of the optimiser, None where the next rung starts afresh
+    scale: Float[Array, ""]  # of the gradients that it has seen
+    step: int
+    evaluations: int
 
 
 class Progress(NamedTuple):
     """Where the optimisation stands between two chunks, on the host."""
 
-    step: int
+    step: int  # over all rungs, as evaluations are
     evaluations: int
     image: Float32[np.ndarray, "h w 3"]  # sRGB in [0, 1]
     losses: dict[
@@ -56,6 +79,8 @@ class Progress(NamedTuple):
     ]  # total (weighted); content, style, tv, content_by_layer, style_by_layer (unweighted)
     finite: bool
     converged: bool = False  # no further step would find a lower loss
+    rung: int = 1  # from 1, the coarsest
+    rungs: int = 1
 
 
 def stylize(
@@ -81,31 +106,73 @@ def stylize_steps(
     every: int = 0,
     free_memory: int | None = None,
 ) -> Iterator[Progress]:
-    """Optimise a picture, yielding a Progress at step 0 and after every chunk of `every` steps.
+    """Optimise a picture, yielding a Progress at the start of each rung and where `every` divides the step.
 
     Pictures are sRGB in [0, 1] and used at the sizes they have (config.size and style_scale are for files).
+    With config.scales they have the last rung's, with config.size for the longest side; the other rungs take
+    them smaller, and every rung but the first starts from the picture of the one before, enlarged.
+    With config.average the image is the average; the losses are those of the newest picture in it, but at the
+    start and the end of a rung those of the image itself.
     every: 0 takes a hundredth of the iterations, at most 10. init: the first picture, in place of the one
     that config.init names. Without content, config.init must not be content, and the picture
     has the size of init or of the first style. masks say where the styles act; elsewhere the picture is the
-    content (without one: the first picture) to the bit. Ends early where a loss is not finite, and where no
-    step lowers it (Progress.finite, .converged).
+    content (without one: the first picture) to the bit. Ends early where a loss is not finite, and a rung
+    where no step lowers it (Progress.finite, .converged).
     Raises InputError where the pictures and options do not go together, NotEnoughMemory where the
     compiled loop would take more than free_memory bytes.
     """
-    problem = make_problem(params, content, styles, config or Config(), init, masks)
-    config, spec, weights = problem.config, problem.spec, problem.weights
+    config = config or Config()
+    problems, rungs = make_problems(params, content, styles, config, init, masks), config.rungs()
     if free_memory is not None:
-        _check_memory(free_memory, problem)
-    targets = problem.targets()
-    state = start(problem.params, jnp.asarray(problem.first), targets, weights, spec)
-    now = progress(tell(state, targets.frame, spec), targets.frame, problem)
-    yield now
-    every = every or chunk_steps(config.iterations)
-    while now.step < config.iterations and now.finite and not now.converged:
-        steps = np.int32(min(every, config.iterations - now.step))
-        state = run_chunk(state, steps, problem.params, targets, weights, problem.learning_rate, spec)
+        _check_memory(free_memory, problems[-1])
+    every = every or chunk_steps(config.steps)
+    left: Left | None = None
+    for number, (problem, rung) in enumerate(zip(problems, rungs, strict=True), 1):
+        left = yield from _climb(problem, rung.iterations, (number, len(rungs)), left, every)
+        if left is None:
+            return
+
+
+def _climb(
+    problem: Problem, iterations: int, place: tuple[int, int], left: Left | None, every: int
+) -> Generator[Progress, None, Left | None]:
+    """Run the rung at a place, from what the last one left; return what it leaves, None where not finite."""
+    targets, spec, shape = problem.targets(), problem.spec, problem.first.shape
+    rest = targets, problem.weights, spec, _decay(problem)
+    done, spent = (left.step, left.evaluations) if left else (0, 0)
+
+    def told(state: State) -> Progress:
         now = progress(tell(state, targets.frame, spec), targets.frame, problem)
+        return now._replace(
+            step=done + now.step, evaluations=spent + now.evaluations, rung=place[0], rungs=place[1]
+        )
+
+    first = images.resize(left.image, *shape[:2]) if left else problem.first
+    state = start(problem.params, jnp.asarray(first), *rest)
+    carry = OPTIMIZERS[spec.optimizer].carry
+    if left and carry:
+        state = state._replace(memory=carry(left.memory, shape, state.scale / left.scale))
+    now = told(state)
+    yield now
+    end = done + iterations
+    while now.step < end and now.finite and not now.converged:
+        steps = np.int32(min(every - now.step % every, end - now.step))
+        state = run_chunk(state, steps, problem.params, targets, problem.weights, problem.learning_rate, spec)
+        now = told(state)
+        if state.average and (now.step == end or not now.finite):
+            own = told(start(problem.params, state.average.image, *rest))
+            finite, evaluations = now.finite and own.finite, now.evaluations + 1
+            now = now._replace(losses=own.losses, finite=finite, evaluations=evaluations)
         yield now
+    if not now.finite:
+        return None
+    picture = state.average.image if state.average else state.iterate.image
+    return Left(np.array(picture), state.memory if carry else None, state.scale, now.step, now.evaluations)
+
+
+def _decay(problem: Problem) -> Float[Array, ""] | None:
+    average = problem.config.average
+    return jnp.asarray(average, jnp.float32) if average else None
 
 
 def chunk_steps(iterations: int) -> int:
@@ -123,9 +190,10 @@ def _check_memory(free: int, problem: Problem) -> None:
         for style, source in zip(problem.styles, sources, strict=True)
     ]
     targets = jax.eval_shape(problem.targets)
-    programs.append((first, start.lower(params, first, targets, weights, spec)))
-    if problem.config.iterations:  # it takes more than start, which need not be compiled yet
-        state = jax.eval_shape(partial(start, spec=spec), params, first, targets, weights)
+    decay = _decay(problem)
+    programs.append((first, start.lower(params, first, targets, weights, spec, decay)))
+    if problem.config.steps:  # it takes more than start, which need not be compiled yet
+        state = jax.eval_shape(partial(start, spec=spec), params, first, targets, weights, decay=decay)
         loop = run_chunk.lower(state, np.int32(0), params, targets, weights, number, spec)
         programs[-1] = (first, loop)
     for picture, program in programs:
@@ -150,14 +218,20 @@ def bytes_needed(program: Any) -> int:
 
 @jax.jit(static_argnames="spec")
 def start(
-    params: Params, image: Float[Array, "h w 3"], targets: Targets, weights: LossWeights, spec: Spec
+    params: Params,
+    image: Float[Array, "h w 3"],
+    targets: Targets,
+    weights: LossWeights,
+    spec: Spec,
+    decay: Float[Array, ""] | None = None,
 ) -> State:
-    """Return the state at step 0, after one evaluation."""
+    """Return the state at step 0, after one evaluation; with a decay it averages."""
     iterate = evaluate(partial(_objective, params, targets, spec), coefficients(weights), image)
     finite, scale = _is_finite(iterate), _power_of_two(iterate.gradient)
     iterate = iterate._replace(value=scale * iterate.value, gradient=scale * iterate.gradient)
     memory = OPTIMIZERS[spec.optimizer].init(image)
-    return State(iterate, memory, scale, jnp.int32(0), jnp.int32(1), finite, jnp.asarray(False))
+    average = None if decay is None else Average(image, decay)
+    return State(iterate, memory, scale, jnp.int32(0), jnp.int32(1), finite, jnp.asarray(False), average)
 
 
 def _power_of_two(gradient: Float[Array, "h w 3"]) -> Float[Array, ""]:
@@ -191,14 +265,17 @@ def chunk(
         )
         finite = _is_finite(iterate)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), iterate, state.iterate)
+        moved = finite & ~converged
+        count = state.step + moved.astype(jnp.int32)
         return State(
             kept,
             memory,
             state.scale,
-            state.step + (finite & ~converged).astype(jnp.int32),
+            count,
             state.evaluations + evaluations,
             finite,
             converged,
+            state.average and _include(state.average, kept.image, count, moved),
         )
 
     def goes_on(state: State) -> Bool[Array, ""]:
@@ -208,6 +285,18 @@ def chunk(
 
 
 run_chunk = jax.jit(chunk, static_argnames="spec", donate_argnames="state")
+
+
+def _include(
+    average: Average, image: Float[Array, "h w 3"], count: Int[Array, ""], moved: Bool[Array, ""]
+) -> Average:
+    """Return the average with the picture after `count` steps, if the last one was taken.
+
+    A_t / (1 - d^t) is A_(t-1) / (1 - d^(t-1)) moved towards x_t by the share (1 - d) / (1 - d^t).
+    """
+    decayed = -jnp.expm1(count.astype(jnp.float32) * jnp.log(average.decay))
+    share = jnp.where(moved, (1 - average.decay) / decayed, 0)
+    return average._replace(image=jnp.clip(average.image + share * (image - average.image), 0, 1))
 
 
 def _objective(params: Params, targets: Targets, spec: Spec, image: Array, factors: Terms) -> Array:
@@ -232,7 +321,7 @@ class Told(NamedTuple):
 @jax.jit(static_argnames="spec")
 def tell(state: State, frame: Frame | None, spec: Spec) -> Told:
     """Return copies of what is told of a state: the next chunk takes the state's own buffers."""
-    image = shown(state.iterate.image, frame, spec)
+    image = shown(state.average.image if state.average else state.iterate.image, frame, spec)
     return Told(image, state.iterate.terms, state.step, state.evaluations, state.finite, state.converged)
 
 

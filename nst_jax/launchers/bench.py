@@ -156,7 +156,10 @@ def measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
 
 def _measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
     config = Config(
-        network=case.network, optimizer=case.optimizer, precision=case.precision, iterations=bench.iterations
+        network=case.network,
+        optimizer=case.optimizer,
+        precision=case.precision,
+        iterations=bench.iterations,
     )
     params, programs = vgg.make_params(arrays), _programs(config, case.batch)
     row = _compile(vgg.cast(params, case.precision), case, config.spec(), programs)
