@@ -27,6 +27,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "layer_weighting": "geometric",
         "activation_shift": -1.0,
     },
+    # `gatys` from coarse to fine; its style weight at four times the pixels of 512, for the same balance.
+    "quality": {"size": 1024, "scales": "auto", "iterations": (240,), "style_weight": 4e8},
     # The published code of the tutorial. Its content loss lacks the 1/2, so alpha is twice its 0.025; its
     # style weight 5 is for each style, so with k styles --style_weight is 5 k.
     "tutorial": {
@@ -61,7 +63,8 @@ class Config:
     preset: str = option(
         "gatys",
         "set of defaults; an option given beside it wins. gatys: Gatys et al. 2015; improved: Novak and "
-        "Nikulin 2016; tutorial: the published code, to compare with: it maximises the deepest mismatch",
+        "Nikulin 2016; quality: gatys from coarse to fine, for 1024 pixels and more; tutorial: the published "
+        "code, to compare with: it maximises the deepest mismatch",
         choices=PRESETS,
     )
     network: str = option("vgg16", "pretrained network", choices=NETWORKS)
