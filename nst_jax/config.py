@@ -1,8 +1,9 @@
 """Config: every option of an optimisation, once: default, help, unit, bounds, choices; and the presets."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -27,6 +28,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "layer_weighting": "geometric",
         "activation_shift": -1.0,
     },
+    # `gatys` from coarse to fine; its style weight at four times the pixels of 512, for the same balance.
+    "quality": {"size": 1024, "scales": "auto", "iterations": (240,), "style_weight": 4e8},
     # The published code of the tutorial. Its content loss lacks the 1/2, so alpha is twice its 0.025; its
     # style weight 5 is for each style, so with k styles --style_weight is 5 k.
     "tutorial": {
@@ -41,6 +44,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+COARSEST = 128  # pixels: the least longest side of --scales=auto
+
+
+class Rung(NamedTuple):
+    """One size of a run from coarse to fine."""
+
+    size: int  # longest side, in pixels
+    iterations: int
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -52,7 +64,8 @@ class Config:
     preset: str = option(
         "gatys",
         "set of defaults; an option given beside it wins. gatys: Gatys et al. 2015; improved: Novak and "
-        "Nikulin 2016; tutorial: the published code, to compare with: it maximises the deepest mismatch",
+        "Nikulin 2016; quality: gatys from coarse to fine, for 1024 pixels and more; tutorial: the published "
+        "code, to compare with: it maximises the deepest mismatch",
         choices=PRESETS,
     )
     network: str = option("vgg16", "pretrained network", choices=NETWORKS)
@@ -95,7 +108,25 @@ class Config:
     init: str = option("content", "first picture: content, noise, style, or a file")
     seed: int = option(0, "seed of the noise", low=0, high=2**32 - 1)
     optimizer: str = option("lbfgs", "lbfgs (with a line search) or adam", choices=OPTIMIZERS)
-    iterations: int = option(200, "steps of the optimiser; 0 gives the first picture", low=0, high=10**7)
+    iterations: tuple[int, ...] | int = option(
+        (200,),
+        "steps of the optimiser: in all (the coarsest of the --scales gets two shares, every other one), "
+        "or a number for each of the scales, with commas; 0 gives the first picture",
+        low=0,
+        high=10**7,
+    )
+    scales: str = option(
+        "",
+        "coarse to fine: longest sides that grow and end at --size, with commas; auto: by factors of the "
+        f"square root of 2, none below {COARSEST}; empty: --size alone",
+    )
+    average: float = option(
+        0.0,
+        "d of the average over the pictures of all steps (of weights d^age) that is shown and written "
+        "in place of the last picture; 0: off; adam only",
+        low=0,
+        high=0.99999,
+    )
     tile: str = option(
         "auto",
         "auto: the picture at once where that fits into memory, else in windows, with the same result; off; "
@@ -111,9 +142,10 @@ class Config:
     )
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):  # a list will do, and a lone layer
+        for field in dataclasses.fields(self):  # a list will do, and a lone layer or number
             if is_tuple(field) and not isinstance(value := getattr(self, field.name), tuple):
-                object.__setattr__(self, field.name, (value,) if isinstance(value, str) else tuple(value))
+                lone = isinstance(value, str) or not isinstance(value, Iterable)
+                object.__setattr__(self, field.name, (value,) if lone else tuple(value))
         check_options(self)
         if not self.init:
             raise InputError("--init", "content, noise, style or a file", "got nothing")
@@ -140,6 +172,11 @@ class Config:
         self._style_layer_weights()
         if self.tile not in ("auto", "off"):
             self._check_tile()
+        self.rungs()
+        if self.average and self.optimizer != "adam":
+            raise InputError(
+                "--average", "0, or --optimizer=adam", f"got {self.average:g} for {self.optimizer}"
+            )
 
     @classmethod
     def from_preset(cls, preset: str = "gatys", **given: Any) -> "Config":
@@ -151,6 +188,45 @@ class Config:
             came = f"got --preserve_color={config.preserve_color}"
             raise InputError("--color_match", "for --preserve_color=match", came)
         return config
+
+    @property
+    def steps(self) -> int:
+        """The steps of all rungs."""
+        return sum(rung.iterations for rung in self.rungs())
+
+    def rungs(self) -> tuple[Rung, ...]:
+        """Return the sizes from coarse to fine, each with its steps; the last one alone where there are none.
+
+        auto: round(size / 2^(i/2)). Of one number of steps for n rungs the coarsest gets two shares of n + 1
+        and what is left over. Ladder and shares: crowsonkb/style-transfer-pytorch. Raises InputError.
+        """
+        assert isinstance(self.iterations, tuple)  # since __post_init__
+        sizes, steps = self._sizes(), self.iterations
+        if steps == (0,):
+            return (Rung(self.size, 0),)
+        count = len(sizes)
+        if len(steps) == 1 and (count == 1 or steps[0] > count):
+            share = steps[0] // (count + 1)
+            steps = (steps[0] - share * (count - 1), *[share] * (count - 1))
+        if len(steps) != count or not all(steps):
+            allowed = f"0, {count + 1} or more in all, or {count} numbers from 1, one for each of --scales"
+            allowed = allowed if count > 1 else "one number where there are no --scales"
+            raise InputError("--iterations", allowed, f"got {','.join(map(str, steps)) or 'none'}")
+        return tuple(Rung(*pair) for pair in zip(sizes, steps, strict=True))
+
+    def _sizes(self) -> list[int]:
+        if self.scales == "auto":
+            ladder = (round(self.size / 2 ** (i / 2)) for i in range(32))
+            return [size for size in ladder if size >= COARSEST][::-1] or [self.size]
+        try:
+            sizes = [int(part) for part in self.scales.split(",")] if self.scales else [self.size]
+        except ValueError:
+            sizes = []
+        grow = all(low < high for low, high in itertools.pairwise(sizes))
+        if not sizes or sizes[0] < 1 or not grow or sizes[-1] != self.size:
+            allowed = f"auto, or longest sides that grow and end at --size={self.size}"
+            raise InputError("--scales", allowed, f"got {self.scales!r}{did_you_mean(self.scales, ['auto'])}")
+        return sizes
 
     def spec(self) -> Spec:
         """Return what changes the compiled program: layers from the bottom up, and names of functions."""

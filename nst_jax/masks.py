@@ -4,7 +4,7 @@ A mask weighs the positions of a style statistic (style.py), and where no mask i
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -72,6 +72,19 @@ def resize(mask: Mask, height: int, width: int) -> Float32[np.ndarray, "{height}
         return mask
     rows = _averaged(mask, height)
     return _averaged(rows.T, width).T.clip(0, 1).astype(np.float32)
+
+
+def resize_all(masks: Masks, size: tuple[int, int], style_sizes: Sequence[tuple[int, int]]) -> Masks:
+    """Return the masks at the picture's rows and columns, and those of sources at those of their styles."""
+
+    def resized(mask: Any, to: tuple[int, int]) -> Any:
+        return None if mask is None else resize(mask, *to)
+
+    return Masks(
+        content=resized(masks.content, size),
+        styles=[resized(mask, size) for mask in masks.styles],
+        sources=[resized(mask, to) for mask, to in zip(masks.sources, style_sizes, strict=False)],
+    )
 
 
 def _averaged(mask: Float[np.ndarray, "old w"], new: int) -> Float[np.ndarray, "{new} w"]:

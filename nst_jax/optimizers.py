@@ -36,6 +36,9 @@ class Optimizer(NamedTuple):
 
     init: Callable[[Image], Any]
     step: Callable[[Evaluate, Float[Array, ""], Iterate, Any], "Step"]
+    # carry(memory, shape, factor) brings a memory to pictures of another shape, where gradients are scaled
+    # `factor` times as much. None: a picture of another shape starts afresh.
+    carry: Callable[[Any, tuple[int, ...], Float[Array, ""]], Any] | None = None
 
 
 class Step(NamedTuple):
@@ -56,6 +59,14 @@ def _adam_step(evaluate: Evaluate, learning_rate: Float[Array, ""], iterate: Ite
     direction, memory = _adam.update(iterate.gradient, memory)
     image = jnp.clip(iterate.image - learning_rate * direction, 0, 1)
     return Step(evaluate(image), memory, jnp.asarray(1, jnp.int32), jnp.asarray(False))
+
+
+@partial(jax.jit, static_argnames="shape")
+def _adam_carry(memory: Any, shape: tuple[int, ...], factor: Float[Array, ""]) -> Any:
+    """Return the moments at another size; the count goes on, so that their bias stays corrected."""
+    first = jax.image.resize(memory.mu, shape, "cubic")
+    second = jax.image.resize(memory.nu, shape, "linear")  # which keeps it from falling below 0
+    return memory._replace(mu=factor * first, nu=factor**2 * second)
 
 
 # L-BFGS: Liu & Nocedal 1989 (two loops), with a backtracking search for sufficient decrease along the
@@ -132,5 +143,5 @@ def _feasible(image: Image, direction: Image) -> Image:
 
 OPTIMIZERS = {
     "lbfgs": Optimizer(_lbfgs.init, _lbfgs_step),
-    "adam": Optimizer(_adam.init, _adam_step),
+    "adam": Optimizer(_adam.init, _adam_step, _adam_carry),
 }

@@ -21,7 +21,7 @@ def option(
     choices: Iterable[str] | Iterable[int] = (),
     repeated: bool = False,
 ) -> Any:
-    """Declare a dataclass field of type str, bool, int, float, or a tuple of one of these.
+    """Declare a dataclass field of type str, bool, int, float, a tuple of one of these, or one or a tuple.
 
     low and high bound numbers; choices names the allowed texts or numbers. A tuple is a comma list on the
     command line, or, where repeated, a flag that may be given several times.
@@ -32,13 +32,18 @@ def option(
 
 def is_tuple(field: Field) -> bool:
     """Tell whether an option holds several values."""
-    return isinstance(field.type, types.GenericAlias)
+    return _tuple_type(field) is not None
 
 
 def option_type(field: Field) -> type:
     """Return the type of one value of an option: of an element, for the tuples."""
-    kind = typing.get_args(field.type)[0] if is_tuple(field) else field.type
-    return typing.cast(type, kind)
+    several = _tuple_type(field)
+    return typing.cast(type, typing.get_args(several)[0] if several else field.type)
+
+
+def _tuple_type(field: Field) -> types.GenericAlias | None:
+    kinds = (field.type, *typing.get_args(field.type))  # a lone value may be allowed beside the tuple
+    return next((kind for kind in kinds if isinstance(kind, types.GenericAlias)), None)
 
 
 def describe_range(field: Field) -> str:

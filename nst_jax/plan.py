@@ -1,6 +1,6 @@
 """How a picture is taken, from what the compiler says its programs need: at once, or window by window."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nst_jax import tiling, transfer
+from nst_jax import loop, tiling
 from nst_jax.errors import NotEnoughMemory
 from nst_jax.objective import Spec
 from nst_jax.problem import Problem
@@ -83,6 +83,11 @@ def make_plan(problem: Problem, free: int | None) -> Plan:
     raise NotEnoughMemory(_refusal(last, found or first, free))
 
 
+def make_plans(problems: Sequence[Problem], free: int | None) -> list[Plan]:
+    """Return the plans of the problems of all rungs; the last one, the largest, is made first."""
+    return [make_plan(problem, free) for problem in reversed(problems)][::-1]
+
+
 class Needs(NamedTuple):
     """The bytes that a problem's programs take."""
 
@@ -115,11 +120,12 @@ def needs(problem: Problem) -> Needs:
         programs.append((problem.content, content_targets.lower(params, problem.content, spec)))
     once = [(bytes_needed(program.compile()), picture.shape[:2]) for picture, program in programs]
     targets = jax.eval_shape(problem.targets)
-    loop = transfer.start.lower(params, first, targets, weights, spec)
-    if problem.config.iterations:  # it takes more than start, which need not be compiled yet
-        state = jax.eval_shape(partial(transfer.start, spec=spec), params, first, targets, weights)
-        loop = transfer.run_chunk.lower(state, np.int32(0), params, targets, weights, number, spec)
-    memory = loop.compile().memory_analysis()
+    program = loop.start.lower(params, first, targets, weights, spec, problem.decay)
+    if problem.config.steps:  # it takes more than start, which need not be compiled yet
+        start = partial(loop.start, spec=spec)
+        state = jax.eval_shape(start, params, first, targets, weights, decay=problem.decay)
+        program = loop.run_chunk.lower(state, np.int32(0), params, targets, weights, number, spec)
+    memory = program.compile().memory_analysis()
     arguments, temporary = (memory.argument_size_in_bytes, memory.temp_size_in_bytes) if memory else (0, 0)
     style, largest = max(once)
     return Needs(arguments, temporary, style, largest)

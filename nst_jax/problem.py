@@ -30,6 +30,7 @@ class Problem(NamedTuple):
     masks: Masks
     weights: LossWeights
     learning_rate: Float[Array, ""]
+    decay: Float[Array, ""] | None  # of the average, None where there is none
     spec: Spec
     config: Config
 
@@ -79,6 +80,7 @@ def make_problem(
         masks=masks,
         weights=_loss_weights(config, spec, len(styles)),
         learning_rate=jnp.asarray(config.learning_rate, jnp.float32),
+        decay=jnp.asarray(config.average, jnp.float32) if config.average else None,
         spec=spec,
         config=config,
     )

@@ -3,10 +3,13 @@
 import dataclasses
 import importlib.util
 import io
+import itertools
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from nst_jax.config import Config
 from nst_jax.errors import InputError
@@ -14,24 +17,54 @@ from nst_jax.errors import InputError
 PLOT_FORMATS = (".png", ".svg", ".pdf")
 
 
+class Point(NamedTuple):
+    """Where a run stood: the losses after so many steps, on a rung's picture."""
+
+    step: int
+    rung: int
+    height: int
+    width: int
+    losses: dict[str, Any]
+
+
 def resolved(config: Config, styles: int) -> dict[str, Any]:
     """Return every option with layers by name and the mix of the styles normalised, as plain data."""
     spec = config.spec()
     return {
         **dataclasses.asdict(config),
+        "iterations": [rung.iterations for rung in config.rungs()],
         "content_layers": list(spec.content_layers),
         "style_layers": list(spec.style_layers),
         "style_mix": config.loss_weights(styles).style_mix.tolist(),
     }
 
 
-def history(steps: Sequence[tuple[int, dict[str, Any]]]) -> dict[str, list[Any]]:
-    """Return columns step, total, content, style and tv of steps and their losses."""
+def history(points: Sequence[Point]) -> dict[str, list[Any]]:
+    """Return columns step, rung, total, content, style and tv."""
     terms = ("total", "content", "style", "tv")
     return {
-        "step": [step for step, _ in steps],
-        **{term: [losses[term] for _, losses in steps] for term in terms},
+        "step": [point.step for point in points],
+        "rung": [point.rung for point in points],
+        **{term: [point.losses[term] for point in points] for term in terms},
     }
+
+
+def rungs(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """Return the size of each rung, the steps it took, and its total loss at its start and its end."""
+    found = []
+    for _, group in itertools.groupby(points, lambda point: point.rung):
+        first, *_, last = [*group] * 2  # of a rung without steps both are one
+        found.append(
+            {
+                "size": max(first.height, first.width),
+                "height": first.height,
+                "width": first.width,
+                "iterations": last.step - first.step,
+                "initial": first.losses["total"],
+                "final": last.losses["total"],
+            }
+        )
+    return found
 
 
 def to_json(data: Any) -> bytes:
@@ -82,8 +115,15 @@ def draw(axes: Any, extension: str) -> bytes:
 
 
 def plot_losses(columns: dict[str, list[Any]], config: Config, extension: str) -> bytes:
-    """Return a picture of the weighted losses over the steps, as the bytes of a .png, .svg or .pdf file."""
+    """Return a picture of the weighted losses over the steps, as the bytes of a .png, .svg or .pdf file.
+
+    A dotted line stands where a rung begins: there the losses jump to those of a larger picture.
+    """
     axes = new_axes()
+    borders = [n for n, (old, new) in enumerate(itertools.pairwise(columns["rung"]), 1) if old != new]
+    for n in borders:
+        axes.axvline(columns["step"][n], color="gray", linestyle=":", linewidth=1)
+    steps = np.insert(np.array(columns["step"], float), borders, math.nan)  # no line across a border
     weights = {
         "total": 1.0,
         "content": config.content_weight,
@@ -93,7 +133,12 @@ def plot_losses(columns: dict[str, list[Any]], config: Config, extension: str) -
     for term, weight in weights.items():
         curve = [weight * value if weight * value > 0 else math.nan for value in columns[term]]
         label = term if term == "total" else f"{weight:g} x {term}"
-        axes.plot(columns["step"], curve, label=label, color="black" if term == "total" else None)
+        axes.plot(
+            steps,
+            np.insert(curve, borders, math.nan),
+            label=label,
+            color="black" if term == "total" else None,
+        )
     axes.set(
         yscale="log", xlabel="step", ylabel="loss, weighted", title=f"{config.optimizer}, {config.network}"
     )

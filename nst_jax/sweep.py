@@ -13,29 +13,22 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from nst_jax import masks as masking
+from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.loop import State, Told, chunk, start, tell
 from nst_jax.masks import Masks
 from nst_jax.objective import Frame, LossWeights, Spec, Targets
 from nst_jax.plan import bytes_needed
 from nst_jax.problem import Problem
 from nst_jax.targets import content_targets, regions_by_layer, style_targets
-from nst_jax.transfer import (
-    Progress,
-    State,
-    Told,
-    chunk,
-    chunk_steps,
-    progress,
-    start,
-    tell,
-)
+from nst_jax.transfer import Progress, chunk_steps, progress
 from nst_jax.vgg import Params
 
 BYTES_PER_PIXEL = 6000  # of a lane with the five usual layers: a guess, which the compiler's count corrects
 
 
 SHARED = {  # options that all lanes have in common, beside those of the Spec
-    "iterations": "number of iterations",
+    "steps": "number of iterations",
     "activation_shift": "activation shift",
     "tv_power": "power of the total variation",
 }
@@ -90,6 +83,8 @@ def sweep(
     Raises InputError for problems of different size, spec, masks of the picture, iterations, activation shift
     or power of the variation, NotEnoughMemory where not even one lane for each device fits.
     """
+    for problem in problems:
+        check_config(problem.config)
     _check_alike(problems)
     count = len(problems)
     devices = (devices or jax.devices())[:count]
@@ -102,6 +97,13 @@ def sweep(
     for first in range(0, count, lanes):
         numbers = tuple(range(first, min(count, first + lanes)))
         yield from _run(parts, numbers, lanes, every)
+
+
+def check_config(config: Config) -> None:
+    """Raise InputError for options of a run through several programs: a sweep has one."""
+    for option, came in {"scales": config.scales, "average": config.average}.items():
+        if came:
+            raise InputError(f"--{option}", "not in a sweep", f"got {came}")
 
 
 def _check_alike(problems: Sequence[Problem]) -> None:
@@ -168,7 +170,7 @@ def _fit(parts: "_Parts", lanes: int, free: int | None) -> int:
 def _run(parts: "_Parts", numbers: tuple[int, ...], lanes: int, every: int) -> Iterator[SweepProgress]:
     """Run one pass; lanes without a problem of their own repeat the last one."""
     problems, layout = parts.problems, parts.layout
-    iterations = problems[0].config.iterations
+    iterations = problems[0].config.steps
     every = every or chunk_steps(iterations)
     first, batch = parts.batch(numbers, lanes)
     states, step = _start(first, batch, layout), 0

@@ -1,42 +1,39 @@
-"""The optimisation: one compiled chunk of steps, and the generator that runs chunk after chunk."""
+"""The optimisation: a generator that runs rung after rung, chunk after chunk."""
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int
+from jaxtyping import Array, Float, Float32
 
-from nst_jax import objective, tiling
+from nst_jax import images
 from nst_jax.config import Config
+from nst_jax.loop import State, Told, run_chunk, start, tell
 from nst_jax.masks import Masks
-from nst_jax.objective import Frame, LossWeights, Spec, Targets, Terms, coefficients, shown, summarize
-from nst_jax.optimizers import OPTIMIZERS, Iterate
-from nst_jax.plan import make_plan
-from nst_jax.problem import Problem, finish, make_problem
-from nst_jax.vgg import AnyArray, Params
+from nst_jax.objective import Frame, summarize
+from nst_jax.optimizers import OPTIMIZERS
+from nst_jax.plan import make_plans
+from nst_jax.problem import Problem, finish
+from nst_jax.scales import make_problems
+from nst_jax.vgg import Params
 
 
-class State(NamedTuple):
-    """Everything the next step needs; donated to it."""
+class Left(NamedTuple):
+    """What a rung leaves to the next one."""
 
-    iterate: Iterate
-    memory: Any  # of the optimiser
-    scale: Float[
-        Array, ""
-    ]  # of value and gradient: a power of two that makes the first gradient's norm about 1
-    step: Int[Array, ""]
-    evaluations: Int[Array, ""]
-    finite: Bool[Array, ""]  # False: the last step met a number that is not finite and was not taken
-    converged: Bool[Array, ""]
+    image: Float32[np.ndarray, "h w 3"]
+    memory: Any  # of the optimiser, None where the next rung starts afresh
+    scale: Float[Array, ""]  # of the gradients that it has seen
+    step: int
+    evaluations: int
 
 
 class Progress(NamedTuple):
     """Where the optimisation stands between two chunks, on the host."""
 
-    step: int
+    step: int  # over all rungs, as evaluations are
     evaluations: int
     image: Float32[np.ndarray, "h w 3"]  # sRGB in [0, 1]
     losses: dict[
@@ -44,6 +41,8 @@ class Progress(NamedTuple):
     ]  # total (weighted); content, style, tv, content_by_layer, style_by_layer (unweighted)
     finite: bool
     converged: bool = False  # no further step would find a lower loss
+    rung: int = 1  # from 1, the coarsest
+    rungs: int = 1
 
 
 def stylize(
@@ -69,122 +68,76 @@ def stylize_steps(
     every: int = 0,
     free_memory: int | None = None,
 ) -> Iterator[Progress]:
-    """Optimise a picture, yielding a Progress at step 0 and after every chunk of `every` steps.
+    """Optimise a picture, yielding a Progress at the start of each rung and where `every` divides the step.
 
     Pictures are sRGB in [0, 1] and used at the sizes they have (config.size and style_scale are for files).
+    With config.scales they have the last rung's, with config.size for the longest side; the other rungs take
+    them smaller, and every rung but the first starts from the picture of the one before, enlarged.
+    With config.average the image is the average; the losses are those of the newest picture in it, but at the
+    start and the end of a rung those of the image itself.
     every: 0 takes a hundredth of the iterations, at most 10. init: the first picture, in place of the one
     that config.init names. Without content, config.init must not be content, and the picture
     has the size of init or of the first style. masks say where the styles act; elsewhere the picture is the
-    content (without one: the first picture) to the bit. Ends early where a loss is not finite, and where no
-    step lowers it (Progress.finite, .converged).
+    content (without one: the first picture) to the bit. Ends early where a loss is not finite, and a rung
+    where no step lowers it (Progress.finite, .converged).
     Raises InputError where the pictures and options do not go together, NotEnoughMemory where the
     compiled loop would take more than free_memory bytes.
     """
-    problem = make_problem(params, content, styles, config or Config(), init, masks)
-    config, spec, weights = problem.config, problem.spec, problem.weights
-    problem = make_plan(problem, free_memory).problem
-    targets = problem.targets()
-    state = start(problem.params, jnp.asarray(problem.first), targets, weights, spec)
-    now = progress(tell(state, targets.frame, spec), targets.frame, problem)
-    yield now
-    every = every or chunk_steps(config.iterations)
-    while now.step < config.iterations and now.finite and not now.converged:
-        steps = np.int32(min(every, config.iterations - now.step))
-        state = run_chunk(state, steps, problem.params, targets, weights, problem.learning_rate, spec)
+    problems = make_problems(params, content, styles, config or Config(), init, masks)
+    yield from run([plan.problem for plan in make_plans(problems, free_memory)], every)
+
+
+def run(problems: Sequence[Problem], every: int = 0) -> Iterator[Progress]:
+    """Run the problems of the rungs, in turn, yielding as stylize_steps does."""
+    config = problems[-1].config
+    rungs, every = config.rungs(), every or chunk_steps(config.steps)
+    left: Left | None = None
+    for number, (problem, rung) in enumerate(zip(problems, rungs, strict=True), 1):
+        left = yield from _climb(problem, rung.iterations, (number, len(rungs)), left, every)
+        if left is None:
+            return
+
+
+def _climb(
+    problem: Problem, iterations: int, place: tuple[int, int], left: Left | None, every: int
+) -> Generator[Progress, None, Left | None]:
+    """Run the rung at a place, from what the last one left; return what it leaves, None where not finite."""
+    targets, spec, shape = problem.targets(), problem.spec, problem.first.shape
+    rest = targets, problem.weights, spec, problem.decay
+    done, spent = (left.step, left.evaluations) if left else (0, 0)
+
+    def told(state: State) -> Progress:
         now = progress(tell(state, targets.frame, spec), targets.frame, problem)
+        return now._replace(
+            step=done + now.step, evaluations=spent + now.evaluations, rung=place[0], rungs=place[1]
+        )
+
+    first = images.resize(left.image, *shape[:2]) if left else problem.first
+    state = start(problem.params, jnp.asarray(first), *rest)
+    carry = OPTIMIZERS[spec.optimizer].carry
+    if left and carry:
+        state = state._replace(memory=carry(left.memory, shape, state.scale / left.scale))
+    now = told(state)
+    yield now
+    end = done + iterations
+    while now.step < end and now.finite and not now.converged:
+        steps = np.int32(min(every - now.step % every, end - now.step))
+        state = run_chunk(state, steps, problem.params, targets, problem.weights, problem.learning_rate, spec)
+        now = told(state)
+        if state.average and (now.step == end or not now.finite):
+            own = told(start(problem.params, state.average.image, *rest))
+            finite, evaluations = now.finite and own.finite, now.evaluations + 1
+            now = now._replace(losses=own.losses, finite=finite, evaluations=evaluations)
         yield now
+    if not now.finite:
+        return None
+    picture = state.average.image if state.average else state.iterate.image
+    return Left(np.array(picture), state.memory if carry else None, state.scale, now.step, now.evaluations)
 
 
 def chunk_steps(iterations: int) -> int:
     """Return the steps of a chunk: a hundredth of the iterations, from 1 to 10 so that nobody waits long."""
     return min(10, max(1, iterations // 100))
-
-
-@jax.jit(static_argnames="spec")
-def start(
-    params: Params, image: Float[Array, "h w 3"], targets: Targets, weights: LossWeights, spec: Spec
-) -> State:
-    """Return the state at step 0, after one evaluation."""
-    iterate = _evaluate(params, targets, coefficients(weights), spec, image)
-    finite, scale = _is_finite(iterate), _power_of_two(iterate.gradient)
-    iterate = iterate._replace(value=scale * iterate.value, gradient=scale * iterate.gradient)
-    memory = OPTIMIZERS[spec.optimizer].init(image)
-    return State(iterate, memory, scale, jnp.int32(0), jnp.int32(1), finite, jnp.asarray(False))
-
-
-def _power_of_two(gradient: Float[Array, "h w 3"]) -> Float[Array, ""]:
-    """Return the power of two, to bring the gradient's norm nearest to 1; 1 for norm 0."""
-    largest = jnp.abs(gradient).max()
-    usable = (largest > 0) & jnp.isfinite(largest)
-    largest = jnp.where(usable, largest, 1.0)
-    norm = jnp.linalg.norm(gradient / largest)  # of numbers whose squares fit into float32
-    exponent = -jnp.round(jnp.log2(largest) + jnp.log2(jnp.where(usable, norm, 1.0)))
-    return jnp.ldexp(jnp.float32(1), jnp.clip(exponent, -120, 120).astype(jnp.int32))
-
-
-def chunk(
-    state: State,
-    steps: Int[Array, ""] | np.int32,
-    params: Params,
-    targets: Targets,
-    weights: LossWeights,
-    learning_rate: Float[Array, ""],
-    spec: Spec,
-) -> State:
-    """Return the state `steps` steps on, or at the last finite picture. `steps` is traced: one program."""
-    factors = jax.tree.map(lambda factor: state.scale * factor, coefficients(weights))
-    evaluate = partial(_evaluate, params, targets, factors, spec)
-    stop = state.step + steps
-
-    def advance(state: State) -> State:
-        step = OPTIMIZERS[spec.optimizer].step
-        iterate, memory, evaluations, converged = step(evaluate, learning_rate, state.iterate, state.memory)
-        finite = _is_finite(iterate)
-        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), iterate, state.iterate)
-        return State(
-            kept,
-            memory,
-            state.scale,
-            state.step + (finite & ~converged).astype(jnp.int32),
-            state.evaluations + evaluations,
-            finite,
-            converged,
-        )
-
-    def goes_on(state: State) -> Bool[Array, ""]:
-        return (state.step < stop) & state.finite & ~state.converged
-
-    return jax.lax.while_loop(goes_on, advance, state)
-
-
-run_chunk = jax.jit(chunk, static_argnames="spec", donate_argnames="state")
-
-
-def _evaluate(params: Params, targets: Targets, factors: Terms, spec: Spec, image: Array) -> Iterate:
-    how = tiling.evaluate if spec.tile else objective.evaluate
-    return Iterate(image, *how(params, image, targets, factors, spec))
-
-
-def _is_finite(iterate: Iterate) -> Bool[Array, ""]:
-    return jnp.isfinite(iterate.value) & jnp.isfinite(iterate.gradient).all()
-
-
-class Told(NamedTuple):
-    """What is told of a state."""
-
-    image: Float[AnyArray, "h w 3"]  # as it is shown
-    terms: Terms
-    step: Int[AnyArray, ""]
-    evaluations: Int[AnyArray, ""]
-    finite: Bool[AnyArray, ""]
-    converged: Bool[AnyArray, ""]
-
-
-@jax.jit(static_argnames="spec")
-def tell(state: State, frame: Frame | None, spec: Spec) -> Told:
-    """Return copies of what is told of a state: the next chunk takes the state's own buffers."""
-    image = shown(state.iterate.image, frame, spec)
-    return Told(image, state.iterate.terms, state.step, state.evaluations, state.finite, state.converged)
 
 
 def progress(told: Told, frame: Frame | None, problem: Problem) -> Progress:

@@ -103,12 +103,73 @@ def test_presets_are_valid_and_what_is_given_beside_one_wins(preset):
         ({"preserve_color": "lumaswap"}, "--preserve_color: none, luma_swap, .*did you mean luma"),
         ({"style_layers": ("all", "conv1_1")}, "--style_layers: layers, or all by itself; got all,conv1_1"),
         ({"color_match": "choleski"}, "--color_match: .*did you mean cholesky"),
+        (
+            {"scales": "Auto"},
+            "--scales: auto, or longest sides that grow and end at --size=512; got 'Auto' .did you mean auto",
+        ),
+        ({"scales": "256,128,512"}, "--scales: auto, or longest sides that grow.*got '256,128,512'"),
+        ({"scales": "256,256,512"}, "--scales: auto, or longest sides that grow.*got '256,256,512'"),
+        ({"scales": "128,256"}, "--scales: .* end at --size=512; got '128,256'"),
+        ({"scales": "256,512", "size": 256}, "--scales: .* end at --size=256; got '256,512'"),
+        ({"scales": "0,512"}, "--scales: .*got '0,512'"),
+        ({"scales": "a,512"}, "--scales: .*got 'a,512'"),
+        ({"iterations": (500, 200)}, "--iterations: one number where there are no --scales; got 500,200"),
+        ({"iterations": ()}, "--iterations: one number where there are no --scales; got none"),
+        ({"iterations": -1}, "--iterations: a whole number from 0 to 10000000; got -1"),
+        (
+            {"scales": "auto", "iterations": 5},
+            "--iterations: 0, 6 or more in all, or 5 numbers from 1, one for each of --scales; got 5",
+        ),
+        ({"scales": "256,512", "iterations": (1, 2, 3)}, "--iterations: .*2 numbers from 1.*got 1,2,3"),
+        ({"scales": "256,512", "iterations": (100, 0)}, "--iterations: .*2 numbers from 1.*got 100,0"),
+        ({"average": 0.9}, "--average: 0, or --optimizer=adam; got 0.9 for lbfgs"),
+        ({"average": 1.0, "optimizer": "adam"}, "--average: a finite number from 0 to 0.99999; got 1.0"),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(options, message):
     with pytest.raises(InputError, match=message) as caught:
         Config(**options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "scales", "sizes"),
+    [
+        (512, "", [512]),
+        (512, "auto", [128, 181, 256, 362, 512]),
+        (1024, "auto", [128, 181, 256, 362, 512, 724, 1024]),
+        (200, "auto", [141, 200]),
+        (180, "auto", [180]),  # 127 is below 128
+        (128, "auto", [128]),
+        (90, "auto", [90]),
+        (512, " 100, 512", [100, 512]),
+        (512, "512", [512]),
+    ],
+)
+def test_the_sizes_of_the_ladder(size, scales, sizes):
+    assert [rung.size for rung in Config(size=size, scales=scales).rungs()] == sizes
+
+
+@pytest.mark.parametrize(
+    ("iterations", "scales", "steps"),
+    [
+        (200, "", [200]),
+        (1, "", [1]),
+        (0, "", [0]),
+        (3000, "auto", [1000, 500, 500, 500, 500]),  # that program's own
+        (200, "auto", [68, 33, 33, 33, 33]),
+        (6, "auto", [2, 1, 1, 1, 1]),
+        (11, "auto", [7, 1, 1, 1, 1]),
+        ((5, 4, 3, 2, 1), "auto", [5, 4, 3, 2, 1]),
+        (7, "256,512", [5, 2]),
+        (0, "auto", [0]),  # the first picture, as it is
+    ],
+)
+def test_steps_are_divided_over_the_ladder(iterations, scales, steps):
+    config = Config(iterations=iterations, scales=scales)
+    assert [rung.iterations for rung in config.rungs()] == steps
+    assert config.steps == sum(steps)
+    assert config.rungs()[-1].size == 512
 
 
 def test_a_shift_for_a_loss_without_one_is_refused(monkeypatch):
@@ -153,6 +214,8 @@ def test_a_learning_rate_for_lbfgs_is_refused_not_ignored():
         ("style_weight", "1e5", 1e5),
         ("init", "a,b.png", "a,b.png"),
         ("style_mix", "", ()),
+        ("iterations", "200", (200,)),
+        ("iterations", "500, 200", (500, 200)),
     ],
 )
 def test_text_becomes_a_value(name, text, value):

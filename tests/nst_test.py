@@ -88,8 +88,8 @@ def test_the_report_keeps_its_contract(call):
     )
     report = read_json("a.json")
     assert list(report) == [
-        *("nst_jax", "config", "weights", "image", "losses", "history", "evaluations", "seconds", "device"),
-        "peak_memory_bytes",
+        *("nst_jax", "config", "weights", "image", "losses", "rungs", "history", "evaluations", "seconds"),
+        *("device", "peak_memory_bytes"),
     ]
     assert report["config"]["content_layers"] == ["conv3_1", "conv4_2"]
     assert report["config"]["style_mix"] == [1.0]
@@ -106,6 +106,10 @@ def test_the_report_keeps_its_contract(call):
         assert [list(one) for one in losses["by_style"]] == [["style", "style_by_layer"]]
         assert list(losses["content_by_layer"]) == ["conv3_1", "conv4_2"]
     assert report["history"]["step"] == [0, 1, 2, 3]
+    assert report["history"]["rung"] == [1, 1, 1, 1]
+    (rung,) = report["rungs"]
+    assert (rung["size"], rung["height"], rung["width"], rung["iterations"]) == (48, 32, 48, 3)
+    assert report["config"]["iterations"] == [3]
     assert report["history"]["style"][0] == report["losses"]["initial"]["style"]
     assert report["history"]["total"][-1] == report["losses"]["final"]["total"]
     assert report["losses"]["final"]["total"] < report["losses"]["initial"]["total"]
@@ -203,6 +207,54 @@ def test_previews(call):
     _, out, _ = call(*PAIR, "--size=48", "--iterations=5", "--save_every=2", "--output=a.jpg")
     assert out == ["a.jpg.step000002.png", "a.jpg.step000004.png", "a.jpg"]
     assert size_of("a.jpg.step000004.png") == (48, 32)
+
+
+LADDER = ["--size=64", "--scales=40,64", "--iterations=3,2", "--style_layers=conv1_1,conv2_1"]
+
+
+@pytest.mark.parametrize("options", [[], ["--optimizer=adam", "--average=0.9"]])
+def test_the_report_tells_of_every_rung(call, options):
+    code, out, err = call(*PAIR, *LADDER, *options, "--output=a.png", "--report=r.json", "--plot=p.png")
+    assert (code, out, err) == (0, ["a.png", "r.json", "p.png"], [])
+    assert size_of("a.png") == (64, 43)
+    report = read_json("r.json")
+    shapes = [[rung[key] for key in ("size", "height", "width", "iterations")] for rung in report["rungs"]]
+    assert shapes == [[40, 27, 40, 3], [64, 43, 64, 2]]
+    history = report["history"]
+    assert history["step"] == [0, 1, 2, 3, 3, 4, 5]
+    assert history["rung"] == [1, 1, 1, 1, 2, 2, 2]
+    ends = [history["total"][n] for n in (0, 3, 4, 6)]
+    assert [rung[key] for rung in report["rungs"] for key in ("initial", "final")] == ends
+    assert report["losses"]["initial"]["total"] == ends[2]  # one objective: the last rung's
+    assert report["losses"]["final"]["total"] == ends[3] < ends[2]
+    assert report["config"]["iterations"] == [3, 2]
+    assert report["image"] == {"height": 43, "width": 64}
+
+
+def test_previews_masks_and_first_pictures_of_a_ladder_have_the_size_of_the_output(call, rng):
+    write("c.png", 60, 90, rng)
+    draw_mask("m.png", 60, 90, columns=slice(0, 50))
+    arguments = ["--content=c.png", "--style=example:ink", "--content_mask=m.png", *LADDER, "--init=noise"]
+    code, out, _ = call(*arguments, "--save_every=1", "--output_size=content", "--output=a.png")
+    previews = [f"a.png.step{step:06d}.png" for step in range(1, 6)]
+    assert (code, out) == (0, [*previews, "a.png"])  # one at the border of two rungs
+    for name in out:
+        assert size_of(name) == (90, 60)
+        np.testing.assert_array_equal(pixels(name)[:, 50:], pixels("c.png")[:, 50:])
+    draw_mask("t.png", 96, 78, slice(0, 50))
+    texture = ["--style=example:glass", "--init=noise", "--content_weight=0", "--content_mask=t.png"]
+    code, out, _ = call(*texture, *LADDER, "--mask_preview=p.png", "--output=b.png")
+    assert (code, out) == (0, ["p.png", "b.png"])
+    assert size_of("p.png") == (52, 64 + 22)
+
+
+def test_progress_names_the_rung(call, caplog):
+    run(nst.PROGRAM, [*PAIR, *LADDER, "--output=a.png"])
+    assert re.search(r"step 5/5 .*rung 2/2 64 px", caplog.text)
+    assert re.search(r"step 1/5 .*rung 1/2 40 px", caplog.text)
+    caplog.clear()
+    run(nst.PROGRAM, [*PAIR, *SMALL, "--output=a.png"])
+    assert "rung" not in caplog.text
 
 
 def test_style_scale_and_style_aspect(call, rng, weights):
@@ -344,6 +396,12 @@ def test_the_tutorial_preset_says_what_its_weights_are_for(call, caplog):
         assert ("VGG-19 of Keras" in caplog.text) == said
 
 
+def test_the_quality_preset_climbs_at_its_own_size(call):
+    config = nst.Config.from_preset("quality")
+    assert [rung.size for rung in config.rungs()] == [128, 181, 256, 362, 512, 724, 1024]
+    assert call(*PAIR, "--size=48", "--iterations=1", "--preset=quality", "--output=a.png")[0] == 0
+
+
 @pytest.mark.parametrize("preset", ["improved", "tutorial"])
 def test_presets(call, preset):
     code, _, _ = call(*PAIR, *SMALL, f"--preset={preset}", "--output=a.png", "--report=r.json")
@@ -479,6 +537,21 @@ WRONG = {
     "12 bits": (["--depth=12"], "--depth: 8 or 16; got 12"),
     "word for bits": (["--depth=deep"], "--depth: 8 or 16; got 'deep'"),
     "resolution": (["--dpi=10001"], "--dpi: a whole number from 0 to 10000; got 10001"),
+    "scales that do not grow": (
+        ["--scales=40,30,48"],
+        "--scales: auto, or longest sides that grow and end at --size=48; got '40,30,48'",
+    ),
+    "scales that end elsewhere": (["--scales=32,64"], "--scales: .*end at --size=48; got '32,64'"),
+    "iterations for other scales": (
+        ["--scales=32,48", "--iterations=5,4,3"],
+        "--iterations: 0, 3 or more in all, or 2 numbers from 1, one for each of --scales; got 5,4,3",
+    ),
+    "iterations without scales": (["--iterations=5,4"], "--iterations: one number where .*got 5,4"),
+    "a rung too small": (
+        ["--scales=20,48", "--iterations=9"],
+        "content: at least 16 pixels a side for layer conv5_1; got 20x13 .rung 1 of 2, 20 pixels.",
+    ),
+    "average of lbfgs": (["--average=0.9"], "--average: 0, or --optimizer=adam; got 0.9 for lbfgs"),
     "webp side": (["--size=17000", "--output=a.webp"], "a.webp: a side of WEBP has at most 16383 pixels"),
 }
 

@@ -1,20 +1,42 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
+from nst_jax import report
 from nst_jax.config import Config
-from nst_jax.report import history, plot_losses, resolved, to_json
+from nst_jax.report import Point, history, plot_losses, resolved, rungs, to_json
 
 STEPS = [
-    (0, {"total": 5.0, "content": 0.0, "style": 1.0, "tv": 2.0, "style_by_layer": {}}),
-    (4, {"total": 3.0, "content": 1.0, "style": math.nan, "tv": 2.0, "style_by_layer": {}}),
+    Point(0, 1, 6, 9, {"total": 5.0, "content": 0.0, "style": 1.0, "tv": 2.0, "style_by_layer": {}}),
+    Point(4, 1, 6, 9, {"total": 3.0, "content": 1.0, "style": math.nan, "tv": 2.0, "style_by_layer": {}}),
+    Point(4, 2, 12, 18, {"total": 9.0, "content": 1.0, "style": 2.0, "tv": 2.0, "style_by_layer": {}}),
 ]
 
 
 def test_history_is_columns():
-    columns = history(STEPS[:1] * 2)
-    assert columns == {"step": [0, 0], "total": [5, 5], "content": [0, 0], "style": [1, 1], "tv": [2, 2]}
+    columns = history(STEPS[::2])
+    terms = {"total": [5, 9], "content": [0, 1], "style": [1, 2], "tv": [2, 2]}
+    assert columns == {"step": [0, 4], "rung": [1, 2], **terms}
+
+
+def test_rungs_are_told_from_their_first_point_to_their_last():
+    first = {"size": 9, "height": 6, "width": 9, "iterations": 4, "initial": 5.0, "final": 3.0}
+    second = {"size": 18, "height": 12, "width": 18, "iterations": 0, "initial": 9.0, "final": 9.0}
+    assert rungs(STEPS) == [first, second]
+
+
+def test_a_plot_marks_where_a_rung_begins_and_draws_no_line_across(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report, "draw", lambda axes, _: drawn.append(axes) or b"")
+    plot_losses(history(STEPS), Config(), ".png")
+    border, total, *_ = drawn[0].lines
+    assert list(border.get_xdata()) == [4, 4]
+    np.testing.assert_array_equal(total.get_xdata(), [0, 4, math.nan, 4])
+    np.testing.assert_array_equal(total.get_ydata(), [5, 3, math.nan, 9])
+    plot_losses(history(STEPS[:2]), Config(), ".png")
+    assert [len(line.get_xdata()) for line in drawn[1].lines] == [2] * 4  # the four terms and no border
 
 
 def test_json_has_null_where_a_number_is_not_finite():

@@ -329,6 +329,10 @@ def test_progress_is_told_by_lanes_and_steps(call, caplog):
 
 NOT_A_SWEEP = "--sweep=NAME=V1,V2,...: NAME is one of style_weight, .*; got "
 WRONG = {
+    "scales": ([WEIGHTS, "--scales=16,32", "--iterations=9"], "--scales: not in a sweep; got 16,32"),
+    "scales of a preset": ([WEIGHTS, "--preset=quality"], "--scales: not in a sweep; got auto"),
+    "average": ([WEIGHTS, "--average=0.9"], "--average: not in a sweep; got 0.9"),
+    "iterations": ([WEIGHTS, "--iterations=2,3"], "--iterations: one number where .*; got 2,3"),
     "no sweep": ([], "--sweep: one or more NAME=V1,V2,..., each name once; none was given"),
     "name twice": (["--sweep=seed=1", "--sweep=seed=2"], "--sweep: .* each name once; a name is there twice"),
     "given twice": (

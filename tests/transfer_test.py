@@ -5,12 +5,16 @@ import numpy as np
 import pytest
 import reference
 
+from nst_jax import images
+from nst_jax import masks as masking
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.loop import run_chunk, start
 from nst_jax.masks import SEAM, Masks
+from nst_jax.objective import total_loss
 from nst_jax.problem import first_picture, noise_picture
 from nst_jax.targets import make_targets
-from nst_jax.transfer import run_chunk, start, stylize, stylize_steps
+from nst_jax.transfer import stylize, stylize_steps
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -243,6 +247,231 @@ def test_pictures_too_small_for_the_layers(params, pictures):
         stylize(params, content[:12], [style], Config())
     with pytest.raises(InputError, match="style: at least 16 pixels a side for layer conv5_1; got 9x36"):
         stylize(params, content, [style[:, :9]], Config())
+
+
+SHALLOW = {"style_layers": ("conv1_1", "conv2_1"), "content_layers": ("conv2_1",)}
+SHALLOW_TWIN = {
+    "style_layers": SHALLOW["style_layers"],
+    "style_weights": {"conv1_1": 0.5, "conv2_1": 0.5},
+    "content_layers": {"conv2_1": 1.0},
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_rung_starts_from_the_last_picture_enlarged(params, weights, pictures, optimizer, compilations):
+    content, style = pictures
+    options = {"size": 48, "scales": "24,36,48", "iterations": (4, 3, 5), "pooling": "average", **SHALLOW}
+    config = Config(optimizer=optimizer, style_weight=1e6, **options)
+    steps = list(stylize_steps(params, content, [style], config, every=2))
+    assert [(now.rung, now.step, now.image.shape[:2]) for now in steps] == [
+        *((1, step, (16, 24)) for step in (0, 2, 4)),
+        *((2, step, (24, 36)) for step in (4, 6, 7)),
+        *((3, step, (32, 48)) for step in (7, 8, 10, 12)),  # chunks end at the same steps as of one rung
+    ]
+    assert {now.rungs for now in steps} == {3}
+    np.testing.assert_array_equal(steps[0].image, images.resize(content, 16, 24))
+    for end, first in ((2, 3), (5, 6)):
+        height, width, _ = steps[first].image.shape
+        np.testing.assert_array_equal(steps[first].image, images.resize(steps[end].image, height, width))
+        assert steps[first].evaluations == steps[end].evaluations + 1
+    assert np.abs(steps[-1].image - content).mean() > 0.01
+    for now in (steps[2], steps[-1]):  # of pictures of their own rung, at the balance of the last one
+        height, width, _ = now.image.shape
+        small = images.resize(content, height, width)
+        scale = width / 48
+        painted = images.resize(style, round(36 * scale), round(42 * scale))
+        twin, _ = reference.objective(
+            weights.arrays, now.image, small, [painted], beta=1e6 * scale**2, gamma=1e-3,
+            pooling="average", **SHALLOW_TWIN,
+        )  # fmt: skip
+        for term in ("total", "content", "style", "tv"):
+            np.testing.assert_allclose(now.losses[term], twin[term], rtol=1e-4, err_msg=term)
+    assert compilations("chunk") == compilations("start") == 3  # one for each size
+
+
+def test_one_rung_is_the_run_without_scales_to_the_bit(params, pictures):
+    content, style = pictures
+    plain, laddered = (
+        stylize(params, content, [style], Config(size=48, iterations=3, scales=scales, **SHALLOW))
+        for scales in ("", "48")
+    )
+    np.testing.assert_array_equal(plain.image, laddered.image)
+    assert plain.losses == laddered.losses
+    assert (plain.rung, plain.rungs) == (laddered.rung, laddered.rungs) == (1, 1)
+
+
+def resampled(array, height, width, kernel, radius):
+    """Enlarge by a kernel, literally: pixels are squares, weights sum to 1 at the border too."""
+    for axis, new in ((0, height), (1, width)):
+        old = array.shape[axis]
+        where = (np.arange(new) + 0.5) * old / new - 0.5
+        distance = np.abs(where[:, None] - np.arange(old))
+        weights = np.where(distance < radius, kernel(distance), 0)
+        weights /= weights.sum(1, keepdims=True)
+        array = np.moveaxis(np.tensordot(weights, array, (1, axis)), 0, axis)
+    return array
+
+
+def keys(t):
+    """Return the cubic kernel of Keys 1981, a = -1/2."""
+    return np.where(t < 1, 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2)
+
+
+def test_adams_moments_go_on_from_rung_to_rung(params, pictures):
+    """The first step of a rung, from a NumPy Adam that keeps its moments in the gradient's own units."""
+    content, style = pictures
+    config = Config(
+        optimizer="adam", size=48, scales="24,48", iterations=(4, 1), learning_rate=0.01, **SHALLOW
+    )
+    spec = config.spec()
+    steps = list(stylize_steps(params, content, [style], config, every=1))
+
+    def gradient(now):
+        height, width, _ = now.image.shape
+        small = images.resize(content, height, width)
+        painted = style if width == 48 else images.resize(style, 18, 21)
+        targets = make_targets(params, small, [painted], spec)
+        weights = Config(style_weight=1e8 * (width / 48) ** 2, **SHALLOW).loss_weights(1)
+        slope = jax.grad(lambda image: total_loss(params, image, targets, weights, spec))
+        return np.asarray(slope(now.image), np.float64)
+
+    first = second = np.zeros((16, 24, 3))
+    for now in steps[:4]:
+        g = gradient(now)
+        first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g**2
+    before, after = steps[5:]
+    g = gradient(before)
+    first = 0.9 * resampled(first, 32, 48, keys, 2) + 0.1 * g
+    second = 0.999 * resampled(second, 32, 48, lambda t: 1 - t, 1) + 0.001 * g**2
+    step = (first / (1 - 0.9**5)) / np.sqrt(second / (1 - 0.999**5))
+    expected = np.clip(before.image - 0.01 * step, 0, 1)
+    np.testing.assert_allclose(after.image, expected, atol=2e-5)
+    fresh = np.clip(before.image - 0.01 * np.sign(g), 0, 1)
+    assert np.abs(after.image - fresh).max() > 5e-3  # else a rung that starts afresh would pass
+
+
+def test_the_average_is_that_of_a_loop_with_its_bias_corrected(params, weights, pictures, compilations):
+    content, style = pictures
+    options = {"optimizer": "adam", "iterations": 6, "tv_weight": 0.01, **SHALLOW}
+    plain = list(stylize_steps(params, content, [style], Config(**options), every=1))
+    before = compilations("chunk")
+    for decay in (0.9, 0.5):
+        averaged = list(stylize_steps(params, content, [style], Config(average=decay, **options), every=1))
+        np.testing.assert_array_equal(averaged[0].image, content)
+        total = np.zeros(content.shape)
+        for t, (own, now) in enumerate(zip(plain[1:], averaged[1:], strict=True), 1):
+            total = decay * total + (1 - decay) * np.float64(own.image)
+            np.testing.assert_allclose(now.image, total / (1 - decay**t), rtol=0, atol=1e-6)
+            if t < 6:
+                assert now.losses == own.losses  # of the newest picture
+        last = averaged[-1]
+        assert last.evaluations == plain[-1].evaluations + 1
+        twin, _ = reference.objective(
+            weights.arrays, last.image, content, [style], beta=1e8, gamma=0.01, **SHALLOW_TWIN
+        )
+        for term in ("total", "content", "style", "tv"):
+            np.testing.assert_allclose(last.losses[term], twin[term], rtol=1e-4, err_msg=term)
+    assert compilations("chunk") == before + 1  # another decay is no other program
+
+
+def test_the_average_starts_the_next_rung_and_starts_anew(params, pictures):
+    content, style = pictures
+    config = Config(optimizer="adam", average=0.9, size=48, scales="24,48", iterations=(5, 2), **SHALLOW)
+    steps = list(stylize_steps(params, content, [style], config, every=1))
+    end, begin, step, _ = steps[5:]
+    np.testing.assert_array_equal(begin.image, images.resize(end.image, 32, 48))
+    spec = config.spec()
+    targets = make_targets(params, content, [style], spec)
+    own = float(total_loss(params, step.image, targets, config.loss_weights(1), spec))
+    np.testing.assert_allclose(step.losses["total"], own, rtol=1e-4)  # nothing but the newest is in it
+
+
+def test_a_step_that_is_not_taken_is_not_averaged(params, pictures):
+    content, style = pictures
+    config = Config(optimizer="adam", average=0.5, iterations=5, style_weight=1.0, tv_weight=3e38)
+    *_, last = stylize_steps(params, content, [style], config, init=np.full_like(content, 0.5))
+    assert not last.finite
+    np.testing.assert_array_equal(last.image, 0.5)
+
+
+def test_a_loss_that_is_not_finite_ends_the_whole_ladder(params, pictures):
+    content, style = pictures
+    config = Config(size=48, scales="24,48", iterations=4, style_weight=3e38, **SHALLOW)
+    (only,) = stylize_steps(params, content, [style], config)
+    assert (only.finite, only.rung) == (False, 1)
+
+
+def test_a_rung_that_has_converged_is_followed_by_the_next(params, pictures):
+    content, style = pictures
+    config = Config(size=48, scales="24,48", iterations=(5, 3), style_weight=0.0, tv_weight=0.0, **SHALLOW)
+    steps = list(stylize_steps(params, content, [style], config, every=1))  # the first is the content itself
+    assert [(now.rung, now.step, now.converged) for now in steps[:3]] == [
+        (1, 0, False),
+        (1, 0, True),
+        (2, 0, False),
+    ]
+    assert (steps[-1].rung, steps[-1].step) == (2, 3)
+    assert steps[-1].losses["total"] < steps[2].losses["total"]
+
+
+def test_noise_is_of_the_first_rungs_size(params, pictures):
+    content, style = pictures
+    config = Config(init="noise", seed=4, size=48, scales="24,48", iterations=(1, 1), **SHALLOW)
+    first = next(stylize_steps(params, content, [style], config, init=noise_picture(32, 48, 4)))
+    np.testing.assert_array_equal(first.image, noise_picture(16, 24, 4))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_masks_and_several_styles_on_every_rung(params, pictures, optimizer):
+    content, style = pictures
+    left, right = half(content), half(content, slice(28, 44))
+    config = Config(
+        optimizer=optimizer, size=48, scales="24,48", iterations=(3, 3), style_weight=1e7, **SHALLOW
+    )
+    styles = [style, style[::-1, :30].copy()]
+    masks = Masks(styles=[left, right], sources=[None, half(styles[1], slice(0, 20))])
+    steps = list(stylize_steps(params, content, styles, config, masks=masks))
+    for now in steps:
+        height, width, _ = now.image.shape
+        outside = masking.resize(left, height, width) + masking.resize(right, height, width) == 0
+        np.testing.assert_array_equal(now.image[outside], images.resize(content, height, width)[outside])
+        assert len(now.losses["by_style"]) == 2
+    assert steps[-1].losses["total"] < next(now for now in steps if now.rung == 2).losses["total"]
+    assert np.abs(steps[-1].image[:, :20] - content[:, :20]).mean() > 0.01
+
+
+def test_around_a_texture_in_a_mask_each_rung_has_its_own_first_picture(params, pictures):
+    _, style = pictures
+    options = {"content_weight": 0.0, "size": 42, "scales": "21,42", "iterations": (2, 2)}
+    config = Config(init="style", style_layers=SHALLOW["style_layers"], **options)
+    last = stylize(params, None, [style], config, init=style, masks=Masks(content=half(style)))
+    np.testing.assert_array_equal(last.image[:, 24:], style[:, 24:])  # not enlarged from the smaller one
+
+
+@pytest.mark.parametrize(
+    ("options", "masks", "message"),
+    [
+        ({"size": 64, "scales": "24,64"}, None, "--scales: a picture whose longest side is --size, 64; got 48x32"),
+        ({"size": 48, "scales": "20,48"}, None, r"content: at least 16 pixels a side for layer conv5_1; got 20x13 \(rung 1 of 2, 20 pixels\)"),
+        ({"size": 48, "scales": "24,30,48", "style_layers": ("conv3_1",)}, Masks(content=np.float32(np.arange(48) < 2) * np.float32(np.arange(32) < 8)[:, None]), r"--content_mask: the white part .* of conv3_1.*\(rung 1 of 3, 24 pixels\)"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_some_rung_is_refused_before_the_first(params, pictures, options, masks, message):
+    content, style = pictures
+    with pytest.raises(InputError, match=message):
+        next(stylize_steps(params, content, [style], Config(iterations=20, **options), masks=masks))
+
+
+def test_the_memory_of_the_largest_rung_is_forecast(params, pictures, compilations):
+    content, style = pictures
+    config = Config(
+        size=48, scales="24,48", iterations=4, optimizer="adam", average=0.5, pooling="average", **SHALLOW
+    )
+    steps = stylize_steps(params, content, [style], config, free_memory=2**40)
+    next(steps)
+    assert (compilations("chunk"), compilations("start")) == (1, 1)  # the loop of 48, the start of 24
+    list(steps)
+    assert (compilations("chunk"), compilations("start")) == (2, 2)
 
 
 def half(content, white=slice(0, 24)):

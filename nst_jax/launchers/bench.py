@@ -32,6 +32,7 @@ from nst_jax.files import check_writable, write_whole
 from nst_jax.launchers import ceilings, device
 from nst_jax.launchers.ceilings import own_convolutions, seconds
 from nst_jax.launchers.common import DONE, Given, Program, launch, tell
+from nst_jax.loop import chunk, run_chunk, start
 from nst_jax.objective import LossWeights, Spec, Targets, total_loss
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.options import check_options, is_tuple, option
@@ -40,7 +41,7 @@ from nst_jax.problem import Problem, make_problem, vary
 from nst_jax.report import PLOT_FORMATS, check_plot, to_json
 from nst_jax.sweep import sweep
 from nst_jax.targets import make_targets
-from nst_jax.transfer import chunk, run_chunk, start, stylize_steps
+from nst_jax.transfer import stylize_steps
 from nst_jax.weights import load_weights
 
 STEPS = np.int32(10)  # of the optimiser in one timed chunk: as long as those of nst
@@ -158,7 +159,10 @@ def measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
 
 def _measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
     config = Config(
-        network=case.network, optimizer=case.optimizer, precision=case.precision, iterations=bench.iterations
+        network=case.network,
+        optimizer=case.optimizer,
+        precision=case.precision,
+        iterations=bench.iterations,
     )
     params, programs = vgg.make_params(arrays), _programs(config, case.batch)
     row = _compile(vgg.cast(params, case.precision), case, config.spec(), programs)

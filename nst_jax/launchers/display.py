@@ -1,6 +1,7 @@
 """Progress on standard error: a bar on a terminal, a log line per chunk elsewhere."""
 
 import time
+from collections.abc import Sequence
 
 from absl import logging
 from rich.console import Console
@@ -8,14 +9,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Column
 
+from nst_jax.config import Rung
 from nst_jax.transfer import Progress
 
 
 class Display:
     """Shows step, loss terms, evaluations a second and the time left; silent where quiet."""
 
-    def __init__(self, total: int):
-        self.total, self.quiet = total, not logging.level_info()
+    def __init__(self, rungs: Sequence[Rung]):
+        self.rungs, self.total = rungs, sum(rung.iterations for rung in rungs)
+        self.quiet = not logging.level_info()
         console = Console(stderr=True)
         self.bar = None
         if console.is_terminal and not self.quiet:
@@ -23,7 +26,7 @@ class Display:
             column = Column(no_wrap=True, overflow="crop", ratio=1)
             text = TextColumn("{task.description}", table_column=column)
             self.bar = Bar(MofNCompleteColumn(), BarColumn(10), text, console=console, expand=True)
-            self.task = self.bar.add_task("compiling", total=total)
+            self.task = self.bar.add_task("compiling", total=self.total)
         self.began: tuple[float, int] | None = None
 
     def __enter__(self) -> "Display":
@@ -50,10 +53,21 @@ class Display:
         losses = "  ".join(
             f"{term} {progress.losses[term]:.4g}" for term in ("total", "content", "style", "tv")
         )
+        if progress.rungs > 1:
+            losses = f"rung {progress.rung}/{progress.rungs} {max(progress.image.shape)} px  {losses}"
         if self.began is None or progress.step == 0:
             self.began = now, progress.evaluations
             return losses
         seconds, evaluations = now - self.began[0], progress.evaluations - self.began[1]
         rate = evaluations / max(seconds, 1e-9)
-        left = seconds / max(progress.step, 1) * (self.total - progress.step)
+        done = self._pixels(progress.step)
+        left = seconds / max(done, 1) * (self._pixels(self.total) - done)
         return f"{rate:.3g} evaluations/s  {left:.0f} s left  {losses}"
+
+    def _pixels(self, step: int) -> int:
+        """Return the pixels of all pictures up to a step, as if they were square: the time goes with them."""
+        pixels = 0
+        for rung in self.rungs:
+            taken = min(step, rung.iterations)
+            pixels, step = pixels + taken * rung.size**2, step - taken
+        return pixels

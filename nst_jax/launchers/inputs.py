@@ -141,11 +141,12 @@ def load_pictures(inputs: Inputs, config: Config, shelf: Shelf, masks: Masks) ->
         init = noise_picture(*size, config.seed)
     elif config.init != "content":
         init = shelf.resize(inputs.style[0] if config.init == "style" else config.init, *size)
+    style_sizes = [_style_size(name, config, shelf) for name in inputs.style]
     return Pictures(
         content=shelf.resize(inputs.content, *size) if inputs.content else None,
-        styles=[shelf.resize(name, *_style_size(name, config, shelf)) for name in inputs.style],
+        styles=[shelf.resize(name, *to) for name, to in zip(inputs.style, style_sizes, strict=True)],
         init=init,
-        masks=resize_masks(masks, size, [_style_size(name, config, shelf) for name in inputs.style]),
+        masks=masking.resize_all(masks, size, style_sizes),
     )
 
 
@@ -174,17 +175,4 @@ def load_masks(inputs: Inputs, shelf: Shelf) -> Masks:
         content=load(inputs.content_mask, picture, of),
         styles=[load(name, picture, of) for name in inputs.style_mask],
         sources=[load(name, style, "its style") for name, style in sources],
-    )
-
-
-def resize_masks(masks: Masks, size: tuple[int, int], style_sizes: list[tuple[int, int]]) -> Masks:
-    """Return the masks at the picture's size, and those of sources at the sizes of their styles."""
-
-    def resize(mask: np.ndarray | None, to: tuple[int, int]) -> np.ndarray | None:
-        return None if mask is None else masking.resize(mask, *to)
-
-    return Masks(
-        content=resize(masks.content, size),
-        styles=[resize(mask, size) for mask in masks.styles],
-        sources=[resize(mask, to) for mask, to in zip(masks.sources, style_sizes, strict=False)],
     )

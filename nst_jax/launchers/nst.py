@@ -40,14 +40,13 @@ from nst_jax.launchers.inputs import (
     check_inputs,
     load_masks,
     load_pictures,
-    resize_masks,
     settings,
     working_size,
 )
 from nst_jax.masks import Masks
 from nst_jax.options import check_options, option
 from nst_jax.problem import finish
-from nst_jax.report import PLOT_FORMATS, check_plot, history, plot_losses, resolved, to_json
+from nst_jax.report import PLOT_FORMATS, Point, check_plot, history, plot_losses, resolved, rungs, to_json
 from nst_jax.transfer import Progress, chunk_steps, stylize_steps
 from nst_jax.vgg import Params, make_params
 from nst_jax.weights import Weights, load_weights
@@ -79,8 +78,8 @@ class Output(NamedTuple):
 
     size: tuple[int, int]  # rows, columns
     alpha: np.ndarray | None  # the content's
-    photograph: np.ndarray | None  # the content, where the size is not the working one
-    opacity: np.ndarray | None  # and, with masks, how much of each of its pixels is the picture's
+    photograph: np.ndarray | None  # the content
+    opacity: np.ndarray | None  # with masks: how much of each pixel is the picture's
 
 
 class Request(NamedTuple):
@@ -95,7 +94,7 @@ class Run(NamedTuple):
     """What an optimisation came to."""
 
     last: Progress
-    history: list[tuple[int, dict[str, Any]]]  # step and losses
+    history: list[Point]
     seconds: dict[str, float]
 
 
@@ -155,33 +154,32 @@ def _check(request: Request) -> None:
         check_plot()
         images.check_output(files.plot, PLOT_FORMATS)
     written = [files.output, files.report, files.plot, files.mask_preview]
-    previews = range(files.save_every, config.iterations + 1, files.save_every) if files.save_every else ()
-    written += [f"{files.output}.step{step:06d}.png" for step in previews]
+    if files.save_every:
+        previews = range(files.save_every, config.steps + 1, files.save_every)
+        written += [f"{files.output}.step{step:06d}.png" for step in previews]
     check_different(inputs, config, written, "--output, --report, --plot, --mask_preview, --save_every")
 
 
 def _output(request: Request, shelf: Shelf, masks: Masks) -> Output:
-    """Return how the picture is written: at the content's size its own pixels show outside the masks.
+    """Return how the picture is written: outside the masks with the content's own pixels, at any size.
 
     Raises InputError where its format or its disk cannot hold it.
     """
     inputs, files, config = request
-    size = working_size(inputs, config, shelf)
-    if files.output_size == "working":
-        alpha = shelf.read(inputs.content).alpha if inputs.content else None
-        _check_room(files, *size, alpha is not None)
-        return Output(size, None if alpha is None else images.resize(alpha, *size), None, None)
-    content = shelf.read(inputs.content)
-    _check_room(files, *content.size, content.alpha is not None)
-    regions = masking.regions(resize_masks(masks, content.size, []))
-    opacity = None if regions is None else masking.opacity(regions)
-    photograph = content.rgb(*content.size) if size != content.size else None
-    return Output(content.size, content.alpha, photograph, opacity)
-
-
-def _check_room(files: Files, height: int, width: int, alpha: bool) -> None:
+    height, width = working_size(inputs, config, shelf)
+    content = shelf.read(inputs.content) if inputs.content else None
+    if content and files.output_size == "content":
+        height, width = content.size
+    alpha = content and content.alpha
     images.check_output_size(files.output, height, width)
-    images.check_space(files.output, height, width, alpha, files.depth)
+    images.check_space(files.output, height, width, alpha is not None, files.depth)
+    regions = masking.regions(masking.resize_all(masks, (height, width), []))
+    return Output(
+        size=(height, width),
+        alpha=None if alpha is None else images.resize(alpha, height, width),
+        photograph=shelf.resize(inputs.content, height, width) if content else None,
+        opacity=None if regions is None else masking.opacity(regions),
+    )
 
 
 def _optimize(
@@ -189,12 +187,12 @@ def _optimize(
 ) -> Run:
     """Run the loop, showing progress and writing previews, until its end or until interrupted() is true."""
     _, files, config = request
-    every = chunk_steps(config.iterations)
+    every = chunk_steps(config.steps)
     if files.save_every:
         every = math.gcd(every, files.save_every)
     last: Progress | None = None
-    seen: list[tuple[int, dict[str, Any]]] = []
-    with device.CompileTime() as compiling, Display(config.iterations) as display:
+    seen: list[Point] = []
+    with device.CompileTime() as compiling, Display(config.rungs()) as display:
         steps = stylize_steps(
             *(params, pictures.content, pictures.styles, config, pictures.init, pictures.masks),
             every=every,
@@ -207,11 +205,13 @@ def _optimize(
                     began, compiled = time.monotonic(), compiling.seconds
                     if files.mask_preview:
                         _show_masks(last.image, pictures, request)
-                if not seen or last.step > seen[-1][0]:
-                    seen.append((last.step, last.losses))
+                moved = bool(seen) and last.step > seen[-1].step
+                if moved or not seen or last.rung > seen[-1].rung:
+                    height, width, _ = last.image.shape
+                    seen.append(Point(last.step, last.rung, height, width, last.losses))
                     display.show(last)
-                    if files.save_every and last.step and last.step % files.save_every == 0:
-                        _preview(last, output, request)
+                if moved and files.save_every and last.step % files.save_every == 0:
+                    _preview(last, output, request)
                 if interrupted():
                     break
     assert last is not None  # the loop always yields step 0
@@ -235,7 +235,7 @@ def _write(run: Run, output: Output, request: Request, weights: Weights, began: 
 def _show_masks(image: np.ndarray, pictures: Pictures, request: Request) -> None:
     regions = masking.regions(pictures.masks)
     assert regions is not None  # _check has seen to it
-    picture = image if pictures.content is None else pictures.content
+    picture = images.resize(image, *regions.shape[1:]) if pictures.content is None else pictures.content
     names = [Path(name).name for name in request.inputs.style]
     names = names if len(regions) > 1 else [", ".join(names)]
     path = request.files.mask_preview
@@ -252,15 +252,16 @@ def _preview(progress: Progress, output: Output, request: Request) -> None:
 
 def _save(path: str, image: np.ndarray, output: Output, request: Request) -> None:
     inputs, files, config = request
-    rgb = images.resize(image, *output.size)
-    rgb = finish(rgb, output.photograph, output.opacity, config)
-    images.save(path, rgb, output.alpha, settings(inputs, config), files.depth, files.dpi)
+    if image.shape[:2] != output.size:
+        image = finish(images.resize(image, *output.size), output.photograph, output.opacity, config)
+    images.save(path, image, output.alpha, settings(inputs, config), files.depth, files.dpi)
     tell(path)
 
 
 def _report(run: Run, request: Request, weights: Weights, began: float) -> dict[str, Any]:
     inputs, files, config = request
     last = run.last
+    initial = next(point.losses for point in run.history if point.rung == last.rung)
     seconds = run.seconds | {"total": time.monotonic() - began}
     seconds["per_evaluation"] = run.seconds["optimize"] / max(1, last.evaluations - 1)
     return {
@@ -277,7 +278,8 @@ def _report(run: Run, request: Request, weights: Weights, began: float) -> dict[
             "source": weights.source,
         },
         "image": {"height": last.image.shape[0], "width": last.image.shape[1]},
-        "losses": {"initial": run.history[0][1], "final": last.losses},
+        "losses": {"initial": initial, "final": last.losses},
+        "rungs": rungs(run.history),
         "history": history(run.history),
         "evaluations": last.evaluations,
         "seconds": seconds,

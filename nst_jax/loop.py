@@ -1,0 +1,147 @@
+"""The compiled loop: the state of an optimisation, its first one, and chunks of steps."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from nst_jax import objective, tiling
+from nst_jax.objective import Frame, LossWeights, Spec, Targets, Terms, coefficients, shown
+from nst_jax.optimizers import OPTIMIZERS, Iterate
+from nst_jax.vgg import AnyArray, Params
+
+
+class Average(NamedTuple):
+    """The exponential average of the pictures after each step, its bias corrected.
+
+    A_t = d A_(t-1) + (1 - d) x_t from A_0 = 0, divided by 1 - d^t; before the first step the first picture.
+    """
+
+    image: Float[Array, "h w 3"]
+    decay: Float[Array, ""]  # d
+
+
+class State(NamedTuple):
+    """Everything the next step needs; donated to it."""
+
+    iterate: Iterate
+    memory: Any  # of the optimiser
+    scale: Float[
+        Array, ""
+    ]  # of value and gradient: a power of two that makes the first gradient's norm about 1
+    step: Int[Array, ""]
+    evaluations: Int[Array, ""]
+    finite: Bool[Array, ""]  # False: the last step met a number that is not finite and was not taken
+    converged: Bool[Array, ""]
+    average: Average | None = None
+
+
+@jax.jit(static_argnames="spec")
+def start(
+    params: Params,
+    image: Float[Array, "h w 3"],
+    targets: Targets,
+    weights: LossWeights,
+    spec: Spec,
+    decay: Float[Array, ""] | None = None,
+) -> State:
+    """Return the state at step 0, after one evaluation; with a decay it averages."""
+    iterate = _evaluate(params, targets, coefficients(weights), spec, image)
+    finite, scale = _is_finite(iterate), _power_of_two(iterate.gradient)
+    iterate = iterate._replace(value=scale * iterate.value, gradient=scale * iterate.gradient)
+    memory = OPTIMIZERS[spec.optimizer].init(image)
+    average = None if decay is None else Average(image, decay)
+    return State(iterate, memory, scale, jnp.int32(0), jnp.int32(1), finite, jnp.asarray(False), average)
+
+
+def _power_of_two(gradient: Float[Array, "h w 3"]) -> Float[Array, ""]:
+    """Return the power of two, to bring the gradient's norm nearest to 1; 1 for norm 0."""
+    largest = jnp.abs(gradient).max()
+    usable = (largest > 0) & jnp.isfinite(largest)
+    largest = jnp.where(usable, largest, 1.0)
+    norm = jnp.linalg.norm(gradient / largest)  # of numbers whose squares fit into float32
+    exponent = -jnp.round(jnp.log2(largest) + jnp.log2(jnp.where(usable, norm, 1.0)))
+    return jnp.ldexp(jnp.float32(1), jnp.clip(exponent, -120, 120).astype(jnp.int32))
+
+
+def chunk(
+    state: State,
+    steps: Int[Array, ""] | np.int32,
+    params: Params,
+    targets: Targets,
+    weights: LossWeights,
+    learning_rate: Float[Array, ""],
+    spec: Spec,
+) -> State:
+    """Return the state `steps` steps on, or at the last finite picture. `steps` is traced: one program."""
+    factors = jax.tree.map(lambda factor: state.scale * factor, coefficients(weights))
+    evaluate = partial(_evaluate, params, targets, factors, spec)
+    stop = state.step + steps
+
+    def advance(state: State) -> State:
+        step = OPTIMIZERS[spec.optimizer].step
+        iterate, memory, evaluations, converged = step(evaluate, learning_rate, state.iterate, state.memory)
+        finite = _is_finite(iterate)
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), iterate, state.iterate)
+        moved = finite & ~converged
+        count = state.step + moved.astype(jnp.int32)
+        return State(
+            kept,
+            memory,
+            state.scale,
+            count,
+            state.evaluations + evaluations,
+            finite,
+            converged,
+            state.average and _include(state.average, kept.image, count, moved),
+        )
+
+    def goes_on(state: State) -> Bool[Array, ""]:
+        return (state.step < stop) & state.finite & ~state.converged
+
+    return jax.lax.while_loop(goes_on, advance, state)
+
+
+run_chunk = jax.jit(chunk, static_argnames="spec", donate_argnames="state")
+
+
+def _evaluate(params: Params, targets: Targets, factors: Terms, spec: Spec, image: Array) -> Iterate:
+    how = tiling.evaluate if spec.tile else objective.evaluate
+    return Iterate(image, *how(params, image, targets, factors, spec))
+
+
+def _include(
+    average: Average, image: Float[Array, "h w 3"], count: Int[Array, ""], moved: Bool[Array, ""]
+) -> Average:
+    """Return the average with the picture after `count` steps, if the last one was taken.
+
+    A_t / (1 - d^t) is A_(t-1) / (1 - d^(t-1)) moved towards x_t by the share (1 - d) / (1 - d^t).
+    """
+    decayed = -jnp.expm1(count.astype(jnp.float32) * jnp.log(average.decay))
+    share = jnp.where(moved, (1 - average.decay) / decayed, 0)
+    return average._replace(image=jnp.clip(average.image + share * (image - average.image), 0, 1))
+
+
+def _is_finite(iterate: Iterate) -> Bool[Array, ""]:
+    return jnp.isfinite(iterate.value) & jnp.isfinite(iterate.gradient).all()
+
+
+class Told(NamedTuple):
+    """What is told of a state."""
+
+    image: Float[AnyArray, "h w 3"]  # as it is shown
+    terms: Terms
+    step: Int[AnyArray, ""]
+    evaluations: Int[AnyArray, ""]
+    finite: Bool[AnyArray, ""]
+    converged: Bool[AnyArray, ""]
+
+
+@jax.jit(static_argnames="spec")
+def tell(state: State, frame: Frame | None, spec: Spec) -> Told:
+    """Return copies of what is told of a state: the next chunk takes the state's own buffers."""
+    image = shown(state.average.image if state.average else state.iterate.image, frame, spec)
+    return Told(image, state.iterate.terms, state.step, state.evaluations, state.finite, state.converged)

@@ -1,0 +1,60 @@
+"""Coarse to fine: the problem of every rung of the ladder, made and checked before the first one runs."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float32
+
+from nst_jax import images
+from nst_jax import masks as masking
+from nst_jax.config import Config
+from nst_jax.errors import InputError
+from nst_jax.masks import Masks
+from nst_jax.problem import Problem, make_problem, noise_picture
+from nst_jax.vgg import Params
+
+Picture = Float32[np.ndarray, "_ _ 3"]
+
+
+def make_problems(
+    params: Params,
+    content: Picture | None,
+    styles: Sequence[Picture],
+    config: Config,
+    init: Picture | None = None,
+    masks: Masks | None = None,
+) -> list[Problem]:
+    """Return the problem of each of config.rungs(), from pictures and masks of the last one's size.
+
+    A picture has size / config.size of its rows and columns; noise is made anew at every size. The style
+    weight of a rung is beta (size / config.size)^2: content and variation are sums over positions, the style
+    is a mean, so that their balance is the last rung's on all. Raises InputError, naming the rung.
+    """
+    last = make_problem(params, content, styles, config, init, masks)
+    rungs, size = config.rungs(), last.first.shape[:2]
+    if len(rungs) > 1 and max(size) != config.size:
+        came = f"got {size[1]}x{size[0]}"
+        raise InputError("--scales", f"a picture whose longest side is --size, {config.size}", came)
+    problems = []
+    for number, rung in enumerate(rungs[:-1], 1):
+        here, *style_sizes = (
+            images.fit(shape[0], shape[1], max(1, round(max(shape[:2]) * rung.size / config.size)))
+            for shape in (size, *(style.shape for style in styles))
+        )
+        share = (rung.size / config.size) ** 2
+        first = None if init is None else images.resize(init, *here)
+        try:
+            problem = make_problem(
+                last.params,
+                None if content is None else images.resize(content, *here),
+                [images.resize(style, *to) for style, to in zip(styles, style_sizes, strict=True)],
+                dataclasses.replace(config, style_weight=share * config.style_weight),
+                noise_picture(*here, config.seed) if config.init == "noise" else first,
+                masks and masking.resize_all(masks, here, style_sizes),
+            )
+        except InputError as error:
+            where = f"rung {number} of {len(rungs)}, {rung.size} pixels"
+            raise InputError(error.what, error.allowed, f"{error.came} ({where})") from None
+        problems.append(problem)
+    return [*problems, last]
