@@ -33,21 +33,22 @@ class Plan(NamedTuple):
             return f"{width}x{height} pixels at once: {gib(self.needed)}{free}"
         grid = windows(self.problem)
         rows, columns = grid.window_shape
+        whole = f", at once it would be {gib(self.whole)}" if self.whole > self.needed else ""
         anew = ", the content's activations made anew" if self.problem.spec.anew else ""
         return (
             f"{width}x{height} pixels in {grid.windows} windows of {columns}x{rows}{anew}: "
-            f"{gib(self.needed)}{free}, at once it would be {gib(self.whole)}"
+            f"{gib(self.needed)}{free}{whole}"
         )
 
-    @property
-    def work(self) -> float:
-        """What one evaluation computes, in pixels of evaluations at once."""
-        height, width, _ = self.problem.first.shape
-        if not self.problem.spec.tile:
-            return float(height * width)
-        grid = windows(self.problem)
-        passes = 2.0 if self.problem.spec.anew else 1.5  # a forward pass is about half of an evaluation
-        return grid.windows * float(np.prod(grid.window_shape)) * passes
+
+def work(problem: Problem) -> float:
+    """Return what one evaluation computes, in pixels of evaluations at once."""
+    height, width, _ = problem.first.shape
+    if not problem.spec.tile:
+        return float(height * width)
+    grid = windows(problem)
+    passes = 2.0 if problem.spec.anew else 1.5  # a forward pass is about half of an evaluation
+    return passes * grid.windows * float(np.prod(grid.window_shape))
 
 
 def gib(size: int) -> str:
@@ -144,15 +145,20 @@ def _smaller(problem: Problem, whole: Needs, free: int) -> Iterator[Spec]:
     """Yield ways that need less, the fastest first; those that clearly need too much are left out."""
     spec, (height, width, _) = problem.spec, problem.first.shape
     least = tiling.least_tile(problem.params.convolutions, _layers(spec))
-    tiles = [tile for tile in TILES if least < tile < max(height, width)] + [least]
+    tiles = [tile for tile in TILES if least <= tile < max(height, width)] or [least]
     kept = sum(
         leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(problem.targets).content)
     )
-    for anew in (False, True) if kept else (False,):
-        for tile in tiles:
-            share = min(tile, height) * min(tile, width) / (height * width)
-            if whole.arguments - anew * kept + share * whole.temporary <= free or (anew and tile == least):
-                yield spec._replace(tile=tile, anew=anew)
+    ways = [
+        problem._replace(spec=spec._replace(tile=tile, anew=anew))
+        for anew in ((False, True) if kept else (False,))
+        for tile in tiles
+    ]
+    for way in sorted(ways, key=work):
+        tile, anew = way.spec.tile, way.spec.anew
+        share = min(tile, height) * min(tile, width) / (height * width)
+        if whole.arguments - anew * kept + share * whole.temporary <= free or way is ways[-1]:
+            yield way.spec
 
 
 def _layers(spec: Spec) -> tuple[str, ...]:

@@ -45,9 +45,11 @@ from nst_jax.launchers.inputs import (
 )
 from nst_jax.masks import Masks
 from nst_jax.options import check_options, option
-from nst_jax.problem import finish
+from nst_jax.plan import make_plans, work
+from nst_jax.problem import Problem, finish
 from nst_jax.report import PLOT_FORMATS, Point, check_plot, history, plot_losses, resolved, rungs, to_json
-from nst_jax.transfer import Progress, chunk_steps, stylize_steps
+from nst_jax.scales import make_problems
+from nst_jax.transfer import Progress, chunk_steps, run
 from nst_jax.vgg import Params, make_params
 from nst_jax.weights import Weights, load_weights
 
@@ -68,6 +70,7 @@ class Files:
     plot: str = option("", "picture file for the loss curves: .png .svg .pdf")
     save_every: int = option(0, "steps between previews OUTPUT.step000050.png; 0: none", low=0, high=10**7)
     mask_preview: str = option("", "picture to write that shows which style acts where")
+    dry_run: bool = option(False, "print sizes, windows, memory and time of the run, and write nothing")
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -111,17 +114,53 @@ def main(inputs_given: Given, files_given: Given, config_given: Given) -> int:
     pictures = load_pictures(inputs, config, shelf, masks)
     weights = load_weights(config.network, inputs.weights or None)
     _warn(config, weights, pictures)
+    params = make_params(weights.arrays)
+    if files.dry_run:
+        return _dry_run(params, pictures, shelf, masks, request)
     with interrupts() as interrupted:
-        run = _optimize(make_params(weights.arrays), pictures, output, request, interrupted)
-        _write(run, output, request, weights, began)
-    if not run.last.finite:
-        came = f"not finite after step {run.last.step}, whose picture is {files.output}"
+        done = _optimize(params, pictures, output, request, interrupted)
+        _write(done, output, request, weights, began)
+    if not done.last.finite:
+        came = f"not finite after step {done.last.step}, whose picture is {files.output}"
         return fail(WRONG_NUMBERS, InputError("loss", "finite numbers (smaller weights?)", came))
     if interrupted():
-        return fail(INTERRUPTED, f"interrupted: {files.output} is the picture of step {run.last.step}")
-    if run.last.converged:
-        logging.info("converged: no step lowers the loss after step %d", run.last.step)
+        return fail(INTERRUPTED, f"interrupted: {files.output} is the picture of step {done.last.step}")
+    if done.last.converged:
+        logging.info("converged: no step lowers the loss after step %d", done.last.step)
     return DONE
+
+
+def _problems(params: Params, pictures: Pictures, config: Config) -> list[Problem]:
+    content, styles, init, masks = pictures
+    return make_problems(params, content, styles, config, init, masks)
+
+
+def _dry_run(params: Params, pictures: Pictures, shelf: Shelf, masks: Masks, request: Request) -> int:
+    """Print the plan of every rung, with the time it would take by a few steps of a small picture."""
+    inputs, _, config = request
+    plans = make_plans(_problems(params, pictures, config), device.free_memory())
+    small = dataclasses.replace(config, size=min(config.size, 256), scales="", iterations=(6,))
+    pace = _seconds_per_pixel(_problems(params, load_pictures(inputs, small, shelf, masks), small))
+    seconds = [
+        rung.iterations * work(plan.problem) * pace for rung, plan in zip(config.rungs(), plans, strict=True)
+    ]
+    for number, (rung, plan, needed) in enumerate(zip(config.rungs(), plans, seconds, strict=True), 1):
+        steps = f"{rung.iterations} steps, about {_minutes(needed)}"
+        tell(f"rung {number} of {len(plans)}: {plan}; {steps}")
+    tell(f"in all about {_minutes(sum(seconds))}, and some seconds to compile")
+    return DONE
+
+
+def _seconds_per_pixel(problems: list[Problem]) -> float:
+    """Return the seconds that a step takes for each pixel, from the second to the last of a short run."""
+    times = [(time.monotonic(), now) for now in run(problems, every=1)][1:]
+    (began, first), *_, (ended, last) = times * 2
+    height, width, _ = last.image.shape
+    return (ended - began) / max(1, last.step - first.step) / (height * width)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _warn(config: Config, weights: Weights, pictures: Pictures) -> None:
@@ -193,14 +232,12 @@ def _optimize(
     last: Progress | None = None
     seen: list[Point] = []
     with device.CompileTime() as compiling, Display(config.rungs()) as display:
-        steps = stylize_steps(
-            *(params, pictures.content, pictures.styles, config, pictures.init, pictures.masks),
-            every=every,
-            free_memory=device.free_memory(),
-        )
-        shape = (pictures.styles[0] if pictures.content is None else pictures.content).shape
-        with device.running_out(shape[0], shape[1]):
-            for last in steps:
+        plans = make_plans(_problems(params, pictures, config), device.free_memory())
+        for plan in plans:
+            logging.info("%s", plan)
+        height, width, _ = plans[-1].problem.first.shape
+        with device.running_out(height, width):
+            for last in run([plan.problem for plan in plans], every):
                 if not seen:
                     began, compiled = time.monotonic(), compiling.seconds
                     if files.mask_preview:

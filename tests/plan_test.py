@@ -1,0 +1,113 @@
+"""What fits is taken at once, what does not in windows, and what does not even so is refused."""
+
+import numpy as np
+import pytest
+
+from nst_jax.config import Config
+from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.plan import make_plan, make_plans, needs, work
+from nst_jax.problem import make_problem
+from nst_jax.scales import make_problems
+from nst_jax.transfer import stylize_steps
+
+pytestmark = pytest.mark.usefixtures("optax_promotion")
+
+LOW = {"content_layers": ("conv2_2",), "style_layers": ("conv1_1", "conv2_1"), "iterations": (3,)}
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    rng = np.random.default_rng(5)
+    smooth = np.kron(rng.random((38, 50, 3)), np.ones((8, 8, 1))).astype(np.float32)
+    return smooth[:300, :397], smooth[::-1, ::-1][:64, :80].copy()
+
+
+@pytest.fixture
+def problem(params, pictures):
+    content, style = pictures
+    return lambda **options: make_problem(params, content, [style], Config(**{**LOW, **options}))
+
+
+def test_auto_takes_what_fits_at_once_then_windows_then_activations_made_anew(problem):
+    whole = needs(problem())
+    plan = make_plan(problem(), whole.most)
+    assert plan.problem.spec.tile == 0
+    assert plan.needed == plan.whole == whole.most
+    assert str(plan).startswith("397x300 pixels at once: 0.")
+
+    plan = make_plan(problem(), whole.most - 1)
+    tile = plan.problem.spec.tile
+    assert 0 < tile < 397
+    assert not plan.problem.spec.anew
+    assert plan.needed == needs(plan.problem).most < plan.whole == whole.most
+    larger = plan.problem._replace(spec=plan.problem.spec._replace(tile=384))
+    assert tile == 384 or needs(larger).most >= whole.most  # the fastest that fits
+    assert "windows of" in str(plan)
+
+    heavy = {"content_layers": ("conv1_1", "conv1_2")}  # twenty pictures' worth each
+    plan = make_plan(problem(**heavy), needs(problem(**heavy, tile="256")).most - 1000)
+    assert plan.problem.spec.anew
+    assert "made anew" in str(plan)
+
+
+def test_what_does_not_even_fit_in_windows_is_refused_with_what_would(problem):
+    with pytest.raises(NotEnoughMemory, match=r"397x300 pixels needs 0\.\d GiB in windows .* would fit"):
+        make_plan(problem(), 2**23)
+    free = needs(problem()).most // 2
+    with pytest.raises(NotEnoughMemory, match="--size=2.*--tile=auto takes larger ones in windows"):
+        make_plan(problem(tile="off"), free)
+    assert make_plan(problem(tile="128"), free).problem.spec.tile == 128
+
+
+def test_without_a_limit_nothing_is_compiled_and_the_picture_is_taken_at_once(problem):
+    plan = make_plan(problem(), None)
+    assert plan.problem.spec.tile == plan.needed == 0
+
+
+def test_every_rung_has_a_plan_of_its_own(params, pictures):
+    content, style = pictures
+    config = Config(**LOW, size=397, scales="140,397")
+    problems = make_problems(params, content, [style], config)
+    small, large = make_plans(problems, needs(problems[1]).most - 1)
+    assert small.problem.spec.tile == 0
+    assert large.problem.spec.tile
+    assert work(large.problem) > 1.5 * 397 * 300
+    assert work(small.problem) == 140 * 106
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_a_run_in_windows_is_the_run_at_once(params, pictures, optimizer):
+    content, style = pictures
+    runs = []
+    for tile in ("off", "128"):
+        config = Config(**{**LOW, "optimizer": optimizer, "tile": tile, "style_weight": 1e6})
+        runs.append(list(stylize_steps(params, content, [style], config, every=1)))
+    for whole, tiled in zip(*runs, strict=True):
+        assert tiled.evaluations == whole.evaluations
+        np.testing.assert_allclose(tiled.losses["total"], whole.losses["total"], rtol=1e-4)
+        assert np.abs(tiled.image - whole.image).mean() < 1e-4
+
+
+def test_memory_in_windows_hardly_grows_with_the_picture(params, pictures):
+    content, style = pictures
+    sizes = []
+    for times in (1, 4):
+        large = np.tile(content, (times, times, 1))
+        problem = make_problem(params, large, [style], Config(**LOW, tile="128", optimizer="adam"))
+        found = needs(problem._replace(spec=problem.spec._replace(anew=True)))
+        sizes.append(
+            found.loop / 2**20 - 14 * large.size * 4 / 2**20
+        )  # but for pictures, of which there are few
+    assert sizes[1] < 1.2 * sizes[0]
+
+
+def test_windows_too_small_for_a_core_are_refused():
+    Config(tile="160")
+    for tile in ("159", "0", "-3", "many"):
+        with pytest.raises(
+            InputError,
+            match=r"--tile: auto, off, or at least 160 \(conv5_1 sees 58 pixels to each side\); got",
+        ):
+            Config(tile=tile)
+    with pytest.raises(InputError, match="did you mean auto"):
+        Config(tile="autp")
