@@ -145,7 +145,7 @@ def _smaller(problem: Problem, whole: Needs, free: int) -> Iterator[Spec]:
     """Yield ways that need less, the fastest first; those that clearly need too much are left out."""
     spec, (height, width, _) = problem.spec, problem.first.shape
     least = tiling.least_tile(problem.params.convolutions, _layers(spec))
-    tiles = [tile for tile in TILES if least <= tile < max(height, width)] or [least]
+    tiles = [tile for tile in {*TILES, max(least, TILES[-1])} if least <= tile < max(height, width)]
     kept = sum(
         leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(problem.targets).content)
     )
@@ -175,8 +175,8 @@ def _refusal(problem: Problem, last: Needs, free: int) -> str:
     way = f" in windows of {problem.spec.tile}" if problem.spec.tile else ""
     flag = "" if problem.spec.tile else "; --tile=auto takes larger ones in windows"
     share = (max(0, free - fixed) / (needed - fixed)) ** 0.5 * 0.95
-    fits = f"{int(width * share)}x{int(height * share)} would fit" if share else "no size would fit"
+    size = f"{int(width * share)}x{int(height * share)} would fit (--size={int(max(height, width) * share)})"
     return (
         f"memory: a picture of {width}x{height} pixels needs {gib(needed)}{way} and {gib(free)} are free; "
-        f"{fits} (--size={int(max(height, width) * share)}){flag}"
+        f"{size if share else 'no size would fit'}{flag}"
     )
