@@ -81,10 +81,9 @@ def sweep(
     styles by identity) is computed and held once. The lanes are spread evenly over the devices (all, if
     none are named). lanes: 0 takes what fits into free_memory bytes on each device, on CPUs one on each.
     Raises InputError for problems of different size, spec, masks of the picture, iterations, activation shift
-    or power of the variation, NotEnoughMemory where not even one lane for each device fits.
+    or power of the variation, or with scales or an average; NotEnoughMemory where not even one lane for each
+    device fits.
     """
-    for problem in problems:
-        check_config(problem.config)
     _check_alike(problems)
     count = len(problems)
     devices = (devices or jax.devices())[:count]
@@ -99,7 +98,7 @@ def sweep(
         yield from _run(parts, numbers, lanes, every)
 
 
-def check_config(config: Config) -> None:
+def _check_config(config: Config) -> None:
     """Raise InputError for options of a run through several programs: a sweep has one."""
     for option, came in {"scales": config.scales, "average": config.average}.items():
         if came:
@@ -109,6 +108,7 @@ def check_config(config: Config) -> None:
 def _check_alike(problems: Sequence[Problem]) -> None:
     first = problems[0]
     for problem in problems:
+        _check_config(problem.config)
         if problem.spec != first.spec:
             raise InputError("sweep", "lanes of one compiled program", f"got {problem.spec} and {first.spec}")
         for option, what in SHARED.items():

@@ -54,7 +54,7 @@ from nst_jax.sheet import (
     thumbnail,
     tile_side,
 )
-from nst_jax.sweep import SweepProgress, check_config, sweep
+from nst_jax.sweep import SweepProgress, sweep
 from nst_jax.transfer import Progress, chunk_steps
 from nst_jax.vgg import Params, make_params
 from nst_jax.weights import load_weights
@@ -121,7 +121,6 @@ def main(inputs_given: Given, sweep_given: Given, config_given: Given) -> int:
     request = Request(Inputs(**inputs_given), wanted, config_given, axes, cells)
     device.set_up()
     for cell in cells:  # before anything is read: a value out of bounds is said at once
-        check_config(request.config(cell))
         check_inputs(request.cell_inputs(cell), request.config(cell))
     if "seed" in axes and (init := request.config(cells[0]).init) != "noise":
         raise InputError("--sweep=seed", "with --init=noise, where a seed matters", f"got --init={init}")
