@@ -18,6 +18,12 @@ from nst_jax.targets import content_targets, mask_by_layer, style_statistics
 TILES = (4096, 3072, 2048, 1536, 1024, 768, 640, 512, 384, 320, 256)
 
 
+# What a process on a CPU takes beside its programs (benchmarks/memory.py): their code and scratch memory, and
+# pictures on the host, of which some are on their way.
+PROCESS = 128 * 2**20
+HOST_COPIES = 8
+
+
 class Plan(NamedTuple):
     """How a problem is run: its spec says whether in windows, and of what side at most."""
 
@@ -92,6 +98,7 @@ def make_plans(problems: Sequence[Problem], free: int | None) -> list[Plan]:
 class Needs(NamedTuple):
     """The bytes that a problem's programs take."""
 
+    beside: int  # what the process takes beside them on a CPU, where it shares the memory
     arguments: int  # of the loop: the state, what it is compared with, the network
     temporary: int  # of the loop
     style: int  # of the statistics of a style and the activations of the content
@@ -104,8 +111,8 @@ class Needs(NamedTuple):
 
     @property
     def most(self) -> int:
-        """The bytes that the largest program takes."""
-        return max(self.loop, self.style)
+        """The bytes that the largest program takes, with what is beside it."""
+        return max(self.loop, self.style) + self.beside
 
 
 def needs(problem: Problem) -> Needs:
@@ -129,7 +136,9 @@ def needs(problem: Problem) -> Needs:
     memory = program.compile().memory_analysis()
     arguments, temporary = (memory.argument_size_in_bytes, memory.temp_size_in_bytes) if memory else (0, 0)
     style, largest = max(once)
-    return Needs(arguments, temporary, style, largest)
+    shared = jax.devices()[0].platform == "cpu"
+    beside = PROCESS + HOST_COPIES * first.nbytes if shared else 0
+    return Needs(beside, arguments, temporary, style, largest)
 
 
 def bytes_needed(program: Any) -> int:
@@ -157,7 +166,7 @@ def _smaller(problem: Problem, whole: Needs, free: int) -> Iterator[Spec]:
     for way in sorted(ways, key=work):
         tile, anew = way.spec.tile, way.spec.anew
         share = min(tile, height) * min(tile, width) / (height * width)
-        if whole.arguments - anew * kept + share * whole.temporary <= free or way is ways[-1]:
+        if whole.beside + whole.arguments - anew * kept + share * whole.temporary <= free or way is ways[-1]:
             yield way.spec
 
 
@@ -171,10 +180,10 @@ def _refusal(problem: Problem, last: Needs, free: int) -> str:
     if last.style > last.loop:
         (height, width), needed, fixed = last.largest, last.style, 0
     else:
-        needed, fixed = last.loop, last.temporary if problem.spec.tile else 0
+        needed, fixed = last.most, min(PROCESS, last.beside) + last.temporary * bool(problem.spec.tile)
     way = f" in windows of {problem.spec.tile}" if problem.spec.tile else ""
-    flag = "" if problem.spec.tile else "; --tile=auto takes larger ones in windows"
-    share = (max(0, free - fixed) / (needed - fixed)) ** 0.5 * 0.95
+    flag = "; --tile=auto takes larger ones in windows" if problem.config.tile == "off" else ""
+    share = (max(0, free - fixed) / max(1, needed - fixed)) ** 0.5 * 0.95
     size = f"{int(width * share)}x{int(height * share)} would fit (--size={int(max(height, width) * share)})"
     return (
         f"memory: a picture of {width}x{height} pixels needs {gib(needed)}{way} and {gib(free)} are free; "

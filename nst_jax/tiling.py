@@ -119,7 +119,8 @@ class Grid(NamedTuple):
 
 def _place(axis: Axis, number: Int[Array, ""]) -> tuple[Array, Array, Array]:
     ends = (*axis.cores[1:], 2 * axis.length)  # the last core has all that is left, at every layer
-    return tuple(jnp.asarray(places, jnp.int32)[number] for places in (axis.starts, axis.cores, ends))  # type: ignore[return-value]
+    start, core, end = (jnp.asarray(places, jnp.int32)[number] for places in (axis.starts, axis.cores, ends))
+    return start, core, end
 
 
 def _between(length: int, start: Array, core: Array, end: Array) -> Float[Array, " n"]:

@@ -606,11 +606,11 @@ def test_a_loss_that_is_not_finite_exits_3_with_the_last_finite_picture(call):
 
 
 def test_too_little_memory_exits_4_and_says_what_fits(call, monkeypatch, tmp_path):
-    monkeypatch.setattr(nst.device, "free_memory", lambda: 10**6)
+    monkeypatch.setattr(nst.device, "free_memory", lambda: 2**27 + 10**6)
     code, _, err = call(*PAIR, *SMALL, "--output=a.png")
     assert code == 4
     assert len(err) == 1
-    assert re.search(r"needs 0\.\d GiB and 0\.0 GiB are free; \d+x\d+ would fit", err[0])
+    assert re.search(r"needs 0\.\d GiB and 0\.1 GiB are free; \d+x\d+ would fit .--size=\d+", err[0])
     assert os.listdir(tmp_path) == []
 
 
@@ -619,7 +619,7 @@ def test_a_device_that_runs_out_of_memory_exits_4(call, monkeypatch):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
         yield  # a generator, as the real one
 
-    monkeypatch.setattr(nst, "stylize_steps", exhausted)
+    monkeypatch.setattr(nst, "run", exhausted)
     code, out, err = call(*PAIR, *SMALL, "--output=a.png")
     assert (code, out) == (4, [])
     assert err == [
@@ -653,7 +653,7 @@ def test_ctrl_c_writes_the_picture_so_far_and_exits_130(call, monkeypatch):
         yield Progress(2, 3, image * 0, losses, True)
         yield Progress(4, 5, image, losses, True)
 
-    monkeypatch.setattr(nst, "stylize_steps", interrupted_twice)
+    monkeypatch.setattr(nst, "run", interrupted_twice)
     code, out, err = call(*PAIR, *SMALL, "--output=a.png", "--report=r.json")
     assert (code, out) == (130, ["a.png", "r.json"])
     assert err == ["error: interrupted: a.png is the picture of step 2"]
