@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from nst_jax import objective, tiling
+from nst_jax import objective, rows, tiling
 from nst_jax.config import Config
 from nst_jax.errors import NotEnoughMemory
 from nst_jax.masks import Masks
 from nst_jax.objective import Frame, LossWeights, Spec, Targets, Terms, coefficients, shown, summarize
 from nst_jax.optimizers import OPTIMIZERS, Iterate
-from nst_jax.problem import Problem, finish, make_problem
-from nst_jax.targets import mask_by_layer, style_statistics
+from nst_jax.problem import Problem, finish, make_problem, spread
+from nst_jax.targets import style_arguments, style_statistics
 from nst_jax.vgg import AnyArray, Params
 
 
@@ -69,6 +69,7 @@ def stylize_steps(
     masks: Masks | None = None,
     every: int = 0,
     free_memory: int | None = None,
+    devices: Sequence[jax.Device] | int = 1,
 ) -> Iterator[Progress]:
     """Optimise a picture, yielding a Progress at step 0 and after every chunk of `every` steps.
 
@@ -77,23 +78,26 @@ def stylize_steps(
     that config.init names. Without content, config.init must not be content, and the picture
     has the size of init or of the first style. masks say where the styles act; elsewhere the picture is the
     content (without one: the first picture) to the bit. Ends early where a loss is not finite, and where no
-    step lowers it (Progress.finite, .converged).
+    step lowers it (Progress.finite, .converged). devices: those that have each a share of the picture's rows,
+    or how many of those there are.
     Raises InputError where the pictures and options do not go together, NotEnoughMemory where the
-    compiled loop would take more than free_memory bytes.
+    compiled loop would take more than free_memory bytes on a device.
     """
-    problem = make_problem(params, content, styles, config or Config(), init, masks)
+    mesh = rows.make_mesh(devices)
+    problem = spread(make_problem(params, content, styles, config or Config(), init, masks), mesh)
     config, spec, weights = problem.config, problem.spec, problem.weights
     if free_memory is not None:
         _check_memory(free_memory, problem)
     targets = problem.targets()
-    state = start(problem.params, jnp.asarray(problem.first), targets, weights, spec)
-    now = progress(tell(state, targets.frame, spec), targets.frame, problem)
+    first = rows.put(rows.pad(problem.first, spec), spec)
+    state = start(problem.params, first, targets, weights, spec)
+    now = progress(tell(state, targets.frame, spec), problem)
     yield now
     every = every or chunk_steps(config.iterations)
     while now.step < config.iterations and now.finite and not now.converged:
         steps = np.int32(min(every, config.iterations - now.step))
         state = run_chunk(state, steps, problem.params, targets, weights, problem.learning_rate, spec)
-        now = progress(tell(state, targets.frame, spec), targets.frame, problem)
+        now = progress(tell(state, targets.frame, spec), problem)
         yield now
 
 
@@ -105,17 +109,19 @@ def chunk_steps(iterations: int) -> int:
 def _check_memory(free: int, problem: Problem) -> None:
     """Raise NotEnoughMemory where a program of the run, compiled here for it, takes more than free bytes."""
     params, first, weights, spec = problem.params, problem.first, problem.weights, problem.spec
-    number = jax.ShapeDtypeStruct((), jnp.float32)
+    number = rows.put_everywhere(np.float32(0), spec)
     sources = problem.masks.sources_of(len(problem.styles))
     programs = [
-        (style, style_statistics.lower(params, style, number, mask_by_layer(source, spec), spec))
+        (style, style_statistics.lower(*style_arguments(params, style, number, source, spec)))
         for style, source in zip(problem.styles, sources, strict=True)
     ]
-    targets = jax.eval_shape(problem.targets)
-    programs.append((first, start.lower(params, first, targets, weights, spec)))
+    targets = rows.placed(jax.eval_shape(problem.targets), spec)
+    image = rows.put(rows.pad(first, spec), spec)
+    programs.append((first, start.lower(params, image, targets, weights, spec)))
     if problem.config.iterations:  # it takes more than start, which need not be compiled yet
-        state = jax.eval_shape(partial(start, spec=spec), params, first, targets, weights)
-        loop = run_chunk.lower(state, np.int32(0), params, targets, weights, number, spec)
+        state = jax.eval_shape(partial(start, spec=spec), params, image, targets, weights)
+        state = rows.placed(state, spec)
+        loop = run_chunk.lower(state, np.int32(0), params, targets, weights, problem.learning_rate, spec)
         programs[-1] = (first, loop)
     for picture, program in programs:
         needed = bytes_needed(program.compile())
@@ -146,7 +152,8 @@ def start(
     finite, scale = _is_finite(iterate), _power_of_two(iterate.gradient)
     iterate = iterate._replace(value=scale * iterate.value, gradient=scale * iterate.gradient)
     memory = OPTIMIZERS[spec.optimizer].init(image)
-    return State(iterate, memory, scale, jnp.int32(0), jnp.int32(1), finite, jnp.asarray(False))
+    state = State(iterate, memory, scale, jnp.int32(0), jnp.int32(1), finite, jnp.asarray(False))
+    return rows.keep(state, spec)
 
 
 def _power_of_two(gradient: Float[Array, "h w 3"]) -> Float[Array, ""]:
@@ -215,18 +222,22 @@ class Told(NamedTuple):
     evaluations: Int[AnyArray, ""]
     finite: Bool[AnyArray, ""]
     converged: Bool[AnyArray, ""]
+    opacity: Float[AnyArray, "h w"] | None  # of the frame
 
 
 @jax.jit(static_argnames="spec")
 def tell(state: State, frame: Frame | None, spec: Spec) -> Told:
     """Return copies of what is told of a state: the next chunk takes the state's own buffers."""
-    image = shown(state.iterate.image, frame, spec)
-    return Told(image, state.iterate.terms, state.step, state.evaluations, state.finite, state.converged)
+    image = rows.gather(shown(state.iterate.image, frame, spec), spec)
+    opacity = frame and rows.gather(frame.opacity, spec)
+    terms, step, evaluations = state.iterate.terms, state.step, state.evaluations
+    return Told(image, terms, step, evaluations, state.finite, state.converged, opacity)
 
 
-def progress(told: Told, frame: Frame | None, problem: Problem) -> Progress:
+def progress(told: Told, problem: Problem) -> Progress:
     """Return what is told of a state, on the host."""
-    told, opacity = jax.device_get((told, frame and frame.opacity))
+    told = jax.device_get(told)
+    opacity = None if told.opacity is None else np.asarray(told.opacity)
     return Progress(
         step=int(told.step),
         evaluations=int(told.evaluations),
