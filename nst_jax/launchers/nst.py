@@ -10,16 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from absl import logging
 
 import nst_jax
-from nst_jax import images
+from nst_jax import images, rows
 from nst_jax import masks as masking
 from nst_jax.config import PRESETS, Config
 from nst_jax.errors import InputError
 from nst_jax.files import check_writable, write_whole
-from nst_jax.launchers import device
+from nst_jax.launchers import device, hosts
 from nst_jax.launchers.common import (
     DONE,
     INTERRUPTED,
@@ -32,6 +33,7 @@ from nst_jax.launchers.common import (
     tell,
 )
 from nst_jax.launchers.display import Display
+from nst_jax.launchers.hosts import Machine
 from nst_jax.launchers.inputs import (
     Inputs,
     Pictures,
@@ -49,7 +51,7 @@ from nst_jax.options import check_options, option
 from nst_jax.problem import finish
 from nst_jax.report import PLOT_FORMATS, check_plot, history, plot_losses, resolved, to_json
 from nst_jax.transfer import Progress, chunk_steps, stylize_steps
-from nst_jax.vgg import Params, make_params
+from nst_jax.vgg import make_params
 from nst_jax.weights import Weights, load_weights
 
 
@@ -86,7 +88,18 @@ class Request(NamedTuple):
 
     inputs: Inputs
     files: Files
+    machine: Machine
     config: Config
+
+
+class Ready(NamedTuple):
+    """What the optimisation takes."""
+
+    request: Request
+    output: Output
+    pictures: Pictures
+    weights: Weights
+    devices: int
 
 
 class Run(NamedTuple):
@@ -97,26 +110,81 @@ class Run(NamedTuple):
     seconds: dict[str, float]
 
 
-def main(inputs_given: Given, files_given: Given, config_given: Given) -> int:
+def main(inputs_given: Given, files_given: Given, machine_given: Given, config_given: Given) -> int:
     """Run `nst` with the options given. Raises InputError before anything is written."""
     began = time.monotonic()
+    machine = Machine(**machine_given)
+    with hosts.joined(machine):
+        return _make(lambda: _prepare(inputs_given, files_given, machine, config_given), began)
+
+
+def _prepare(
+    inputs_given: Given, files_given: Given, machine: Machine, config_given: Given
+) -> tuple[Ready, dict[str, Any]]:
+    """Check the request and read the files; return beside it what all processes must have alike."""
     inputs, files, config = Inputs(**inputs_given), Files(**files_given), Config.from_preset(**config_given)
-    request = Request(inputs, files, config)
+    request = Request(inputs, files, machine, config)
     device.set_up()
     _check(request)
     shelf = Shelf(inputs.max_pixels)
     masks = load_masks(inputs, shelf)
     output = _output(request, shelf, masks)
     pictures = load_pictures(inputs, config, shelf, masks)
+    devices = _devices(machine, working_size(inputs, config, shelf)[0], config)
     weights = load_weights(config.network, inputs.weights or None)
-    _warn(config, weights, pictures)
+    return Ready(request, output, pictures, weights, devices), _alike(request, pictures, weights)
+
+
+def _alike(request: Request, pictures: Pictures, weights: Weights) -> dict[str, Any]:
+    """Return by name the options, what was read and what programs are made by."""
+    machine = dataclasses.replace(request.machine, process_id=0)
+    options = [dataclasses.asdict(part) for part in request._replace(machine=machine)]
+    content, styles, init, masks = pictures
+    read: dict[str, Any] = {"content": [content], "style": styles, "init": [init]}
+    read |= {"content_mask": [masks.content], "style_mask": masks.styles}
+    read |= {"style_source_mask": masks.sources}
+    return (
+        {f"--{name}": value for part in options for name, value in part.items()}
+        | {f"--{name} {k}": picture for name, found in read.items() for k, picture in enumerate(found, 1)}
+        | {"weights": weights.sha256, "nst_jax": nst_jax.__version__, "jax": jax.__version__}
+        | {"devices of a process": jax.local_device_count()}
+    )
+
+
+def _devices(machine: Machine, height: int, config: Config) -> int:
+    """Return how many devices share the picture's rows. Raises InputError."""
+    spec, there = config.spec(), jax.device_count()
+    most = rows.most_devices(height, spec.content_layers + spec.style_layers)
+    if machine.num_processes > 1 and machine.devices not in (0, there):
+        allowed = f"all {there} where there are several processes"
+        raise InputError("--devices", allowed, f"got {machine.devices}")
+    all_of_them = there if machine.num_processes > 1 else min(there, most)
+    devices = machine.devices or all_of_them
+    if devices > there:
+        raise InputError("--devices", f"from 1 to {there}, as many as there are", f"got {devices}")
+    if devices > most:
+        allowed = f"at most {most} for {height} rows, one of the deepest layer's for each"
+        raise InputError("--devices", allowed, f"got {devices}")
+    return devices
+
+
+def _make(prepare: Callable[[], tuple[Ready, dict[str, Any]]], began: float) -> int:
+    """Make the picture; return the exit code."""
+    ready = hosts.agreed(prepare)
+    files = ready.request.files
+    if hosts.writes():
+        _warn(ready.request.config, ready.weights, ready.pictures)
+    else:
+        logging.set_verbosity(logging.ERROR)
     with interrupts() as interrupted:
-        run = _optimize(make_params(weights.arrays), pictures, output, request, interrupted)
-        _write(run, output, request, weights, began)
+        run = _optimize(ready, interrupted)
+        if hosts.writes():
+            _write(run, ready, began)
+    stopped = hosts.any_says(interrupted())
     if not run.last.finite:
         came = f"not finite after step {run.last.step}, whose picture is {files.output}"
         return fail(WRONG_NUMBERS, InputError("loss", "finite numbers (smaller weights?)", came))
-    if interrupted():
+    if stopped:
         return fail(INTERRUPTED, f"interrupted: {files.output} is the picture of step {run.last.step}")
     if run.last.converged:
         logging.info("converged: no step lowers the loss after step %d", run.last.step)
@@ -135,7 +203,7 @@ def _warn(config: Config, weights: Weights, pictures: Pictures) -> None:
 
 def _check(request: Request) -> None:
     """Find out before the optimisation, not after it, whether everything can be written."""
-    inputs, files, config = request
+    inputs, files, _, config = request
     if not files.output:
         raise InputError("--output", f"a file that ends in {' '.join(images.FORMATS)}", "not given")
     check_inputs(inputs, config)
@@ -159,7 +227,7 @@ def _check(request: Request) -> None:
 
 def _output(request: Request, shelf: Shelf, masks: Masks) -> Output:
     """Return how the picture is written: at the content's size its own pixels show outside the masks."""
-    inputs, files, config = request
+    inputs, files, _, config = request
     size = working_size(inputs, config, shelf)
     if files.output_size == "working":
         content = shelf.load(inputs.content) if inputs.content else None
@@ -174,11 +242,12 @@ def _output(request: Request, shelf: Shelf, masks: Masks) -> Output:
     return Output((height, width), content.alpha, content.rgb if size != (height, width) else None, opacity)
 
 
-def _optimize(
-    params: Params, pictures: Pictures, output: Output, request: Request, interrupted: Callable[[], bool]
-) -> Run:
+def _optimize(ready: Ready, interrupted: Callable[[], bool]) -> Run:
     """Run the loop, showing progress and writing previews, until its end or until interrupted() is true."""
-    _, files, config = request
+    request, output, pictures, weights, devices = ready
+    files, config = request.files, request.config
+    params = make_params(weights.arrays)
+    free = hosts.least(device.free_memory(min(devices, jax.local_device_count())))
     every = chunk_steps(config.iterations)
     if files.save_every:
         every = math.gcd(every, files.save_every)
@@ -188,33 +257,36 @@ def _optimize(
         steps = stylize_steps(
             *(params, pictures.content, pictures.styles, config, pictures.init, pictures.masks),
             every=every,
-            free_memory=device.free_memory(),
+            free_memory=free,
+            devices=devices,
         )
         shape = (pictures.styles[0] if pictures.content is None else pictures.content).shape
         with device.running_out(shape[0], shape[1]):
             for last in steps:
                 if not seen:
                     began, compiled = time.monotonic(), compiling.seconds
-                    if files.mask_preview:
+                    if files.mask_preview and hosts.writes():
                         _show_masks(last.image, pictures, request)
                 if not seen or last.step > seen[-1][0]:
                     seen.append((last.step, last.losses))
                     display.show(last)
-                    if files.save_every and last.step and last.step % files.save_every == 0:
+                    previewed = files.save_every and last.step and last.step % files.save_every == 0
+                    if previewed and hosts.writes():
                         _preview(last, output, request)
-                if interrupted():
+                if hosts.any_says(interrupted()):
                     break
     assert last is not None  # the loop always yields step 0
     optimize = time.monotonic() - began - (compiling.seconds - compiled)
     return Run(last, seen, {"compile": compiling.seconds, "optimize": optimize})
 
 
-def _write(run: Run, output: Output, request: Request, weights: Weights, began: float) -> None:
+def _write(run: Run, ready: Ready, began: float) -> None:
     """Write the picture, then the report and the plot that were asked for, each whole."""
-    _, files, config = request
-    _save(files.output, run.last.image, output, request)
+    request = ready.request
+    files, config = request.files, request.config
+    _save(files.output, run.last.image, ready.output, request)
     if files.report:
-        write_whole(Path(files.report), to_json(_report(run, request, weights, began)))
+        write_whole(Path(files.report), to_json(_report(run, ready, began)))
         tell(files.report)
     if files.plot:
         columns = history(run.history)
@@ -241,15 +313,16 @@ def _preview(progress: Progress, output: Output, request: Request) -> None:
 
 
 def _save(path: str, image: np.ndarray, output: Output, request: Request) -> None:
-    inputs, _, config = request
+    inputs, _, _, config = request
     rgb = images.resize(image, *output.size)
     rgb = finish(rgb, output.photograph, output.opacity, config)
     images.save(path, rgb, output.alpha, settings(inputs, config))
     tell(path)
 
 
-def _report(run: Run, request: Request, weights: Weights, began: float) -> dict[str, Any]:
-    inputs, files, config = request
+def _report(run: Run, ready: Ready, began: float) -> dict[str, Any]:
+    request, _, _, weights, devices = ready
+    inputs, files, machine, config = request
     last = run.last
     seconds = run.seconds | {"total": time.monotonic() - began}
     seconds["per_evaluation"] = run.seconds["optimize"] / max(1, last.evaluations - 1)
@@ -258,6 +331,7 @@ def _report(run: Run, request: Request, weights: Weights, began: float) -> dict[
         "config": {
             **dataclasses.asdict(inputs),
             **dataclasses.asdict(files),
+            **dataclasses.asdict(machine),
             **resolved(config, len(inputs.style)),
         },
         "weights": {
@@ -271,12 +345,12 @@ def _report(run: Run, request: Request, weights: Weights, began: float) -> dict[
         "history": history(run.history),
         "evaluations": last.evaluations,
         "seconds": seconds,
-        "device": device.describe(),
+        "device": device.describe(devices),
         "peak_memory_bytes": device.peak_memory(),
     }
 
 
-PROGRAM = Program("nst", __doc__, (Inputs, Files, Config), main)
+PROGRAM = Program("nst", __doc__, (Inputs, Files, Machine, Config), main)
 
 
 def console() -> None:
