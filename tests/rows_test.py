@@ -105,8 +105,11 @@ def test_nothing_is_gathered_and_each_device_needs_its_share_of_the_memory(param
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 def test_the_state_stays_where_it_is(params, optimizer, compilations):
     """The optimiser's memory by rows from the first chunk on, so that a second one compiles nothing."""
-    problem = prepare(params, (93, 32), 4, optimizer=optimizer, **LOW)
+    problem = prepare(params, (93, 32), 4, masked=True, optimizer=optimizer, **LOW)
     state, rest = begin(problem)
+    targets = rest[1]
+    for leaf in jax.tree.leaves((targets.content, targets.regions, targets.frame)):
+        assert not leaf.sharding.is_fully_replicated
     before = jax.tree.map(lambda leaf: leaf.sharding, state)
     for leaf in jax.tree.leaves(state):
         assert leaf.sharding.is_fully_replicated == (leaf.ndim < 3)

@@ -122,7 +122,7 @@ def agreed(prepare: Callable[[], tuple[Any, Mapping[str, Any]]]) -> Any:
 
     Raises InputError in all of them where it is not, or where prepare raises one in any of them.
     """
-    if jax.process_count() == 1:
+    if not jax.distributed.is_initialized():
         return prepare()[0]
     made: Any = None
     own: InputError | None = None
