@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from nst_jax import objective, tiling
+from nst_jax import objective, rows, tiling
 from nst_jax.objective import Frame, LossWeights, Spec, Targets, Terms, coefficients, shown
 from nst_jax.optimizers import OPTIMIZERS, Iterate
 from nst_jax.vgg import AnyArray, Params
@@ -54,7 +54,8 @@ def start(
     iterate = iterate._replace(value=scale * iterate.value, gradient=scale * iterate.gradient)
     memory = OPTIMIZERS[spec.optimizer].init(image)
     average = None if decay is None else Average(image, decay)
-    return State(iterate, memory, scale, jnp.int32(0), jnp.int32(1), finite, jnp.asarray(False), average)
+    state = State(iterate, memory, scale, jnp.int32(0), jnp.int32(1), finite, jnp.asarray(False), average)
+    return rows.keep(state, spec)
 
 
 def _power_of_two(gradient: Float[Array, "h w 3"]) -> Float[Array, ""]:
@@ -138,10 +139,19 @@ class Told(NamedTuple):
     evaluations: Int[AnyArray, ""]
     finite: Bool[AnyArray, ""]
     converged: Bool[AnyArray, ""]
+    opacity: Float[AnyArray, "h w"] | None  # of the frame
+
+
+@jax.jit(static_argnames="spec")
+def picture(state: State, spec: Spec) -> Float[AnyArray, "h w 3"]:
+    """Return the picture that a state has come to, whole on every device, as the optimiser has it."""
+    return rows.gather(state.average.image if state.average else state.iterate.image, spec)
 
 
 @jax.jit(static_argnames="spec")
 def tell(state: State, frame: Frame | None, spec: Spec) -> Told:
     """Return copies of what is told of a state: the next chunk takes the state's own buffers."""
     image = shown(state.average.image if state.average else state.iterate.image, frame, spec)
-    return Told(image, state.iterate.terms, state.step, state.evaluations, state.finite, state.converged)
+    opacity = frame and rows.gather(frame.opacity, spec)
+    terms, step, evaluations = state.iterate.terms, state.step, state.evaluations
+    return Told(rows.gather(image, spec), terms, step, evaluations, state.finite, state.converged, opacity)

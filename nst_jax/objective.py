@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from nst_jax.style import STYLE_LOSSES, Sums
-from nst_jax.vgg import PRECISIONS, AnyArray, Params, block_of, features, map_shape
+from nst_jax.vgg import PRECISIONS, AnyArray, Params, block_of, features, keep_rows, map_shape
 
 
 class Spec(NamedTuple):
@@ -28,6 +29,8 @@ class Spec(NamedTuple):
     precision: str = "float32"
     tile: int = 0  # longest side of the windows that are taken one by one, in pixels; 0: the whole at once
     anew: bool = False  # whether the content's activations are made anew for every window, and not kept
+    mesh: Mesh | None = None  # whose devices have each a share of the picture's rows; None: one device
+    rows: int = 0  # with a mesh: of the picture, below which it is padded
 
 
 class Frame(NamedTuple):
@@ -78,7 +81,7 @@ class Evaluation(NamedTuple):
 
 def network(params: Params, image: AnyArray, layers: Sequence[str], spec: Spec) -> dict[str, Array]:
     """Return the activations at the layers, as the spec has them computed."""
-    return features(params, image, layers, spec.pooling, spec.precision)
+    return features(params, image, layers, spec.pooling, spec.precision, spec.rows)
 
 
 def style_sums(maps: dict[str, Array], shift: Array, mask: dict[str, Array] | None, spec: Spec) -> Sums:
@@ -86,12 +89,12 @@ def style_sums(maps: dict[str, Array], shift: Array, mask: dict[str, Array] | No
     maps = {layer: maps[layer].astype(jnp.float32) for layer in spec.style_layers}
     # What bfloat16 holds is exact in the products that a GPU takes for it, and the sums are float32.
     with jax.default_matmul_precision(PRECISIONS[spec.precision].products.name.lower()):
-        return STYLE_LOSSES[spec.style_loss].sums(maps, shift, mask)
+        return STYLE_LOSSES[spec.style_loss].sums(maps, shift, mask, spec.rows)
 
 
 def positions(shape: Sequence[int], spec: Spec) -> dict[str, int]:
     """Return how many positions the style's layers have in a picture of this shape."""
-    shapes = {layer: map_shape(layer, shape[0], shape[1]) for layer in spec.style_layers}
+    shapes = {layer: map_shape(layer, spec.rows or shape[0], shape[1]) for layer in spec.style_layers}
     return {layer: rows * columns for layer, (rows, columns) in shapes.items()}
 
 
@@ -148,7 +151,7 @@ def loss_pieces(
             style_sums(maps, targets.activation_shift, region, spec)
             for region in owned_regions(targets.regions, spec, owned)
         ],
-        tv=total_variation(image, targets.tv_power, corner),
+        tv=total_variation(image, targets.tv_power, corner, spec.rows),
     )
 
 
@@ -217,15 +220,20 @@ def content_loss(
 
 
 def total_variation(
-    image: Float[AnyArray, "h w 3"], power: Float[Array, ""], owned: Float[Array, "_ _"] | None = None
+    image: Float[AnyArray, "h w 3"],
+    power: Float[Array, ""],
+    owned: Float[Array, "_ _"] | None = None,
+    rows: int = 0,
 ) -> Float[Array, ""]:
     """Return sum (dx^2 + dy^2)^(p/2) over the top-left (h-1) x (w-1) corner and channels, in 0..255 units.
 
     dx, dy: differences to the right and lower neighbour. The published tutorial code; p = 2.5 there.
+    rows: of the picture, below which it is padded; 0: all.
     """
     pixels = 255 * image
     corner = pixels[:-1, :-1]
     squares = (pixels[:-1, 1:] - corner) ** 2 + (pixels[1:, :-1] - corner) ** 2
+    squares = keep_rows(squares, max(0, rows - 1))
     flat = squares == 0  # a root's slope at 0 is infinite; the term's own, as a minimum, is taken as 0
     if owned is not None:
         flat |= owned[..., None] == 0

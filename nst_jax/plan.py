@@ -5,14 +5,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from nst_jax import loop, tiling
+from nst_jax import loop, rows, tiling
 from nst_jax.errors import NotEnoughMemory
 from nst_jax.objective import Spec
 from nst_jax.problem import Problem
-from nst_jax.targets import content_targets, mask_by_layer, style_statistics
+from nst_jax.targets import content_targets, style_arguments, style_statistics
 
 # Sides of windows that are tried, the largest first: the larger, the less is computed twice.
 TILES = (4096, 3072, 2048, 1536, 1024, 768, 640, 512, 384, 320, 256)
@@ -28,7 +27,7 @@ class Plan(NamedTuple):
     """How a problem is run: its spec says whether in windows, and of what side at most."""
 
     problem: Problem
-    needed: int  # bytes on the device, while the largest of its programs runs
+    needed: int  # bytes on each device, while the largest of its programs runs
     whole: int  # bytes it would take at once
     free: int | None
 
@@ -65,7 +64,9 @@ def gib(size: int) -> str:
 def windows(problem: Problem) -> tiling.Grid:
     """Return the windows of a problem that is taken in windows."""
     spec = problem.spec
-    return tiling.grid(problem.first.shape, problem.params.convolutions, _layers(spec), spec.tile)
+    return tiling.grid(
+        problem.first.shape, problem.params.convolutions, _layers(spec), spec.tile, spec.mesh is not None
+    )
 
 
 def make_plan(problem: Problem, free: int | None) -> Plan:
@@ -118,21 +119,23 @@ class Needs(NamedTuple):
 def needs(problem: Problem) -> Needs:
     """Return the bytes that the problem's programs take, compiling them."""
     params, first, weights, spec = problem.params, problem.first, problem.weights, problem.spec
-    number = jax.ShapeDtypeStruct((), jnp.float32)
+    number = rows.put_everywhere(np.float32(0), spec)
     sources = problem.masks.sources_of(len(problem.styles))
     programs = [
-        (style, style_statistics.lower(params, style, number, mask_by_layer(source, spec), spec))
+        (style, style_statistics.lower(*style_arguments(params, style, number, source, spec)))
         for style, source in zip(problem.styles, sources, strict=True)
     ]
+    image = rows.put(rows.pad(first, spec), spec)
     if problem.content is not None and not spec.anew:
-        programs.append((problem.content, content_targets.lower(params, problem.content, spec)))
+        programs.append((problem.content, content_targets.lower(params, image, spec)))
     once = [(bytes_needed(program.compile()), picture.shape[:2]) for picture, program in programs]
-    targets = jax.eval_shape(problem.targets)
-    program = loop.start.lower(params, first, targets, weights, spec, problem.decay)
+    targets = rows.placed(jax.eval_shape(problem.targets), spec)
+    program = loop.start.lower(params, image, targets, weights, spec, problem.decay)
     if problem.config.steps:  # it takes more than start, which need not be compiled yet
         start = partial(loop.start, spec=spec)
-        state = jax.eval_shape(start, params, first, targets, weights, decay=problem.decay)
-        program = loop.run_chunk.lower(state, np.int32(0), params, targets, weights, number, spec)
+        state = jax.eval_shape(start, params, image, targets, weights, decay=problem.decay)
+        state, rate = rows.placed(state, spec), problem.learning_rate
+        program = loop.run_chunk.lower(state, np.int32(0), params, targets, weights, rate, spec)
     memory = program.compile().memory_analysis()
     arguments, temporary = (memory.argument_size_in_bytes, memory.temp_size_in_bytes) if memory else (0, 0)
     style, largest = max(once)
@@ -165,7 +168,7 @@ def _smaller(problem: Problem, whole: Needs, free: int) -> Iterator[Spec]:
     ]
     for way in sorted(ways, key=work):
         tile, anew = way.spec.tile, way.spec.anew
-        share = min(tile, height) * min(tile, width) / (height * width)
+        share = min(tile, width) / width * (1 if spec.mesh else min(tile, height) / height)
         if whole.beside + whole.arguments - anew * kept + share * whole.temporary <= free or way is ways[-1]:
             yield way.spec
 

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32
 
-from nst_jax import color
+from nst_jax import color, rows
 from nst_jax import masks as masking
 from nst_jax.config import Config
 from nst_jax.errors import InputError
@@ -84,6 +85,17 @@ def make_problem(
         spec=spec,
         config=config,
     )
+
+
+def spread(problem: Problem, mesh: Mesh | None) -> Problem:
+    """Return the problem with the rows of its picture over a mesh; None: on one device, as it is."""
+    if mesh is None:
+        return problem
+    spec = rows.spec_of(problem.first, problem.spec._replace(mesh=mesh))
+    params, weights, rate = rows.put_everywhere(
+        (problem.params, problem.weights, problem.learning_rate), spec
+    )
+    return problem._replace(params=params, weights=weights, learning_rate=rate, spec=spec)
 
 
 def _loss_weights(config: Config, spec: Spec, styles: int) -> LossWeights:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from nst_jax.vgg import AnyArray, block_of
+from nst_jax.vgg import AnyArray, block_of, keep_rows, map_shape
 
 Features = Mapping[str, Float[AnyArray, "_ _ _"]]  # by layer, (rows, columns, channels), from the bottom up
 Mask = Mapping[str, Float[AnyArray, "_ _"]]  # by layer: the weight of each position, at least 0, not all 0
@@ -35,7 +35,7 @@ Statistics = dict[str, Float[Array, "_ _"]]  # the same, divided
 class StyleLoss(NamedTuple):
     """A style loss: E_l = distance(statistics of the picture, statistics of the style) at every term l."""
 
-    sums: Callable[[Features, Float[Array, ""], Mask | None], Sums]
+    sums: Callable[..., Sums]  # of features, shift, mask (or None), rows of the picture (or 0: all)
     distance: Callable[[Float[Array, "a b"], Float[Array, "a b"]], Float[Array, ""]]
     shifts: bool = True  # whether the activation shift means anything to it
     scale: Callable[[Mapping[str, int]], Mapping[str, float]] | None = None  # of the means, from positions
@@ -52,7 +52,7 @@ class StyleLoss(NamedTuple):
         return self.means(self.sums(features, shift, mask), positions)
 
 
-def gram_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = None) -> Sums:
+def gram_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = None, rows: int = 0) -> Sums:
     """Return sum_p m_p (F_p + s)(F_p + s)^T and sum_p m_p for each layer, channels by channels.
 
     F_p: the channels at position p; m: the mask, or 1. Gatys et al. 2015 (arXiv 1508.06576), eq. 3;
@@ -60,10 +60,13 @@ def gram_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = N
     mask's mass (without a mask: the map's own number of positions), so that pictures of other sizes compare;
     Gatys et al. 2017 (1611.07865) weigh by the square of their guide, here the mask itself is the weight.
     """
-    return {layer: _cross(maps, maps, 1, shift, _at(mask, layer)) for layer, maps in features.items()}
+    return {
+        layer: _cross(maps, maps, 1, shift, _at(mask, layer), _rows(layer, rows))
+        for layer, maps in features.items()
+    }
 
 
-def chain_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = None) -> Sums:
+def chain_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = None, rows: int = 0) -> Sums:
     """Return the correlations of each layer l with the one below it in use, channels of l by channels of l-1.
 
     sum_p m_p up(F^l + s)_p (F^(l-1) + s)_p^T and sum_p m_p over the positions p of layer l-1, where up
@@ -71,7 +74,10 @@ def chain_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = 
     Novak & Nikulin 2016 (arXiv 1605.04603), 3.5; without a mask divided by the positions that are used.
     """
     return {
-        above: _cross(features[above], features[below], _rate(below, above), shift, _at(mask, below))
+        above: _cross(
+            *(features[above], features[below], _rate(below, above)),
+            *(shift, _at(mask, below), _rows(above, rows)),
+        )
         for below, above in pairwise(features)
     }
 
@@ -91,6 +97,11 @@ def _at(mask: Mask | None, layer: str) -> Float[AnyArray, "_ _"] | None:
     return None if mask is None else mask[layer]
 
 
+def _rows(layer: str, rows: int) -> int:
+    """Return how many rows a layer has of a picture of so many."""
+    return map_shape(layer, rows, rows)[0]
+
+
 def _rate(below: str, above: str) -> int:
     """Return how many positions of the lower layer lie along one of the upper layer."""
     return int(2 ** (block_of(above) - block_of(below)))
@@ -102,18 +113,22 @@ def _cross(
     rate: int,
     shift: Float[Array, ""],
     mask: Float[AnyArray, "_ _"] | None,
+    rows: int,
 ) -> Sum:
-    """Return the sum over below's positions, weighted by the mask, of up(above + s)_p (below + s)_p^T."""
+    """Return the sum over below's positions, weighted by the mask, of up(above + s)_p (below + s)_p^T.
+
+    rows: of above, that count, as do those of below that lie along them; 0: all.
+    """
     height, width, _ = above.shape
-    used = below[: height * rate, : width * rate] + shift
-    mass = jnp.asarray(height * width * rate * rate, jnp.float32)
+    used = keep_rows(below[: height * rate, : width * rate] + shift, rows * rate)
+    mass = jnp.asarray((rows or height) * width * rate * rate, jnp.float32)
     if mask is not None:
-        weights = mask[: height * rate, : width * rate]
+        weights = keep_rows(mask[: height * rate, : width * rate], rows * rate)
         used, mass = used * weights[..., None], jnp.sum(weights)
     # A value of above repeated over a window of below meets the window's sum: the same, with less work.
     windows = used.reshape(height, rate, width, rate, -1).sum((1, 3)).reshape(height * width, -1)
-    rows = (above + shift).reshape(height * width, -1)
-    return Sum(jnp.dot(rows.T, windows), mass)  # at jax.default_matmul_precision, which objective.py sets
+    values = (above + shift).reshape(height * width, -1)
+    return Sum(jnp.dot(values.T, windows), mass)  # at jax.default_matmul_precision, which objective.py sets
 
 
 def squared_distance(x: Float[Array, "a b"], s: Float[Array, "a b"]) -> Float[Array, ""]:

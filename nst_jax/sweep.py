@@ -179,12 +179,8 @@ def _run(parts: "_Parts", numbers: tuple[int, ...], lanes: int, every: int) -> I
         steps = min(every, iterations - step)
         states = _advance(states, np.int32(steps), batch, layout)
         step += steps
-    frame = batch.targets.frame
-    told, frame = jax.device_get((_tell(states, frame, layout), frame))
-    finished = {}
-    for lane, number in enumerate(numbers):
-        own_frame = _lane(frame, lane) if layout.varied.frame else frame
-        finished[number] = progress(_lane(told, lane), own_frame, problems[number])
+    told = jax.device_get(_tell(states, batch.targets.frame, layout))
+    finished = {number: progress(_lane(told, lane), problems[number]) for lane, number in enumerate(numbers)}
     yield SweepProgress(numbers, step, finished)
 
 

@@ -128,14 +128,21 @@ def _between(length: int, start: Array, core: Array, end: Array) -> Float[Array,
     return ((where >= core) & (where < end)).astype(jnp.float32)
 
 
-def grid(shape: Sequence[int], names: Iterable[str], layers: Sequence[str], tile: int) -> Grid:
+def grid(
+    shape: Sequence[int], names: Iterable[str], layers: Sequence[str], tile: int, whole_rows: bool = False
+) -> Grid:
     """Return the windows of a picture of this shape, of at most tile pixels a side, for these layers.
 
-    names: the network's convolutions.
+    names: the network's convolutions. whole_rows: every window has all rows: they are spread over devices.
     """
     margin, unit = _margin(names, layers)
-    rows, columns = (cut(length, tile, margin, unit) for length in shape[:2])
+    tiles = shape[0] if whole_rows else tile, tile
+    rows, columns = (cut(length, most, margin, unit) for length, most in zip(shape[:2], tiles, strict=True))
     return Grid(rows, columns, block_of(max(layers)))
+
+
+def _grid(params: Params, image: AnyArray, layers: Sequence[str], spec: Spec) -> Grid:
+    return grid(image.shape, params.convolutions, layers, spec.tile, spec.mesh is not None)
 
 
 def _layers(spec: Spec) -> tuple[str, ...]:
@@ -157,7 +164,7 @@ def evaluate(
     params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, factors: Terms, spec: Spec
 ) -> Evaluation:
     """Return what objective.evaluate returns, in the memory of one window of spec.tile pixels a side."""
-    windows = grid(image.shape, params.convolutions, _layers(spec), spec.tile)
+    windows = _grid(params, image, _layers(spec), spec)
     picture, unshow = jax.vjp(lambda image: shown(image, targets.frame, spec), jnp.asarray(image))
     style = _sums(params, picture, targets.regions, targets.activation_shift, windows, spec)
 
@@ -235,7 +242,7 @@ def style_statistics(
     spec: Spec,
 ) -> Statistics:
     """Return the statistics of a style picture, as objective.style_statistics does, window by window."""
-    windows = grid(style.shape, params.convolutions, spec.style_layers, spec.tile)
+    windows = _grid(params, style, spec.style_layers, spec)
     (sums,) = _sums(params, style, [] if mask is None else [mask], shift, windows, spec)
     return STYLE_LOSSES[spec.style_loss].means(sums, positions(style.shape, spec))
 
@@ -244,7 +251,7 @@ def activations(
     params: Params, image: Float[AnyArray, "h w 3"], layers: Sequence[str], spec: Spec
 ) -> dict[str, Float[Array, "_ _ _"]]:
     """Return a picture's activations at the layers, window by window."""
-    windows = grid(image.shape, params.convolutions, layers, spec.tile)
+    windows = _grid(params, image, layers, spec)
     shape = windows.window_shape
 
     def put(number: Array, whole: dict[str, Array]) -> dict[str, Array]:

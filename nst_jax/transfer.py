@@ -4,18 +4,17 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
-from nst_jax import images
+from nst_jax import images, rows
 from nst_jax.config import Config
-from nst_jax.loop import State, Told, run_chunk, start, tell
+from nst_jax.loop import State, Told, picture, run_chunk, start, tell
 from nst_jax.masks import Masks
-from nst_jax.objective import Frame, summarize
+from nst_jax.objective import summarize
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.plan import make_plans
-from nst_jax.problem import Problem, finish
+from nst_jax.problem import Problem, finish, spread
 from nst_jax.scales import make_problems
 from nst_jax.vgg import Params
 
@@ -67,6 +66,7 @@ def stylize_steps(
     masks: Masks | None = None,
     every: int = 0,
     free_memory: int | None = None,
+    devices: Sequence[jax.Device] | int = 1,
 ) -> Iterator[Progress]:
     """Optimise a picture, yielding a Progress at the start of each rung and where `every` divides the step.
 
@@ -79,12 +79,15 @@ def stylize_steps(
     that config.init names. Without content, config.init must not be content, and the picture
     has the size of init or of the first style. masks say where the styles act; elsewhere the picture is the
     content (without one: the first picture) to the bit. Ends early where a loss is not finite, and a rung
-    where no step lowers it (Progress.finite, .converged).
+    where no step lowers it (Progress.finite, .converged). devices: those that have each a share of the
+    picture's rows, or how many of those there are.
     Raises InputError where the pictures and options do not go together, NotEnoughMemory where the
-    compiled loop would take more than free_memory bytes.
+    compiled loop would take more than free_memory bytes on a device.
     """
+    mesh = rows.make_mesh(devices)
     problems = make_problems(params, content, styles, config or Config(), init, masks)
-    yield from run([plan.problem for plan in make_plans(problems, free_memory)], every)
+    plans = make_plans([spread(problem, mesh) for problem in problems], free_memory)
+    yield from run([plan.problem for plan in plans], every)
 
 
 def run(problems: Sequence[Problem], every: int = 0) -> Iterator[Progress]:
@@ -107,14 +110,14 @@ def _climb(
     done, spent = (left.step, left.evaluations) if left else (0, 0)
 
     def told(state: State) -> Progress:
-        now = progress(tell(state, targets.frame, spec), targets.frame, problem)
+        now = progress(tell(state, targets.frame, spec), problem)
         return now._replace(
             step=done + now.step, evaluations=spent + now.evaluations, rung=place[0], rungs=place[1]
         )
 
     first = images.resize(left.image, *shape[:2]) if left else problem.first
-    state = start(problem.params, jnp.asarray(first), *rest)
-    carry = OPTIMIZERS[spec.optimizer].carry
+    state = start(problem.params, rows.put(rows.pad(first, spec), spec), *rest)
+    carry = None if spec.mesh else OPTIMIZERS[spec.optimizer].carry  # padded, moments would be moved
     if left and carry:
         state = state._replace(memory=carry(left.memory, shape, state.scale / left.scale))
     now = told(state)
@@ -131,8 +134,13 @@ def _climb(
         yield now
     if not now.finite:
         return None
-    picture = state.average.image if state.average else state.iterate.image
-    return Left(np.array(picture), state.memory if carry else None, state.scale, now.step, now.evaluations)
+    return Left(
+        np.array(picture(state, spec)),
+        state.memory if carry else None,
+        state.scale,
+        now.step,
+        now.evaluations,
+    )
 
 
 def chunk_steps(iterations: int) -> int:
@@ -140,9 +148,10 @@ def chunk_steps(iterations: int) -> int:
     return min(10, max(1, iterations // 100))
 
 
-def progress(told: Told, frame: Frame | None, problem: Problem) -> Progress:
+def progress(told: Told, problem: Problem) -> Progress:
     """Return what is told of a state, on the host."""
-    told, opacity = jax.device_get((told, frame and frame.opacity))
+    told = jax.device_get(told)
+    opacity = None if told.opacity is None else np.asarray(told.opacity)
     return Progress(
         step=int(told.step),
         evaluations=int(told.evaluations),

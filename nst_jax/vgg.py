@@ -86,6 +86,14 @@ def map_shape(layer: str, height: int, width: int) -> tuple[int, int]:
     return height // unit, width // unit
 
 
+def keep_rows(x: Float[AnyArray, "..."], rows: int, axis: int = 0) -> Float[AnyArray, "..."]:
+    """Return x with zeros from so many rows on; 0 keeps all."""
+    if rows in (0, x.shape[axis]):
+        return x
+    index = lax.broadcasted_iota(jnp.int32, x.shape, axis)
+    return jnp.where(index < rows, x, jnp.zeros((), x.dtype))
+
+
 def halo(names: Iterable[str], layers: Sequence[str]) -> int:
     """Return how many pixels to each side of its own cell a position of the deepest of the layers sees.
 
@@ -147,28 +155,33 @@ def features(
     layers: Sequence[str],
     pooling: str = "max",
     precision: str = "float32",
+    rows: int = 0,
 ) -> dict[str, Float[Array, "_ _ _"]]:
     """Return the activations after ReLU at the layers, each (h, w, c), of an RGB picture in [0, 1].
 
     Only as much of the network runs as the deepest layer needs. Convolutions are zero-padded; poolings
     halve each side and drop a last odd row or column. pooling is a key of POOLINGS, precision of PRECISIONS.
+    rows: the picture is the first so many rows and what lies below has no influence: the activations are
+    those of the picture alone, then zeros. 0: all rows.
     Raises InputError where the picture is too small for the deepest layer.
     """
     if not layers:
         return {}
-    check_size(image.shape, layers, "picture")
+    check_size((rows or image.shape[0], image.shape[1]), layers, "picture")
     pool, (dtype, products) = POOLINGS[pooling], PRECISIONS[precision]
     params = cast(params, precision)
     x = ((image - params.mean[None, None]) / params.std[None, None])[None].astype(dtype)
+    x = keep_rows(x, rows, 1)
     activations: dict[str, Float[Array, "_ _ _"]] = {}
     block = 1
     for name in sorted(params.convolutions):  # convB_K sorts from the bottom up
         if block_of(name) > block:
-            x, block = pool(x), block_of(name)
+            x, block, rows = pool(x), block_of(name), rows // 2
+            x = keep_rows(x, rows, 1)  # an odd last row has met the zeros below it
         convolution = params.convolutions[name]
         bias = convolution.bias[None, None, None].astype(jnp.float32)
         x = _convolve(x, convolution.kernel, convolution.flipped, products) + bias
-        x = jax.nn.relu(x).astype(dtype)
+        x = keep_rows(jax.nn.relu(x).astype(dtype), rows, 1)
         activations[name] = x[0]
         if name == max(layers):
             break

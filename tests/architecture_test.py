@@ -14,6 +14,7 @@ import pytest
 import nst_jax
 from nst_jax.config import Config
 from nst_jax.launchers import bench, nst, sweep, weights
+from nst_jax.launchers.hosts import Machine
 from nst_jax.launchers.inputs import Inputs
 from nst_jax.options import describe_range, is_tuple
 
@@ -101,7 +102,10 @@ def option_rows(options):
 def test_the_readmes_table_of_options_is_the_code_s():
     text = (ROOT / "README.md").read_text()
     missing = [
-        row for options in (Inputs, nst.Files, Config) for row in option_rows(options) if row not in text
+        row
+        for options in (Inputs, nst.Files, Machine, Config)
+        for row in option_rows(options)
+        if row not in text
     ]
     assert not missing, "\n".join(missing)
 

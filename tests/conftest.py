@@ -1,5 +1,6 @@
 """Strict numerics for every test, and the real network they share."""
 
+import logging
 import os
 
 # Before JAX starts: several CPU devices, so that what is sharded is tested on a laptop.
@@ -37,3 +38,12 @@ def optax_promotion():
     """Allow what optax's Adam does: a float to the power of its integer count of steps."""
     with jax.numpy_dtype_promotion("standard"):
         yield
+
+
+@pytest.fixture
+def compilations(caplog):
+    """Return a function that counts the programs compiled since the test began, by the loop's name."""
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        yield lambda name: sum(
+            f"Finished XLA compilation of jit({name})" in r.getMessage() for r in caplog.records
+        )

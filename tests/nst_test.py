@@ -34,7 +34,7 @@ def call(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):
-        code = run(nst.PROGRAM, ["--quiet", *arguments])
+        code = run(nst.PROGRAM, ["--quiet", "--devices=1", *arguments])
         captured = capfd.readouterr()
         return code, captured.out.splitlines(), captured.err.splitlines()
 
@@ -606,7 +606,7 @@ def test_a_loss_that_is_not_finite_exits_3_with_the_last_finite_picture(call):
 
 
 def test_too_little_memory_exits_4_and_says_what_fits(call, monkeypatch, tmp_path):
-    monkeypatch.setattr(nst.device, "free_memory", lambda: 2**27 + 10**6)
+    monkeypatch.setattr(nst.device, "free_memory", lambda *_: 2**27 + 10**6)
     code, _, err = call(*PAIR, *SMALL, "--output=a.png")
     assert code == 4
     assert len(err) == 1
@@ -661,7 +661,8 @@ def test_ctrl_c_writes_the_picture_so_far_and_exits_130(call, monkeypatch):
 
 
 def command(*arguments):
-    return [sys.executable, "-c", "from nst_jax.launchers.nst import console; console()", *arguments]
+    code = "from nst_jax.launchers.nst import console; console()"
+    return [sys.executable, "-c", code, "--devices=1", *arguments]
 
 
 def test_a_real_interrupt_ends_a_real_process(tmp_path):
@@ -744,7 +745,7 @@ def test_help_shows_every_flag_with_its_default_and_range(call):
 
 
 def test_flags_that_come_later_do_not_exist_yet(call):
-    for flag in ("resume", "checkpoint", "devices"):
+    for flag in ("resume", "checkpoint"):
         assert call(f"--{flag}=1")[0] == 2
 
 

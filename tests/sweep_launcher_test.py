@@ -473,7 +473,7 @@ def test_a_folder_with_other_things_in_it_is_taken(call, tmp_path):
 
 
 def test_too_little_memory_exits_4_and_leaves_nothing(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep.device, "free_memory", lambda **_: 10**6)
+    monkeypatch.setattr(sweep.device, "free_memory", lambda *_: 10**6)
     before = os.listdir(tmp_path)
     code, out, err = call(*PAIR, *SMALL, WEIGHTS, "--output_dir=o")
     assert (code, out, len(err)) == (4, [], 1)

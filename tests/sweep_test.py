@@ -1,5 +1,3 @@
-import logging
-
 import jax
 import numpy as np
 import pytest
@@ -22,14 +20,6 @@ def pictures():
     rng = np.random.default_rng(5)
     coarse = rng.random((3, 6, 8, 3)).repeat(6, 1).repeat(6, 2)
     return (0.8 * coarse + 0.2 * rng.random(coarse.shape)).astype(np.float32)
-
-
-@pytest.fixture
-def compilations(caplog):
-    with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        yield lambda name: sum(
-            f"Finished XLA compilation of jit({name})" in r.getMessage() for r in caplog.records
-        )
 
 
 def run(problems, **options):

@@ -1,5 +1,3 @@
-import logging
-
 import jax
 import numpy as np
 import pytest
@@ -29,15 +27,6 @@ def pictures():
     content = np.stack([np.sin(grid[:32, None] * k + grid[None] * (3 - k)) for k in range(3)], -1) * 0.4 + 0.5
     style = np.kron(rng.random((9, 7, 3)), np.ones((4, 6, 1)))
     return content.astype(np.float32), style.astype(np.float32)
-
-
-@pytest.fixture
-def compilations(caplog):
-    """Return a function that counts the programs compiled since the test began, by the loop's name."""
-    with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        yield lambda name: sum(
-            f"Finished XLA compilation of jit({name})" in r.getMessage() for r in caplog.records
-        )
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

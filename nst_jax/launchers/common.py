@@ -58,16 +58,26 @@ def run(program: Program, arguments: Sequence[str]) -> int:
         logging.set_verbosity(logging.ERROR if values.quiet else logging.INFO)
         with warnings.catch_warnings(action="ignore" if values.quiet else None):
             return program.main(*(_given(values, options) for options in program.options))
-    except InputError as error:
+    except BaseException as error:
+        code = explain(error)
+        if code is None:
+            raise
+        return code
+
+
+def explain(error: BaseException) -> int | None:
+    """Print the line that a user's error ends a program with; return its exit code, None for others."""
+    if isinstance(error, InputError):
         return fail(WRONG_REQUEST, error)
-    except NotEnoughMemory as error:
+    if isinstance(error, NotEnoughMemory):
         return fail(NO_MEMORY, error)
-    except MemoryError:
+    if isinstance(error, MemoryError):
         return fail(
             NO_MEMORY, "memory: a smaller picture needs less; the machine has too little for this one"
         )
-    except KeyboardInterrupt:
+    if isinstance(error, KeyboardInterrupt):
         return fail(INTERRUPTED, "interrupted")
+    return None
 
 
 def fail(code: int, message: object) -> int:

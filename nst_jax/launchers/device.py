@@ -36,11 +36,11 @@ def set_up(cached: bool = True) -> None:
         ) from None
 
 
-def describe() -> dict[str, Any]:
-    """Return the devices' platform, kind and count."""
+def describe(count: int | None = None) -> dict[str, Any]:
+    """Return the devices' platform, kind and count: of all there are, if not of so many."""
     first = jax.devices()[0]
     kind = _cpu_model() if first.platform == "cpu" else first.device_kind
-    return {"platform": first.platform, "kind": kind, "count": jax.device_count()}
+    return {"platform": first.platform, "kind": kind, "count": count or jax.device_count()}
 
 
 def _cpu_model() -> str:
@@ -53,7 +53,7 @@ def _cpu_model() -> str:
 
 def peak_memory() -> int:
     """Return the most bytes in use so far: the device's where it counts them, else this process's."""
-    stats = jax.devices()[0].memory_stats()
+    stats = jax.local_devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return int(stats["peak_bytes_in_use"])
     unit = 1 if sys.platform == "darwin" else 1024
@@ -73,20 +73,19 @@ def running_out(height: int, width: int) -> Iterator[None]:
         raise NotEnoughMemory(message) from None
 
 
-def free_memory(all_devices: bool = False) -> int | None:
+def free_memory(devices: int = 1) -> int | None:
     """Return the bytes a program may still take on a device, None where that is not known.
 
-    all_devices: the program runs on all of them; those of a CPU share one memory.
+    devices: of this process, that it runs on; those of a CPU share one memory.
     """
-    stats = jax.devices()[0].memory_stats()
+    stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"] - stats["bytes_in_use"])
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
-    shares = jax.device_count() if all_devices else 1
-    free = (int(line.split()[1]) * 1024 // shares for line in lines if line.startswith("MemAvailable"))
+    free = (int(line.split()[1]) * 1024 // devices for line in lines if line.startswith("MemAvailable"))
     return next(free, None)
 
 

@@ -10,16 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from absl import logging
 
 import nst_jax
-from nst_jax import images
+from nst_jax import images, rows
 from nst_jax import masks as masking
 from nst_jax.config import PRESETS, Config
 from nst_jax.errors import InputError
 from nst_jax.files import check_writable, write_whole
-from nst_jax.launchers import device
+from nst_jax.launchers import device, hosts
 from nst_jax.launchers.common import (
     DONE,
     INTERRUPTED,
@@ -32,6 +33,7 @@ from nst_jax.launchers.common import (
     tell,
 )
 from nst_jax.launchers.display import Display
+from nst_jax.launchers.hosts import Machine
 from nst_jax.launchers.inputs import (
     Inputs,
     Pictures,
@@ -46,11 +48,11 @@ from nst_jax.launchers.inputs import (
 from nst_jax.masks import Masks
 from nst_jax.options import check_options, option
 from nst_jax.plan import make_plans, work
-from nst_jax.problem import Problem, finish
+from nst_jax.problem import Problem, finish, spread
 from nst_jax.report import PLOT_FORMATS, Point, check_plot, history, plot_losses, resolved, rungs, to_json
 from nst_jax.scales import make_problems
 from nst_jax.transfer import Progress, chunk_steps, run
-from nst_jax.vgg import Params, make_params
+from nst_jax.vgg import make_params
 from nst_jax.weights import Weights, load_weights
 
 
@@ -90,7 +92,18 @@ class Request(NamedTuple):
 
     inputs: Inputs
     files: Files
+    machine: Machine
     config: Config
+
+
+class Ready(NamedTuple):
+    """What the optimisation takes."""
+
+    request: Request
+    output: Output
+    pictures: Pictures
+    weights: Weights
+    devices: int
 
 
 class Run(NamedTuple):
@@ -101,59 +114,123 @@ class Run(NamedTuple):
     seconds: dict[str, float]
 
 
-def main(inputs_given: Given, files_given: Given, config_given: Given) -> int:
+def main(inputs_given: Given, files_given: Given, machine_given: Given, config_given: Given) -> int:
     """Run `nst` with the options given. Raises InputError before anything is written."""
     began = time.monotonic()
+    machine = Machine(**machine_given)
+    with hosts.joined(machine):
+        return _make(lambda: _prepare(inputs_given, files_given, machine, config_given), began)
+
+
+def _prepare(
+    inputs_given: Given, files_given: Given, machine: Machine, config_given: Given
+) -> tuple[Ready, dict[str, Any]]:
+    """Check the request and read the files; return beside it what all processes must have alike."""
     inputs, files, config = Inputs(**inputs_given), Files(**files_given), Config.from_preset(**config_given)
-    request = Request(inputs, files, config)
+    request = Request(inputs, files, machine, config)
     device.set_up()
     _check(request)
     shelf = Shelf(inputs.max_pixels)
     masks = load_masks(inputs, shelf)
     output = _output(request, shelf, masks)
     pictures = load_pictures(inputs, config, shelf, masks)
+    devices = _devices(machine, working_size(inputs, config, shelf)[0], config)
     weights = load_weights(config.network, inputs.weights or None)
-    _warn(config, weights, pictures)
-    params = make_params(weights.arrays)
+    return Ready(request, output, pictures, weights, devices), _alike(request, pictures, weights)
+
+
+def _alike(request: Request, pictures: Pictures, weights: Weights) -> dict[str, Any]:
+    """Return by name the options, what was read and what programs are made by."""
+    machine = dataclasses.replace(request.machine, process_id=0)
+    options = [dataclasses.asdict(part) for part in request._replace(machine=machine)]
+    content, styles, init, masks = pictures
+    read: dict[str, Any] = {"content": [content], "style": styles, "init": [init]}
+    read |= {"content_mask": [masks.content], "style_mask": masks.styles}
+    read |= {"style_source_mask": masks.sources}
+    return (
+        {f"--{name}": value for part in options for name, value in part.items()}
+        | {f"--{name} {k}": picture for name, found in read.items() for k, picture in enumerate(found, 1)}
+        | {"weights": weights.sha256, "nst_jax": nst_jax.__version__, "jax": jax.__version__}
+        | {"devices of a process": jax.local_device_count()}
+    )
+
+
+def _devices(machine: Machine, height: int, config: Config) -> int:
+    """Return how many devices share the picture's rows. Raises InputError."""
+    spec, there = config.spec(), jax.device_count()
+    most = rows.most_devices(height, spec.content_layers + spec.style_layers)
+    if machine.num_processes > 1 and machine.devices not in (0, there):
+        allowed = f"all {there} where there are several processes"
+        raise InputError("--devices", allowed, f"got {machine.devices}")
+    all_of_them = there if machine.num_processes > 1 else min(there, most)
+    devices = machine.devices or all_of_them
+    if devices > there:
+        raise InputError("--devices", f"from 1 to {there}, as many as there are", f"got {devices}")
+    if devices > most:
+        allowed = f"at most {most} for {height} rows, one of the deepest layer's for each"
+        raise InputError("--devices", allowed, f"got {devices}")
+    return devices
+
+
+def _make(prepare: Callable[[], tuple[Ready, dict[str, Any]]], began: float) -> int:
+    """Make the picture; return the exit code."""
+    ready = hosts.agreed(prepare)
+    files = ready.request.files
+    if hosts.writes():
+        _warn(ready.request.config, ready.weights, ready.pictures)
+    else:
+        logging.set_verbosity(logging.ERROR)
     if files.dry_run:
-        return _dry_run(params, pictures, shelf, masks, request)
+        return _dry_run(ready)
     with interrupts() as interrupted:
-        done = _optimize(params, pictures, output, request, interrupted)
-        _write(done, output, request, weights, began)
+        done = _optimize(ready, interrupted)
+        if hosts.writes():
+            _write(done, ready, began)
+    stopped = hosts.any_says(interrupted())
     if not done.last.finite:
         came = f"not finite after step {done.last.step}, whose picture is {files.output}"
         return fail(WRONG_NUMBERS, InputError("loss", "finite numbers (smaller weights?)", came))
-    if interrupted():
+    if stopped:
         return fail(INTERRUPTED, f"interrupted: {files.output} is the picture of step {done.last.step}")
     if done.last.converged:
         logging.info("converged: no step lowers the loss after step %d", done.last.step)
     return DONE
 
 
-def _problems(params: Params, pictures: Pictures, config: Config) -> list[Problem]:
-    content, styles, init, masks = pictures
-    return make_problems(params, content, styles, config, init, masks)
+def _problems(ready: Ready, config: Config) -> list[Problem]:
+    """Return the problems of the rungs of a config, spread over the devices."""
+    content, styles, init, masks = ready.pictures
+    params, mesh = make_params(ready.weights.arrays), rows.make_mesh(ready.devices)
+    problems = make_problems(params, content, styles, config, init, masks)
+    return [spread(problem, mesh) for problem in problems]
 
 
-def _dry_run(params: Params, pictures: Pictures, shelf: Shelf, masks: Masks, request: Request) -> int:
+def _free(devices: int) -> int | None:
+    return hosts.least(device.free_memory(min(devices, jax.local_device_count())))
+
+
+def _dry_run(ready: Ready) -> int:
     """Print the plan of every rung, with the time it would take by a few steps of a small picture."""
-    inputs, _, config = request
-    plans = make_plans(_problems(params, pictures, config), device.free_memory())
-    small = dataclasses.replace(config, size=min(config.size, 256), scales="", iterations=(6,))
-    pace = _seconds_per_pixel(_problems(params, load_pictures(inputs, small, shelf, masks), small))
-    seconds = [
-        rung.iterations * work(plan.problem) * pace for rung, plan in zip(config.rungs(), plans, strict=True)
-    ]
-    for number, (rung, plan, needed) in enumerate(zip(config.rungs(), plans, seconds, strict=True), 1):
-        steps = f"{rung.iterations} steps, about {_minutes(needed)}"
-        tell(f"rung {number} of {len(plans)}: {plan}; {steps}")
-    tell(f"in all about {_minutes(sum(seconds))}, and some seconds to compile")
+    config = ready.request.config
+    plans = make_plans(_problems(ready, config), _free(ready.devices))
+    size = min(config.size, 256)
+    scales = f"{size},{config.size}" if size < config.size else ""
+    small = _problems(ready, dataclasses.replace(config, scales=scales, iterations=(6,)))[0]
+    small = small._replace(config=dataclasses.replace(config, size=size, scales="", iterations=(6,)))
+    pace = _seconds_per_pixel(small)
+    rungs = config.rungs()
+    seconds = [rung.iterations * work(plan.problem) * pace for rung, plan in zip(rungs, plans, strict=True)]
+    if hosts.writes():
+        for number, (rung, plan, needed) in enumerate(zip(rungs, plans, seconds, strict=True), 1):
+            steps = f"{rung.iterations} steps, about {_minutes(needed)}"
+            tell(f"rung {number} of {len(plans)}: {plan}; {steps}")
+        tell(f"in all about {_minutes(sum(seconds))}, and some seconds to compile")
     return DONE
 
 
-def _seconds_per_pixel(problems: list[Problem]) -> float:
+def _seconds_per_pixel(problem: Problem) -> float:
     """Return the seconds that a step takes for each pixel, from the second to the last of a short run."""
-    times = [(time.monotonic(), now) for now in run(problems, every=1)][1:]
+    times = [(time.monotonic(), now) for now in run([problem], every=1)][1:]
     (began, first), *_, (ended, last) = times * 2
     height, width, _ = last.image.shape
     return (ended - began) / max(1, last.step - first.step) / (height * width)
@@ -175,7 +252,7 @@ def _warn(config: Config, weights: Weights, pictures: Pictures) -> None:
 
 def _check(request: Request) -> None:
     """Find out before the optimisation, not after it, whether everything can be written."""
-    inputs, files, config = request
+    inputs, files, _, config = request
     if not files.output:
         raise InputError("--output", f"a file that ends in {' '.join(images.FORMATS)}", "not given")
     check_inputs(inputs, config)
@@ -204,7 +281,7 @@ def _output(request: Request, shelf: Shelf, masks: Masks) -> Output:
 
     Raises InputError where its format or its disk cannot hold it.
     """
-    inputs, files, config = request
+    inputs, files, _, config = request
     height, width = working_size(inputs, config, shelf)
     content = shelf.read(inputs.content) if inputs.content else None
     if content and files.output_size == "content":
@@ -221,18 +298,17 @@ def _output(request: Request, shelf: Shelf, masks: Masks) -> Output:
     )
 
 
-def _optimize(
-    params: Params, pictures: Pictures, output: Output, request: Request, interrupted: Callable[[], bool]
-) -> Run:
+def _optimize(ready: Ready, interrupted: Callable[[], bool]) -> Run:
     """Run the loop, showing progress and writing previews, until its end or until interrupted() is true."""
-    _, files, config = request
+    request, output, pictures, _, devices = ready
+    files, config = request.files, request.config
     every = chunk_steps(config.steps)
     if files.save_every:
         every = math.gcd(every, files.save_every)
     last: Progress | None = None
     seen: list[Point] = []
     with device.CompileTime() as compiling, Display(config.rungs()) as display:
-        plans = make_plans(_problems(params, pictures, config), device.free_memory())
+        plans = make_plans(_problems(ready, config), _free(devices))
         for plan in plans:
             logging.info("%s", plan)
         height, width, _ = plans[-1].problem.first.shape
@@ -240,28 +316,30 @@ def _optimize(
             for last in run([plan.problem for plan in plans], every):
                 if not seen:
                     began, compiled = time.monotonic(), compiling.seconds
-                    if files.mask_preview:
+                    if files.mask_preview and hosts.writes():
                         _show_masks(last.image, pictures, request)
                 moved = bool(seen) and last.step > seen[-1].step
                 if moved or not seen or last.rung > seen[-1].rung:
                     height, width, _ = last.image.shape
                     seen.append(Point(last.step, last.rung, height, width, last.losses))
                     display.show(last)
-                if moved and files.save_every and last.step % files.save_every == 0:
+                previewed = moved and files.save_every and last.step % files.save_every == 0
+                if previewed and hosts.writes():
                     _preview(last, output, request)
-                if interrupted():
+                if hosts.any_says(interrupted()):
                     break
     assert last is not None  # the loop always yields step 0
     optimize = time.monotonic() - began - (compiling.seconds - compiled)
     return Run(last, seen, {"compile": compiling.seconds, "optimize": optimize})
 
 
-def _write(run: Run, output: Output, request: Request, weights: Weights, began: float) -> None:
+def _write(run: Run, ready: Ready, began: float) -> None:
     """Write the picture, then the report and the plot that were asked for, each whole."""
-    _, files, config = request
-    _save(files.output, run.last.image, output, request)
+    request = ready.request
+    files, config = request.files, request.config
+    _save(files.output, run.last.image, ready.output, request)
     if files.report:
-        write_whole(Path(files.report), to_json(_report(run, request, weights, began)))
+        write_whole(Path(files.report), to_json(_report(run, ready, began)))
         tell(files.report)
     if files.plot:
         columns = history(run.history)
@@ -288,15 +366,16 @@ def _preview(progress: Progress, output: Output, request: Request) -> None:
 
 
 def _save(path: str, image: np.ndarray, output: Output, request: Request) -> None:
-    inputs, files, config = request
+    inputs, files, _, config = request
     if image.shape[:2] != output.size:
         image = finish(images.resize(image, *output.size), output.photograph, output.opacity, config)
     images.save(path, image, output.alpha, settings(inputs, config), files.depth, files.dpi)
     tell(path)
 
 
-def _report(run: Run, request: Request, weights: Weights, began: float) -> dict[str, Any]:
-    inputs, files, config = request
+def _report(run: Run, ready: Ready, began: float) -> dict[str, Any]:
+    request, _, _, weights, devices = ready
+    inputs, files, machine, config = request
     last = run.last
     initial = next(point.losses for point in run.history if point.rung == last.rung)
     seconds = run.seconds | {"total": time.monotonic() - began}
@@ -306,6 +385,7 @@ def _report(run: Run, request: Request, weights: Weights, began: float) -> dict[
         "config": {
             **dataclasses.asdict(inputs),
             **dataclasses.asdict(files),
+            **dataclasses.asdict(machine),
             **resolved(config, len(inputs.style)),
         },
         "weights": {
@@ -320,12 +400,12 @@ def _report(run: Run, request: Request, weights: Weights, began: float) -> dict[
         "history": history(run.history),
         "evaluations": last.evaluations,
         "seconds": seconds,
-        "device": device.describe(),
+        "device": device.describe(devices),
         "peak_memory_bytes": device.peak_memory(),
     }
 
 
-PROGRAM = Program("nst", __doc__, (Inputs, Files, Config), main)
+PROGRAM = Program("nst", __doc__, (Inputs, Files, Machine, Config), main)
 
 
 def console() -> None:

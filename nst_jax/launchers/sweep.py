@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from absl import logging
 
@@ -251,7 +252,7 @@ def _run(
     """Make the pictures that are left, writing each pass as it ends; return whether all were made."""
     wanted, began = request.wanted, time.monotonic()
     total, iterations = len(left), problems[0].config.steps
-    free = device.free_memory(all_devices=True)
+    free = device.free_memory(jax.local_device_count())
     steps = sweep([problems[n] for n in left], wanted.lanes, chunk_steps(iterations), free)
     with device.running_out(*problems[0].first.shape[:2]):
         for now in steps:

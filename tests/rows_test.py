@@ -1,0 +1,157 @@
+"""One picture over several devices: the same numbers, the memory of a share, nothing gathered."""
+
+import re
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from nst_jax import rows
+from nst_jax.config import PRESETS, Config
+from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.masks import Masks
+from nst_jax.problem import make_problem, spread
+from nst_jax.transfer import run_chunk, start, stylize_steps
+
+pytestmark = pytest.mark.usefixtures("optax_promotion")
+
+LOW = {"style_layers": ("conv1_1", "conv2_2", "conv3_1"), "content_layers": ("conv3_1",)}
+COLLECTIVES = re.compile(r"(?:all-gather|all-to-all|all-reduce|collective-permute)(?=(?:-start)?\()")
+
+
+def picture(height, width, seed):
+    """Return waves and some noise, so that nothing is symmetric."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    waves = np.stack([np.sin(x / (7 + 3 * c) + seed) * np.cos(y / (11 + 2 * c) + c) for c in range(3)], -1)
+    noisy = 0.5 + 0.35 * waves + 0.1 * rng.standard_normal((height, width, 3))
+    return noisy.clip(0.02, 0.98).astype(np.float32)
+
+
+def prepare(params, shape, devices, masked=False, tile=0, **options):
+    masks = None
+    if masked:
+        y, x = np.mgrid[: shape[0], : shape[1]]
+        round_ = ((x - shape[1] / 2) ** 2 + (y - shape[0] / 2) ** 2 < (0.45 * min(shape)) ** 2) * 0.75
+        source = picture(61, 37, 9)[..., 0]
+        masks = Masks(styles=[np.float32(round_), np.float32(y > 0.6 * shape[0])], sources=[None, source])
+    styles = [picture(70, 50, 5), picture(61, 37, 6)]
+    problem = make_problem(params, picture(*shape, 1), styles, Config(**options), picture(*shape, 2), masks)
+    problem = problem._replace(spec=problem.spec._replace(tile=tile))
+    return spread(problem, rows.make_mesh(devices))
+
+
+def begin(problem):
+    """Return the state at step 0, and what a chunk takes beside it."""
+    targets, spec = problem.targets(), problem.spec
+    first = rows.put(rows.pad(problem.first, spec), spec)
+    rest = problem.params, targets, problem.weights, problem.learning_rate, spec
+    return start(problem.params, first, targets, problem.weights, spec), rest
+
+
+def loop(problem):
+    """Return the compiled loop; nothing runs but the styles' statistics."""
+    spec = problem.spec
+    targets = rows.placed(jax.eval_shape(problem.targets), spec)
+    first = rows.put(rows.pad(problem.first, spec), spec)
+    state = jax.eval_shape(partial(start, spec=spec), problem.params, first, targets, problem.weights)
+    rest = problem.params, targets, problem.weights, problem.learning_rate, spec
+    return run_chunk.lower(rows.placed(state, spec), np.int32(1), *rest).compile()
+
+
+CASES = {  # shape and options
+    "gram": ((93, 51), {}),
+    "chain": ((57, 45), {**LOW, "style_loss": "chain", "style_layers": ("conv1_2", "conv2_1", "conv3_2")}),
+    "tutorial": ((45, 30), {**PRESETS["tutorial"], **LOW}),
+    "masks": ((59, 43), {**LOW, "style_loss": "chain", "masked": True}),
+    "luma": ((50, 35), {**LOW, "preserve_color": "luma", "pooling": "average", "masked": True}),
+    "less than a unit each": ((7, 33), LOW),
+    "even": ((32, 16), LOW),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradient_and_terms_are_those_of_one_device(params, case):
+    shape, options = CASES[case]
+    (one, _), (many, _) = (begin(prepare(params, shape, n, **options)) for n in (1, 4))
+    expected, found = (np.asarray(s.iterate.gradient) / float(s.scale) for s in (one, many))
+    assert np.linalg.norm(found[: shape[0]] - expected) <= 1e-5 * np.linalg.norm(expected)
+    assert not found[shape[0] :].any()
+    assert found.shape[0] % 4 == 0
+    close = partial(np.testing.assert_allclose, rtol=1e-5)
+    jax.tree.map(close, many.iterate.terms, one.iterate.terms)
+
+
+def test_windows_are_of_columns_only_and_exact(params):
+    (one, _), (many, _) = (begin(prepare(params, (35, 171), n, tile=64 * (n > 1), **LOW)) for n in (1, 4))
+    expected, found = (np.asarray(s.iterate.gradient) / float(s.scale) for s in (one, many))
+    assert np.linalg.norm(found[:35] - expected) <= 1e-5 * np.linalg.norm(expected)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), many.iterate.terms, one.iterate.terms)
+    program = loop(prepare(params, (35, 171), 4, tile=64, **LOW))
+    assert "all-gather" not in program.as_text()
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_nothing_is_gathered_and_each_device_needs_its_share_of_the_memory(params, optimizer):
+    size = 512 if optimizer == "adam" else 192
+    one, many = (loop(prepare(params, (size, size), n, optimizer=optimizer)) for n in (1, 4))
+    kinds = set(COLLECTIVES.findall(many.as_text()))
+    assert kinds == {"all-reduce", "collective-permute"}
+    temporary = [program.memory_analysis().temp_size_in_bytes for program in (one, many)]
+    assert temporary[1] <= 0.35 * temporary[0]
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_the_state_stays_where_it_is(params, optimizer, compilations):
+    """The optimiser's memory by rows from the first chunk on, so that a second one compiles nothing."""
+    problem = prepare(params, (93, 32), 4, masked=True, optimizer=optimizer, **LOW)
+    state, rest = begin(problem)
+    targets = rest[1]
+    for leaf in jax.tree.leaves((targets.content, targets.regions, targets.frame)):
+        assert not leaf.sharding.is_fully_replicated
+    before = jax.tree.map(lambda leaf: leaf.sharding, state)
+    for leaf in jax.tree.leaves(state):
+        assert leaf.sharding.is_fully_replicated == (leaf.ndim < 3)
+    for _ in range(2):
+        state = run_chunk(state, np.int32(1), *rest)
+        same = jax.tree.map(lambda leaf, at: at.is_equivalent_to(leaf.sharding, leaf.ndim), state, before)
+        assert all(jax.tree.leaves(same))
+    assert compilations("chunk") == 1
+
+
+def test_a_run_gives_the_picture_of_one_device(params):
+    shape = (45, 40)
+    config = Config(iterations=3, optimizer="adam", **LOW)
+    masks = Masks(content=np.float32(np.mgrid[:45, :40][1] > 12))
+    pictures = [picture(*shape, 1), [picture(50, 40, 5)]]
+    runs = [
+        list(stylize_steps(params, *pictures, config, None, masks, every=2, devices=devices))
+        for devices in (1, jax.devices()[1:3])
+    ]
+    one, many = runs
+    assert [now.step for now in many] == [0, 2, 3]
+    assert many[-1].image.shape == (*shape, 3)
+    np.testing.assert_allclose(many[-1].image, one[-1].image, atol=1e-3)
+    np.testing.assert_allclose(many[-1].losses["total"], one[-1].losses["total"], rtol=1e-4)
+    np.testing.assert_array_equal(many[-1].image[:, :13], pictures[0][:, :13])
+
+
+def test_the_memory_forecast_compiles_the_programs_that_then_run(params, compilations):
+    arguments = [params, picture(45, 40, 1), [picture(50, 40, 5)], Config(iterations=2, **LOW)]
+    list(stylize_steps(*arguments, devices=4, free_memory=2**40))
+    for program in ("style_statistics", "chunk"):
+        assert compilations(program) == 1
+    with pytest.raises(NotEnoughMemory, match="a picture of 40x50 pixels needs"):
+        list(stylize_steps(*arguments, devices=4, free_memory=2**20))
+
+
+@pytest.mark.parametrize("devices", [0, 5])
+def test_devices_that_are_not_there_are_refused(params, devices):
+    with pytest.raises(InputError, match=f"--devices: from 1 to 4, as many as there are; got {devices}"):
+        next(stylize_steps(params, picture(45, 40, 1), [picture(50, 40, 5)], devices=devices))
+
+
+def test_how_many_devices_have_work():
+    layers = ["conv1_1", "conv5_1"]
+    assert [rows.most_devices(height, layers) for height in (16, 31, 32, 100)] == [1, 1, 2, 6]
