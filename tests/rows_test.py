@@ -142,7 +142,7 @@ def test_the_memory_forecast_compiles_the_programs_that_then_run(params, compila
     list(stylize_steps(*arguments, devices=4, free_memory=2**40))
     for program in ("style_statistics", "chunk"):
         assert compilations(program) == 1
-    with pytest.raises(NotEnoughMemory, match="a picture of 40x50 pixels needs"):
+    with pytest.raises(NotEnoughMemory, match="a picture of 40x45 pixels needs"):
         list(stylize_steps(*arguments, devices=4, free_memory=2**20))
 
 
