@@ -34,9 +34,9 @@ class Plan(NamedTuple):
     def __str__(self) -> str:
         height, width, _ = self.problem.first.shape
         free = "" if self.free is None else f" of {gib(self.free)} free"
-        if not self.problem.spec.tile:
-            return f"{width}x{height} pixels at once: {gib(self.needed)}{free}"
         grid = windows(self.problem)
+        if not grid:
+            return f"{width}x{height} pixels at once: {gib(self.needed)}{free}"
         rows, columns = grid.window_shape
         whole = f", at once it would be {gib(self.whole)}" if self.whole > self.needed else ""
         anew = ", the content's activations made anew" if self.problem.spec.anew else ""
@@ -49,9 +49,9 @@ class Plan(NamedTuple):
 def work(problem: Problem) -> float:
     """Return what one evaluation computes, in pixels of evaluations at once."""
     height, width, _ = problem.first.shape
-    if not problem.spec.tile:
-        return float(height * width)
     grid = windows(problem)
+    if not grid:
+        return float(height * width)
     passes = 2.0 if problem.spec.anew else 1.5  # a forward pass is about half of an evaluation
     return passes * grid.windows * float(np.prod(grid.window_shape))
 
@@ -61,12 +61,13 @@ def gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"
 
 
-def windows(problem: Problem) -> tiling.Grid:
-    """Return the windows of a problem that is taken in windows."""
-    spec = problem.spec
-    return tiling.grid(
-        problem.first.shape, problem.params.convolutions, _layers(spec), spec.tile, spec.mesh is not None
-    )
+def windows(problem: Problem) -> tiling.Grid | None:
+    """Return the windows in which a problem is taken, None where it is at once."""
+    spec, shape = problem.spec, problem.first.shape
+    if not spec.tile:
+        return None
+    grid = tiling.grid(shape, problem.params.convolutions, _layers(spec), spec.tile, spec.mesh is not None)
+    return grid if grid.windows > 1 else None
 
 
 def make_plan(problem: Problem, free: int | None) -> Plan:

@@ -92,10 +92,10 @@ def spread(problem: Problem, mesh: Mesh | None) -> Problem:
     if mesh is None:
         return problem
     spec = rows.spec_of(problem.first, problem.spec._replace(mesh=mesh))
-    params, weights, rate = rows.put_everywhere(
-        (problem.params, problem.weights, problem.learning_rate), spec
+    params, weights, rate, decay = rows.put_everywhere(
+        (problem.params, problem.weights, problem.learning_rate, problem.decay), spec
     )
-    return problem._replace(params=params, weights=weights, learning_rate=rate, spec=spec)
+    return problem._replace(params=params, weights=weights, learning_rate=rate, decay=decay, spec=spec)
 
 
 def _loss_weights(config: Config, spec: Spec, styles: int) -> LossWeights:

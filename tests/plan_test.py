@@ -59,6 +59,13 @@ def test_what_does_not_even_fit_in_windows_is_refused_with_what_would(problem):
     assert make_plan(problem(tile="128"), 2 * free - 1).problem.spec.tile == 128
 
 
+def test_a_window_as_large_as_the_picture_is_the_picture_at_once(problem):
+    one, whole = (make_plan(problem(tile=tile), 2**40) for tile in ("400", "off"))
+    assert str(one) == str(whole)
+    assert one.needed == whole.needed
+    assert work(one.problem) == work(whole.problem) == 397 * 300
+
+
 def test_without_a_limit_nothing_is_compiled_and_the_picture_is_taken_at_once(problem):
     plan = make_plan(problem(), None)
     assert plan.problem.spec.tile == plan.needed == 0

@@ -155,3 +155,15 @@ def test_devices_that_are_not_there_are_refused(params, devices):
 def test_how_many_devices_have_work():
     layers = ["conv1_1", "conv5_1"]
     assert [rows.most_devices(height, layers) for height in (16, 31, 32, 100)] == [1, 1, 2, 6]
+
+
+@pytest.mark.usefixtures("optax_promotion")
+@pytest.mark.parametrize("options", [{"optimizer": "adam", "average": 0.9}, {"optimizer": "lbfgs"}])
+def test_rungs_and_averages_run_over_devices(params, options):
+    """To the start of the second rung, which is the first one's own rows, enlarged; there Adam starts afresh."""
+    config = Config(**{**LOW, **options}, size=77, scales="41,77", iterations=(2, 2))
+    arguments = [params, picture(77, 50, 1), [picture(50, 40, 5)], config]
+    single, spread = (list(stylize_steps(*arguments, devices=count)) for count in (1, 3))
+    for one, other in zip(single[:4], spread[:4], strict=True):
+        assert one.image.shape == other.image.shape
+        np.testing.assert_allclose(other.losses["total"], one.losses["total"], rtol=2e-3)

@@ -134,7 +134,8 @@ def _prepare(
     masks = load_masks(inputs, shelf)
     output = _output(request, shelf, masks)
     pictures = load_pictures(inputs, config, shelf, masks)
-    devices = _devices(machine, working_size(inputs, config, shelf)[0], config)
+    size = working_size(inputs, config, shelf)
+    devices = _devices(machine, images.fit(*size, config.rungs()[0].size)[0], config)
     weights = load_weights(config.network, inputs.weights or None)
     return Ready(request, output, pictures, weights, devices), _alike(request, pictures, weights)
 
@@ -156,8 +157,8 @@ def _alike(request: Request, pictures: Pictures, weights: Weights) -> dict[str, 
 
 
 def _devices(machine: Machine, height: int, config: Config) -> int:
-    """Return how many devices share the picture's rows. Raises InputError."""
-    spec, there = config.spec(), jax.device_count()
+    """Return how many devices share the rows of the smallest picture. Raises InputError."""
+    spec, there = config.spec(), len(jax.devices())
     most = rows.most_devices(height, spec.content_layers + spec.style_layers)
     if machine.num_processes > 1 and machine.devices not in (0, there):
         allowed = f"all {there} where there are several processes"
