@@ -12,13 +12,13 @@ demo: setup  ## one picture from the examples, its report and its loss plot, in 
 	  --output=out/demo.png --report=out/demo.json --plot=out/demo-losses.png
 
 test: setup  ## the tests
-	$(RUN)/pytest
+	$(RUN)/pytest --numprocesses=2 --dist=loadfile
 
 check: setup  ## what a change must pass: lint, format, types, tests
 	$(RUN)/ruff check
 	$(RUN)/ruff format --check
 	$(RUN)/mypy
-	$(RUN)/pytest
+	$(RUN)/pytest --numprocesses=2 --dist=loadfile
 
 bench: setup  ## this machine's seconds per evaluation
 	$(RUN)/nst-bench

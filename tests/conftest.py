@@ -47,3 +47,10 @@ def compilations(caplog):
         yield lambda name: sum(
             f"Finished XLA compilation of jit({name})" in r.getMessage() for r in caplog.records
         )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Drop what a module has compiled: thousands of programs run out of memory maps, which ends in a crash."""
+    yield
+    jax.clear_caches()
