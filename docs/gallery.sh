@@ -28,3 +28,12 @@ make cat-small-strokes --content=example:cat --style=example:glass --style_scale
 # docs/precision.jpg: coffee and night, cat and waves, rocket and glass, each with --size=192 --iterations=80 and
 # --precision=float32, bfloat16, put side by side.
 make texture-night --style=example:night --init=noise --content_weight=0 --layer_weighting=64,16,4,1,1 --tv_weight=1e-5
+
+# poster.jpg: three places cut out of two pictures of 1500 pixels, made at once (left) and from coarse to fine (right);
+# half an hour on two CPU cores. poster-whole.jpg is the latter, made smaller.
+folder=$(mktemp -d)
+poster="--quiet --content=example:coffee --style=example:night --size=1500 --style_weight=8.6e8"
+"$nst" $poster --iterations=40 --output="$folder/plain.png"
+"$nst" $poster --preset=quality --scales=187,375,750,1500 --iterations=100,60,40,20 --output="$folder/rungs.png"
+"$(dirname "$nst")/python" poster.py "$folder/plain.png" "$folder/rungs.png"
+rm -r "$folder"
