@@ -32,6 +32,11 @@ class Spec(NamedTuple):
     mesh: Mesh | None = None  # whose devices have each a share of the picture's rows; None: one device
     rows: int = 0  # with a mesh: of the picture, below which it is padded
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """All layers in use, each once."""
+        return tuple(dict.fromkeys(self.content_layers + self.style_layers))
+
 
 class Frame(NamedTuple):
     """What lies around the regions of the masks, and how much of each pixel is the picture's own."""
@@ -133,10 +138,7 @@ def loss_pieces(
 
     owned: by block, 1 where a position counts and 0 where it does not.
     """
-    layers = spec.content_layers + tuple(
-        name for name in spec.style_layers if name not in spec.content_layers
-    )
-    maps = network(params, image, layers, spec)
+    maps = network(params, image, spec.layers, spec)
 
     def at(block: int) -> Array | None:
         return None if owned is None else owned[block]

@@ -16,7 +16,6 @@ from nst_jax.targets import content_targets, style_arguments, style_statistics
 # Sides of windows that are tried, the largest first: the larger, the less is computed twice.
 TILES = (4096, 3072, 2048, 1536, 1024, 768, 640, 512, 384, 320, 256)
 
-
 # What a process on a CPU takes beside its programs (benchmarks/memory.py): their code and scratch memory, and
 # pictures on the host, of which some are on their way.
 PROCESS = 128 * 2**20
@@ -66,7 +65,7 @@ def windows(problem: Problem) -> tiling.Grid | None:
     spec, shape = problem.spec, problem.first.shape
     if not spec.tile:
         return None
-    grid = tiling.grid(shape, problem.params.convolutions, _layers(spec), spec.tile, spec.mesh is not None)
+    grid = tiling.grid(shape, problem.params.convolutions, spec.layers, spec.tile, spec.mesh is not None)
     return grid if grid.windows > 1 else None
 
 
@@ -103,6 +102,7 @@ class Needs(NamedTuple):
     beside: int  # what the process takes beside them on a CPU, where it shares the memory
     arguments: int  # of the loop: the state, what it is compared with, the network
     temporary: int  # of the loop
+    content: int  # of the content's activations, among the arguments
     style: int  # of the statistics of a style and the activations of the content
     largest: tuple[int, int]  # rows and columns of the picture that the latter run on
 
@@ -137,12 +137,12 @@ def needs(problem: Problem) -> Needs:
         state = jax.eval_shape(start, params, image, targets, weights, decay=problem.decay)
         state, rate = rows.placed(state, spec), problem.learning_rate
         program = loop.run_chunk.lower(state, np.int32(0), params, targets, weights, rate, spec)
-    memory = program.compile().memory_analysis()
-    arguments, temporary = (memory.argument_size_in_bytes, memory.temp_size_in_bytes) if memory else (0, 0)
+    arguments, temporary = _memory(program.compile())
+    content = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(targets.content))
     style, largest = max(once)
     shared = jax.devices()[0].platform == "cpu"
     beside = PROCESS + HOST_COPIES * first.nbytes if shared else 0
-    return Needs(beside, arguments, temporary, style, largest)
+    return Needs(beside, arguments, temporary, content, style, largest)
 
 
 def bytes_needed(program: Any) -> int:
@@ -150,41 +150,41 @@ def bytes_needed(program: Any) -> int:
 
     The loops' results are not counted: they take the place of the states that are donated.
     """
+    return sum(_memory(program))
+
+
+def _memory(program: Any) -> tuple[int, int]:
+    """Return the bytes of a compiled program's arguments and temporaries."""
     memory = program.memory_analysis()
-    return memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else 0
+    return (memory.argument_size_in_bytes, memory.temp_size_in_bytes) if memory else (0, 0)
 
 
 def _smaller(problem: Problem, whole: Needs, free: int) -> Iterator[Spec]:
     """Yield ways that need less, the fastest first; those that clearly need too much are left out."""
     spec, (height, width, _) = problem.spec, problem.first.shape
-    least = tiling.least_tile(problem.params.convolutions, _layers(spec))
-    tiles = [tile for tile in {*TILES, max(least, TILES[-1])} if least <= tile < max(height, width)]
-    kept = sum(
-        leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(problem.targets).content)
-    )
+    least = tiling.least_tile(problem.params.convolutions, spec.layers)
+    longest = width if spec.mesh else max(height, width)  # of the sides that are cut
+    tiles = [tile for tile in {*TILES, max(least, TILES[-1])} if least <= tile < longest]
     ways = [
         problem._replace(spec=spec._replace(tile=tile, anew=anew))
-        for anew in ((False, True) if kept else (False,))
+        for anew in ((False, True) if whole.content else (False,))
         for tile in tiles
     ]
     for way in sorted(ways, key=work):
         tile, anew = way.spec.tile, way.spec.anew
         share = min(tile, width) / width * (1 if spec.mesh else min(tile, height) / height)
-        if whole.beside + whole.arguments - anew * kept + share * whole.temporary <= free or way is ways[-1]:
+        expected = whole.beside + whole.arguments - anew * whole.content + share * whole.temporary
+        if expected <= free or way is ways[-1]:
             yield way.spec
-
-
-def _layers(spec: Spec) -> tuple[str, ...]:
-    return spec.content_layers + spec.style_layers
 
 
 def _refusal(problem: Problem, last: Needs, free: int) -> str:
     """Say what was needed and what would fit. All but a window's temporaries grows with the pixels."""
-    height, width, _ = problem.first.shape
+    (height, width, _), needed, fixed = problem.first.shape, last.most, min(PROCESS, last.beside)
     if last.style > last.loop:
-        (height, width), needed, fixed = last.largest, last.style, 0
-    else:
-        needed, fixed = last.most, min(PROCESS, last.beside) + last.temporary * bool(problem.spec.tile)
+        height, width = last.largest
+    elif problem.spec.tile:
+        fixed += last.temporary
     way = f" in windows of {problem.spec.tile}" if problem.spec.tile else ""
     flag = "; --tile=auto takes larger ones in windows" if problem.config.tile == "off" else ""
     share = (max(0, free - fixed) / max(1, needed - fixed)) ** 0.5 * 0.95

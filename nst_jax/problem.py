@@ -65,12 +65,12 @@ def make_problem(
     """Return the problem of these pictures (see transfer.stylize_steps). Raises InputError."""
     spec, masks = config.spec(), masks or Masks()
     _check_pictures(content, styles, init, config, spec)
-    if missing := set(spec.content_layers + spec.style_layers) - params.convolutions.keys():
+    if missing := set(spec.layers) - params.convolutions.keys():
         raise InputError("params", f"the parameters of {config.network}", f"they lack {min(missing)}")
     if content is None:
         spec = spec._replace(content_layers=())
     first = first_picture(content, styles, config, init)
-    check_size(first.shape, spec.content_layers + spec.style_layers, "picture")
+    check_size(first.shape, spec.layers, "picture")
     _check_masks(masks, first, styles, spec)
     return Problem(
         params=cast(params, config.precision),  # once, not in every evaluation
@@ -186,7 +186,7 @@ def _check_pictures(content: Any, styles: Sequence[Any], init: Any, config: Conf
         came = f"got {config.preserve_color} without one"
         raise InputError("--preserve_color", "none where there is no content picture", came)
     if content is not None:
-        check_size(content.shape, spec.content_layers + spec.style_layers, "content")
+        check_size(content.shape, spec.layers, "content")
     for style in styles:
         check_size(style.shape, spec.style_layers, "style")
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-import tifffile
 from jaxtyping import UInt8, UInt16
 
 SETTINGS = "nst_jax"  # the name under which files keep the text
@@ -86,6 +85,8 @@ def _paeth(
 
 def write_tiff(file: BinaryIO, header: Header, pixels: Callable[[slice], Band]) -> None:
     """Write a TIFF, asking pixels for one band after the other; one of over 4 GiB is a BigTIFF."""
+    import tifffile  # not at every start
+
     samples = int(np.prod(header.shape))
     with tifffile.TiffWriter(file, bigtiff=samples * header.depth // 8 > CLASSIC, byteorder="<") as tiff:
         tiff.write(

@@ -49,7 +49,7 @@ def pad(array: Any, spec: Spec) -> Any:
     """Return a picture, or a mask, with zeros below its rows."""
     if spec.mesh is None:
         return array
-    unit = smallest_side(spec.content_layers + spec.style_layers) * spec.mesh.size
+    unit = smallest_side(spec.layers) * spec.mesh.size
     missing = math.ceil(array.shape[0] / unit) * unit - array.shape[0]
     return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
 

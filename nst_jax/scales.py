@@ -3,18 +3,13 @@
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-from jaxtyping import Float32
-
 from nst_jax import images
 from nst_jax import masks as masking
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.masks import Masks
-from nst_jax.problem import Problem, make_problem, noise_picture
+from nst_jax.problem import Picture, Problem, make_problem, noise_picture
 from nst_jax.vgg import Params
-
-Picture = Float32[np.ndarray, "_ _ 3"]
 
 
 def make_problems(

@@ -8,7 +8,7 @@ is that of one window, whatever the picture's size; the work about two forward p
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -146,10 +146,6 @@ def _grid(params: Params, image: AnyArray, layers: Sequence[str], spec: Spec) ->
     return grid(image.shape, params.convolutions, layers, spec.tile, spec.mesh is not None)
 
 
-def _layers(spec: Spec) -> tuple[str, ...]:
-    return spec.content_layers + spec.style_layers
-
-
 def _slice(array: AnyArray, layer: str, window: Window, shape: tuple[int, int]) -> Array:
     """Return a window of what is given at the positions of a layer."""
     unit = 2 ** (block_of(layer) - 1)
@@ -165,7 +161,7 @@ def evaluate(
     params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, factors: Terms, spec: Spec
 ) -> Evaluation:
     """Return what objective.evaluate returns, in the memory of one window of spec.tile pixels a side."""
-    windows = _grid(params, image, _layers(spec), spec)
+    windows = _grid(params, image, spec.layers, spec)
     if windows.windows == 1:  # then one pass will do
         return objective.evaluate(params, image, targets, factors, spec)
     picture, unshow = jax.vjp(lambda image: shown(image, targets.frame, spec), jnp.asarray(image))
@@ -201,14 +197,16 @@ def evaluate(
 def _near(params: Params, targets: Targets, window: Window, windows: Grid, spec: Spec) -> Targets:
     """Return the targets of a window: its share of what is kept, or its content's activations made anew."""
     shape = windows.window_shape
-    content = {layer: _slice(kept, layer, window, shape) for layer, kept in targets.content.items()}
-    if targets.original is not None:
+    if targets.original is None:
+        content = _near_maps(targets.content, window, shape)
+    else:
         content = network(params, _windowed(targets.original, window, shape), spec.content_layers, spec)
-    regions = [
-        {layer: _slice(weights, layer, window, shape) for layer, weights in region.items()}
-        for region in targets.regions
-    ]
+    regions = [_near_maps(region, window, shape) for region in targets.regions]
     return targets._replace(content=content, regions=regions)
+
+
+def _near_maps(maps: Mapping[str, AnyArray], window: Window, shape: tuple[int, int]) -> dict[str, Array]:
+    return {layer: _slice(whole, layer, window, shape) for layer, whole in maps.items()}
 
 
 def _sums(
@@ -222,12 +220,9 @@ def _sums(
     """Return the sums of the style's statistics over all windows, by region."""
 
     def part(number: Array) -> list[Sums]:
-        window = windows.window(number)
-        maps = network(params, _windowed(image, window, windows.window_shape), spec.style_layers, spec)
-        near = [
-            {layer: _slice(weights, layer, window, windows.window_shape) for layer, weights in region.items()}
-            for region in regions
-        ]
+        window, shape = windows.window(number), windows.window_shape
+        maps = network(params, _windowed(image, window, shape), spec.style_layers, spec)
+        near = [_near_maps(region, window, shape) for region in regions]
         return [
             style_sums(maps, shift, region, spec)
             for region in owned_regions(near, spec, windows.owned(window))

@@ -10,9 +10,11 @@ import pytest
 from nst_jax import rows
 from nst_jax.config import PRESETS, Config
 from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.loop import run_chunk, start
 from nst_jax.masks import Masks
+from nst_jax.plan import make_plan, needs
 from nst_jax.problem import make_problem, spread
-from nst_jax.transfer import run_chunk, start, stylize_steps
+from nst_jax.transfer import stylize_steps
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -166,3 +168,16 @@ def test_rungs_and_averages_run_over_devices(params):
     for one, other in zip(single[:4], spread[:4], strict=True):
         assert one.image.shape == other.image.shape
         np.testing.assert_allclose(other.losses["total"], one.losses["total"], rtol=2e-3)
+
+
+def test_what_has_all_its_rows_in_every_window_is_cut_by_columns_or_not_at_all(params):
+    config = Config(**LOW, iterations=1)
+    for shape, fits in (((300, 40), False), ((40, 300), True)):
+        arguments = [params, picture(*shape, 1), [picture(50, 40, 5)], config]
+        problem = spread(make_problem(*arguments), rows.make_mesh(2))
+        free = needs(problem).most - 1
+        if fits:
+            assert make_plan(problem, free).problem.spec.tile == 256
+        else:
+            with pytest.raises(NotEnoughMemory, match="40x300 pixels needs"):
+                make_plan(problem, free)

@@ -168,7 +168,7 @@ def _work() -> Work:
 
 def _sides(names: Iterable[str], spec: Spec, size: int) -> Iterator[tuple[str, int]]:
     """Yield the convolutions that run, by name, each with the side of its maps."""
-    deepest = max(spec.content_layers + spec.style_layers)
+    deepest = max(spec.layers)
     for name in names:
         if name <= deepest:
             yield name, size // 2 ** (vgg.block_of(name) - 1)

@@ -126,11 +126,12 @@ def agreed(prepare: Callable[[], tuple[Any, Mapping[str, Any]]]) -> Any:
         return prepare()[0]
     made: Any = None
     own: InputError | None = None
+    message: dict[str, Any]
     try:
         made, told = prepare()
         message = {"told": {name: _short(value) for name, value in told.items()}}
     except InputError as error:
-        own, message = error, {"error": [error.what, error.allowed, error.came]}  # type: ignore[dict-item]
+        own, message = error, {"error": [error.what, error.allowed, error.came]}
     messages = [json.loads(text) for text in _tell_all(json.dumps(message))]
     if own:
         raise own

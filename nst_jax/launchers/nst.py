@@ -52,7 +52,7 @@ from nst_jax.problem import Problem, finish, spread
 from nst_jax.report import PLOT_FORMATS, Point, check_plot, history, plot_losses, resolved, rungs, to_json
 from nst_jax.scales import make_problems
 from nst_jax.transfer import Progress, chunk_steps, run
-from nst_jax.vgg import make_params
+from nst_jax.vgg import Params, make_params
 from nst_jax.weights import Weights, load_weights
 
 
@@ -103,6 +103,7 @@ class Ready(NamedTuple):
     output: Output
     pictures: Pictures
     weights: Weights
+    params: Params
     devices: int
 
 
@@ -137,7 +138,8 @@ def _prepare(
     size = working_size(inputs, config, shelf)
     devices = _devices(machine, images.fit(*size, config.rungs()[0].size)[0], config)
     weights = load_weights(config.network, inputs.weights or None)
-    return Ready(request, output, pictures, weights, devices), _alike(request, pictures, weights)
+    params = make_params(weights.arrays)
+    return Ready(request, output, pictures, weights, params, devices), _alike(request, pictures, weights)
 
 
 def _alike(request: Request, pictures: Pictures, weights: Weights) -> dict[str, Any]:
@@ -159,7 +161,7 @@ def _alike(request: Request, pictures: Pictures, weights: Weights) -> dict[str, 
 def _devices(machine: Machine, height: int, config: Config) -> int:
     """Return how many devices share the rows of the smallest picture. Raises InputError."""
     spec, there = config.spec(), len(jax.devices())
-    most = rows.most_devices(height, spec.content_layers + spec.style_layers)
+    most = rows.most_devices(height, spec.layers)
     if machine.num_processes > 1 and machine.devices not in (0, there):
         allowed = f"all {there} where there are several processes"
         raise InputError("--devices", allowed, f"got {machine.devices}")
@@ -200,9 +202,8 @@ def _make(prepare: Callable[[], tuple[Ready, dict[str, Any]]], began: float) -> 
 
 def _problems(ready: Ready, config: Config) -> list[Problem]:
     """Return the problems of the rungs of a config, spread over the devices."""
-    content, styles, init, masks = ready.pictures
-    params, mesh = make_params(ready.weights.arrays), rows.make_mesh(ready.devices)
-    problems = make_problems(params, content, styles, config, init, masks)
+    (content, styles, init, masks), mesh = ready.pictures, rows.make_mesh(ready.devices)
+    problems = make_problems(ready.params, content, styles, config, init, masks)
     return [spread(problem, mesh) for problem in problems]
 
 
@@ -301,7 +302,7 @@ def _output(request: Request, shelf: Shelf, masks: Masks) -> Output:
 
 def _optimize(ready: Ready, interrupted: Callable[[], bool]) -> Run:
     """Run the loop, showing progress and writing previews, until its end or until interrupted() is true."""
-    request, output, pictures, _, devices = ready
+    request, output, pictures, _, _, devices = ready
     files, config = request.files, request.config
     every = chunk_steps(config.steps)
     if files.save_every:
@@ -375,7 +376,7 @@ def _save(path: str, image: np.ndarray, output: Output, request: Request) -> Non
 
 
 def _report(run: Run, ready: Ready, began: float) -> dict[str, Any]:
-    request, _, _, weights, devices = ready
+    request, _, _, weights, _, devices = ready
     inputs, files, machine, config = request
     last = run.last
     initial = next(point.losses for point in run.history if point.rung == last.rung)

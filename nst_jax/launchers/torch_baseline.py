@@ -87,7 +87,7 @@ def evaluation(arrays: dict[str, np.ndarray], problem: Problem, variant: str) ->
         grams = {name: gram(style_maps[name]) for name in spec.style_layers}
 
     def loss(x: Any) -> Any:
-        maps = features(x, spec.content_layers + spec.style_layers)
+        maps = features(x, spec.layers)
         total = 0
         for name, weight in content_weights.items():
             total += weight * ((maps[name].float() - content_maps[name].float()) ** 2).sum() / 2
