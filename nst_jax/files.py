@@ -13,6 +13,7 @@ from nst_jax.errors import InputError
 
 WRITABLE = "must be a file that can be written"
 MIB = 2**20
+_temporary: set[Path] = set()  # that are being written
 
 
 @contextlib.contextmanager
@@ -24,6 +25,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     target = _target(path)
     temporary = _beside(target)
+    _temporary.add(temporary)
     try:
         with temporary.open("xb") as file:
             yield file
@@ -32,11 +34,30 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         if target.exists():
             temporary.chmod(target.stat().st_mode & 0o777)
         temporary.replace(target)
+        _sync_folder(target.parent)
     except OSError as error:
         raise InputError(str(path), WRITABLE, error.strerror or str(error)) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        _temporary.discard(temporary)
+
+
+def abandon() -> None:
+    """Remove what is being written, for a process that ends without ending its blocks."""
+    for temporary in list(_temporary):
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a folder's new name to the disk, where the system can."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def write_whole(path: Path, data: bytes) -> None:

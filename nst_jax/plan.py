@@ -22,6 +22,13 @@ PROCESS = 128 * 2**20
 HOST_COPIES = 8
 
 
+class Way(NamedTuple):
+    """Whether a picture is taken in windows, and whether its content's activations are made anew in each."""
+
+    tile: int
+    anew: bool
+
+
 class Plan(NamedTuple):
     """How a problem is run: its spec says whether in windows, and of what side at most."""
 
@@ -29,6 +36,11 @@ class Plan(NamedTuple):
     needed: int  # bytes on each device, while the largest of its programs runs
     whole: int  # bytes it would take at once
     free: int | None
+
+    @property
+    def way(self) -> Way:
+        """How the picture is taken."""
+        return Way(self.problem.spec.tile, self.problem.spec.anew)
 
     def __str__(self) -> str:
         height, width, _ = self.problem.first.shape
@@ -69,20 +81,22 @@ def windows(problem: Problem) -> tiling.Grid | None:
     return grid if grid.windows > 1 else None
 
 
-def make_plan(problem: Problem, free: int | None) -> Plan:
+def make_plan(problem: Problem, free: int | None, way: Way | None = None) -> Plan:
     """Return how the problem is run in free bytes, compiling its programs to see what they need.
 
     config.tile: off takes the picture at once, a number in windows of at most that side; auto at once where
     that fits, else in the largest windows that do, keeping the content's activations where they fit. Without
-    free nothing is compiled, and auto is off. Raises NotEnoughMemory.
+    free nothing is compiled, and auto is off. way: the only one allowed. Raises NotEnoughMemory.
     """
+    if way:
+        problem = problem._replace(spec=problem.spec._replace(**way._asdict()))
     if free is None:
         return Plan(problem, 0, 0, None)
     first = needs(problem)
     if first.most <= free:
         return Plan(problem, first.most, first.most, free)
     found, last = None, problem
-    if problem.config.tile == "auto":
+    if problem.config.tile == "auto" and not way:
         for spec in _smaller(problem, first, free):
             last = problem._replace(spec=spec)
             found = needs(last)
@@ -91,9 +105,11 @@ def make_plan(problem: Problem, free: int | None) -> Plan:
     raise NotEnoughMemory(_refusal(last, found or first, free))
 
 
-def make_plans(problems: Sequence[Problem], free: int | None) -> list[Plan]:
+def make_plans(problems: Sequence[Problem], free: int | None, ways: Sequence[Way] = ()) -> list[Plan]:
     """Return the plans of the problems of all rungs; the last one, the largest, is made first."""
-    return [make_plan(problem, free) for problem in reversed(problems)][::-1]
+    allowed = dict(enumerate(ways))
+    numbered = reversed(list(enumerate(problems)))
+    return [make_plan(problem, free, allowed.get(number)) for number, problem in numbered][::-1]
 
 
 class Needs(NamedTuple):
@@ -133,9 +149,7 @@ def needs(problem: Problem) -> Needs:
     targets = rows.placed(jax.eval_shape(problem.targets), spec)
     program = loop.start.lower(params, image, targets, weights, spec, problem.decay)
     if problem.config.steps:  # it takes more than start, which need not be compiled yet
-        start = partial(loop.start, spec=spec)
-        state = jax.eval_shape(start, params, image, targets, weights, decay=problem.decay)
-        state, rate = rows.placed(state, spec), problem.learning_rate
+        state, rate = state_shapes(problem), problem.learning_rate
         program = loop.run_chunk.lower(state, np.int32(0), params, targets, weights, rate, spec)
     arguments, temporary = _memory(program.compile())
     content = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(targets.content))
@@ -143,6 +157,15 @@ def needs(problem: Problem) -> Needs:
     shared = jax.devices()[0].platform == "cpu"
     beside = PROCESS + HOST_COPIES * first.nbytes if shared else 0
     return Needs(beside, arguments, temporary, content, style, largest)
+
+
+def state_shapes(problem: Problem) -> loop.State:
+    """Return the shapes, types and places of a state of the problem; nothing is computed."""
+    spec, image = problem.spec, rows.put(rows.pad(problem.first, problem.spec), problem.spec)
+    targets = rows.placed(jax.eval_shape(problem.targets), spec)
+    start = partial(loop.start, spec=spec)
+    state = jax.eval_shape(start, problem.params, image, targets, problem.weights, decay=problem.decay)
+    return rows.placed(state, spec)
 
 
 def bytes_needed(program: Any) -> int:

@@ -1,7 +1,7 @@
 """Sweeps: many optimisations by one compiled program, a lane for each, over as many devices as there are."""
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from functools import partial
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from nst_jax import masks as masking
@@ -34,12 +34,31 @@ SHARED = {  # options that all lanes have in common, beside those of the Spec
 }
 
 
+class Pass(NamedTuple):
+    """Some lanes between two chunks; its arrays are the next chunk's: they can be read until then."""
+
+    states: State  # of a pass's lanes
+    first: int  # number of the pass's first problem
+    lanes: int  # of every pass
+    step: int
+
+
+class Stopped(NamedTuple):
+    """Where a pass stood that goes on."""
+
+    first: int
+    lanes: int
+    step: int
+    states: Callable[[State], State]  # returns the arrays, of the shapes and places that it is given
+
+
 class SweepProgress(NamedTuple):
     """Where a sweep stands between two chunks."""
 
     lanes: tuple[int, ...]  # the problems that run now, by number
     step: int
     finished: dict[int, Progress]  # those that have just come to their end
+    standing: Pass
 
 
 class Varied(NamedTuple):
@@ -73,6 +92,9 @@ def sweep(
     every: int = 0,
     free_memory: int | None = None,
     devices: Sequence[Any] = (),
+    done: Collection[int] = (),
+    stopped: Stopped | None = None,
+    most: Callable[[], int] | None = None,
 ) -> Iterator[SweepProgress]:
     """Run all problems, `lanes` at a time in one compiled program, yielding after every chunk of steps.
 
@@ -80,6 +102,8 @@ def sweep(
     finite, or that no step lowers, stays where it is and touches no other. What problems share (content and
     styles by identity) is computed and held once. The lanes are spread evenly over the devices (all, if
     none are named). lanes: 0 takes what fits into free_memory bytes on each device, on CPUs one on each.
+    done: problems whose passes are left out where they hold no others: with the same lanes the rest gives the
+    same bits. stopped: of one of these passes. most: asked before each chunk how many steps it may take.
     Raises InputError for problems of different size, spec, masks of the picture, iterations, activation shift
     or power of the variation, or with scales or an average; NotEnoughMemory where not even one lane for each
     device fits.
@@ -95,7 +119,9 @@ def sweep(
     lanes = _fit(parts, _even(count, lanes, len(devices)), free_memory)
     for first in range(0, count, lanes):
         numbers = tuple(range(first, min(count, first + lanes)))
-        yield from _run(parts, numbers, lanes, every)
+        if not set(numbers) <= set(done):
+            here = stopped if stopped and stopped[:2] == (first, lanes) else None
+            yield from _run(parts, numbers, lanes, every, here, most)
 
 
 def _check_config(config: Config) -> None:
@@ -167,21 +193,37 @@ def _fit(parts: "_Parts", lanes: int, free: int | None) -> int:
     return lanes
 
 
-def _run(parts: "_Parts", numbers: tuple[int, ...], lanes: int, every: int) -> Iterator[SweepProgress]:
+def _run(
+    parts: "_Parts",
+    numbers: tuple[int, ...],
+    lanes: int,
+    every: int,
+    stopped: Stopped | None,
+    most: Callable[[], int] | None,
+) -> Iterator[SweepProgress]:
     """Run one pass; lanes without a problem of their own repeat the last one."""
     problems, layout = parts.problems, parts.layout
     iterations = problems[0].config.steps
     every = every or chunk_steps(iterations)
     first, batch = parts.batch(numbers, lanes)
-    states, step = _start(first, batch, layout), 0
+    if stopped:
+        shapes = jax.eval_shape(partial(_start, layout=layout), first, batch)
+        states, step = stopped.states(_placed(shapes, layout)), stopped.step
+    else:
+        states, step = _start(first, batch, layout), 0
     while step < iterations and jax.device_get(states.finite & ~states.converged).any():
-        yield SweepProgress(numbers, step, {})
-        steps = min(every, iterations - step)
+        yield SweepProgress(numbers, step, {}, Pass(states, numbers[0], lanes, step))
+        steps = min(every, iterations - step, most() if most else every)
         states = _advance(states, np.int32(steps), batch, layout)
         step += steps
     told = jax.device_get(_tell(states, batch.targets.frame, layout))
     finished = {number: progress(_lane(told, lane), problems[number]) for lane, number in enumerate(numbers)}
-    yield SweepProgress(numbers, step, finished)
+    yield SweepProgress(numbers, step, finished, Pass(states, numbers[0], lanes, step))
+
+
+def _placed(shapes: State, layout: Layout) -> State:
+    place = NamedSharding(layout.mesh, PartitionSpec("lanes"))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
 
 
 def _lane(batch: Any, lane: int) -> Any:

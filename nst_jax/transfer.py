@@ -1,6 +1,6 @@
 """The optimisation: a generator that runs rung after rung, chunk after chunk."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +29,15 @@ class Left(NamedTuple):
     evaluations: int
 
 
+class Standing(NamedTuple):
+    """What the optimisation goes on from. Its arrays are the next chunk's: they can be read until then."""
+
+    state: State
+    rung: int
+    step: int  # of the rungs before, as evaluations are
+    evaluations: int
+
+
 class Progress(NamedTuple):
     """Where the optimisation stands between two chunks, on the host."""
 
@@ -42,6 +51,8 @@ class Progress(NamedTuple):
     converged: bool = False  # no further step would find a lower loss
     rung: int = 1  # from 1, the coarsest
     rungs: int = 1
+    ends: bool = True  # the rung has taken its steps
+    standing: Standing | None = None  # on the devices; None in a sweep
 
 
 def stylize(
@@ -90,47 +101,73 @@ def stylize_steps(
     yield from run([plan.problem for plan in plans], every)
 
 
-def run(problems: Sequence[Problem], every: int = 0) -> Iterator[Progress]:
-    """Run the problems of the rungs, in turn, yielding as stylize_steps does."""
+def run(
+    problems: Sequence[Problem],
+    every: int = 0,
+    standing: Standing | None = None,
+    most: Callable[[], int] | None = None,
+) -> Iterator[Progress]:
+    """Run the problems of the rungs, in turn, yielding as stylize_steps does.
+
+    standing: what a run of the same problems stood at, from where it goes on to the same bits; that is told
+    first. most: asked before each chunk how many steps it may take; it does not change what comes of them.
+    """
     config = problems[-1].config
     rungs, every = config.rungs(), every or chunk_steps(config.steps)
     left: Left | None = None
     for number, (problem, rung) in enumerate(zip(problems, rungs, strict=True), 1):
-        left = yield from _climb(problem, rung.iterations, (number, len(rungs)), left, every)
+        if standing and number < standing.rung:
+            continue
+        place = number, len(rungs)
+        left = yield from _climb(problem, rung.iterations, place, left or standing, every, most)
         if left is None:
             return
 
 
 def _climb(
-    problem: Problem, iterations: int, place: tuple[int, int], left: Left | None, every: int
+    problem: Problem,
+    iterations: int,
+    place: tuple[int, int],
+    origin: Left | Standing | None,
+    every: int,
+    most: Callable[[], int] | None,
 ) -> Generator[Progress, None, Left | None]:
-    """Run the rung at a place, from what the last one left; return what it leaves, None where not finite."""
+    """Run the rung at a place, from what the last one left or from where it stood before.
+
+    Return what it leaves, None where not finite.
+    """
     targets, spec, shape = problem.targets(), problem.spec, problem.first.shape
     rest = targets, problem.weights, spec, problem.decay
-    done, spent = (left.step, left.evaluations) if left else (0, 0)
+    done, spent = (origin.step, origin.evaluations) if origin else (0, 0)
+    end = done + iterations
 
     def told(state: State) -> Progress:
         now = progress(tell(state, targets.frame, spec), problem)
-        return now._replace(
-            step=done + now.step, evaluations=spent + now.evaluations, rung=place[0], rungs=place[1]
-        )
-
-    first = images.resize(left.image, *shape[:2]) if left else problem.first
-    state = start(problem.params, rows.put(rows.pad(first, spec), spec), *rest)
-    carry = None if spec.mesh else OPTIMIZERS[spec.optimizer].carry  # padded, moments would be moved
-    if left and carry:
-        state = state._replace(memory=carry(left.memory, shape, state.scale / left.scale))
-    now = told(state)
-    yield now
-    end = done + iterations
-    while now.step < end and now.finite and not now.converged:
-        steps = np.int32(min(every - now.step % every, end - now.step))
-        state = run_chunk(state, steps, problem.params, targets, problem.weights, problem.learning_rate, spec)
-        now = told(state)
-        if state.average and (now.step == end or not now.finite):
-            own = told(start(problem.params, state.average.image, *rest))
+        now = now._replace(step=done + now.step, evaluations=spent + now.evaluations)
+        if state.average and now.step > done and (now.step == end or not now.finite):
+            own_state = start(problem.params, state.average.image, *rest)
+            own = progress(tell(own_state, targets.frame, spec), problem)
             finite, evaluations = now.finite and own.finite, now.evaluations + 1
             now = now._replace(losses=own.losses, finite=finite, evaluations=evaluations)
+        rung, rungs = place
+        standing = Standing(state, rung, done, spent)
+        return now._replace(rung=rung, rungs=rungs, ends=now.step == end, standing=standing)
+
+    carry = None if spec.mesh else OPTIMIZERS[spec.optimizer].carry  # padded, moments would be moved
+    if isinstance(origin, Standing):
+        state = origin.state
+    else:
+        first = images.resize(origin.image, *shape[:2]) if origin else problem.first
+        state = start(problem.params, rows.put(rows.pad(first, spec), spec), *rest)
+        if origin and carry:
+            state = state._replace(memory=carry(origin.memory, shape, state.scale / origin.scale))
+    now = told(state)
+    yield now
+    while now.step < end and now.finite and not now.converged:
+        steps = min(every - now.step % every, end - now.step, most() if most else every)
+        rest_of_it = problem.params, targets, problem.weights, problem.learning_rate, spec
+        state = run_chunk(state, np.int32(steps), *rest_of_it)
+        now = told(state)
         yield now
     if not now.finite:
         return None

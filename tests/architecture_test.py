@@ -16,6 +16,7 @@ from nst_jax.config import Config
 from nst_jax.launchers import bench, nst, sweep, weights
 from nst_jax.launchers.hosts import Machine
 from nst_jax.launchers.inputs import Inputs
+from nst_jax.launchers.keeping import Keeping
 from nst_jax.options import describe_range, is_tuple
 
 ROOT = Path(__file__).parents[1]
@@ -103,7 +104,7 @@ def test_the_readmes_table_of_options_is_the_code_s():
     text = (ROOT / "README.md").read_text()
     missing = [
         row
-        for options in (Inputs, nst.Files, Machine, Config)
+        for options in (Inputs, nst.Files, Machine, Keeping, Config)
         for row in option_rows(options)
         if row not in text
     ]

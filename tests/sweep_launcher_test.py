@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import time
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from nst_jax import images
-from nst_jax.launchers import nst, sweep
+from nst_jax.launchers import keeping, nst, sweep
 from nst_jax.launchers.common import run
 from nst_jax.sheet import knee
 
@@ -219,7 +220,7 @@ def test_the_tradeoff_is_drawn_of_what_is_finite(call, monkeypatch):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 @pytest.fixture
@@ -228,16 +229,15 @@ def started(monkeypatch):
     counts = []
     original = sweep.sweep
 
-    def counted(problems, *arguments):
-        counts.append(len(problems))
-        return original(problems, *arguments)
+    def counted(problems, *arguments, **options):
+        counts.append(len(problems) - len(options["done"]))
+        return original(problems, *arguments, **options)
 
     monkeypatch.setattr(sweep, "sweep", counted)
     return counts
 
 
 def test_resume_makes_only_what_is_missing_and_gives_the_same_bytes(call, tmp_path, started):
-    """A lane by itself, as before: the last bits of a lane can depend on how many run beside it."""
     arguments = [*PAIR, *SMALL, WEIGHTS, "--lanes=1", "--output_dir=o"]
     assert call(*arguments)[0] == 0
     before = contents(tmp_path / "o")
@@ -254,14 +254,15 @@ def interrupt_after(monkeypatch, finished):
     """Send Ctrl-C at so many finished passes; return a list of the steps that are told from then on."""
     original = sweep.sweep
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         passes = 0
-        for now in original(*arguments):
+        for now in original(*arguments, **options):
             passes += bool(now.finished)
             if passes == finished or seen:
                 seen.append(now.step)
             if len(seen) == 1:
                 signal.raise_signal(signal.SIGINT)
+                time.sleep(0.2)  # until the thread that waits for signals has seen it
             yield now
 
     seen = []
@@ -277,23 +278,74 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_makes_the_rest(call, tmp_path,
     assert code == 130
     assert len(seen) == 1  # nothing runs after it
     assert err == ["error: interrupted: 2 of 4 pictures are in o; --resume goes on"]
-    assert set(os.listdir("o")) == {"0000.png", "0001.png", *OTHERS}
+    assert set(os.listdir("o")) == {"0000.png", "0001.png", "checkpoint", *OTHERS}
     assert [entry["file"] for entry in read_json("o/sweep.json")] == ["0000.png", "0001.png"]
     kept = contents(tmp_path / "o")
     code, out, _ = call(*arguments, "--output_dir=o", "--resume")
     assert (code, out[:2]) == (0, ["o/0002.png", "o/0003.png"])
     assert call(*arguments, "--output_dir=p")[0] == 0
     assert contents(tmp_path / "o") == contents(tmp_path / "p")
+    assert not os.path.exists("o/checkpoint")
     assert contents(tmp_path / "p")["0000.png"] == kept["0000.png"]
 
 
-def test_ctrl_c_before_anything_is_finished_leaves_nothing(call, tmp_path, monkeypatch):
-    interrupt_after(monkeypatch, 0)
-    before = os.listdir(tmp_path)
-    code, out, err = call(*PAIR, *SMALL, WEIGHTS, "--output_dir=o")
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_ctrl_c_in_the_middle_of_a_pass_loses_no_step(call, tmp_path, monkeypatch, lanes):
+    arguments = [*PAIR, *SMALL, WEIGHTS, f"--lanes={lanes}"]
+    assert call(*arguments, "--output_dir=p")[0] == 0
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step=1)
+        code, out, err = call(*arguments, "--output_dir=o")
     assert (code, out) == (130, [])
     assert err == ["error: interrupted: 0 of 4 pictures are in o; --resume goes on"]
-    assert os.listdir(tmp_path) == before
+    assert sorted(os.listdir("o")) == ["checkpoint", "settings.json"]
+    seen = steps_of(monkeypatch)
+    assert call(*arguments, "--output_dir=o", "--resume")[0] == 0
+    assert seen[0] == 1  # where it stood
+    assert contents(tmp_path / "o") == contents(tmp_path / "p")
+
+
+def interrupt_at(monkeypatch, step):
+    """Send Ctrl-C where a pass first stands at a step."""
+    original, sent = sweep.sweep, []
+
+    def interrupted(*arguments, **options):
+        for now in original(*arguments, **options):
+            if now.step == step and not sent:
+                sent.append(signal.raise_signal(signal.SIGINT))
+                time.sleep(0.2)  # until the thread that waits for signals has seen it
+            yield now
+
+    monkeypatch.setattr(sweep, "sweep", interrupted)
+
+
+def steps_of(monkeypatch):
+    """Return a list of the steps that are told from now on."""
+    original, seen = sweep.sweep, []
+
+    def watched(*arguments, **options):
+        for now in original(*arguments, **options):
+            seen.append(now.step)
+            yield now
+
+    monkeypatch.setattr(sweep, "sweep", watched)
+    return seen
+
+
+def test_a_sweep_does_not_go_on_with_another_picture_or_version(call, tmp_path, monkeypatch):
+    arguments = [*PAIR, *SMALL, WEIGHTS, "--output_dir=o"]
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step=1)
+        assert call(*arguments)[0] == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(keeping.nst_jax, "__version__", "0.0.1")
+        code, _, err = call(*arguments, "--resume")
+    assert (code, len(err)) == (2, 1)
+    assert re.match("error: nst_jax: as in the run in o; .* there, 0.0.1 now", err[0])
+    draw("c.png", 24, 32, 9)
+    code, _, err = call(*arguments, "--resume")
+    assert (code, len(err)) == (2, 1)
+    assert err[0].startswith("error: c.png at 32x24: as in the run in o; 32x24 with sha256 ")
 
 
 def test_ctrl_c_in_the_last_pass_loses_nothing(call, monkeypatch):

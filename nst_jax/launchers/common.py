@@ -7,6 +7,8 @@ import inspect
 import os
 import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from logging import CRITICAL, getLogger
@@ -15,9 +17,12 @@ from typing import Any, NamedTuple, NoReturn
 from absl import app, flags, logging
 
 from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.files import abandon
 from nst_jax.options import describe_range, is_tuple, option_type, parse_option
 
-DONE, WRONG_REQUEST, WRONG_NUMBERS, NO_MEMORY, INTERRUPTED = 0, 2, 3, 4, 130
+DONE, WRONG_REQUEST, WRONG_NUMBERS, NO_MEMORY = 0, 2, 3, 4
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+PATIENCE = 2.0  # seconds that a chunk of steps takes at most, where a step takes less
 
 Given = dict[str, Any]  # the options that were on the command line
 
@@ -36,13 +41,24 @@ def launch(program: Program) -> NoReturn:
     for library in ("jax", "PIL", "matplotlib"):  # these tell of platforms not there, odd tags, fonts
         getLogger(library).setLevel(CRITICAL)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    # orbax tells of each of its steps, through absl.
+    logging.get_absl_handler().addFilter(lambda line: "orbax" not in line.pathname)
+    signal.signal(signal.SIGTERM, _terminate)
     # run() parses, into flags of the program's own: absl's own parser exits 1 with several lines.
     app.run(lambda _: _leave(run(program, sys.argv[1:])), flags_parser=lambda argv: flags.FLAGS(argv[:1]))
     raise AssertionError("app.run does not return")
 
 
+class Terminated(BaseException):
+    """SIGTERM has come."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated
+
+
 def _leave(code: int) -> int:
-    if code == INTERRUPTED:  # at once: tearing down an interrupted compilation can crash
+    if code in (INTERRUPTED, TERMINATED):  # at once: tearing down an interrupted compilation can crash
         sys.stderr.flush()
         os._exit(code)
     return code
@@ -77,6 +93,8 @@ def explain(error: BaseException) -> int | None:
         )
     if isinstance(error, KeyboardInterrupt):
         return fail(INTERRUPTED, "interrupted")
+    if isinstance(error, Terminated):
+        return fail(TERMINATED, "terminated")
     return None
 
 
@@ -95,24 +113,62 @@ def tell(result: object) -> None:
 
 
 @contextlib.contextmanager
-def interrupts() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether Ctrl-C has come; until the end it does nothing else.
+def interrupts() -> Iterator[Callable[[], int]]:
+    """Yield a function that returns the exit code that SIGINT or SIGTERM has asked for; 0 if none has come.
 
-    So the chunk in hand is not lost, and a second Ctrl-C does not hit the writing of the picture; a third
-    one ends the process.
+    So the chunk in hand is not lost and the picture is written. SIGINT as a second one ends the process at
+    once, even in the middle of a compilation, and leaves no file half-written.
     """
     came: list[int] = []
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
 
-    def take(number: int, _: object) -> None:
-        came.append(number)
-        if len(came) == 3:
-            os._exit(INTERRUPTED)
+    def watch() -> None:  # Python's own handlers wait for the main thread, which may be in a long program
+        while number := int.from_bytes(os.read(reader, 1)):
+            if came and number == signal.SIGINT:
+                abandon()
+                os._exit(fail(INTERRUPTED, "interrupted twice: nothing more is written"))
+            if number in (signal.SIGINT, signal.SIGTERM):
+                came.append(number)
 
-    before = signal.signal(signal.SIGINT, take)
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.set_wakeup_fd(writer)
     try:
-        yield lambda: bool(came)
+        yield lambda: 128 + came[0] if came else 0
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.set_wakeup_fd(-1)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.write(writer, b"\0")
+        watching.join()
+        os.close(reader)
+        os.close(writer)
+
+
+class Pace:
+    """Tells how many steps take at most PATIENCE seconds, by those before, so that nobody waits for long."""
+
+    def __init__(self) -> None:
+        self.steps = 1
+        self.step: int | None = None  # after which the last chunk ended
+        self.began = 0.0
+
+    def __call__(self) -> int:
+        """Return the most steps of the chunk that begins now."""
+        self.began = time.monotonic()
+        return self.steps
+
+    def told(self, step: int) -> None:
+        """Take note of the step that a chunk has come to."""
+        if self.step is None or step <= self.step:  # another picture begins
+            self.steps = 1
+        else:
+            seconds = (time.monotonic() - self.began) / (step - self.step)
+            # Not by leaps: the time of a step of L-BFGS depends on its search.
+            self.steps = max(1, min(2 * self.steps, int(PATIENCE / seconds)))
+        self.step = step
 
 
 def _parse(program: Program, arguments: Sequence[str]) -> flags.FlagValues:
@@ -182,6 +238,7 @@ def _help(program: Program) -> str:
     lines.append("  --helpfull: absl's own help")
     lines += [
         "",
-        "Exit codes: 0 done, 2 wrong request, 3 non-finite loss, 4 not enough memory, 130 interrupted.",
+        "Exit codes: 0 done, 2 wrong request, 3 non-finite loss, 4 not enough memory, 130 interrupted, "
+        "143 terminated.",
     ]
     return "\n".join(lines)

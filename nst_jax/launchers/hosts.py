@@ -129,7 +129,7 @@ def agreed(prepare: Callable[[], tuple[Any, Mapping[str, Any]]]) -> Any:
     message: dict[str, Any]
     try:
         made, told = prepare()
-        message = {"told": {name: _short(value) for name, value in told.items()}}
+        message = {"told": {name: short(value) for name, value in told.items()}}
     except InputError as error:
         own, message = error, {"error": [error.what, error.allowed, error.came]}
     messages = [json.loads(text) for text in _tell_all(json.dumps(message))]
@@ -155,7 +155,7 @@ def _check_alike(told: list[dict[str, str]]) -> None:
         raise InputError(name, "the same in all processes", came)
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     """Return a value in words, a picture as its size and checksum."""
     if not isinstance(value, np.ndarray):
         return str(value)
@@ -175,17 +175,17 @@ def _gather(value: Any) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(value))
 
 
-def any_says(answer: bool) -> bool:
-    """Tell whether the answer is yes in any of the processes."""
-    return answer if jax.process_count() == 1 else bool(_gather(np.int32(answer)).any())
+def largest(number: int) -> int:
+    """Return the largest of the processes' small numbers."""
+    return number if jax.process_count() == 1 else int(_gather(np.int32(number)).max())
 
 
 def least(number: int | None) -> int | None:
-    """Return the least of the processes' numbers, None where one has none."""
+    """Return the least of the processes' numbers, None where one has none. Rounded to 24 bits."""
     if jax.process_count() == 1:
         return number
-    gib = _gather(np.float32(-1 if number is None else number / 2**30))  # arrays here have 32 bits
-    return None if gib.min() < 0 else int(gib.min() * 2**30)
+    numbers = _gather(np.float32(-1 if number is None else number))  # arrays here have 32 bits
+    return None if numbers.min() < 0 else int(numbers.min())
 
 
 def writes() -> bool:

@@ -6,7 +6,7 @@ Example: nst --content=example:cat --style=example:night --output=cat.png
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 
 import nst_jax
-from nst_jax import images, rows
+from nst_jax import checkpoint, images, rows
 from nst_jax import masks as masking
 from nst_jax.config import PRESETS, Config
 from nst_jax.errors import InputError
@@ -26,6 +26,7 @@ from nst_jax.launchers.common import (
     INTERRUPTED,
     WRONG_NUMBERS,
     Given,
+    Pace,
     Program,
     fail,
     interrupts,
@@ -45,13 +46,23 @@ from nst_jax.launchers.inputs import (
     settings,
     working_size,
 )
+from nst_jax.launchers.keeping import (
+    Keeper,
+    Keeping,
+    Stood,
+    check_iterations,
+    check_same,
+    find,
+    read_record,
+    surroundings,
+)
 from nst_jax.masks import Masks
 from nst_jax.options import check_options, option
-from nst_jax.plan import make_plans, work
+from nst_jax.plan import Plan, Way, make_plans, state_shapes, work
 from nst_jax.problem import Problem, finish, spread
 from nst_jax.report import PLOT_FORMATS, Point, check_plot, history, plot_losses, resolved, rungs, to_json
 from nst_jax.scales import make_problems
-from nst_jax.transfer import Progress, chunk_steps, run
+from nst_jax.transfer import Progress, Standing, chunk_steps, run
 from nst_jax.vgg import Params, make_params
 from nst_jax.weights import Weights, load_weights
 
@@ -93,6 +104,7 @@ class Request(NamedTuple):
     inputs: Inputs
     files: Files
     machine: Machine
+    keeping: Keeping
     config: Config
 
 
@@ -100,6 +112,8 @@ class Ready(NamedTuple):
     """What the optimisation takes."""
 
     request: Request
+    facts: dict[str, Any]  # that checkpoints tell of the request
+    stood: Stood | None
     output: Output
     pictures: Pictures
     weights: Weights
@@ -115,20 +129,29 @@ class Run(NamedTuple):
     seconds: dict[str, float]
 
 
-def main(inputs_given: Given, files_given: Given, machine_given: Given, config_given: Given) -> int:
+def main(
+    inputs_given: Given, files_given: Given, machine_given: Given, keeping_given: Given, config_given: Given
+) -> int:
     """Run `nst` with the options given. Raises InputError before anything is written."""
     began = time.monotonic()
-    machine = Machine(**machine_given)
+    keeping = Keeping(**keeping_given)
+    saved = find(keeping)
+    stood = read_record(saved) if saved else None
+    given = [inputs_given, files_given, machine_given, config_given]
+    if stood and keeping.resume:
+        given = [old | new for old, new in zip(stood.given, given, strict=True)]
+    machine = Machine(**given[2])
     with hosts.joined(machine):
-        return _make(lambda: _prepare(inputs_given, files_given, machine, config_given), began)
+        return _make(lambda: _prepare(given, keeping, machine, stood), began)
 
 
 def _prepare(
-    inputs_given: Given, files_given: Given, machine: Machine, config_given: Given
+    given: Sequence[Given], keeping: Keeping, machine: Machine, stood: Stood | None
 ) -> tuple[Ready, dict[str, Any]]:
     """Check the request and read the files; return beside it what all processes must have alike."""
+    inputs_given, files_given, _, config_given = given
     inputs, files, config = Inputs(**inputs_given), Files(**files_given), Config.from_preset(**config_given)
-    request = Request(inputs, files, machine, config)
+    request = Request(inputs, files, machine, keeping, config)
     device.set_up()
     _check(request)
     shelf = Shelf(inputs.max_pixels)
@@ -139,23 +162,48 @@ def _prepare(
     devices = _devices(machine, images.fit(*size, config.rungs()[0].size)[0], config)
     weights = load_weights(config.network, inputs.weights or None)
     params = make_params(weights.arrays)
-    return Ready(request, output, pictures, weights, params, devices), _alike(request, pictures, weights)
+    facts = _facts(given, config, pictures, weights, devices)
+    if stood:
+        allowed = ["--iterations"] if keeping.allow else []
+        check_same(facts["told"], stood.told, stood.saved.folder, allowed)
+        check_iterations(stood, config)
+    alike = _alike(request, pictures, weights) | {"checkpoint": stood and stood.saved.step}
+    return Ready(request, facts, stood, output, pictures, weights, params, devices), alike
+
+
+def _facts(
+    given: Sequence[Given], config: Config, pictures: Pictures, weights: Weights, devices: int
+) -> dict[str, Any]:
+    """Return what checkpoints tell of a run: what was given, and in words what its bits depend on."""
+    own = ("dry_run", "coordinator", "num_processes", "process_id")  # of the process, not of the run
+    options = {f"--{name}": value for name, value in dataclasses.asdict(config).items()}
+    told = options | _read(pictures) | {"weights": weights.sha256} | surroundings(devices)
+    return {
+        "given": [{name: value for name, value in part.items() if name not in own} for part in given],
+        "told": {name: hosts.short(value) for name, value in told.items()},
+        "iterations": [rung.iterations for rung in config.rungs()],
+    }
 
 
 def _alike(request: Request, pictures: Pictures, weights: Weights) -> dict[str, Any]:
     """Return by name the options, what was read and what programs are made by."""
     machine = dataclasses.replace(request.machine, process_id=0)
     options = [dataclasses.asdict(part) for part in request._replace(machine=machine)]
+    return (
+        {f"--{name}": value for part in options for name, value in part.items()}
+        | _read(pictures)
+        | {"weights": weights.sha256, "nst_jax": nst_jax.__version__, "jax": jax.__version__}
+        | {"devices of a process": jax.local_device_count()}
+    )
+
+
+def _read(pictures: Pictures) -> dict[str, Any]:
+    """Return the pictures and masks by name."""
     content, styles, init, masks = pictures
     read: dict[str, Any] = {"content": [content], "style": styles, "init": [init]}
     read |= {"content_mask": [masks.content], "style_mask": masks.styles}
     read |= {"style_source_mask": masks.sources}
-    return (
-        {f"--{name}": value for part in options for name, value in part.items()}
-        | {f"--{name} {k}": picture for name, found in read.items() for k, picture in enumerate(found, 1)}
-        | {"weights": weights.sha256, "nst_jax": nst_jax.__version__, "jax": jax.__version__}
-        | {"devices of a process": jax.local_device_count()}
-    )
+    return {f"--{name} {k}": picture for name, found in read.items() for k, picture in enumerate(found, 1)}
 
 
 def _devices(machine: Machine, height: int, config: Config) -> int:
@@ -189,12 +237,15 @@ def _make(prepare: Callable[[], tuple[Ready, dict[str, Any]]], began: float) -> 
         done = _optimize(ready, interrupted)
         if hosts.writes():
             _write(done, ready, began)
-    stopped = hosts.any_says(interrupted())
+    stopped = hosts.largest(interrupted())
     if not done.last.finite:
         came = f"not finite after step {done.last.step}, whose picture is {files.output}"
         return fail(WRONG_NUMBERS, InputError("loss", "finite numbers (smaller weights?)", came))
     if stopped:
-        return fail(INTERRUPTED, f"interrupted: {files.output} is the picture of step {done.last.step}")
+        how = "interrupted" if stopped == INTERRUPTED else "terminated"
+        folder = ready.request.keeping.folder
+        further = f"; --resume={folder} goes on" if folder else ""
+        return fail(stopped, f"{how}: {files.output} is the picture of step {done.last.step}{further}")
     if done.last.converged:
         logging.info("converged: no step lowers the loss after step %d", done.last.step)
     return DONE
@@ -254,7 +305,7 @@ def _warn(config: Config, weights: Weights, pictures: Pictures) -> None:
 
 def _check(request: Request) -> None:
     """Find out before the optimisation, not after it, whether everything can be written."""
-    inputs, files, _, config = request
+    inputs, files, *_, config = request
     if not files.output:
         raise InputError("--output", f"a file that ends in {' '.join(images.FORMATS)}", "not given")
     check_inputs(inputs, config)
@@ -283,7 +334,7 @@ def _output(request: Request, shelf: Shelf, masks: Masks) -> Output:
 
     Raises InputError where its format or its disk cannot hold it.
     """
-    inputs, files, _, config = request
+    inputs, files, *_, config = request
     height, width = working_size(inputs, config, shelf)
     content = shelf.read(inputs.content) if inputs.content else None
     if content and files.output_size == "content":
@@ -300,39 +351,105 @@ def _output(request: Request, shelf: Shelf, masks: Masks) -> Output:
     )
 
 
-def _optimize(ready: Ready, interrupted: Callable[[], bool]) -> Run:
-    """Run the loop, showing progress and writing previews, until its end or until interrupted() is true."""
-    request, output, pictures, _, _, devices = ready
+def _plans(ready: Ready) -> tuple[list[Problem], list[Plan]]:
+    """Return the problems of all rungs, and the plans of those that are still to run."""
+    stood = ready.stood
+    problems = _problems(ready, ready.request.config)
+    skipped = stood.rung - 1 if stood else 0
+    ways = stood.ways[skipped:] if stood else []  # others would round otherwise
+    plans = make_plans(problems[skipped:], _free(ready.devices), ways)
+    return [*problems[:skipped], *(plan.problem for plan in plans)], plans
+
+
+def _standing(stood: Stood | None, problems: Sequence[Problem]) -> Standing | None:
+    """Return what a run goes on from. Raises InputError where its arrays cannot be read."""
+    if not stood:
+        return None
+    state = checkpoint.restore(stood.saved, state_shapes(problems[stood.rung - 1]))
+    logging.info("goes on after step %d, from %s", stood.saved.step, stood.saved.folder)
+    return Standing(state, stood.rung, stood.step, stood.evaluations)
+
+
+def _keeper(ready: Ready, problems: Sequence[Problem]) -> Keeper | None:
+    """Return what writes the checkpoints, if there are to be any. Raises InputError."""
+    keeping, saved = ready.request.keeping, ready.stood and ready.stood.saved
+    if not keeping.folder:
+        return None
+    ways = [Way(problem.spec.tile, problem.spec.anew) for problem in problems]
+    return Keeper(keeping.folder, keeping.checkpoint_every, saved, ready.facts | {"ways": ways})
+
+
+def _optimize(ready: Ready, interrupted: Callable[[], int]) -> Run:
+    """Run the loop, showing progress, writing previews and checkpoints, to its end or until interrupted."""
+    request, stood = ready.request, ready.stood
     files, config = request.files, request.config
     every = chunk_steps(config.steps)
     if files.save_every:
         every = math.gcd(every, files.save_every)
+    seen, before = (list(stood.history), stood.seconds) if stood else ([], 0.0)
     last: Progress | None = None
-    seen: list[Point] = []
     with device.CompileTime() as compiling, Display(config.rungs()) as display:
-        plans = make_plans(_problems(ready, config), _free(devices))
+        problems, plans = _plans(ready)
         for plan in plans:
             logging.info("%s", plan)
-        height, width, _ = plans[-1].problem.first.shape
+        keeper, pace = _keeper(ready, problems), Pace()
+
+        def seconds() -> float:
+            """Return how long has been optimised, before and now."""
+            return before + time.monotonic() - began - (compiling.seconds - compiled)
+
+        height, width, _ = problems[-1].first.shape
         with device.running_out(height, width):
-            for last in run([plan.problem for plan in plans], every):
-                if not seen:
+            standing = _standing(stood, problems)
+            for last in run(problems, every, standing, lambda: hosts.least(pace()) or 1):
+                if pace.step is None:
                     began, compiled = time.monotonic(), compiling.seconds
                     if files.mask_preview and hosts.writes():
-                        _show_masks(last.image, pictures, request)
-                moved = bool(seen) and last.step > seen[-1].step
-                if moved or not seen or last.rung > seen[-1].rung:
-                    height, width, _ = last.image.shape
-                    seen.append(Point(last.step, last.rung, height, width, last.losses))
+                        _show_masks(last.image, ready.pictures, request)
+                pace.told(last.step)
+                if _is_told(last, seen, every):
+                    seen.append(_point(last))
                     display.show(last)
-                previewed = moved and files.save_every and last.step % files.save_every == 0
-                if previewed and hosts.writes():
-                    _preview(last, output, request)
-                if hosts.any_says(interrupted()):
+                    if (
+                        files.save_every
+                        and last.step
+                        and last.step % files.save_every == 0
+                        and hosts.writes()
+                    ):
+                        _preview(last, ready.output, request)
+                stop = hosts.largest(interrupted())
+                if keeper and last.finite and (stop or hosts.largest(keeper.due)):
+                    _keep(keeper, last, seen, seconds())
+                if stop:
                     break
     assert last is not None  # the loop always yields step 0
-    optimize = time.monotonic() - began - (compiling.seconds - compiled)
-    return Run(last, seen, {"compile": compiling.seconds, "optimize": optimize})
+    if keeper and last.finite:
+        _keep(keeper, last, seen, seconds())
+        keeper.finish()
+    if last.step > seen[-1].step:  # where it was interrupted
+        seen.append(_point(last))
+    return Run(last, seen, {"compile": compiling.seconds, "optimize": seconds()})
+
+
+def _is_told(now: Progress, seen: Sequence[Point], every: int) -> bool:
+    """Tell whether a chunk is part of the history: not where it was cut short so as not to take long."""
+    if not seen or now.rung > seen[-1].rung:
+        return True
+    regular = now.step % every == 0 or now.ends or now.converged or not now.finite
+    return now.step > seen[-1].step and regular
+
+
+def _point(now: Progress) -> Point:
+    height, width, _ = now.image.shape
+    return Point(now.step, now.rung, height, width, now.losses)
+
+
+def _keep(keeper: Keeper, now: Progress, seen: Sequence[Point], seconds: float) -> None:
+    """Write a checkpoint from which the run goes on from here."""
+    assert now.standing is not None  # only sweeps have none
+    state, rung, step, evaluations = now.standing
+    where = {"rung": rung, "step": step, "evaluations": evaluations}
+    keeper.save(now.step, state, where | {"history": list(seen), "seconds": seconds})
 
 
 def _write(run: Run, ready: Ready, began: float) -> None:
@@ -368,7 +485,7 @@ def _preview(progress: Progress, output: Output, request: Request) -> None:
 
 
 def _save(path: str, image: np.ndarray, output: Output, request: Request) -> None:
-    inputs, files, _, config = request
+    inputs, files, *_, config = request
     if image.shape[:2] != output.size:
         image = finish(images.resize(image, *output.size), output.photograph, output.opacity, config)
     images.save(path, image, output.alpha, settings(inputs, config), files.depth, files.dpi)
@@ -376,8 +493,8 @@ def _save(path: str, image: np.ndarray, output: Output, request: Request) -> Non
 
 
 def _report(run: Run, ready: Ready, began: float) -> dict[str, Any]:
-    request, _, _, weights, _, devices = ready
-    inputs, files, machine, config = request
+    request, weights, devices = ready.request, ready.weights, ready.devices
+    inputs, files, machine, keeping, config = request
     last = run.last
     initial = next(point.losses for point in run.history if point.rung == last.rung)
     seconds = run.seconds | {"total": time.monotonic() - began}
@@ -388,6 +505,7 @@ def _report(run: Run, ready: Ready, began: float) -> dict[str, Any]:
             **dataclasses.asdict(inputs),
             **dataclasses.asdict(files),
             **dataclasses.asdict(machine),
+            **dataclasses.asdict(keeping),
             **resolved(config, len(inputs.style)),
         },
         "weights": {
@@ -407,7 +525,7 @@ def _report(run: Run, ready: Ready, began: float) -> dict[str, Any]:
     }
 
 
-PROGRAM = Program("nst", __doc__, (Inputs, Files, Machine, Config), main)
+PROGRAM = Program("nst", __doc__, (Inputs, Files, Machine, Keeping, Config), main)
 
 
 def console() -> None:

@@ -8,8 +8,10 @@ import itertools
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,15 +20,17 @@ import numpy as np
 from absl import logging
 
 from nst_jax import images
+from nst_jax.checkpoint import Saved, newest, restore
 from nst_jax.config import Config
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.files import check_writable, write_whole
-from nst_jax.launchers import device
+from nst_jax.launchers import device, hosts
 from nst_jax.launchers.common import (
     DONE,
     INTERRUPTED,
     WRONG_NUMBERS,
     Given,
+    Pace,
     Program,
     fail,
     interrupts,
@@ -42,6 +46,7 @@ from nst_jax.launchers.inputs import (
     settings,
     working_size,
 )
+from nst_jax.launchers.keeping import Keeper, check_same, surroundings
 from nst_jax.options import check_options, option, parse_option
 from nst_jax.problem import Problem, make_problem, vary
 from nst_jax.report import can_plot, to_json
@@ -55,11 +60,12 @@ from nst_jax.sheet import (
     thumbnail,
     tile_side,
 )
-from nst_jax.sweep import SweepProgress, sweep
+from nst_jax.sweep import Stopped, SweepProgress, sweep
 from nst_jax.transfer import Progress, chunk_steps
 from nst_jax.vgg import Params, make_params
 from nst_jax.weights import load_weights
 
+CHECKPOINT = "checkpoint"  # folder in --output_dir
 MANY = 10_000  # pictures: above that --yes is asked for
 SWEEPABLE = (
     *("style_weight", "content_weight", "tv_weight", "style_mix", "layer_weighting"),
@@ -82,6 +88,9 @@ class Sweep:
     output_dir: str = option("", "folder for 0000.png ..., sheet.png, tradeoff.png, sweep.json")
     lanes: int = option(0, "pictures at a time; 0: as many as fit into memory", low=0, high=10**6)
     resume: bool = option(False, "go on with the sweep in --output_dir: make the pictures that are missing")
+    checkpoint_every: float = option(
+        60.0, "seconds between checkpoints of the pictures in hand, for --resume", low=0, high=10**6
+    )
     yes: bool = option(False, f"make more than {MANY} pictures")
 
     def __post_init__(self) -> None:
@@ -130,15 +139,22 @@ def main(inputs_given: Given, sweep_given: Given, config_given: Given) -> int:
     config = request.config(cells[0])
     weights = load_weights(config.network, request.inputs.weights or None)
     problems = _problems(request, make_params(weights.arrays), shelf)
+    told = _told(problems[0], weights.sha256, shelf)
+    before = _read(folder / "settings.json") if wanted.resume else None
+    if before:
+        check_same(told, before["told"], folder)
+        request = request._replace(wanted=dataclasses.replace(wanted, lanes=wanted.lanes or before["lanes"]))
     with interrupts() as interrupted:
         done = _finished(folder, request)
-        left = [number for number in range(len(cells)) if number not in done]
-        complete = _run(problems, left, done, folder, request, shelf, interrupted) if left else True
+        if len(done) < len(cells):
+            _run(problems, done, folder, request, told, shelf, interrupted)
         _show(folder, done, request, shelf)
+        stopped = interrupted()
     flagged = [entry["file"] for entry in done.values() if entry["flag"]]
-    if not complete:
+    if len(done) < len(cells):
+        how = "interrupted" if stopped == INTERRUPTED else "terminated"
         made = f"{len(done)} of {len(cells)} pictures are in {folder}"
-        return fail(INTERRUPTED, f"interrupted: {made}; --resume goes on")
+        return fail(stopped, f"{how}: {made}; --resume goes on")
     if flagged:
         came = f"not finite in {', '.join(flagged[:8])}, which hold the last finite pictures"
         return fail(WRONG_NUMBERS, InputError("loss", "finite numbers (smaller weights?)", came))
@@ -180,6 +196,18 @@ def _settings(request: Request) -> dict[str, Any]:
     return dict(json.loads(to_json({"inputs": inputs, "config": dataclasses.asdict(config), **swept})))
 
 
+def _told(problem: Problem, weights: str, shelf: Shelf) -> dict[str, str]:
+    """Return in words what else the bits of the pictures depend on."""
+    read: dict[str, Any] = {
+        f"{name} at {width}x{height}": picture for (name, height, width), picture in shelf.resized.items()
+    }
+    for name, masks in problem.masks._asdict().items():
+        listed = masks if isinstance(masks, list) else [masks]
+        read |= {f"mask of {name} {k}": mask for k, mask in enumerate(listed, 1)}
+    told = read | {"weights": weights} | surroundings(jax.device_count())
+    return {name: hosts.short(value) for name, value in told.items()}
+
+
 def _check_folder(request: Request) -> Path:
     """Return the output folder, unless other results lie there. Raises InputError."""
     if not request.wanted.output_dir:
@@ -194,7 +222,8 @@ def _check_folder(request: Request) -> Path:
     written = ["settings.json", "sweep.json", "sheet.png", "tradeoff.png"]
     written += [_file(number) for number in range(len(request.cells))]
     there = next((name for name in written if (folder / name).exists()), None)
-    if there and _read(folder / "settings.json") != _settings(request):
+    settings, before = _settings(request), _read(folder / "settings.json")
+    if there and not (isinstance(before, dict) and settings.items() <= before.items()):
         came = f"it holds another sweep's results ({there})"
         raise InputError(f"--output_dir={folder}", "an empty folder, or this sweep's own", came)
     if there and not request.wanted.resume:
@@ -242,39 +271,67 @@ def _problems(request: Request, params: Params, shelf: Shelf) -> list[Problem]:
 
 def _run(
     problems: Sequence[Problem],
-    left: Sequence[int],
     done: dict[int, dict[str, Any]],
     folder: Path,
     request: Request,
+    told: Mapping[str, str],
     shelf: Shelf,
-    interrupted: Callable[[], bool],
-) -> bool:
-    """Make the pictures that are left, writing each pass as it ends; return whether all were made."""
-    wanted, began = request.wanted, time.monotonic()
-    total, iterations = len(left), problems[0].config.steps
+    interrupted: Callable[[], int],
+) -> None:
+    """Make the pictures that are left, writing each pass as it ends, until interrupted."""
+    wanted, began = request.wanted, None
+    iterations, pace = problems[0].config.steps, Pace()
     free = device.free_memory(jax.local_device_count())
-    steps = sweep([problems[n] for n in left], wanted.lanes, chunk_steps(iterations), free)
+    saved = newest(folder / CHECKPOINT) if wanted.resume else None
+    stopped, keeper = saved and _stopped(saved), None
+    steps = sweep(
+        problems, wanted.lanes, chunk_steps(iterations), free, done=tuple(done), stopped=stopped, most=pace
+    )
     with device.running_out(*problems[0].first.shape[:2]):
         for now in steps:
-            _tell_progress(now, total, iterations, began)
-            if now.finished:
+            pace.told(now.step)
+            began = _tell_progress(now, len(problems), iterations, began)
+            if not keeper:
                 os.makedirs(os.path.realpath(folder), exist_ok=True)
-                write_whole(folder / "settings.json", to_json(_settings(request)))
-                for lane, result in now.finished.items():
-                    done[left[lane]] = _save(left[lane], result, folder, request, shelf)
+                made = {"told": told, "lanes": now.standing.lanes}
+                write_whole(folder / "settings.json", to_json(_settings(request) | made))
+                keeper = Keeper(folder / CHECKPOINT, wanted.checkpoint_every, saved, {})
+            for number, result in now.finished.items():
+                done[number] = _save(number, result, folder, request, shelf)
+            if now.finished:
                 _write_json(folder, done)
+            elif interrupted() or keeper.due:
+                states, first, lanes, step = now.standing
+                where = {"first": first, "lanes": lanes, "step": step}
+                keeper.save(first * (iterations + 1) + step, states, where)
             if interrupted() and len(done) < len(problems):
-                return False
-    return True
+                keeper.finish()
+                return
+    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
 
 
-def _tell_progress(now: SweepProgress, total: int, iterations: int, began: float) -> None:
+def _stopped(saved: Saved) -> Stopped:
+    """Return where the pass of a checkpoint stood. Raises InputError."""
+    try:
+        first, lanes, step = (int(saved.record[name]) for name in ("first", "lanes", "step"))
+    except (KeyError, TypeError, ValueError) as error:
+        allowed = "a checkpoint of nst-sweep"
+        raise InputError(str(saved.folder), allowed, f"{type(error).__name__}: {error}") from error
+    return Stopped(first, lanes, step, partial(restore, saved))
+
+
+def _tell_progress(
+    now: SweepProgress, total: int, iterations: int, began: tuple[float, float] | None
+) -> tuple[float, float]:
+    """Tell where a sweep stands; return the time and the share of it that was done when it began."""
     first, last = now.lanes[0], now.lanes[-1]
     share = (first + (last + 1 - first) * now.step / max(1, iterations)) / total
-    seconds = time.monotonic() - began
-    left = f"{seconds / share - seconds:.0f} s left" if share else "compiling"
+    began = began or (time.monotonic(), share)
+    seconds, done = time.monotonic() - began[0], share - began[1]
+    left = f"{seconds / done * (1 - share):.0f} s left" if done > 0 else "compiling"
     where = f"pictures {first + 1}-{last + 1} of {total}"
     logging.info("%s  step %d/%d  %s", where, now.step, iterations, left)
+    return began
 
 
 def _save(number: int, result: Progress, folder: Path, request: Request, shelf: Shelf) -> dict[str, Any]:

@@ -1,0 +1,201 @@
+"""Checkpoints: arrays, and a record beside them, on disk whole or not at all.
+
+FOLDER/checkpoint_STEP/ has the arrays as orbax writes them. FOLDER/checkpoint_STEP.json is written after
+them: the record, and the checksum of every file of the arrays. What lacks it, or differs from it, is
+half-written or damaged, and not used.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from nst_jax.errors import InputError
+from nst_jax.files import write_whole
+
+LARGEST = 2**28  # bytes of a record that is read
+KEPT = 2  # checkpoints: while one is written, the one before is whole
+PREFIX = "checkpoint"
+NAME = re.compile(PREFIX + r"_(\d{1,18})(\.json)?")  # nothing else in the folder is ours
+
+
+class Saved(NamedTuple):
+    """A checkpoint that is whole."""
+
+    folder: Path
+    step: int
+    arrays: dict[str, str]  # shape and type, by name
+    record: dict[str, Any]
+
+
+def newest(folder: Path) -> Saved | None:
+    """Return the newest checkpoint that is whole, None where there is none.
+
+    Warns of those that are damaged. Raises InputError where there are no others.
+    """
+    steps = sorted((step for path, step in _ours(folder) if path.suffix), reverse=True)
+    for step in steps:
+        try:
+            return _read(folder, step)
+        except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+            came = " ".join(f"{error}".split())
+            warnings.warn(f"{_path(folder, step)}: damaged, the one before is used ({came})", stacklevel=2)
+    if steps:
+        raise InputError(str(folder), "a folder with a checkpoint that is whole", "all in it are damaged")
+    return None
+
+
+def _ours(folder: Path) -> list[tuple[Path, int]]:
+    """Return the files and folders of checkpoints, each with its step. Raises InputError."""
+    try:
+        found = [(path, NAME.fullmatch(path.name)) for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise _unreadable(folder, error) from error
+    return [(path, int(match[1])) for path, match in found if match]
+
+
+def _path(folder: Path, step: int) -> Path:
+    return folder / f"{PREFIX}_{step}"
+
+
+def _read(folder: Path, step: int) -> Saved:
+    """Return a checkpoint whose files are all as they were written. Raises ValueError, and others."""
+    path = _path(folder, step).with_suffix(".json")
+    if not stat.S_ISREG(path.stat().st_mode) or path.stat().st_size > LARGEST:
+        raise ValueError(f"{path.name} is not a file of at most {LARGEST} bytes")
+    checksum, _, data = path.read_bytes().partition(b"\n")
+    if checksum.decode() != hashlib.sha256(data).hexdigest():
+        raise ValueError(f"{path.name} is not as it was written")
+    told = json.loads(data)
+    if told["files"] != _checksums(_path(folder, step)):
+        raise ValueError("its arrays are not as they were written")
+    return Saved(folder, step, dict(told["arrays"]), dict(told["record"]))
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below a folder, by path. Raises ValueError for what is no file."""
+    sums = {}
+    for where, _, names in os.walk(folder):
+        for name in names:
+            path = Path(where, name)
+            if not stat.S_ISREG(path.lstat().st_mode):
+                raise ValueError(f"{name} is not a file")
+            with path.open("rb") as file:
+                sums[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
+
+
+def restore(saved: Saved, like: Any) -> Any:
+    """Return a checkpoint's tree, of the structure, shapes, types and places of `like`. Raises InputError."""
+    import orbax.checkpoint as ocp
+
+    where, named = _path(saved.folder, saved.step), _named(like)
+    if differing := dict(_shapes(named).items() ^ saved.arrays.items()):
+        name = min(differing)
+        came = f"it has {name}: {saved.arrays.get(name, 'none')}"
+        raise InputError(str(where), f"arrays of this run, {name}: {_shapes(named).get(name, 'none')}", came)
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or place)
+        for name, leaf in named.items()
+    }
+    try:
+        with _manager(saved.folder) as manager:
+            found = manager.restore(saved.step, args=ocp.args.StandardRestore(wanted))
+    except Exception as error:  # of orbax, tensorstore and what these are built on
+        raise _unreadable(where, error) from error
+    return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in wanted])
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    """Return the leaves of a tree by name."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _shapes(arrays: Mapping[str, Any]) -> dict[str, str]:
+    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in arrays.items()}
+
+
+def _unreadable(what: Path, error: BaseException) -> InputError:
+    return InputError(str(what), "a checkpoint that can be read", f"{type(error).__name__}: {error}"[:300])
+
+
+def _manager(folder: Path) -> Any:
+    import orbax.checkpoint as ocp
+
+    options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, step_prefix=PREFIX)
+    return ocp.CheckpointManager(folder.absolute(), options=options)
+
+
+class Checkpoints:
+    """A folder that checkpoints are written to, by a thread of its own."""
+
+    def __init__(self, folder: Path, kept: int | None):
+        """Open the folder, dropping all but its checkpoints up to step `kept`. Raises InputError."""
+        self.folder = folder
+        self.thread = ThreadPoolExecutor(1)
+        self.written: Future[None] | None = None
+        try:
+            if jax.process_index() == 0:
+                folder.mkdir(parents=True, exist_ok=True)
+                for path, step in _ours(folder):
+                    if kept is None or step > kept:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+            self.manager = _manager(folder)
+        except Exception as error:  # as in restore
+            raise _unwritable(folder, error) from error
+
+    def save(self, step: int, tree: Any, record: dict[str, Any]) -> None:
+        """Begin to write a checkpoint; the arrays are free when this returns.
+
+        Raises InputError where this one, or the one before, cannot be written; the last whole one stays.
+        """
+        import orbax.checkpoint as ocp
+
+        self.finish()
+        try:
+            named = _named(tree)
+            self.manager.save(step, args=ocp.args.StandardSave(named), force=True)
+        except Exception as error:  # as in restore
+            raise _unwritable(self.folder, error) from error
+        self.written = self.thread.submit(self._commit, step, _shapes(named), record)
+        if jax.process_count() > 1:  # whose own exchanges would cross those of the thread
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait until what was begun is whole. Raises InputError where it could not be written."""
+        written, self.written = self.written, None
+        try:
+            if written:
+                written.result()
+        except Exception as error:  # as in restore
+            raise _unwritable(self.folder, error) from error
+
+    def _commit(self, step: int, arrays: dict[str, str], record: dict[str, Any]) -> None:
+        self.manager.wait_until_finished()
+        if jax.process_index() > 0:
+            return
+        path = _path(self.folder, step)
+        if not (sums := _checksums(path)):
+            raise OSError("nothing was written")
+        data = json.dumps({"files": sums, "arrays": arrays, "record": record}).encode()
+        write_whole(path.with_suffix(".json"), hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+        for other, _ in _ours(self.folder):
+            if other.suffix and not other.with_suffix("").exists():
+                other.unlink()
+
+
+def _unwritable(folder: Path, error: BaseException) -> InputError:
+    return InputError(str(folder), "a folder that checkpoints can be written to", f"{error}"[:300])

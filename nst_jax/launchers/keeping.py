@@ -1,0 +1,161 @@
+"""When checkpoints are written, and what must be the same where a run goes on from one."""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jaxlib.version
+from absl import logging
+
+import nst_jax
+from nst_jax.checkpoint import Checkpoints, Saved, newest
+from nst_jax.config import Config
+from nst_jax.errors import InputError
+from nst_jax.launchers import device
+from nst_jax.launchers.common import Given
+from nst_jax.options import check_options, option
+from nst_jax.plan import Way
+from nst_jax.report import Point
+
+FEW = 5  # differences that are named
+
+
+@dataclasses.dataclass(frozen=True)
+class Keeping:
+    """Checkpoints: where, how often, and what a run that goes on may have otherwise."""
+
+    checkpoint: str = option("", "folder for checkpoints; if it has some of this very run, it goes on")
+    checkpoint_every: float = option(60.0, "seconds between checkpoints", low=0, high=10**6)
+    resume: str = option(
+        "", "folder of the checkpoints of a run that goes on; its options hold where none are given"
+    )
+    allow: str = option("", "option that may differ from the run's that goes on", choices=("", "iterations"))
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.resume and self.checkpoint and self.resume != self.checkpoint:
+            came = f"got {self.resume} and {self.checkpoint}"
+            raise InputError("--resume, --checkpoint", "one of the two, or one folder for both", came)
+        if self.allow and not self.folder:
+            raise InputError("--allow", "with --resume or --checkpoint", "neither was given")
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder, if there is to be one."""
+        return Path(name) if (name := self.resume or self.checkpoint) else None
+
+
+def find(keeping: Keeping) -> Saved | None:
+    """Return the checkpoint to go on from. Raises InputError where one is asked for and there is none."""
+    saved = newest(keeping.folder) if keeping.folder else None
+    if keeping.resume and not saved:
+        raise InputError(f"--resume={keeping.resume}", "a folder with a checkpoint", "there is none in it")
+    return saved
+
+
+def surroundings(devices: int) -> dict[str, str]:
+    """Return by name what the bits of a result depend on, beside the request."""
+    where = device.describe(devices)
+    versions = {"nst_jax": nst_jax.__version__, "jax": jax.__version__, "jaxlib": jaxlib.version.__version__}
+    return versions | {f"device {name}": str(value) for name, value in where.items()}
+
+
+def check_same(
+    told: Mapping[str, str], before: Mapping[str, str], folder: Path, allowed: Sequence[str] = ()
+) -> None:
+    """Raise InputError that names what differs from what the run in a folder was made with."""
+    differing = [name for name in {**before, **told} if before.get(name) != told.get(name)]
+    if differing := [name for name in differing if name not in allowed]:
+        name = differing[0]
+        more = (
+            f" (and {', '.join(differing[1:FEW])}{', ...' * (len(differing) > FEW)})" if differing[1:] else ""
+        )
+        came = f"{before.get(name)} there, {told.get(name)} now{more}"
+        raise InputError(f"{name}", f"as in the run in {folder}", came)
+
+
+class Stood(NamedTuple):
+    """Where a run stood that goes on."""
+
+    saved: Saved
+    given: list[Given]  # the options, by their dataclasses
+    told: dict[str, str]  # what must be the same, in words
+    rung: int
+    step: int  # of the rungs before, as evaluations are
+    evaluations: int
+    iterations: list[int]  # of each rung
+    ways: list[Way]  # of each rung
+    history: list[Point]
+    seconds: float  # of optimisation
+
+
+def read_record(saved: Saved) -> Stood:
+    """Return what the record of a checkpoint says. Raises InputError."""
+    record = saved.record
+    try:
+        return Stood(
+            saved,
+            given=[{name: _hashable(value) for name, value in part.items()} for part in record["given"]],
+            told=dict(record["told"]),
+            rung=int(record["rung"]),
+            step=int(record["step"]),
+            evaluations=int(record["evaluations"]),
+            iterations=[int(number) for number in record["iterations"]],
+            ways=[Way(int(tile), bool(anew)) for tile, anew in record["ways"]],
+            history=[Point(*point) for point in record["history"]],
+            seconds=float(record["seconds"]),
+        )
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        allowed = "a checkpoint of nst"
+        raise InputError(str(saved.folder), allowed, f"{type(error).__name__}: {error}") from error
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def check_iterations(stood: Stood, config: Config) -> None:
+    """Raise InputError where other iterations than before would have led elsewhere."""
+    before, now = stood.iterations, [rung.iterations for rung in config.rungs()]
+    here = stood.rung - 1
+    taken = stood.saved.step - stood.step
+    if before[:here] != now[:here] or now[here] < taken:
+        allowed = f"{','.join(map(str, [*before[:here], taken]))} or more in the last of them"
+        raise InputError("--iterations", f"{allowed}, for the rungs up to here", f"got {now}")
+
+
+class Keeper:
+    """Writes checkpoints when they are due; what cannot be written is told, and the run goes on."""
+
+    def __init__(self, folder: Path, every: float, saved: Saved | None, facts: dict[str, Any]):
+        """Open the folder. facts: what every record has. Raises InputError."""
+        self.every, self.facts = every, facts
+        self.last = saved.step if saved else -1
+        self.checkpoints = Checkpoints(folder, saved.step if saved else None)
+        self.since = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether the last checkpoint is old enough."""
+        return time.monotonic() - self.since >= self.every
+
+    def save(self, step: int, tree: Any, record: dict[str, Any]) -> None:
+        """Begin to write a checkpoint, if there is none of this step; the arrays are free afterwards."""
+        self.since = time.monotonic()
+        if step == self.last:
+            return
+        try:
+            self.checkpoints.save(step, tree, self.facts | record)
+            self.last = step
+        except InputError as error:
+            logging.warning("%s; the run goes on", error)
+
+    def finish(self) -> None:
+        """Wait until the last checkpoint is whole."""
+        try:
+            self.checkpoints.finish()
+        except InputError as error:
+            logging.warning("%s", error)

@@ -1,0 +1,310 @@
+"""Checkpoints on disk, and runs that go on from them to the same bytes."""
+
+import json
+import os
+import re
+import signal
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from nst_jax.checkpoint import Checkpoints, newest, restore
+from nst_jax.errors import InputError
+from nst_jax.launchers import keeping, nst
+from nst_jax.launchers.common import run
+
+pytestmark = pytest.mark.usefixtures("optax_promotion")
+
+LAYERS = ["--style_layers=conv1_1,conv2_1", "--content_layers=conv2_1"]  # quick to compile
+PAIR = ["--content=c.png", "--style=s.png"]
+RUN = [*PAIR, *LAYERS, "--size=32", "--iterations=6"]
+
+
+def tree(seed):
+    rng = np.random.default_rng(seed)
+    return {
+        "image": jnp.asarray(rng.random((8, 9, 3), np.float32)),
+        "step": (jnp.int32(seed), jnp.asarray(True)),
+    }
+
+
+def assert_equal(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Return a folder to which checkpoints of the steps 1, 2 and 30 were written."""
+    checkpoints = Checkpoints(tmp_path, None)
+    for step in (1, 2, 30):
+        checkpoints.save(step, tree(step), {"told": step})
+    checkpoints.finish()
+    return tmp_path
+
+
+def test_the_newest_comes_back_bit_for_bit_and_the_last_two_are_kept(three):
+    saved = newest(three)
+    assert (saved.step, saved.record) == (30, {"told": 30})
+    assert_equal(restore(saved, jax.eval_shape(lambda: tree(0))), tree(30))
+    assert sorted(os.listdir(three)) == [
+        *("checkpoint_2", "checkpoint_2.json", "checkpoint_30", "checkpoint_30.json"),
+    ]
+
+
+def test_nothing_else_in_the_folder_is_touched(tmp_path):
+    (tmp_path / "2019").mkdir()
+    (tmp_path / "2019" / "cat.png").write_bytes(b"cat")
+    (tmp_path / "40.json").write_bytes(b"{}")
+    (tmp_path / "checkpoint_notes.txt").write_bytes(b"notes")
+    before = sorted(os.listdir(tmp_path))
+    assert newest(tmp_path) is None
+    checkpoints = Checkpoints(tmp_path, None)
+    for step in (1, 2, 3):
+        checkpoints.save(step, tree(step), {})
+    checkpoints.finish()
+    assert [name for name in before if not (tmp_path / name).exists()] == []
+    assert (tmp_path / "2019" / "cat.png").read_bytes() == b"cat"
+
+
+def test_what_was_written_after_the_step_that_is_gone_on_from_goes(three):
+    Checkpoints(three, 2)
+    assert sorted(os.listdir(three)) == ["checkpoint_2", "checkpoint_2.json"]
+
+
+def first_file(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "a bit of the arrays": lambda folder: flip(first_file(folder / "checkpoint_30")),
+    "a bit of the record": lambda folder: flip(folder / "checkpoint_30.json"),
+    "a file of the arrays is short": lambda folder: os.truncate(first_file(folder / "checkpoint_30"), 10),
+    "a file of the arrays is gone": lambda folder: first_file(folder / "checkpoint_30").unlink(),
+    "a file too many": lambda folder: (folder / "checkpoint_30" / "new").write_bytes(b""),
+    "an empty record": lambda folder: (folder / "checkpoint_30.json").write_bytes(b""),
+    "a record that is a folder": lambda folder: (
+        (folder / "checkpoint_30.json").unlink(),
+        (folder / "checkpoint_30.json").mkdir(),
+    ),
+    "a record that is a pipe": lambda folder: (
+        (folder / "checkpoint_30.json").unlink(),
+        os.mkfifo(folder / "checkpoint_30.json"),
+    ),
+    "an array that is a pipe": lambda folder: os.mkfifo(folder / "checkpoint_30" / "pipe"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(three, damage):
+    DAMAGE[damage](three)
+    with pytest.warns(UserWarning, match="checkpoint_30: damaged, the one before is used"):
+        saved = newest(three)
+    assert saved.step == 2
+    assert_equal(restore(saved, jax.eval_shape(lambda: tree(0))), tree(2))
+
+
+def test_nothing_but_damaged_checkpoints_are_refused(three):
+    flip(three / "checkpoint_2.json")
+    flip(three / "checkpoint_30.json")
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(InputError, match="all in it are damaged"):
+        newest(three)
+
+
+def test_arrays_without_a_record_are_half_written_and_not_used(three):
+    (three / "checkpoint_30.json").unlink()
+    assert newest(three).step == 2
+
+
+def test_arrays_of_other_shapes_are_refused(three):
+    like = jax.eval_shape(lambda: tree(0) | {"image": jnp.zeros((8, 8, 3))})
+    with pytest.raises(InputError, match="checkpoint"):
+        restore(newest(three), like)
+    with pytest.raises(InputError, match="checkpoint"):
+        restore(newest(three), {"other": jax.ShapeDtypeStruct((3,), jnp.float32)})
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_and_a_later_failure_leaves_the_last_one(
+    three, tmp_path
+):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InputError, match="a folder that checkpoints can be written to"):
+        Checkpoints(tmp_path / "file", None)
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capfd):
+    """Return a function that runs nst in a folder of small pictures: exit code, lines of both outputs."""
+    monkeypatch.chdir(tmp_path)
+    for name, seed in (("c.png", 1), ("s.png", 2), ("other.png", 3)):
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (24, 32, 3), np.uint8)).save(name)
+    Image.fromarray(np.repeat(np.uint8([[0], [255]]), 12, 0).repeat(32, 1)).save("m.png")
+
+    def call(*arguments, devices=1):
+        code = run(nst.PROGRAM, ["--quiet", f"--devices={devices}", *arguments])
+        captured = capfd.readouterr()
+        return code, captured.out.splitlines(), captured.err.splitlines()
+
+    return call
+
+
+def interrupt_at(monkeypatch, step, number=signal.SIGINT):
+    """Send a signal where a run first stands at a step; return the list of the steps it is told at."""
+    original, seen = nst.run, []
+
+    def interrupted(*arguments):
+        for now in original(*arguments):
+            seen.append(now.step)
+            if now.step >= step >= 0 and seen[-2:-1] < [step]:
+                signal.raise_signal(number)
+                time.sleep(0.2)  # until the thread that waits for signals has seen it
+            yield now
+
+    monkeypatch.setattr(nst, "run", interrupted)
+    return seen
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def history(path):
+    report = json.loads(read(path))
+    return {name: report[name] for name in ("losses", "rungs", "history", "evaluations", "image")}
+
+
+GOING_ON = {
+    "lbfgs": ([], 3, 1),
+    "adam with its average": (["--optimizer=adam", "--average=0.9"], 4, 1),
+    "the first of the rungs": (["--scales=20,32", "--iterations=4,3"], 2, 1),
+    "between rungs": (["--scales=20,32", "--iterations=4,3", "--optimizer=adam"], 4, 1),
+    "the last of the rungs": (["--scales=20,32", "--iterations=4,3", "--optimizer=adam"], 5, 1),
+    "several devices": ([], 3, 2),
+    "masks and colours": (["--style_mask=m.png", "--preserve_color=luma"], 3, 1),
+}
+
+
+@pytest.mark.parametrize("case", GOING_ON)
+def test_a_run_goes_on_to_the_same_bytes(call, monkeypatch, case):
+    options, step, devices = GOING_ON[case]
+    arguments = [*RUN, *options, "--output=a.png", "--report=a.json"]
+    assert call(*arguments, devices=devices)[0] == 0
+    whole, told = read("a.png"), history("a.json")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step)
+        code, _, err = call(*arguments, "--checkpoint=k", devices=devices)
+    assert code == 130
+    assert err == [f"error: interrupted: a.png is the picture of step {step}; --resume=k goes on"]
+    assert read("a.png") != whole
+    seen = interrupt_at(monkeypatch, -1)
+    assert call("--resume=k", devices=devices) == (0, ["a.png", "a.json"], [])
+    assert seen[0] == step
+    assert read("a.png") == whole
+    assert history("a.json") == told
+
+
+def test_the_same_command_again_goes_on_and_a_finished_one_only_writes(call, monkeypatch):
+    arguments = [*RUN, "--output=a.png", "--checkpoint=k"]
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 4, signal.SIGTERM)
+        code, _, err = call(*arguments)
+    assert code == 143
+    assert err == ["error: terminated: a.png is the picture of step 4; --resume=k goes on"]
+    seen = interrupt_at(monkeypatch, -1)
+    assert call(*arguments)[0] == 0
+    assert seen == [4, 5, 6]
+    whole = read("a.png")
+    os.unlink("a.png")
+    assert call(*arguments)[0] == 0
+    assert seen == [4, 5, 6, 6]
+    assert read("a.png") == whole
+
+
+def test_a_finished_run_is_extended_to_what_a_longer_one_gives(call):
+    assert call(*RUN, "--output=a.png", "--checkpoint=k")[0] == 0
+    longer = ["--iterations=9", "--output=a.png"]
+    code, _, err = call("--resume=k", *longer)
+    assert (code, err) == (2, ["error: --iterations: as in the run in k; (6,) there, (9,) now"])
+    assert call("--resume=k", "--allow=iterations", *longer)[0] == 0
+    extended = read("a.png")
+    assert call(*RUN, *longer)[0] == 0
+    assert read("a.png") == extended
+    code, _, err = call("--resume=k", "--allow=iterations", "--iterations=8")
+    assert code == 2
+    assert err == ["error: --iterations: 9 or more in the last of them, for the rungs up to here; got [8]"]
+
+
+CHANGED = {
+    "an option": (["--tv_weight=7"], "--tv_weight: as in the run in k; 0.001 there, 7.0 now"),
+    "several": (
+        ["--tv_weight=7", "--seed=1", "--optimizer=adam"],
+        r"--tv_weight: .* now \(and --seed, --optimizer\)",
+    ),
+    "a picture": (["--content=other.png"], "--content 1: as in the run in k; 32x24 with sha256 .*"),
+    "the devices": (["--devices=2"], "device count: as in the run in k; 1 there, 2 now"),
+}
+
+
+def test_what_a_run_was_not_made_with_is_refused(call, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        call(*RUN, "--output=a.png", "--checkpoint=k")
+    for options, said in CHANGED.values():
+        code, _, err = call("--resume=k", *options)
+        assert (code, len(err)) == (2, 1)
+        assert re.fullmatch(f"error: {said}", err[0]), err
+    monkeypatch.setattr(keeping.jax, "__version__", "0.0.1")
+    code, _, err = call("--resume=k")
+    assert (code, len(err)) == (2, 1)
+    assert re.match("error: jax: as in the run in k; .* there, 0.0.1 now", err[0])
+
+
+WRONG = {
+    "--resume=k": "--resume=k: a folder with a checkpoint; there is none in it",
+    "--resume=c.png": "c.png: a checkpoint that can be read; .*",
+    "--checkpoint=c.png": "c.png: a checkpoint that can be read; .*",
+    "--resume=k --checkpoint=l": "--resume, --checkpoint: one of the two, or one folder for both; got k and l",
+    "--allow=iterations": "--allow: with --resume or --checkpoint; neither was given",
+    "--checkpoint_every=-1 --checkpoint=k": "--checkpoint_every: a finite number from 0 to 1000000; got -1.0",
+}
+
+
+@pytest.mark.parametrize("flags", WRONG)
+def test_wrong_flags_are_told_in_a_line(call, flags):
+    code, _, err = call(*RUN, "--output=a.png", *flags.split())
+    assert (code, len(err)) == (2, 1)
+    assert re.fullmatch(f"error: {WRONG[flags]}", err[0]), err
+    assert not os.path.exists("a.png")
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(call, monkeypatch, caplog):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", full)
+    code = run(nst.PROGRAM, [*RUN, "--devices=1", "--output=a.png", "--checkpoint=k", "--checkpoint_every=0"])
+    assert code == 0
+    assert (
+        "k: a folder that checkpoints can be written to; [Errno 28] No space left on device; the run goes on"
+        in (caplog.text)
+    )
+    assert newest_is_none("k")
+
+
+def newest_is_none(folder):
+    from pathlib import Path
+
+    return newest(Path(folder)) is None
