@@ -115,7 +115,7 @@ def test_what_differs_is_named_with_its_values():
     ):
         hosts._check_alike(told)
     hosts._check_alike(told[:1] * 3)
-    one, other = (hosts._short(np.full((2, 3), value)) for value in (0.0, 1.0))
+    one, other = (hosts.short(np.full((2, 3), value)) for value in (0.0, 1.0))
     assert one.startswith("3x2 with sha256 ")
     assert one != other
 

@@ -408,14 +408,11 @@ def _optimize(ready: Ready, interrupted: Callable[[], int]) -> Run:
                         _show_masks(last.image, ready.pictures, request)
                 pace.told(last.step)
                 if _is_told(last, seen, every):
+                    moved = seen and last.step > seen[-1].step
+                    previewed = moved and files.save_every and last.step % files.save_every == 0
                     seen.append(_point(last))
                     display.show(last)
-                    if (
-                        files.save_every
-                        and last.step
-                        and last.step % files.save_every == 0
-                        and hosts.writes()
-                    ):
+                    if previewed and hosts.writes():
                         _preview(last, ready.output, request)
                 stop = hosts.largest(interrupted())
                 if keeper and last.finite and (stop or hosts.largest(keeper.due)):
