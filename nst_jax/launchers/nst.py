@@ -408,7 +408,7 @@ def _optimize(ready: Ready, interrupted: Callable[[], int]) -> Run:
                         _show_masks(last.image, ready.pictures, request)
                 pace.told(last.step)
                 if _is_told(last, seen, every):
-                    moved = seen and last.step > seen[-1].step
+                    moved = bool(seen) and last.step > seen[-1].step
                     previewed = moved and files.save_every and last.step % files.save_every == 0
                     seen.append(_point(last))
                     display.show(last)
