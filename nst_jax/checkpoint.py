@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 
 from nst_jax.errors import InputError
-from nst_jax.files import write_whole
+from nst_jax.files import check_space, write_whole
 
 LARGEST = 2**28  # bytes of a record that is read
 KEPT = 2  # checkpoints: while one is written, the one before is whole
@@ -165,8 +165,9 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         self.finish()
+        named = _named(tree)
+        check_space(_path(self.folder, step), sum(leaf.nbytes for leaf in named.values()))
         try:
-            named = _named(tree)
             self.manager.save(step, args=ocp.args.StandardSave(named), force=True)
         except Exception as error:  # as in restore
             raise _unwritable(self.folder, error) from error

@@ -1,6 +1,6 @@
 """Ends runs of nst at random moments, has them go on, and compares the pictures with that of a run left alone.
 
-Example: python tests/kill.py --count=50 --signal=KILL; exit code 1 where a picture differs or a file is broken.
+Example: python tests/kill.py --count=50 --signals=KILL; exit code 1 where a picture differs or a file is broken.
 """
 
 import argparse
@@ -22,6 +22,7 @@ RUNS = {
     "lbfgs": ["--size=64", "--iterations=40"],
     "adam": ["--size=64", "--iterations=60", "--optimizer=adam", "--average=0.9"],
     "rungs": ["--size=64", "--scales=32,48,64", "--iterations=45"],
+    "short": ["--size=32", "--iterations=20", "--style_layers=conv1_1,conv2_1", "--content_layers=conv2_1"],
     "adam rungs": ["--size=64", "--scales=40,64", "--iterations=60", "--optimizer=adam"],
 }
 SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -94,11 +95,14 @@ def main(arguments: list[str]) -> int:
     """End and resume runs; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=50)
-    parser.add_argument("--signal", choices=["KILL", "TERM", "INT"], default="KILL")
+    parser.add_argument("--signals", default="KILL", help="of KILL, TERM and INT, in turn, with commas")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--runs", default=",".join(RUNS), help="which runs, with commas")
+    parser.add_argument(
+        "--runs", default="lbfgs,adam,rungs,adam rungs", help="of these, in turn, with commas"
+    )
     asked = parser.parse_args(arguments)
-    number, rng = signal.Signals[f"SIG{asked.signal}"], np.random.default_rng(asked.seed)
+    numbers = [signal.Signals[f"SIG{name}"] for name in asked.signals.split(",")]
+    rng = np.random.default_rng(asked.seed)
     wanted, takes = {}, {}
     for name in asked.runs.split(","):
         with tempfile.TemporaryDirectory() as where:
@@ -110,13 +114,13 @@ def main(arguments: list[str]) -> int:
     ended = []
     for k in range(asked.count):
         name = list(wanted)[k % len(wanted)]
-        ended.append(end(name, number, rng.random(), takes[name], wanted[name]))
+        ended.append(end(name, numbers[k % len(numbers)], rng.random(), takes[name], wanted[name]))
         run, seconds, code, wrong = ended[-1]
         print(f"{run}: after {seconds:.2f} s, exit code {code}: {wrong or 'equal'}", flush=True)
     faults = sum(bool(one.wrong) for one in ended)
     codes = sorted({one.code for one in ended})
     print(
-        f"SIG{asked.signal}: {len(ended)} runs, {len(ended) - faults} equal, {faults} wrong; exit codes {codes}"
+        f"{asked.signals}: {len(ended)} runs, {len(ended) - faults} equal, {faults} wrong; exit codes {codes}"
     )
     return int(faults > 0)
 

@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from logging import CRITICAL, getLogger
+from logging import CRITICAL, LogRecord, getLogger
 from typing import Any, NamedTuple, NoReturn
 
 from absl import app, flags, logging
@@ -41,8 +41,8 @@ def launch(program: Program) -> NoReturn:
     for library in ("jax", "PIL", "matplotlib"):  # these tell of platforms not there, odd tags, fonts
         getLogger(library).setLevel(CRITICAL)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-    # orbax tells of each of its steps, through absl.
-    logging.get_absl_handler().addFilter(lambda line: "orbax" not in line.pathname)
+    logging.get_absl_handler().addFilter(not_of_orbax)
+    sys.unraisablehook = tell_unraisable
     signal.signal(signal.SIGTERM, _terminate)
     # run() parses, into flags of the program's own: absl's own parser exits 1 with several lines.
     app.run(lambda _: _leave(run(program, sys.argv[1:])), flags_parser=lambda argv: flags.FLAGS(argv[:1]))
@@ -62,6 +62,17 @@ def _leave(code: int) -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def not_of_orbax(line: LogRecord) -> bool:
+    """Tell whether a line of absl's log is not of orbax, which tells there of each of its steps."""
+    return "orbax" not in line.pathname
+
+
+def tell_unraisable(error: Any) -> None:
+    """Tell of an error that nobody can catch; not of what orbax still writes where a first write has failed."""
+    if str(error.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(error)
 
 
 def run(program: Program, arguments: Sequence[str]) -> int:

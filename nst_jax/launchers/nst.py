@@ -5,6 +5,7 @@ Example: nst --content=example:cat --style=example:night --output=cat.png
 
 import dataclasses
 import math
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -453,7 +454,10 @@ def _write(run: Run, ready: Ready, began: float) -> None:
     """Write the picture, then the report and the plot that were asked for, each whole."""
     request = ready.request
     files, config = request.files, request.config
-    _save(files.output, run.last.image, ready.output, request)
+    try:
+        _save(files.output, run.last.image, ready.output, request)
+    except InputError as error:
+        raise InputError(error.what, error.allowed, f"{error.came}; {_rescue(run, ready)}") from error
     if files.report:
         write_whole(Path(files.report), to_json(_report(run, ready, began)))
         tell(files.report)
@@ -463,6 +467,16 @@ def _write(run: Run, ready: Ready, began: float) -> None:
         tell(files.plot)
 
 
+def _rescue(run: Run, ready: Ready) -> str:
+    """Write the picture where temporary files go, as the disk has filled since it was checked; say where."""
+    try:
+        path = Path(tempfile.mkdtemp(prefix="nst_jax-")) / Path(ready.request.files.output).name
+        _save(str(path), run.last.image, ready.output, ready.request)
+    except (OSError, InputError) as error:
+        return f"nor could it be written elsewhere ({error})"
+    return f"it was written to {path}"
+
+
 def _show_masks(image: np.ndarray, pictures: Pictures, request: Request) -> None:
     regions = masking.regions(pictures.masks)
     assert regions is not None  # _check has seen to it
@@ -470,8 +484,11 @@ def _show_masks(image: np.ndarray, pictures: Pictures, request: Request) -> None
     names = [Path(name).name for name in request.inputs.style]
     names = names if len(regions) > 1 else [", ".join(names)]
     path = request.files.mask_preview
-    images.save(path, masking.preview(picture, regions, names))
-    tell(path)
+    try:
+        images.save(path, masking.preview(picture, regions, names))
+        tell(path)
+    except InputError as error:  # as with previews
+        logging.warning("%s", error)
 
 
 def _preview(progress: Progress, output: Output, request: Request) -> None:

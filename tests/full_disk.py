@@ -1,0 +1,164 @@
+"""Fills a small disk, or takes its folder away, in the middle of runs of nst, and tells what is left.
+
+Example: unshare --map-root-user --mount python tests/full_disk.py; exit code 1 where something was lost.
+It needs the right to mount, which `unshare` gives: the disk is a tmpfs of 8 MiB.
+"""
+
+import contextlib
+import io
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from nst_jax.checkpoint import newest
+from nst_jax.launchers import nst
+from nst_jax.launchers.common import not_of_orbax, run, tell_unraisable
+
+OLD = b"old"
+SHORT = [
+    "--style_layers=conv1_1,conv2_1",
+    "--content_layers=conv2_1",
+    "--size=64",
+    "--iterations=6",
+    "--devices=1",
+]
+
+
+class Case(NamedTuple):
+    """What is on the disk, what happens to it, and what must come of it."""
+
+    flags: Callable[[Path], list[str]]
+    fault: Callable[[Path], None]
+    code: int
+    said: str  # in the lines on standard error
+
+
+def fill(disk: Path) -> None:
+    """Leave no byte free."""
+    with (disk / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def vanish(disk: Path) -> None:
+    """Take the folder away."""
+    shutil.rmtree(disk / "there")
+
+
+def at(name: str) -> Callable[[Path], list[str]]:
+    return lambda disk: [f"--output={disk}/there/{name}"]
+
+
+def elsewhere(*flags: str) -> Callable[[Path], list[str]]:
+    return lambda disk: [f"--output={disk.parent}/a.png", *(flag.format(disk=disk) for flag in flags)]
+
+
+CASES = {
+    "output, full": Case(at("a.png"), fill, 2, "No space left on device; it was written to"),
+    "output as TIFF, full": Case(at("a.tif"), fill, 2, "No space left on device; it was written to"),
+    "output, folder gone": Case(at("a.png"), vanish, 2, "No such file or directory; it was written to"),
+    "report, full": Case(elsewhere("--report={disk}/there/a.json"), fill, 2, "No space left on device"),
+    "preview, full": Case(at("a.png"), fill, 2, "a.png.step000005.png: must be a file that can be written"),
+    "checkpoint, full": Case(
+        elsewhere("--checkpoint={disk}/there/k", "--checkpoint_every=0"), fill, 0, "the run goes on"
+    ),
+    "checkpoint, folder gone": Case(
+        elsewhere("--checkpoint={disk}/there/k", "--checkpoint_every=0"), vanish, 0, ""
+    ),
+}
+
+
+def look(name: str, case: Case, disk: Path) -> str:
+    """Run a case on a disk of its own; return what is wrong, or nothing."""
+    (disk / "there").mkdir()
+    (disk.parent / "a.png").unlink(missing_ok=True)
+    for old in ("a.png", "a.tif", "a.json"):
+        (disk / "there" / old).write_bytes(OLD)
+    original = nst.run
+
+    def faulty(*arguments):
+        for now in original(*arguments):
+            if now.step == 4:
+                case.fault(disk)
+            yield now
+
+    flags = ["--content=example:cat", "--style=example:waves", *SHORT, *case.flags(disk)]
+    flags += ["--save_every=5"] if name.startswith("preview") else []
+    told = io.StringIO()
+    nst.run = faulty
+    handler = logging.StreamHandler(told)
+    handler.addFilter(not_of_orbax)  # as in launch
+    logging.getLogger("absl").addHandler(handler)
+    try:
+        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+            code = run(nst.PROGRAM, flags)
+    finally:
+        nst.run = original
+        logging.getLogger("absl").removeHandler(handler)
+    lines = told.getvalue()
+    wrong = []
+    if code != case.code or case.said not in lines or "Traceback" in lines:
+        wrong.append(f"exit code {code}: {lines}")
+    if case.fault is fill:
+        old = [path for path in (disk / "there").glob("a.*") if path.read_bytes() != OLD]
+        wrong += [f"{path.name} has changed" for path in old]
+    wrong += [f"{path} was left" for path in disk.rglob(".nst_jax-*")]
+    if name == "checkpoint, full":
+        saved = newest(disk / "there" / "k")
+        if not saved or saved.step < 2:  # that of step 3 may be in hand when the disk is full
+            wrong.append(f"the newest whole checkpoint is {saved and saved.step}")
+    if kept := re.search("it was written to (.*)", lines):
+        with Image.open(kept[1]) as picture:
+            wrong += [] if picture.size == (64, 43) else [f"{kept[1]} is not the picture"]
+    return "; ".join(wrong)
+
+
+def look_at_cache(disk: Path) -> str:
+    """Run nst with its cache of compiled programs on a full disk; return what is wrong, or nothing."""
+    fill(disk)
+    nst_program = Path(__file__).parent.parent / "bin/nst"
+    flags = [
+        "--content=example:cat",
+        "--style=example:waves",
+        *SHORT,
+        f"--output={disk.parent}/a.png",
+        "--quiet",
+    ]
+    environment = os.environ | {"XDG_CACHE_HOME": str(disk)}
+    done = subprocess.run(
+        [sys.executable, nst_program, *flags], env=environment, capture_output=True, text=True
+    )
+    return f"exit code {done.returncode}: {done.stderr}" if done.returncode or done.stderr else ""
+
+
+def main() -> int:
+    """Run all cases; return the exit code."""
+    sys.unraisablehook = tell_unraisable  # as in launch
+    wrong = 0
+    with tempfile.TemporaryDirectory() as where:
+        for name, case in (CASES | {"cache of compiled programs, full": None}).items():
+            disk = Path(where) / "disk"
+            disk.mkdir(exist_ok=True)
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], check=True)
+            try:
+                found = look(name, case, disk) if case else look_at_cache(disk)
+            finally:
+                subprocess.run(["umount", "--lazy", str(disk)], check=True)
+            print(f"{name}: {found or 'nothing lost'}", flush=True)
+            wrong += bool(found)
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Signals, kills and full disks: short versions of tests/kill.py and tests/full_disk.py."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import kill
+import pytest
+
+HERE = Path(__file__).parent
+
+WAITING = """
+import sys, time; from pathlib import Path
+from nst_jax.files import replacing
+from nst_jax.launchers.common import interrupts
+with interrupts() as interrupted, replacing(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    print("ready", flush=True)
+    while True:
+        time.sleep(60)
+"""
+
+
+def test_runs_that_are_ended_go_on_to_the_same_bytes(monkeypatch, capsys):
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
+    assert kill.main(["--count=2", "--signals=KILL,TERM", "--runs=short"]) == 0
+    assert "KILL,TERM: 2 runs, 2 equal, 0 wrong" in capsys.readouterr().out
+
+
+def test_a_second_ctrl_c_ends_at_once_and_leaves_no_half_file(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"old")
+    command = [sys.executable, "-c", WAITING, tmp_path / "a.png"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert process.poll() is None
+        assert len(os.listdir(tmp_path)) == 2
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=5) == 130
+        assert process.stderr.read() == "error: interrupted twice: nothing more is written\n"
+    assert os.listdir(tmp_path) == ["a.png"]
+    assert (tmp_path / "a.png").read_bytes() == b"old"
+
+
+def test_a_disk_that_fills_in_the_middle_loses_nothing():
+    mounting = ["unshare", "--map-root-user", "--mount"]
+    try:
+        subprocess.run([*mounting, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs the right to mount")
+    done = subprocess.run([*mounting, sys.executable, HERE / "full_disk.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(": nothing lost") == 8
