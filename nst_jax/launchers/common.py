@@ -70,7 +70,7 @@ def not_of_orbax(line: LogRecord) -> bool:
 
 
 def tell_unraisable(error: Any) -> None:
-    """Tell of an error that nobody can catch; not of what orbax still writes where a first write has failed."""
+    """Tell of an error that nobody can catch; not of what orbax still writes after a failed write."""
     if str(error.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(error)
 
