@@ -50,8 +50,9 @@ def start(
 ) -> State:
     """Return the state at step 0, after one evaluation; with a decay it averages."""
     iterate = _evaluate(params, targets, coefficients(weights), spec, image)
-    finite, scale = _is_finite(iterate), _power_of_two(iterate.gradient)
+    scale = _power_of_two(iterate.gradient)
     iterate = iterate._replace(value=scale * iterate.value, gradient=scale * iterate.gradient)
+    finite = _is_finite(iterate)
     memory = OPTIMIZERS[spec.optimizer].init(image)
     average = None if decay is None else Average(image, decay)
     state = State(iterate, memory, scale, jnp.int32(0), jnp.int32(1), finite, jnp.asarray(False), average)
@@ -127,7 +128,9 @@ def _include(
 
 
 def _is_finite(iterate: Iterate) -> Bool[Array, ""]:
-    return jnp.isfinite(iterate.value) & jnp.isfinite(iterate.gradient).all()
+    """Tell whether value and gradient are finite, and the gradient's squares, which the optimisers take."""
+    # At infinite squares Adam stands still, for good.
+    return jnp.isfinite(iterate.value) & jnp.isfinite(jnp.vdot(iterate.gradient, iterate.gradient))
 
 
 class Told(NamedTuple):

@@ -104,10 +104,12 @@ def _lbfgs_step(evaluate: Evaluate, learning_rate: Float[Array, ""], iterate: It
         Trial(iterate, jnp.asarray(False), jnp.asarray(0, jnp.int32), jnp.asarray(1, jnp.float32)),
     )
     # Stay where nothing lower was found, and forget; where there was nothing to forget, the value is as low
-    # as float32 can tell. A value that is not finite is handed out, for the loop to end on.
-    failed = ~found.accepted & jnp.isfinite(found.iterate.value)
-    kept = jax.tree.map(lambda new, old: jnp.where(failed, old, new), found.iterate, iterate)
-    return Step(kept, _restart(memory, failed), found.trials, failed & fresh)
+    # as float32 can tell, or not finite: then that is handed out, for the loop to end on.
+    failed = ~found.accepted
+    converged = failed & fresh & jnp.isfinite(found.iterate.value)
+    stays = (failed & ~fresh) | converged
+    kept = jax.tree.map(lambda new, old: jnp.where(stays, old, new), found.iterate, iterate)
+    return Step(kept, _restart(memory, failed), found.trials, converged)
 
 
 def _try(evaluate: Evaluate, start: Iterate, direction: Image, last: Trial) -> Trial:

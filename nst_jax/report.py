@@ -67,6 +67,19 @@ def rungs(points: Sequence[Point]) -> list[dict[str, Any]]:
     return found
 
 
+def ended(points: Sequence[Point], config: Config, finite: bool, converged: bool) -> str:
+    """Return why a run ended: iterations, converged, non-finite or interrupted.
+
+    converged: no step would have lowered the loss of the last rung.
+    """
+    if not finite:
+        return "non-finite"
+    wanted, taken = config.rungs(), rungs(points)
+    if len(taken) == len(wanted) and taken[-1]["iterations"] == wanted[-1].iterations:
+        return "iterations"
+    return "converged" if converged and len(taken) == len(wanted) else "interrupted"
+
+
 def to_json(data: Any) -> bytes:
     """Return data as a JSON file, with null where a number is not finite: JSON has no word for these."""
     return (json.dumps(_without_infinities(data), indent=1, allow_nan=False) + "\n").encode()

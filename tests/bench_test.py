@@ -2,11 +2,13 @@ import json
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nst_jax import vgg
 from nst_jax.config import Config
-from nst_jax.launchers import bench, device
+from nst_jax.launchers import bench, device, selftest
 from nst_jax.launchers.common import run
 from nst_jax.objective import total_loss
 from nst_jax.problem import make_problem
@@ -111,6 +113,40 @@ def test_rows_that_run_out_of_memory_say_so_and_other_faults_are_not_hidden(monk
     fail_with(jax.errors.JaxRuntimeError("INTERNAL: a fault"))
     with pytest.raises(jax.errors.JaxRuntimeError, match="a fault"):
         bench.measure({}, case, bench.Bench())
+
+
+def test_the_selftest_trusts_this_device(capsys):
+    assert run(bench.PROGRAM, ["--selftest"]) == 0
+    *rows, last = capsys.readouterr().out.splitlines()
+    assert len(rows) == 15
+    assert all(row.endswith(" good") for row in rows)
+    assert last.startswith("float32 and tensorfloat32 and bfloat16 can be trusted on this device (cpu, ")
+
+
+@pytest.mark.parametrize("where", ["convolutions", "products"])
+def test_the_selftest_finds_a_silent_tf32(where, capsys, monkeypatch):
+    """Factors rounded to 10 bits, as a GPU does unasked: in the network, or in the Grams alone."""
+
+    def rounding(function):
+        def rounded(a, b, *rest):
+            return function(jax.lax.reduce_precision(a, 8, 10), jax.lax.reduce_precision(b, 8, 10), *rest)
+
+        return rounded
+
+    owner, name = (vgg, "convolution") if where == "convolutions" else (jnp, "dot")
+    monkeypatch.setattr(owner, name, rounding(getattr(owner, name)))
+    monkeypatch.delitem(vgg.PRECISIONS, "bfloat16")
+    jax.clear_caches()
+    assert run(bench.PROGRAM, ["--selftest"]) == 3
+    jax.clear_caches()
+    err = capsys.readouterr().err
+    assert err.startswith("error: arithmetic: errors within their bounds; float32 cannot be trusted on this")
+    assert err.endswith("), tensorfloat32 can\n")
+
+
+def test_the_selftest_trusts_no_number_that_is_none(params, monkeypatch):
+    monkeypatch.setattr(selftest, "errors", lambda *_: {"gradient": float("nan")})
+    assert not selftest._check(params, "bfloat16")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from nst_jax.errors import InputError
-from nst_jax.launchers import hosts, nst
+from nst_jax.launchers import device, hosts, nst
 from nst_jax.launchers.common import run
 from nst_jax.launchers.hosts import Machine
 
@@ -21,12 +21,12 @@ SMALL = ["--content=example:cat", "--style=example:waves", "--size=48"]
 SMALL += ["--style_layers=conv1_1,conv2_1,conv3_1", "--content_layers=conv3_1"]
 
 
-def begin(folder, *arguments, devices=1):
+def begin(folder, *arguments, devices=1, flags=""):
     """Start nst in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-c", "from nst_jax.launchers.nst import console; console()", *SMALL, *arguments],
         cwd=folder,
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)},
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": flags},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -47,12 +47,13 @@ def end(processes):
     return ended
 
 
-def begin_two(folder, *arguments, own=((), ())):
+def begin_two(folder, *arguments, own=((), ()), flags=""):
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         meeting = f"--coordinator=127.0.0.1:{found.getsockname()[1]}"
     return [
-        begin(folder, *arguments, meeting, "--num_processes=2", f"--process_id={n}", *own[n]) for n in (0, 1)
+        begin(folder, *arguments, meeting, "--num_processes=2", f"--process_id={n}", *own[n], flags=flags)
+        for n in (0, 1)
     ]
 
 
@@ -62,16 +63,24 @@ def pixels(path):
 
 
 def test_two_processes_make_the_picture_of_one_with_two_devices(tmp_path):
-    options = ["--quiet", "--iterations=4", "--save_every=2"]
-    two = begin_two(tmp_path, *options, "--output=two.png", "--report=two.json")
+    options = ["--quiet", "--iterations=4", "--save_every=2", "--deterministic"]
+    flags = (
+        "--xla_dump_hlo_module_re=jit_picture --xla_dump_to="  # with the options that XLA was started with
+    )
+    two = begin_two(tmp_path, *options, "--output=two.png", "--report=two.json", flags=f"{flags}dump2")
     (first, second) = end(two)
     written = ["two.png.step000002.png", "two.png.step000004.png", "two.png", "two.json"]
     assert first == (0, written, [])
     assert second == (0, [], [])
-    ((code, _, err),) = end([begin(tmp_path, *options, "--output=one.png", "--report=one.json", devices=2)])
+    files = ["--output=one.png", "--report=one.json"]
+    ((code, _, err),) = end([begin(tmp_path, *options, *files, devices=2, flags=f"{flags}dump1")])
     assert (code, err) == (0, [])
+    for number in (1, 2):
+        (dumped, *_) = (tmp_path / f"dump{number}").glob("*.debug_options")
+        assert "xla_gpu_deterministic_ops: true" in dumped.read_text()
     reports = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two")]
     assert [report["device"]["count"] for report in reports] == [2, 2]
+    assert reports[0]["depends_on"]["xla_flags"] == f"{flags}dump1 {device.DETERMINISTIC}"
     one, other = (report["losses"]["final"]["total"] for report in reports)
     np.testing.assert_allclose(other, one, rtol=1e-4)
     assert np.abs(pixels(tmp_path / "two.png") - pixels(tmp_path / "one.png")).max() <= 1e-4

@@ -89,9 +89,16 @@ def test_the_report_keeps_its_contract(call):
     )
     report = read_json("a.json")
     assert list(report) == [
-        *("nst_jax", "config", "weights", "image", "losses", "rungs", "history", "evaluations", "seconds"),
-        *("device", "peak_memory_bytes"),
+        *("nst_jax", "config", "weights", "image", "losses", "rungs", "history", "ended", "evaluations"),
+        *("seconds", "device", "depends_on", "peak_memory_bytes"),
     ]
+    assert report["ended"] == "iterations"
+    assert list(report["depends_on"]) == [
+        *("nst_jax", "jax", "jaxlib", "numpy", "optax", "pillow"),
+        *("platform", "kind", "count", "threads", "xla_flags"),
+    ]
+    assert report["depends_on"]["count"] == 1
+    assert report["depends_on"]["threads"] >= 4  # one for each device there is
     assert report["config"]["content_layers"] == ["conv3_1", "conv4_2"]
     assert report["config"]["style_mix"] == [1.0]
     assert report["config"]["style_weight"] == 1e8
@@ -603,7 +610,18 @@ def test_a_loss_that_is_not_finite_exits_3_with_the_last_finite_picture(call):
         "error: loss: finite numbers (smaller weights?); not finite after step 0, whose picture is a.png"
     ]
     assert size_of("a.png") == (48, 32)
-    read_json("r.json")
+    assert read_json("r.json")["ended"] == "non-finite"
+
+
+def test_a_run_that_no_step_lowers_says_so(call, caplog):
+    at_the_minimum = [*PAIR, "--size=48", "--iterations=300", "--style_weight=0", "--tv_weight=0"]
+    call(*at_the_minimum, "--output=a.png", "--report=r.json")
+    report = read_json("r.json")
+    steps = report["history"]["step"][-1]
+    assert report["ended"] == "converged"
+    assert steps < 300
+    assert run(nst.PROGRAM, [*at_the_minimum, "--devices=1", "--output=a.png"]) == 0
+    assert f"converged: no step lowers the loss after step {steps}" in caplog.text
 
 
 def test_too_little_memory_exits_4_and_says_what_fits(call, monkeypatch, tmp_path):
@@ -659,6 +677,7 @@ def test_ctrl_c_writes_the_picture_so_far_and_exits_130(call, monkeypatch):
     assert (code, out) == (130, ["a.png", "r.json"])
     assert err == ["error: interrupted: a.png is the picture of step 2"]
     assert pixels("a.png").max() == 0
+    assert read_json("r.json")["ended"] == "interrupted"
 
 
 def command(*arguments):

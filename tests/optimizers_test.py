@@ -164,6 +164,37 @@ def test_lbfgs_stays_where_the_search_finds_nothing_lower():
     assert step.converged
 
 
+def test_a_search_that_fails_starts_the_memory_anew_and_ends_only_from_scratch(monkeypatch):
+    """A memory that leads far out, where nothing is finite: steepest descent is tried before the run ends."""
+    image = jnp.full((2, 2, 3), 0.5)
+
+    def objective(image, factors):
+        near = jnp.abs(image - 0.5).max() < 0.4
+        return factors["all"] * jnp.where(near, jnp.sum((image - 0.3) ** 2), jnp.inf)
+
+    def far(gradient, memory, _):
+        return jnp.where(memory.count == 0, gradient, 1e38 * gradient), memory
+
+    monkeypatch.setattr(optimizers, "_lbfgs", optimizers._lbfgs._replace(update=far))
+    calls = partial(evaluate, objective, ONE)
+    at = calls(image)
+    memory = optimizers._lbfgs.init(image)._replace(
+        count=jnp.int32(1), params=image - 0.1, updates=at.gradient - 0.1
+    )
+    step = optimizers._lbfgs_step(calls, RATE, at, memory)
+    np.testing.assert_array_equal(step.iterate.image, image)
+    assert step.evaluations == optimizers.TRIALS
+    assert not step.converged
+    step = optimizers._lbfgs_step(calls, RATE, step.iterate, step.memory)
+    assert step.iterate.value < at.value
+    monkeypatch.setattr(
+        optimizers, "_lbfgs", optimizers._lbfgs._replace(update=lambda g, memory, _: (1e38 * g, memory))
+    )
+    step = optimizers._lbfgs_step(calls, RATE, at, optimizers._lbfgs.init(image))
+    assert not jnp.isfinite(step.iterate.value)  # for the loop to end on
+    assert not step.converged
+
+
 def test_lbfgs_evaluates_once_a_step_where_the_first_guess_is_good(problem):
     _, count = run(OPTIMIZERS["lbfgs"], problem[0], jnp.full((4, 5, 3), 0.5), 20)
     assert count < 30

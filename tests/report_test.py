@@ -6,7 +6,7 @@ import pytest
 
 from nst_jax import report
 from nst_jax.config import Config
-from nst_jax.report import Point, history, plot_losses, resolved, rungs, to_json
+from nst_jax.report import Point, ended, history, plot_losses, resolved, rungs, to_json
 
 STEPS = [
     Point(0, 1, 6, 9, {"total": 5.0, "content": 0.0, "style": 1.0, "tv": 2.0, "style_by_layer": {}}),
@@ -25,6 +25,24 @@ def test_rungs_are_told_from_their_first_point_to_their_last():
     first = {"size": 9, "height": 6, "width": 9, "iterations": 4, "initial": 5.0, "final": 3.0}
     second = {"size": 18, "height": 12, "width": 18, "iterations": 0, "initial": 9.0, "final": 9.0}
     assert rungs(STEPS) == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("points", "finite", "converged", "why"),
+    [
+        (STEPS, True, False, "iterations"),
+        (STEPS, False, False, "non-finite"),
+        (STEPS[:2], True, False, "interrupted"),
+        (STEPS[:2], True, True, "interrupted"),  # Ctrl-C where a rung had converged that others follow
+    ],
+)
+def test_the_end_of_a_run_has_its_reason(points, finite, converged, why):
+    rungs = Config(size=18, scales="9,18", iterations=(4, 1))
+    last = [points[-1]._replace(step=5)] if len(points) == 3 else []
+    assert ended([*points, *last], rungs, finite, converged) == why
+    if last:
+        assert ended(points, rungs, finite, converged=True) == (why if not finite else "converged")
+        assert ended(points, rungs, finite, converged=False) == (why if not finite else "interrupted")
 
 
 def test_a_plot_marks_where_a_rung_begins_and_draws_no_line_across(monkeypatch):

@@ -29,7 +29,7 @@ from nst_jax import images, vgg
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.files import check_writable, write_whole
-from nst_jax.launchers import ceilings, device
+from nst_jax.launchers import ceilings, device, selftest
 from nst_jax.launchers.ceilings import own_convolutions, seconds
 from nst_jax.launchers.common import DONE, Given, Program, launch, tell
 from nst_jax.loop import chunk, run_chunk, start
@@ -65,6 +65,7 @@ class Bench:
     )
     report: str = option("", "JSON file for every measured number")
     plot: str = option("", "picture file for the roofline: .png .svg .pdf")
+    selftest: bool = option(False, "measure nothing: tell whether this device computes the right numbers")
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -99,6 +100,8 @@ def main(given: Given) -> int:
     bench = Bench(**given)
     _check(bench)
     device.set_up(cached=False)
+    if bench.selftest:
+        return selftest.main()
     arrays = {network: load_weights(network).arrays for network in bench.networks}
     with _private_cache():
         measured = ceilings.measure(bench.precisions, bench.repeats)

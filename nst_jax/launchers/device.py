@@ -6,14 +6,25 @@ import resource
 import sys
 import warnings
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax import monitoring
 
+import nst_jax
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.weights import cache_folder
+
+# One flag for both: operations that sum in a fixed order, and no timing of kernels to choose the fastest.
+# XLA ends the process at a flag that it does not know; those of jax 0.10 to 0.12 know this one.
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+
+
+def be_deterministic() -> None:
+    """Have XLA give the same bits in every run on a GPU. Has no effect once JAX's backend has started."""
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}".strip()
 
 
 def set_up(cached: bool = True) -> None:
@@ -41,6 +52,27 @@ def describe(count: int | None = None) -> dict[str, Any]:
     first = jax.devices()[0]
     kind = _cpu_model() if first.platform == "cpu" else first.device_kind
     return {"platform": first.platform, "kind": kind, "count": count or jax.device_count()}
+
+
+def depends_on(count: int) -> dict[str, Any]:
+    """Return all that the bytes of a result depend on, beside the options and the files that are read.
+
+    threads: of a CPU, whose number says how XLA cuts sums into parts.
+    """
+    versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "numpy", "optax", "pillow")}
+    return {
+        "nst_jax": nst_jax.__version__,
+        **versions,
+        **describe(count),
+        "threads": _threads() if jax.default_backend() == "cpu" else None,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def _threads() -> int:
+    """Return how many threads XLA has on a CPU: one for each core that it may use, or for each device."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(cores, jax.local_device_count())
 
 
 def _cpu_model() -> str:

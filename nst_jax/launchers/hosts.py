@@ -41,6 +41,7 @@ class Machine:
     coordinator: str = option("", "HOST:PORT of process 0, where the processes of several hosts meet")
     num_processes: int = option(1, "processes that make the picture together", low=1, high=10**6)
     process_id: int = option(0, "number of this process; 0 writes the files", low=0, high=10**6)
+    deterministic: bool = option(False, "equal bytes from equal commands on GPUs too, where that costs time")
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -61,6 +62,8 @@ def joined(machine: Machine) -> Iterator[None]:
 
     With several processes what is raised ends this one here: Python's own end would wait for the others.
     """
+    if machine.deterministic:
+        device.be_deterministic()
     if machine.num_processes == 1:
         yield
         return

@@ -61,7 +61,17 @@ from nst_jax.masks import Masks
 from nst_jax.options import check_options, option
 from nst_jax.plan import Plan, Way, make_plans, state_shapes, work
 from nst_jax.problem import Problem, finish, spread
-from nst_jax.report import PLOT_FORMATS, Point, check_plot, history, plot_losses, resolved, rungs, to_json
+from nst_jax.report import (
+    PLOT_FORMATS,
+    Point,
+    check_plot,
+    ended,
+    history,
+    plot_losses,
+    resolved,
+    rungs,
+    to_json,
+)
 from nst_jax.scales import make_problems
 from nst_jax.transfer import Progress, Standing, chunk_steps, run
 from nst_jax.vgg import Params, make_params
@@ -532,9 +542,11 @@ def _report(run: Run, ready: Ready, began: float) -> dict[str, Any]:
         "losses": {"initial": initial, "final": last.losses},
         "rungs": rungs(run.history),
         "history": history(run.history),
+        "ended": ended(run.history, config, last.finite, last.converged),
         "evaluations": last.evaluations,
         "seconds": seconds,
         "device": device.describe(devices),
+        "depends_on": device.depends_on(devices),
         "peak_memory_bytes": device.peak_memory(),
     }
 

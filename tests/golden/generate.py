@@ -1,0 +1,56 @@
+"""Write golden.json: what the presets come to on two example pictures, as plain numbers.
+
+Example: python tests/golden/generate.py
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nst_jax as nst
+from nst_jax.vgg import features
+
+FILE = Path(__file__).with_name("golden.json")
+SIZE = 64
+LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_2", "conv5_1")
+RUNS = {  # preset, options; quality is gatys on two rungs
+    "quality": ("quality", {"scales": "45,64", "iterations": (3, 3)}),
+    "improved": ("improved", {"iterations": 5, "optimizer": "adam"}),
+    "tutorial": ("tutorial", {"iterations": 5}),
+}
+
+
+def picture(name: str) -> np.ndarray:
+    """Return an example picture with SIZE for its longest side."""
+    pixels = nst.images.load(f"example:{name}").rgb
+    return nst.images.resize(pixels, *nst.images.fit(*pixels.shape[:2], SIZE))
+
+
+def run(params: Any, name: str) -> list[nst.Progress]:
+    """Return where one of RUNS stands after its chunks."""
+    preset, options = RUNS[name]
+    config = nst.Config.from_preset(preset, **{"size": SIZE, **options})
+    return list(nst.stylize_steps(params, picture("coffee"), [picture("night")], config))
+
+
+def measure(params: Any, runs: dict[str, list[nst.Progress]]) -> dict[str, dict[str, float]]:
+    """Return by group and name the numbers that are kept."""
+    content, style = picture("coffee"), picture("night")
+    maps = features(params, content, LAYERS)
+    found = {
+        "pictures": {"content": float(content.mean()), "style": float(style.mean())},
+        "features": {layer: float(np.mean(maps[layer])) for layer in LAYERS},
+    }
+    for name, (first, *_, last) in runs.items():  # at the start the content loss is 0 but for rounding
+        found[f"{name}, start"] = {term: first.losses[term] for term in ("total", "style", "tv")}
+        found[f"{name}, end"] = {term: last.losses[term] for term in ("total", "content", "style", "tv")}
+    return found
+
+
+if __name__ == "__main__":
+    params = nst.load_vgg()
+    numbers = measure(params, {name: run(params, name) for name in RUNS})
+    FILE.write_text(json.dumps(numbers, indent=1) + "\n")
+    print(FILE)
