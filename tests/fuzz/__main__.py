@@ -1,0 +1,9 @@
+"""Start the program: `python tests/fuzz`."""
+
+import importlib
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])  # in place of this folder: its modules are fuzz.NAME
+    sys.exit(importlib.import_module("fuzz.program").main())
