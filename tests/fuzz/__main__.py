@@ -5,5 +5,6 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).parents[1])  # in place of this folder: its modules are fuzz.NAME
+    tests = Path(__file__).parents[1]
+    sys.path[:1] = [str(tests), str(tests.parent)]  # in place of this folder: its modules are fuzz.NAME
     sys.exit(importlib.import_module("fuzz.program").main())

@@ -83,7 +83,7 @@ def pictures() -> Iterator[bytes]:
 
 
 def read_picture(name: str) -> None:
-    source = images.read(name)
+    source = images.read(name, bombs.MAX_PIXELS)
     source.rgb(32, 32)
     if source.size[0] * source.size[1] <= SMALL:
         images.load(name)
@@ -109,7 +109,7 @@ def mask_files() -> Iterator[bytes]:
 
 
 def read_mask(name: str) -> None:
-    mask, _ = masks.load(name)
+    mask, _ = masks.load(name, max_pixels=bombs.MAX_PIXELS)
     if mask.size <= SMALL:
         masks.load(name, soft=True)
         masks.check_aspect(name, mask, *mask.shape, "itself")
@@ -200,7 +200,7 @@ def _sweep() -> sweep.Request:
 
 
 def _entries(request: sweep.Request) -> bytes:
-    losses = {"total": 3.0, "content": 1.0, "style": 2.0, "tv": 0.5, "style.conv1_1": 0.25}
+    losses = {"total": 3.0, "content": 1.0, "style": 2.0, "tv": 0.5, "style_by_layer": {"conv1_1": 0.25}}
     return to_json(
         [
             {"file": f"{n:04d}.png", "values": cell, "losses": losses, "flag": None, "knee": False}

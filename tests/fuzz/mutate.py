@@ -377,7 +377,7 @@ def change_zip(rng: np.random.Generator, data: bytes) -> bytes:
         case 0:
             members[n] = pick(rng, members)
         case 1:
-            members[n] = pick(rng, ("", "a\nb", "/data.pkl", "../data.pkl", "vgg/data/0", "x" * 999)), content
+            members[n] = pick(rng, ("a\nb", "/data.pkl", "../data.pkl", "vgg/data/0", "x" * 999)), content
         case _:
             members[index] = name, change(rng, content)
     packed, names = io.BytesIO(), set()
