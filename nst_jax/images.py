@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import os
 import struct
 import sys
 import warnings
@@ -85,6 +86,12 @@ class Source(NamedTuple):
             picture[..., channel] = _resample(narrow, height, width)
         return np.clip(picture, 0, 1, out=picture)
 
+    def bands(self) -> Iterator[tuple[slice, Float32[np.ndarray, "rows w 3"], Plane | None]]:
+        """Yield rows from top to bottom: which they are, what they show on white, their opacity in [0, 1]."""
+        for rows in raster.bands((*self.size, 3), raster.BAND):
+            rgb = np.stack([self._on_white(rows, channel) for channel in range(3)], -1)
+            yield rows, rgb, None if self.opacity is None else _unit(self.opacity[rows])
+
     def _on_white(self, rows: slice, channel: int) -> Float32[np.ndarray, "rows w"]:
         colors = _unit(self.colors[rows, :, min(channel, self.colors.shape[2] - 1)])
         if self.opacity is None:
@@ -166,8 +173,9 @@ def read(name: str, max_pixels: int = MAX_PIXELS) -> Source:
         if height * width > max_pixels:
             raise InputError(name, f"at most {max_pixels} pixels (--max_pixels)", f"it is {width}x{height}")
         deep = _is_deep_color(image) and _is_srgb(image, name)
-        ImageOps.exif_transpose(image, in_place=True)
-        samples = _sixteen_bits(image, file) if deep else None
+        with _libtiff_silent() if image.format == "TIFF" else contextlib.nullcontext():
+            ImageOps.exif_transpose(image, in_place=True)
+            samples = _sixteen_bits(image, file) if deep else None
     if samples is None:
         opaque, opacity = _split_alpha(image)
         return _source(_to_srgb(opaque, name), opacity)
@@ -368,6 +376,24 @@ def _opened(path: Path, name: str) -> Iterator[BinaryIO]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
+@contextlib.contextmanager
+def _libtiff_silent() -> Iterator[None]:
+    """Drop what libtiff writes on standard error by itself; what is wrong comes as an exception as well."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "the format is not known"  # pillow's own text shows an object's address
@@ -402,10 +428,13 @@ def _sixteen_bits(upper: Image.Image, file: BinaryIO) -> UInt16[np.ndarray, "h w
     """Return the samples of a file of which pillow has read the upper bytes, by reading it again."""
     lower = Image.open(file, formats=READABLE)
     lower.tile = [other for tile in lower.tile if (other := _other_byte(tile))]
-    ImageOps.exif_transpose(lower, in_place=True)
     samples = np.empty(_shape(upper), np.uint16)
     for rows in raster.bands(samples.shape, raster.BAND):
-        samples[rows] = _rows(upper, rows) * np.uint16(256) + _rows(lower, rows)
+        samples[rows] = _rows(upper, rows) * np.uint16(256)
+    upper.im = Image.new("L", (1, 1)).im  # drops its pixels: there is room for those of one picture
+    ImageOps.exif_transpose(lower, in_place=True)
+    for rows in raster.bands(samples.shape, raster.BAND):
+        samples[rows] += _rows(lower, rows)
     return samples
 
 
@@ -420,7 +449,11 @@ def _shape(image: Image.Image) -> tuple[int, int, int]:
 
 
 def _rows(image: Image.Image, rows: slice) -> UInt8[np.ndarray, "rows w c"]:
-    return np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
+    return np.asarray(_crop(image, rows))
+
+
+def _crop(image: Image.Image, rows: slice) -> Image.Image:
+    return image.crop((0, rows.start, image.width, rows.stop))
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, UInt8[np.ndarray, "h w"] | None]:
@@ -443,22 +476,25 @@ def _to_srgb(image: Image.Image, name: str) -> Planes:
         image = Image.fromarray(to_uint8(gray))  # pillow's colour engine takes 8 bits
     if icc or image.mode == "LAB":
         image = _through_profile(image, icc or b"", name)
-    return _bytes(image if image.mode == "RGB" else image.convert("RGB"))
+    return _bytes(image)
 
 
-def _bytes(image: Image.Image) -> UInt8[np.ndarray, "h w c"]:
-    """Return np.asarray(image), for which pillow would make two more copies on the way."""
-    samples = np.empty(_shape(image), np.uint8)
+def _bytes(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    """Return np.asarray(image.convert("RGB")), for which pillow would make three more copies on the way."""
+    samples = np.empty((image.height, image.width, 3), np.uint8)
     for rows in raster.bands(samples.shape, raster.BAND):
-        samples[rows] = _rows(image, rows)
+        samples[rows] = np.asarray(_crop(image, rows).convert("RGB"))
     return samples
 
 
 def _deep_gray(image: Image.Image) -> Float32[np.ndarray, "h w"]:
     tags = getattr(image, "tag_v2", {})  # pillow leaves 12 bits and "white is zero" of TIFF to its callers
     white = {"F": 1, "I": 65535}.get(image.mode, 2 ** tags.get(258, (16,))[0] - 1)
-    gray: Float32[np.ndarray, "h w"] = (np.nan_to_num(np.asarray(image, np.float32)) / white).clip(0, 1)
-    return 1 - gray if tags.get(262) == 0 else gray
+    gray = np.array(image, np.float32)
+    np.nan_to_num(gray, copy=False)
+    gray /= white
+    np.clip(gray, 0, 1, out=gray)
+    return np.subtract(1, gray, out=gray) if tags.get(262) == 0 else gray
 
 
 def _through_profile(image: Image.Image, icc: bytes, name: str) -> Image.Image:

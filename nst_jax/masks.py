@@ -39,23 +39,28 @@ def load(name: str, soft: bool = False, max_pixels: int = images.MAX_PIXELS) -> 
     1 where the grey is above 127 of 255, else 0; the greys themselves where soft. Raises InputError for a
     file that is no grey picture, and for an all black one.
     """
-    rgb, alpha = images.load(name, max_pixels)
-    if alpha is not None:  # what is see-through is no part of the mask: on black, not on white
-        rgb = (rgb - (1 - alpha[..., None])).clip(0, 1)
-    colored = float((np.ptp(rgb, axis=-1) > 0.1).mean())
-    if colored > 0.01:
-        raise InputError(
-            name, "a mask is a grey picture, white where the style acts", f"{colored:.0%} of it is coloured"
-        )
-    gray = rgb.mean(-1, dtype=np.float32)
-    share = float(((gray > 0.1) & (gray < 0.9)).mean())
-    mask = gray if soft else (gray > THRESHOLD).astype(np.float32)
+    source = images.read(name, max_pixels)
+    mask = np.empty(source.size, np.float32)
+    colored = grays = 0
+    for rows, rgb, alpha in source.bands():  # never all of it in colour and in float32
+        if alpha is not None:  # what is see-through is no part of the mask: on black, not on white
+            rgb = (rgb - (1 - alpha[..., None])).clip(0, 1)
+        colored += int((np.ptp(rgb, axis=-1) > 0.1).sum())
+        gray = rgb.mean(-1, dtype=np.float32)
+        grays += int(((gray > 0.1) & (gray < 0.9)).sum())
+        mask[rows] = gray
+    if colored > 0.01 * mask.size:
+        came = f"{colored / mask.size:.0%} of it is coloured"
+        raise InputError(name, "a mask is a grey picture, white where the style acts", came)
+    black = not mask.any()
+    if not soft:
+        np.greater(mask, THRESHOLD, out=mask)
     if not mask.any():
         came = "it is black everywhere"
-        if not soft and gray.any():
+        if not black:
             came = "none of it is above 127 of 255 (--soft_masks keeps greys)"
         raise InputError(name, "a mask has a white part, where the style acts", came)
-    return mask, share
+    return mask, grays / mask.size
 
 
 def check_aspect(name: str, mask: Mask, height: int, width: int, of: str) -> None:

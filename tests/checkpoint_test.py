@@ -14,7 +14,7 @@ from PIL import Image
 
 from nst_jax.checkpoint import Checkpoints, newest, restore
 from nst_jax.errors import InputError
-from nst_jax.launchers import keeping, nst
+from nst_jax.launchers import device, nst
 from nst_jax.launchers.common import run
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -254,7 +254,7 @@ CHANGED = {
         r"--tv_weight: .* now \(and --seed, --optimizer\)",
     ),
     "a picture": (["--content=other.png"], "--content 1: as in the run in k; 32x24 with sha256 .*"),
-    "the devices": (["--devices=2"], "device count: as in the run in k; 1 there, 2 now"),
+    "the devices": (["--devices=2"], "count: as in the run in k; 1 there, 2 now"),
 }
 
 
@@ -266,10 +266,10 @@ def test_what_a_run_was_not_made_with_is_refused(call, monkeypatch):
         code, _, err = call("--resume=k", *options)
         assert (code, len(err)) == (2, 1)
         assert re.fullmatch(f"error: {said}", err[0]), err
-    monkeypatch.setattr(keeping.jax, "__version__", "0.0.1")
+    monkeypatch.setattr(device.nst_jax, "__version__", "0.0.1")
     code, _, err = call("--resume=k")
     assert (code, len(err)) == (2, 1)
-    assert re.match("error: jax: as in the run in k; .* there, 0.0.1 now", err[0])
+    assert re.match("error: nst jax: as in the run in k; .* there, 0.0.1 now", err[0])
 
 
 WRONG = {

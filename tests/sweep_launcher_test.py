@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from nst_jax import images
-from nst_jax.launchers import keeping, nst, sweep
+from nst_jax.launchers import device, nst, sweep
 from nst_jax.launchers.common import run
 from nst_jax.sheet import knee
 
@@ -338,10 +338,10 @@ def test_a_sweep_does_not_go_on_with_another_picture_or_version(call, tmp_path, 
         interrupt_at(patch, step=1)
         assert call(*arguments)[0] == 130
     with monkeypatch.context() as patch:
-        patch.setattr(keeping.nst_jax, "__version__", "0.0.1")
+        patch.setattr(device.nst_jax, "__version__", "0.0.1")
         code, _, err = call(*arguments, "--resume")
     assert (code, len(err)) == (2, 1)
-    assert re.match("error: nst_jax: as in the run in o; .* there, 0.0.1 now", err[0])
+    assert re.match("error: nst jax: as in the run in o; .* there, 0.0.1 now", err[0])
     draw("c.png", 24, 32, 9)
     code, _, err = call(*arguments, "--resume")
     assert (code, len(err)) == (2, 1)

@@ -77,8 +77,9 @@ def recognize(path: Path) -> str:
             raise OSError(errno.EINVAL, "it is a folder or a device")
         with path.open("rb") as file:
             start = file.read(32)
-    except OSError as error:
-        raise InputError(str(path), "must be a file that can be read", str(error.strerror)) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(str(path), "must be a file that can be read", reason) from error
     for name, magic in MAGICS.items():
         if re.match(magic, start, re.DOTALL):
             return name

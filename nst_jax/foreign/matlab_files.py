@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 LARGEST = 2**30  # bytes after decompression; VGG-19 with all its layers has 575 million
+DENSEST = 16  # times a compressed element's own length; numbers of a network compress to half at best
+ROOM = 2**20  # bytes that any element may have
 DEEPEST = 12  # cells in structs in cells; a network needs four
 
 MATRIX, COMPRESSED = 14, 15  # kinds of elements
@@ -40,7 +42,7 @@ def read_variables(path: Path, names: Collection[str]) -> dict[str, Any]:
             if len(data) < size:
                 raise ValueError("the file is cut short")
             if kind == COMPRESSED:
-                data = _inflate(data, left)
+                data = _inflate(data, min(left, ROOM + DENSEST * size))
                 left -= len(data)
                 kind, content = next(_elements(memoryview(data), order))
             else:

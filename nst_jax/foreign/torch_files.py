@@ -111,6 +111,8 @@ def open_stream(path: Path) -> Iterator[State]:
         storages: dict[str, Storage] = {}
         state = read_pickle(stream, GLOBALS, partial(_storage, storages, lambda _: _missing))
         for key in read_pickle(stream, {}):
+            if not isinstance(key, str):  # a tuple of tuples of tuples could take for ever to hash
+                raise TypeError("the key of a storage is no text")
             _place(stream, storages[key])
         yield _tensors(state)
 

@@ -6,10 +6,12 @@ file is long: what a hostile or damaged pickle asks for beyond that ends in an e
 
 import pickletools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
+
+FEW = 16  # arguments, dimensions: what is no longer does not count
 
 Known = Mapping[str, Callable[..., Any]]  # "module name" of a global: the function that stands for it
 
@@ -21,7 +23,8 @@ def read_pickle(stream: Any, known: Known, persistent: Callable[[Any], Any] | No
     for a damaged pickle that or TypeError, LookupError, AttributeError, OverflowError, MemoryError.
     """
     machine = _Machine(known, persistent)
-    for opcode, argument, _ in pickletools.genops(stream):
+    for opcode, argument, position in pickletools.genops(stream):
+        machine.position = position or 0
         machine.step(opcode.name, argument)
     return machine.pop(1)[0]
 
@@ -107,6 +110,8 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.position = 0  # in the stream
+        self.taken = 0  # elements and bytes that calls were given
 
     def step(self, opcode: str, argument: Any) -> None:
         """Do what one opcode says; pickletools documents each."""
@@ -152,14 +157,28 @@ class _Machine:
                     push(self.find(" ".join(self.pop(2))))
                 case "REDUCE" | "NEWOBJ":
                     callee, arguments = self.pop(2)
+                    self.take(arguments)
                     push(_call(callee, arguments))
                 case "BUILD":
                     (state,) = self.pop(1)
+                    self.take(state)
                     self.top(Built).build(state)
                 case "BINPERSID" if self.persistent:
-                    push(self.persistent(*self.pop(1)))
+                    (identity,) = self.pop(1)
+                    self.take(identity)
+                    push(self.persistent(identity))
                 case _:
                     raise ValueError(f"pickle opcode {opcode} refused")
+
+    def take(self, arguments: Any) -> None:
+        """Count what a call is given. Raises ValueError where the same is given again and again.
+
+        A call may go through all of it and copy it, and a few bytes of pickle name it once more.
+        """
+        given = (arguments, *arguments[:FEW]) if isinstance(arguments, tuple | list) else (arguments,)
+        self.taken += sum(len(value) for value in given if isinstance(value, Sized) and len(value) > FEW)
+        if self.taken > self.position:
+            raise ValueError("pickle: the same values over and over")
 
     def top(self, kind: type) -> Any:
         """Return the value on top, which must be of a kind."""
@@ -198,7 +217,8 @@ def _call(callee: Any, arguments: Any) -> Any:
 def _set_items(target: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
     """Set items, a flat list of keys and values."""
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if not isinstance(key, str | int):  # a tuple of tuples of tuples could take for ever to hash
+        # A tuple of tuples of tuples could take for ever to hash, and large numbers can have all one hash.
+        if not isinstance(key, str) and not (isinstance(key, int) and abs(key) < 2**60):
             raise TypeError("pickle: a key that is neither text nor number")
         target[key] = value
     return target

