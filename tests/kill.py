@@ -60,7 +60,8 @@ def end(name: str, number: signal.Signals, share: float, takes: float, wanted: s
         process = subprocess.Popen(command(RUNS[name], folder, *keep), **SILENT)
         while number != signal.SIGKILL and not kept.exists() and process.poll() is None:
             time.sleep(0.01)
-        seconds = share * max(0, takes - (0 if number == signal.SIGKILL else time.monotonic() - began))
+        left = takes if number == signal.SIGKILL else 0.8 * (takes - (time.monotonic() - began))
+        seconds = share * max(0, left)
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
