@@ -529,11 +529,13 @@ def test_a_damaged_sweep_json_is_one_line(call, tmp_path):
     assert call(*arguments)[0] == 2
 
 
-@pytest.mark.parametrize("damage", ["[" * 100_000, "pipe"])
+@pytest.mark.parametrize("damage", ["[" * 100_000, "pipe", "link to a long name"])
 def test_damaged_settings_are_another_sweeps(call, tmp_path, damage):
     (tmp_path / "o").mkdir()
     if damage == "pipe":
         os.mkfifo(tmp_path / "o" / "settings.json")
+    elif damage == "link to a long name":
+        os.symlink("x" * 300, tmp_path / "o" / "settings.json")
     else:
         (tmp_path / "o" / "settings.json").write_text(damage)
     code, out, err = call(*PAIR, *SMALL, WEIGHTS, "--output_dir=o", "--resume")
