@@ -86,10 +86,10 @@ class Source(NamedTuple):
             picture[..., channel] = _resample(narrow, height, width)
         return np.clip(picture, 0, 1, out=picture)
 
-    def bands(self) -> Iterator[tuple[slice, Float32[np.ndarray, "rows w 3"], Plane | None]]:
-        """Yield rows from top to bottom: which they are, what they show on white, their opacity in [0, 1]."""
+    def bands(self) -> Iterator[tuple[slice, Float32[np.ndarray, "3 rows w"], Plane | None]]:
+        """Yield rows from top to bottom: which they are, their channels on white, their opacity in [0, 1]."""
         for rows in raster.bands((*self.size, 3), raster.BAND):
-            rgb = np.stack([self._on_white(rows, channel) for channel in range(3)], -1)
+            rgb = np.stack([self._on_white(rows, channel) for channel in range(3)])
             yield rows, rgb, None if self.opacity is None else _unit(self.opacity[rows])
 
     def _on_white(self, rows: slice, channel: int) -> Float32[np.ndarray, "rows w"]:
@@ -176,9 +176,9 @@ def read(name: str, max_pixels: int = MAX_PIXELS) -> Source:
         with _libtiff_silent() if image.format == "TIFF" else contextlib.nullcontext():
             ImageOps.exif_transpose(image, in_place=True)
             samples = _sixteen_bits(image, file) if deep else None
-    if samples is None:
-        opaque, opacity = _split_alpha(image)
-        return _source(_to_srgb(opaque, name), opacity)
+        if samples is None:
+            opaque, opacity = _split_alpha(image)
+            return _source(_to_srgb(opaque, name), opacity)
     return _source(samples[..., :3], samples[..., 3] if samples.shape[2] == 4 else None)
 
 

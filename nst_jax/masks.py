@@ -44,9 +44,9 @@ def load(name: str, soft: bool = False, max_pixels: int = images.MAX_PIXELS) -> 
     colored = grays = 0
     for rows, rgb, alpha in source.bands():  # never all of it in colour and in float32
         if alpha is not None:  # what is see-through is no part of the mask: on black, not on white
-            rgb = (rgb - (1 - alpha[..., None])).clip(0, 1)
-        colored += int((np.ptp(rgb, axis=-1) > 0.1).sum())
-        gray = rgb.mean(-1, dtype=np.float32)
+            rgb = (rgb - (1 - alpha)).clip(0, 1)
+        colored += int((np.ptp(rgb, axis=0) > 0.1).sum())
+        gray = rgb.mean(0, dtype=np.float32)
         grays += int(((gray > 0.1) & (gray < 0.9)).sum())
         mask[rows] = gray
     if colored > 0.01 * mask.size:

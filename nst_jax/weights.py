@@ -192,7 +192,8 @@ def convert(
     if os.path.exists(target) and os.path.exists(path) and target.samefile(path):
         raise InputError(str(out), "must be another file than the one to convert", "it is the same")
     check_writable(target)
-    weights = _convert(path, network, path.name, normalization)
+    origin = path.name.encode(errors="backslashreplace").decode()  # file names need not be Unicode
+    weights = _convert(path, network, origin, normalization)
     _write(weights, target)
     return weights
 

@@ -5,6 +5,7 @@ import contextlib
 import io
 import pickle
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ import numpy as np
 import published
 import pytest
 import scipy.io
+from fuzz import bombs
 from published import FAMILIES, WRITERS, Arrays, make_arrays
 
 from nst_jax import foreign, vgg
 from nst_jax.convention import read_arrays
 from nst_jax.errors import InputError
-from nst_jax.foreign import matlab_files
+from nst_jax.foreign import matlab_files, unpickle
 from nst_jax.foreign.unpickle import ARRAYS, read_pickle
 
 
@@ -496,4 +498,48 @@ def test_without_h5py_the_extra_is_named(
     published.write_keras(tmp_path / "file", make_arrays("vgg16", rng))
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(InputError, match=r"pip install 'nst-jax\[convert\]'"):
+        foreign.read(tmp_path / "file", "vgg16")
+
+
+# --- found by tests/fuzz ---
+
+
+def test_a_name_with_a_nul_is_refused() -> None:
+    with pytest.raises(InputError, match="must be a file that can be read; embedded null byte"):
+        foreign.read(Path("a\0b"), "vgg16")
+
+
+@pytest.mark.parametrize("bomb", range(7))
+def test_pickles_that_repeat_themselves_end_at_once(
+    bomb: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of what is long, keys of one hash, a key that takes for ever to hash: seconds and megabytes."""
+    monkeypatch.setattr(bombs, "COUNT", 10_000)
+    content = list(bombs.pickled())[bomb]
+    for name, whole in (("plain", content), ("stream", bombs.STREAM + content)):
+        (tmp_path / name).write_bytes(whole)
+        began = time.process_time()
+        with pytest.raises(InputError):
+            foreign.read(tmp_path / name, "vgg16")
+        assert time.process_time() - began < 5  # up to hours without the limits
+
+
+def test_the_keys_of_a_streams_storages_are_text(tmp_path: Path) -> None:
+    doubled = b")" + b"q\0h\0\x86" * 70 + b"\x85."  # t -> (t, t): its hash takes 2^70 steps
+    (tmp_path / "file").write_bytes(bombs.STREAM + b"\x80\x02}." + b"\x80\x02" + doubled)
+    with pytest.raises(InputError, match="the key of a storage is no text"):
+        foreign.read(tmp_path / "file", "vgg16")
+
+
+def test_pickles_of_millions_of_opcodes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpickle, "MOST", 1000)
+    with pytest.raises(ValueError, match="more than 1000 opcodes"):
+        read_pickle(io.BytesIO(b"\x80\x02" + b"N" * 1001 + b"."), ARRAYS)
+
+
+def test_matlab_data_grows_sixteenfold_at_most(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    scipy.io.savemat(content, {"layers": np.zeros(2**20)}, do_compression=True)
+    (tmp_path / "file").write_bytes(content.getvalue())
+    with pytest.raises(InputError, match="grows beyond"):
         foreign.read(tmp_path / "file", "vgg16")

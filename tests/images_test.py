@@ -14,6 +14,7 @@ import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 import tifffile
+from fuzz.mutate import png
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, features
@@ -601,6 +602,42 @@ def test_damaged_files_are_refused_or_read(tmp_path: Path, kind: str) -> None:
             except InputError:
                 refused += 1
     assert refused
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        {b"tRNS": bytes(257)},
+        {b"PLTE": None, b"tRNS": None},
+    ],  # more opacities than colours there can be; no palette
+)
+def test_palettes_that_do_not_fit_are_refused(tmp_path: Path, chunks: dict[bytes, bytes | None]) -> None:
+    whole = _bytes(Image.fromarray(COLORS).convert("P"), "PNG", transparency=1)
+    (tmp_path / "whole").write_bytes(whole)
+    changed = [(name, chunks.get(name, content)) for name, content in _chunks(tmp_path / "whole")]
+    (tmp_path / "in").write_bytes(png([(name, content) for name, content in changed if content is not None]))
+    with pytest.raises(InputError, match="must be a whole picture file"):
+        images.load(str(tmp_path / "in"))
+
+
+def test_libtiff_says_nothing_by_itself(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = _bytes(Image.fromarray(COLORS), "TIFF", compression="tiff_adobe_deflate")
+    start = data.index(b"\x78\x9c") if b"\x78\x9c" in data else 8
+    (tmp_path / "in.tif").write_bytes(data[:start] + b"\0\0\0\0" + data[start + 4 :])
+    with pytest.raises(InputError, match="must be a whole picture"):
+        images.load(str(tmp_path / "in.tif"))
+    assert capfd.readouterr().err == ""
+
+
+def test_deep_grey_is_scaled_in_place(tmp_path: Path) -> None:
+    Image.new("I;16", (3000, 2000)).save(tmp_path / "in.tif", compression="tiff_adobe_deflate")
+    tracemalloc.start()
+    images.read(str(tmp_path / "in.tif"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (
+        peak < 10 * 6_000_000
+    )  # bytes a pixel: 4 of float32, 2 of the file and what pillow takes on the way
 
 
 # Sizes

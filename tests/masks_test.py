@@ -1,6 +1,7 @@
 """Masks against slow loops in float64, and values by hand."""
 
 import re
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -463,3 +464,12 @@ def test_the_legend_has_the_colour_and_the_name_of_every_region(rng):
 
 def test_the_colours_of_the_regions_differ():
     assert len(set(COLORS)) == len(COLORS) >= 7
+
+
+def test_a_big_mask_is_never_in_colour_and_in_float32(tmp_path):
+    path = save(tmp_path, np.full((2000, 3000), 255, np.uint8), "RGB")
+    tracemalloc.start()
+    masks.load(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12 * 6_000_000  # bytes a pixel: 3 of the file, 4 of the mask; 12 of float32 colours before

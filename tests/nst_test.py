@@ -770,3 +770,37 @@ def test_a_mask_of_nothing_but_edges_is_said_to_show_the_content_through(call, c
         caplog.clear()
         assert run(nst.PROGRAM, [*PAIR, *SMALL, "--output=a.png", f"--content_mask={mask}"]) == 0
         assert ("the masks are nowhere 8 pixels wide" in caplog.text) == said
+
+
+FLAG_FILES = {
+    "pipe": (lambda path: os.mkfifo(path), "a file that can be read; it is a folder or a device"),
+    "device": (
+        lambda path: path.symlink_to("/dev/zero"),
+        "a file that can be read; it is a folder or a device",
+    ),
+    "reads itself": (lambda path: path.write_text("--flagfile=f\n" * 3), "each flag file once"),
+    "a NUL": (lambda path: path.write_text("--flagfile=a\0b"), "a file that can be read; .*embedded null"),
+    "long": (lambda path: path.write_text("#" * 2**21), "a text of at most 1048576 bytes"),
+    "many flags": (lambda path: path.write_text("--quiet\n" * 50_000), "at most 10000 flags"),
+    "long name": (
+        lambda path: path.write_text("--" + "x" * 5000),
+        r"--x+\.\.\.: a flag of those that --help",
+    ),
+    "missing": (lambda path: None, "a file that can be read; No such file"),
+}
+
+
+@pytest.mark.parametrize("case", FLAG_FILES)
+def test_hostile_flag_files_are_one_line(call, tmp_path, case):
+    make, message = FLAG_FILES[case]
+    make(tmp_path / "f")
+    code, out, err = call("--flagfile=f", "--output=no/a.png")
+    assert (code, out, len(err)) == (2, [], 1), err
+    assert re.search(message, err[0])
+
+
+def test_flags_of_a_file_are_those_of_the_command_line(call, tmp_path):
+    (tmp_path / "inner").write_text("--size=48\r\n")
+    (tmp_path / "f").write_text("# a comment\n// another\n\n  --flagfile=inner\n--style_weight=-3\n")
+    assert "got -3.0" in call("--flagfile", "f", "--output=a.png", *PAIR)[2][0]
+    assert "got -4.0" in call("--flagfile=f", "--output=a.png", *PAIR, "--style_weight=-4")[2][0]

@@ -545,3 +545,51 @@ def test_help_names_what_can_be_swept(call):
     (line,) = (line for line in out if line.startswith("  --sweep: "))
     assert code == 0
     assert all(name.split(",")[0] in line for name in SWEPT)
+
+
+DAMAGED = {
+    "brackets without end": lambda entries: "[" * 100_000,
+    "nothing": lambda entries: "",
+    "no list": lambda entries: "7",
+    "no entries": lambda entries: "[1]",
+    "entry without a file": lambda entries: json.dumps([{}]),
+    "file of a list": lambda entries: json.dumps([{**entries[0], "file": [1]}]),
+    "file elsewhere": lambda entries: json.dumps([{**entries[0], "file": "../0000.png"}]),
+    "file beyond the sweep": lambda entries: json.dumps([{**entries[0], "file": "0007.png"}]),
+    "other values": lambda entries: json.dumps([{**entries[0], "values": {"style_weight": 7}}]),
+    "no losses": lambda entries: json.dumps([{**entries[0], "losses": {}}]),
+    "loss of text": lambda entries: json.dumps(
+        [{**entries[0], "losses": {**entries[0]["losses"], "tv": "a"}}]
+    ),
+    "flag of a list": lambda entries: json.dumps([{**entries[0], "flag": [1]}]),
+}
+
+
+def test_a_damaged_sweep_json_is_one_line(call, tmp_path):
+    arguments = [*PAIR, *SMALL, WEIGHTS, "--output_dir=o", "--resume"]
+    call(*arguments)
+    entries = read_json("o/sweep.json")
+    for name, damage in DAMAGED.items():
+        (tmp_path / "o" / "sweep.json").write_text(damage(entries))
+        code, out, err = call(*arguments)
+        assert (code, out, len(err)) == (2, [], 1), (name, err)
+        assert err[0].startswith(
+            "error: o/sweep.json: must be as nst-sweep wrote it; remove it to make all"
+        ), name
+    (tmp_path / "o" / "sweep.json").unlink()
+    os.mkfifo(tmp_path / "o" / "sweep.json")  # whoever opens it waits for its other end
+    assert call(*arguments)[0] == 2
+
+
+@pytest.mark.parametrize("damage", ["[" * 100_000, "pipe", "link to a long name"])
+def test_damaged_settings_are_another_sweeps(call, tmp_path, damage):
+    (tmp_path / "o").mkdir()
+    if damage == "pipe":
+        os.mkfifo(tmp_path / "o" / "settings.json")
+    elif damage == "link to a long name":
+        os.symlink("x" * 300, tmp_path / "o" / "settings.json")
+    else:
+        (tmp_path / "o" / "settings.json").write_text(damage)
+    code, out, err = call(*PAIR, *SMALL, WEIGHTS, "--output_dir=o", "--resume")
+    assert (code, out, len(err)) == (2, [], 1)
+    assert "another sweep's results (settings.json)" in err[0]

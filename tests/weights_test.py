@@ -192,6 +192,13 @@ def test_the_written_bytes_are_the_arrays_in_order(archive: Path, tmp_path: Path
         np.testing.assert_array_equal(written[name], array)
 
 
+@pytest.mark.usefixtures("cache")
+def test_a_name_that_is_not_unicode_is_kept_readable(archive: Path, tmp_path: Path) -> None:
+    file = archive.rename(tmp_path / os.fsdecode(b"vgg\xff.pth"))
+    assert convert(file, "vgg19", tmp_path / "out").source == r"vgg\udcff.pth"
+    assert load_weights("vgg19", tmp_path / "out").source == r"vgg\udcff.pth"
+
+
 def test_wrong_bytes_from_safetensors_are_noticed(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

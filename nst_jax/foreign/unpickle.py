@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+MOST = 10**6  # opcodes; a network has some thousand
 FEW = 16  # arguments, dimensions: what is no longer does not count
 
 Known = Mapping[str, Callable[..., Any]]  # "module name" of a global: the function that stands for it
@@ -23,7 +24,9 @@ def read_pickle(stream: Any, known: Known, persistent: Callable[[Any], Any] | No
     for a damaged pickle that or TypeError, LookupError, AttributeError, OverflowError, MemoryError.
     """
     machine = _Machine(known, persistent)
-    for opcode, argument, position in pickletools.genops(stream):
+    for count, (opcode, argument, position) in enumerate(pickletools.genops(stream)):
+        if count > MOST:
+            raise ValueError(f"pickle: more than {MOST} opcodes")
         machine.position = position or 0
         machine.step(opcode.name, argument)
     return machine.pop(1)[0]

@@ -26,6 +26,7 @@ INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 PATIENCE = 2.0  # seconds that a chunk of steps takes at most, where a step takes less
 
 LARGEST = 2**20  # bytes of a flag file
+LONGEST = 100  # letters in the name of a flag: absl's search for a similar one recurses through them
 MOST = 10_000  # arguments with those of flag files: absl's time grows with their square
 Given = dict[str, Any]  # the options that were on the command line
 
@@ -213,13 +214,15 @@ def _parse(program: Program, arguments: Sequence[str]) -> flags.FlagValues:
 def _unfolded(arguments: Iterable[str], read: set[str]) -> list[str]:
     """Return the arguments with the lines of flag files in their place. Raises InputError.
 
-    absl's own reader waits at a pipe, reads devices without end and knows no limit.
+    absl's own reader waits for a pipe's other end, reads devices without end and knows no limit.
     """
     unfolded: list[str] = []
     left = iter(arguments)
     for argument in left:
         name, given, file = argument.partition("=")
         if name not in ("--flagfile", "-flagfile"):
+            if len(name) > LONGEST and name.startswith("-"):
+                raise InputError(f"{name[:20]}...", "a flag of those that --help shows", "no such flag")
             unfolded.append(argument)
         else:
             unfolded += _unfolded(_flag_lines(file if given else next(left, ""), read), read)

@@ -94,7 +94,7 @@ def read_record(saved: Saved) -> Stood:
         return Stood(
             saved,
             given=[{name: _hashable(value) for name, value in part.items()} for part in record["given"]],
-            told=dict(record["told"]),
+            told={str(name): str(value) for name, value in record["told"].items()},
             rung=int(record["rung"]),
             step=int(record["step"]),
             evaluations=int(record["evaluations"]),
@@ -106,6 +106,14 @@ def read_record(saved: Saved) -> Stood:
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         allowed = "a checkpoint of nst"
         raise InputError(str(saved.folder), allowed, f"{type(error).__name__}: {error}") from error
+
+
+def with_given(given: Sequence[Given], options: Sequence[type], stood: Stood) -> list[Given]:
+    """Return the options that the run was begun with, and over them those given now. Raises InputError."""
+    for part, kind in zip(stood.given, options, strict=True):
+        if unknown := part.keys() - {field.name for field in dataclasses.fields(kind)}:
+            raise InputError(str(stood.saved.folder), "a checkpoint of nst", f"no option is {min(unknown)!r}")
+    return [old | new for old, new in zip(stood.given, given, strict=True)]
 
 
 def _hashable(value: Any) -> Any:

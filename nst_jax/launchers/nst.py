@@ -56,6 +56,7 @@ from nst_jax.launchers.keeping import (
     find,
     read_record,
     surroundings,
+    with_given,
 )
 from nst_jax.masks import Masks
 from nst_jax.options import check_options, option
@@ -150,7 +151,7 @@ def main(
     stood = read_record(saved) if saved else None
     given = [inputs_given, files_given, machine_given, config_given]
     if stood and keeping.resume:
-        given = [old | new for old, new in zip(stood.given, given, strict=True)]
+        given = with_given(given, (Inputs, Files, Machine, Config), stood)
     machine = Machine(**given[2])
     with hosts.joined(machine):
         return _make(lambda: _prepare(given, keeping, machine, stood), began)

@@ -223,7 +223,7 @@ def _check_folder(request: Request) -> Path:
     check_writable(folder / "sweep.json")
     written = ["settings.json", "sweep.json", "sheet.png", "tradeoff.png"]
     written += [_file(number) for number in range(len(request.cells))]
-    there = next((name for name in written if (folder / name).exists()), None)
+    there = next((name for name in written if os.path.lexists(folder / name)), None)
     settings, before = _settings(request), _read(folder / "settings.json")
     ours = isinstance(before, dict) and settings.items() <= before.items()
     if there and not (ours and isinstance(before.get("told"), dict) and isinstance(before.get("lanes"), int)):
@@ -261,7 +261,7 @@ def _finished(folder: Path, request: Request) -> dict[int, dict[str, Any]]:
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         allowed = "must be as nst-sweep wrote it; remove it to make all pictures again"
         raise InputError(str(path), allowed, f"it is damaged ({error})") from error
-    return {number: entry for number, entry in entries if (folder / _file(number)).exists()}
+    return {number: entry for number, entry in entries if os.path.exists(folder / _file(number))}
 
 
 def _number(entry: dict[str, Any], request: Request) -> int:

@@ -149,7 +149,7 @@ def change_arrays(
 ) -> bytes:
     """Write a whole file of wrong arrays: not finite, of another shape or type, missing."""
     arrays = make()
-    for name in rng.choice(list(arrays), rng.integers(1, 3)):
+    for name in rng.choice(list(arrays), rng.integers(1, 3), replace=False):
         array = arrays[name]
         wrong = [np.zeros(shape, np.float32) for shape in ((), (0,), (1,), (3, 3, 3), (5, 5, 3, 2), (1,) * 8)]
         wrong += [np.full_like(array, value) for value in (np.nan, np.inf, -np.inf, 1e38, 1e-45)]

@@ -370,7 +370,8 @@ def change_zip(rng: np.random.Generator, data: bytes) -> bytes:
     if not members:
         return damage(rng, data)
     n = int(rng.integers(len(members)))
-    index = [name.endswith("data.pkl") for name, _ in members].index(True) if rng.random() < 0.6 else n
+    pickled = [k for k, (name, _) in enumerate(members) if name.endswith("data.pkl")]
+    index = pick(rng, pickled) if pickled and rng.random() < 0.6 else n
     name, content = members[index]
     change = change_pickle if name.endswith("pkl") else damage
     match rng.integers(6):

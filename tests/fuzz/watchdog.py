@@ -2,6 +2,7 @@
 
 import multiprocessing
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -14,8 +15,8 @@ START = 120.0  # seconds that a worker may take to start, or to make a case
 class Watchdog:
     """Judges cases in a worker, which lives as long as it behaves."""
 
-    def __init__(self, seed: int, patience: float = MOST_SECONDS):
-        self.seed, self.patience = seed, patience
+    def __init__(self, seed: int, patience: float = MOST_SECONDS, prepare: Callable[[], object] = dict):
+        self.seed, self.patience, self.prepare = seed, patience, prepare
         self._start()
 
     def __enter__(self) -> "Watchdog":
@@ -47,7 +48,9 @@ class Watchdog:
         self.folder = tempfile.TemporaryDirectory()
         context = multiprocessing.get_context("spawn")  # JAX has threads: no fork
         self.pipe, theirs = context.Pipe()
-        self.worker = context.Process(target=serve, args=(theirs, self.folder.name, self.seed), daemon=True)
+        self.worker = context.Process(
+            target=serve, args=(theirs, self.folder.name, self.seed, self.prepare), daemon=True
+        )
         self.worker.start()
         theirs.close()
         if not self.pipe.poll(START):

@@ -37,8 +37,8 @@ class Verdict(NamedTuple):
     mib: int
 
 
-def serve(connection: Connection, folder: str, seed: int) -> None:
-    """Judge the cases that are asked for, (kind, number), until None comes."""
+def serve(connection: Connection, folder: str, seed: int, prepare: Callable[[], object] = dict) -> None:
+    """Judge the cases that are asked for, (kind, number), until None comes; prepare may add kinds."""
     os.chdir(folder)
     out, said = (
         os.open(os.devnull, os.O_WRONLY),
@@ -53,11 +53,13 @@ def serve(connection: Connection, folder: str, seed: int) -> None:
     warnings.simplefilter("error")
     warnings.filterwarnings("always", "(?s).*its colour profile is broken", UserWarning)
     kinds.prepare()
+    prepare()
     jax.devices()
     resource.setrlimit(resource.RLIMIT_AS, (_memory("VmSize") * MIB + SAFETY, resource.RLIM_INFINITY))
     connection.send(None)
     while asked := connection.recv():
-        name = make(asked[0], seed, asked[1])
+        with warnings.catch_warnings(action="ignore"):  # of whoever writes a wrong file
+            name = make(asked[0], seed, asked[1])
         connection.send(None)
         connection.send(tuple(judge(KINDS[asked[0]].read, name)))
 
