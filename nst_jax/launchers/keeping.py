@@ -13,7 +13,7 @@ from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.launchers import device
 from nst_jax.launchers.common import Given
-from nst_jax.options import check_options, option
+from nst_jax.options import check_options, is_tuple, option
 from nst_jax.plan import Way
 from nst_jax.report import Point
 
@@ -110,9 +110,17 @@ def read_record(saved: Saved) -> Stood:
 
 def with_given(given: Sequence[Given], options: Sequence[type], stood: Stood) -> list[Given]:
     """Return the options that the run was begun with, and over them those given now. Raises InputError."""
-    for part, kind in zip(stood.given, options, strict=True):
-        if unknown := part.keys() - {field.name for field in dataclasses.fields(kind)}:
-            raise InputError(str(stood.saved.folder), "a checkpoint of nst", f"no option is {min(unknown)!r}")
+    named = [{field.name: field for field in dataclasses.fields(kind)} for kind in options]
+    wrong = [] if len(named) == len(stood.given) else ["their number"]
+    for part, fields in zip(stood.given, named, strict=False):
+        wrong += [name for name in part if name not in fields]
+        wrong += [
+            name for name in part.keys() & fields if is_tuple(fields[name]) != isinstance(part[name], tuple)
+        ]
+    if wrong:
+        raise InputError(
+            str(stood.saved.folder), "a checkpoint of nst", f"its options have {wrong[0]!r} wrong"
+        )
     return [old | new for old, new in zip(stood.given, given, strict=True)]
 
 

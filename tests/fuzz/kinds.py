@@ -1,24 +1,35 @@
 """What is fuzzed: a name, whole files to begin with, what knows their format, and what reads them."""
 
+import contextlib
 import functools
+import hashlib
 import io
+import json
 import os
+import re
 import shutil
+import sys
+import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import published
+from absl import logging
 from PIL import ExifTags, Image
 
 from fuzz import bombs, mutate
 from fuzz.bombs import Bomb
 from fuzz.mutate import Mutator, pick
-from nst_jax import images, masks, vgg, weights
+from nst_jax import checkpoint, images, masks, vgg, weights
+from nst_jax.checkpoint import Checkpoints
 from nst_jax.config import Config
-from nst_jax.launchers import nst, sweep
-from nst_jax.launchers.common import run
+from nst_jax.launchers import keeping, nst, sweep
+from nst_jax.launchers.common import not_of_orbax, run, tell_unraisable
 from nst_jax.launchers.inputs import Inputs
 from nst_jax.report import to_json
 
@@ -232,6 +243,76 @@ def resume(file: str, name: str) -> None:
         sweep.describe(entry["values"])
 
 
+# --- checkpoints: a folder of files, of which the first line of a case names the one that it takes the place of ---
+
+CHECKPOINT = Path(__file__).with_name("checkpoint.zip")  # made by make_checkpoint
+RECORD = "checkpoint_3.json"
+
+
+def state() -> Any:
+    """Return small arrays of the types that a run's state has."""
+    image = np.linspace(0, 1, 5 * 4 * 3, dtype=np.float32).reshape(5, 4, 3)
+    return {"image": jnp.asarray(image), "step": jnp.int32(3), "finite": jnp.asarray(True)}
+
+
+def make_checkpoint() -> None:
+    """Write the checkpoint that the cases begin with anew: its bytes differ from time to time."""
+    losses = {"total": 3.0, "content": 1.0, "style": 2.0, "tv": 0.5}
+    record = {"rung": 1, "step": 0, "evaluations": 0, "iterations": [6], "ways": [[0, False]], "seconds": 1.5}
+    record |= {
+        "history": [[0, 1, 5, 4, losses], [3, 1, 5, 4, losses]],
+        "told": {"--size": "32", "jax": "0.10"},
+    }
+    given = {"content": "c.png", "style": ["s.png"]}, {"output": "a.png"}, {}, {"size": 32}
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(Path(folder), None)
+        checkpoints.save(3, state(), record | {"given": given})
+        checkpoints.finish()
+        with zipfile.ZipFile(CHECKPOINT, "w", zipfile.ZIP_DEFLATED) as file:
+            for path in sorted(Path(folder).rglob("*")):
+                file.write(path, path.relative_to(folder))
+
+
+def checkpoint_seeds(records: bool) -> Iterator[bytes]:
+    with zipfile.ZipFile(CHECKPOINT) as file:
+        for name in sorted(name for name in file.namelist() if not name.endswith("/")):
+            if (name == RECORD) == records:
+                data = file.read(name)
+                yield f"{name}\n".encode() + (data.partition(b"\n")[2] if records else data)
+
+
+def go_on(renewed: bool, name: str) -> None:
+    """Read a checkpoint of which a file is another; renewed: with checksums that fit, as its author would."""
+    folder = Path("case/kept")
+    with zipfile.ZipFile(CHECKPOINT) as file:
+        file.extractall(folder)
+        members = set(file.namelist())
+    if name and "\0" not in name and os.path.isfile(name) and not name.startswith("/"):
+        first, _, data = Path(name).read_bytes().partition(b"\n")
+        place = first.decode(errors="replace")
+        (folder / (place if place in members and not place.endswith("/") else RECORD)).write_bytes(data)
+    if renewed:
+        renew(folder)
+    if saved := checkpoint.newest(folder):
+        stood = keeping.read_record(saved)
+        keeping.with_given([{}] * 4, (Inputs, nst.Files, nst.Machine, Config), stood)
+        checkpoint.restore(saved, jax.eval_shape(state))
+
+
+def change_record(rng: np.random.Generator, data: bytes) -> bytes:
+    name, _, body = data.partition(b"\n")
+    return name + b"\n" + mutate.change_json(rng, body)
+
+
+def renew(folder: Path) -> None:
+    body = (folder / RECORD).read_bytes()
+    with contextlib.suppress(ValueError, RecursionError, TypeError):
+        told = json.loads(body.partition(b"\n")[2] if re.match(rb"[0-9a-f]{64}\n", body) else body)
+        told["files"] = checkpoint._checksums(folder / "checkpoint_3")
+        body = json.dumps(told).encode()
+    (folder / RECORD).write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+
+
 # --- flags and programs ---
 
 REFUSED = ["--num_processes=1", "--coordinator=", "--process_id=0", "--output=no-such-folder/a.png"]
@@ -256,7 +337,9 @@ def run_nst(name: str) -> int:
 
 
 def prepare() -> None:
-    """Write into the working folder what the kinds need beside the hostile file."""
+    """Write into the working folder what the kinds need beside the hostile file; be as quiet as launch is."""
+    logging.get_absl_handler().addFilter(not_of_orbax)
+    sys.unraisablehook = tell_unraisable
     Path("good").write_text("--size=48\n")
     for name in ("c.png", "s.png", "small.png"):
         Image.new("RGB", (9, 7), "orange").save(name)
@@ -288,6 +371,13 @@ KINDS = {
         [mutate.change_json] * 8,
         bombs.json_files,
     ),
+    "checkpoint-damage": Kind(
+        lambda: [*checkpoint_seeds(True), *checkpoint_seeds(False)], functools.partial(go_on, False), ()
+    ),
+    "checkpoint-records": Kind(
+        lambda: checkpoint_seeds(True), functools.partial(go_on, True), [change_record] * 8, bombs.json_files
+    ),
+    "checkpoint-arrays": Kind(lambda: checkpoint_seeds(False), functools.partial(go_on, True), ()),
     "flags": Kind(flag_files, parse_flags, [mutate.change_lines, mutate.change_value] * 4, bombs.flags),
     "programs": Kind(pictures, run_nst, mutate.PICTURES),
 }
