@@ -45,7 +45,7 @@ def launch(program: Program) -> NoReturn:
     for library in ("jax", "PIL", "matplotlib"):  # these tell of platforms not there, odd tags, fonts
         getLogger(library).setLevel(CRITICAL)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-    logging.get_absl_handler().addFilter(not_of_orbax)
+    getLogger("absl").addFilter(not_of_orbax)
     sys.unraisablehook = tell_unraisable
     signal.signal(signal.SIGTERM, _terminate)
     # run() parses, into flags of the program's own: absl's own parser exits 1 with several lines.
@@ -74,8 +74,9 @@ def not_of_orbax(line: LogRecord) -> bool:
 
 
 def tell_unraisable(error: Any) -> None:
-    """Tell of an error that nobody can catch; not of what orbax still writes after a failed write."""
-    if str(error.exc_value) != "Event loop is closed":
+    """Tell of an error that nobody can catch; not of what orbax leaves undone where a file was wrong."""
+    code = getattr(error.object, "cr_code", None)
+    if str(error.exc_value) != "Event loop is closed" and "orbax" not in getattr(code, "co_filename", ""):
         sys.__unraisablehook__(error)
 
 

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import published
-from absl import logging
 from PIL import ExifTags, Image
 
 from fuzz import bombs, mutate
@@ -338,7 +338,7 @@ def run_nst(name: str) -> int:
 
 def prepare() -> None:
     """Write into the working folder what the kinds need beside the hostile file; be as quiet as launch is."""
-    logging.get_absl_handler().addFilter(not_of_orbax)
+    logging.getLogger("absl").addFilter(not_of_orbax)
     sys.unraisablehook = tell_unraisable
     Path("good").write_text("--size=48\n")
     for name in ("c.png", "s.png", "small.png"):
@@ -372,12 +372,16 @@ KINDS = {
         bombs.json_files,
     ),
     "checkpoint-damage": Kind(
-        lambda: [*checkpoint_seeds(True), *checkpoint_seeds(False)], functools.partial(go_on, False), ()
+        lambda: [*checkpoint_seeds(True), *checkpoint_seeds(False)],
+        functools.partial(go_on, False),
+        [mutate.set_number],
     ),
     "checkpoint-records": Kind(
         lambda: checkpoint_seeds(True), functools.partial(go_on, True), [change_record] * 8, bombs.json_files
     ),
-    "checkpoint-arrays": Kind(lambda: checkpoint_seeds(False), functools.partial(go_on, True), ()),
+    "checkpoint-arrays": Kind(
+        lambda: checkpoint_seeds(False), functools.partial(go_on, True), [mutate.set_number]
+    ),
     "flags": Kind(flag_files, parse_flags, [mutate.change_lines, mutate.change_value] * 4, bombs.flags),
     "programs": Kind(pictures, run_nst, mutate.PICTURES),
 }

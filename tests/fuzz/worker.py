@@ -51,7 +51,8 @@ def serve(connection: Connection, folder: str, seed: int, prepare: Callable[[], 
         getLogger(library).setLevel(CRITICAL)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     warnings.simplefilter("error")
-    warnings.filterwarnings("always", "(?s).*its colour profile is broken", UserWarning)
+    for said in ("its colour profile is broken", "damaged, the one before is used"):
+        warnings.filterwarnings("always", f"(?s).*{said}", UserWarning)
     kinds.prepare()
     prepare()
     jax.devices()
