@@ -46,7 +46,7 @@ def newest(folder: Path) -> Saved | None:
     for step in steps:
         try:
             return _read(folder, step)
-        except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
             came = " ".join(f"{error}".split())
             warnings.warn(f"{_path(folder, step)}: damaged, the one before is used ({came})", stacklevel=2)
     if steps:
@@ -80,7 +80,8 @@ def _read(folder: Path, step: int) -> Saved:
     told = json.loads(data)
     if told["files"] != _checksums(_path(folder, step)):
         raise ValueError("its arrays are not as they were written")
-    return Saved(folder, step, dict(told["arrays"]), dict(told["record"]))
+    arrays = {name: str(shape) for name, shape in told["arrays"].items()}
+    return Saved(folder, step, arrays, dict(told["record"]))
 
 
 def _checksums(folder: Path) -> dict[str, str]:

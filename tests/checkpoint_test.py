@@ -1,10 +1,12 @@
 """Checkpoints on disk, and runs that go on from them to the same bytes."""
 
+import hashlib
 import json
 import os
 import re
 import signal
 import time
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -142,6 +144,28 @@ def test_a_folder_that_cannot_be_written_to_is_refused_and_a_later_failure_leave
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InputError, match="a folder that checkpoints can be written to"):
         Checkpoints(tmp_path / "file", None)
+
+
+HOSTILE = {
+    "arrays of lists": lambda told: told.update(arrays=[1, 2]),
+    "no arrays": lambda told: told.pop("arrays"),
+    "a record that is a number": lambda told: told.update(record=3),
+    "shapes that are lists": lambda told: told["arrays"].update(image=[8, 9]),
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE)
+def test_a_record_whose_author_made_the_checksum_is_refused_in_a_line(three, change):
+    path = three / "checkpoint_30.json"
+    told = json.loads(path.read_bytes().partition(b"\n")[2])
+    HOSTILE[change](told)
+    body = json.dumps(told).encode()
+    path.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    with warnings.catch_warnings(action="ignore"):
+        saved = newest(three)
+    if saved.step == 30:
+        with pytest.raises(InputError, match="arrays of this run, image: "):
+            restore(saved, jax.eval_shape(lambda: tree(0)))
 
 
 @pytest.fixture

@@ -28,6 +28,12 @@ PATIENCE = 2.0  # seconds that a chunk of steps takes at most, where a step take
 LARGEST = 2**20  # bytes of a flag file
 LONGEST = 100  # letters in the name of a flag: absl's search for a similar one recurses through them
 MOST = 10_000  # arguments with those of flag files: absl's time grows with their square
+CHATTY = (
+    "asyncio",
+    "jax",
+    "matplotlib",
+    "PIL",
+)  # tell of orbax's tasks, platforms not there, fonts, odd tags
 Given = dict[str, Any]  # the options that were on the command line
 
 
@@ -42,7 +48,7 @@ class Program(NamedTuple):
 
 def launch(program: Program) -> NoReturn:
     """Run a program under absl with the command line's arguments, and exit."""
-    for library in ("jax", "PIL", "matplotlib"):  # these tell of platforms not there, odd tags, fonts
+    for library in CHATTY:
         getLogger(library).setLevel(CRITICAL)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     getLogger("absl").addFilter(not_of_orbax)

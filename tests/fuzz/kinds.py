@@ -287,11 +287,15 @@ def go_on(renewed: bool, name: str) -> None:
     with zipfile.ZipFile(CHECKPOINT) as file:
         file.extractall(folder)
         members = set(file.namelist())
-    if name and "\0" not in name and os.path.isfile(name) and not name.startswith("/"):
+    if os.path.islink(name) or not os.path.isfile(name):  # a hostile place, or none
+        (folder / RECORD).unlink()
+        if os.path.lexists(name) and name.startswith("case/"):
+            os.rename(name.rstrip("/"), folder / RECORD)
+    else:
         first, _, data = Path(name).read_bytes().partition(b"\n")
         place = first.decode(errors="replace")
         (folder / (place if place in members and not place.endswith("/") else RECORD)).write_bytes(data)
-    if renewed:
+    if renewed and not os.path.islink(folder / RECORD) and os.path.isfile(folder / RECORD):
         renew(folder)
     if saved := checkpoint.newest(folder):
         stood = keeping.read_record(saved)

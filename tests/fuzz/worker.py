@@ -19,6 +19,7 @@ import jax
 from fuzz import cases, kinds
 from fuzz.kinds import KINDS
 from nst_jax.errors import InputError
+from nst_jax.launchers.common import CHATTY
 
 MIB = 2**20
 MOST_MIB = 1024
@@ -47,7 +48,7 @@ def serve(connection: Connection, folder: str, seed: int, prepare: Callable[[], 
     os.dup2(out, 1)
     os.dup2(said, 2)
     faulthandler.enable()
-    for library in ("jax", "PIL", "matplotlib"):  # as the programs' own start does
+    for library in CHATTY:  # as the programs' own start does
         getLogger(library).setLevel(CRITICAL)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     warnings.simplefilter("error")
