@@ -220,15 +220,19 @@ def _entries(request: sweep.Request) -> bytes:
     )
 
 
+def _settings(request: sweep.Request) -> bytes:
+    return to_json(sweep._settings(request) | {"told": {"weights": "0" * 64}, "lanes": 1})
+
+
 def sweep_seeds(file: str) -> Iterator[bytes]:
     request = _sweep()
-    yield to_json(sweep._settings(request)) if file == "settings.json" else _entries(request)
+    yield _settings(request) if file == "settings.json" else _entries(request)
 
 
 def resume(file: str, name: str) -> None:
     request, folder = _sweep(), Path("case/sweep")
     folder.mkdir()
-    (folder / "settings.json").write_bytes(to_json(sweep._settings(request)))
+    (folder / "settings.json").write_bytes(_settings(request))
     (folder / "sweep.json").write_bytes(_entries(request))
     for number in range(len(request.cells)):
         shutil.copy("small.png", folder / f"{number:04d}.png")
@@ -273,12 +277,11 @@ def make_checkpoint() -> None:
                 file.write(path, path.relative_to(folder))
 
 
-def checkpoint_seeds(records: bool) -> Iterator[bytes]:
+def checkpoint_seeds(names: str) -> Iterator[bytes]:
+    """Return the files of the checkpoint whose names match, each after its name in a line."""
     with zipfile.ZipFile(CHECKPOINT) as file:
-        for name in sorted(name for name in file.namelist() if not name.endswith("/")):
-            if (name == RECORD) == records:
-                data = file.read(name)
-                yield f"{name}\n".encode() + (data.partition(b"\n")[2] if records else data)
+        for name in sorted(name for name in file.namelist() if re.fullmatch(names, name)):
+            yield f"{name}\n".encode() + file.read(name)
 
 
 def go_on(renewed: bool, name: str) -> None:
@@ -304,8 +307,8 @@ def go_on(renewed: bool, name: str) -> None:
 
 
 def change_record(rng: np.random.Generator, data: bytes) -> bytes:
-    name, _, body = data.partition(b"\n")
-    return name + b"\n" + mutate.change_json(rng, body)
+    *head, body = data.split(b"\n", 2)
+    return b"\n".join([*head, mutate.change_json(rng, body)])
 
 
 def renew(folder: Path) -> None:
@@ -376,15 +379,18 @@ KINDS = {
         bombs.json_files,
     ),
     "checkpoint-damage": Kind(
-        lambda: [*checkpoint_seeds(True), *checkpoint_seeds(False)],
+        lambda: checkpoint_seeds(".*[^/]"),
         functools.partial(go_on, False),
         [mutate.set_number],
     ),
     "checkpoint-records": Kind(
-        lambda: checkpoint_seeds(True), functools.partial(go_on, True), [change_record] * 8, bombs.json_files
+        lambda: checkpoint_seeds(RECORD),
+        functools.partial(go_on, True),
+        [change_record] * 8,
+        bombs.json_files,
     ),
     "checkpoint-arrays": Kind(
-        lambda: checkpoint_seeds(False), functools.partial(go_on, True), [mutate.set_number]
+        lambda: checkpoint_seeds("checkpoint_3/.*[^/]"), functools.partial(go_on, True), [mutate.set_number]
     ),
     "flags": Kind(flag_files, parse_flags, [mutate.change_lines, mutate.change_value] * 4, bombs.flags),
     "programs": Kind(pictures, run_nst, mutate.PICTURES),
