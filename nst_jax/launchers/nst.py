@@ -139,6 +139,7 @@ class Run(NamedTuple):
     last: Progress
     history: list[Point]
     seconds: dict[str, float]
+    tiles: list[int]  # of each rung, the longest side of a window; 0: at once
 
 
 def main(
@@ -437,7 +438,8 @@ def _optimize(ready: Ready, interrupted: Callable[[], int]) -> Run:
         keeper.finish()
     if last.step > seen[-1].step:  # where it was interrupted
         seen.append(_point(last))
-    return Run(last, seen, {"compile": compiling.seconds, "optimize": seconds()})
+    tiles = [problem.spec.tile for problem in problems]
+    return Run(last, seen, {"compile": compiling.seconds, "optimize": seconds()}, tiles)
 
 
 def _is_told(now: Progress, seen: Sequence[Point], every: int) -> bool:
@@ -547,7 +549,7 @@ def _report(run: Run, ready: Ready, began: float) -> dict[str, Any]:
         "evaluations": last.evaluations,
         "seconds": seconds,
         "device": device.describe(devices),
-        "depends_on": device.depends_on(devices),
+        "depends_on": device.depends_on(devices) | {"tiles": run.tiles},
         "peak_memory_bytes": device.peak_memory(),
     }
 
