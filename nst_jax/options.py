@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 import types
 import typing
 from collections.abc import Iterable
@@ -10,6 +11,8 @@ from typing import Any
 from nst_jax.errors import InputError, did_you_mean
 
 Field = dataclasses.Field[Any]
+
+LARGEST = sys.float_info.max
 
 
 def option(
@@ -87,7 +90,8 @@ def _check(field: Field, item: Any) -> None:
     kind = option_type(field)
     good = isinstance(item, (int, float) if kind is float else kind)
     if kind in (int, float):
-        good = good and not isinstance(item, bool) and math.isfinite(item) and low <= item <= high
+        # Compared, for math.isfinite overflows on a whole number of 400 digits; nan compares as False.
+        good = good and not isinstance(item, bool) and abs(item) <= LARGEST and low <= item <= high
     if not good or (choices and item not in choices):
         hint = did_you_mean(str(item), map(str, choices))
         raise InputError(f"--{field.name}", describe_range(field), f"got {item!r}{hint}")
