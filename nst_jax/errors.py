@@ -11,8 +11,14 @@ class InputError(ValueError):
     """
 
     def __init__(self, what: str, allowed: str, came: str):
-        super().__init__(" ".join(f"{what}: {allowed}; {came}".split()))
+        super().__init__(_printable(f"{what}: {allowed}; {came}"))
         self.what, self.allowed, self.came = what, allowed, came
+
+
+def _printable(text: str) -> str:
+    """Return text in one line, without what a name could tell a terminal to do."""
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+    return "".join(shown)
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -765,6 +765,14 @@ def test_help_shows_every_flag_with_its_default_and_range(call):
     assert call("--helpfull")[0] == 0
 
 
+def test_odd_names_and_too_many_previews_are_told_in_a_line_that_a_terminal_obeys_nothing_of(call):
+    code, _, err = call("--content=\x1b[2Ja\udcff.png", PAIR[1], *SMALL, "--output=a.png")
+    assert (code, len(err)) == (2, 1)
+    assert err[0].startswith("error: \\x1b[2Ja\\udcff.png: ")
+    code, _, err = call(*PAIR, "--iterations=10000000", "--save_every=1", "--output=a.png")
+    assert (code, err) == (2, ["error: --save_every: at most 10000 previews; got 10000000"])
+
+
 def test_a_mask_of_nothing_but_edges_is_said_to_show_the_content_through(call, caplog):
     Image.fromarray(np.full((200, 300), 128, np.uint8)).convert("1").save("dither.png")
     for mask, said in (("dither.png", True), ("example:cat-face", False)):

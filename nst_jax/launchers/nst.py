@@ -78,6 +78,8 @@ from nst_jax.transfer import Progress, Standing, chunk_steps, run
 from nst_jax.vgg import Params, make_params
 from nst_jax.weights import Weights, load_weights
 
+PREVIEWS = 10_000  # at most
+
 
 @dataclasses.dataclass(frozen=True)
 class Files:
@@ -338,6 +340,8 @@ def _check(request: Request) -> None:
     written = [files.output, files.report, files.plot, files.mask_preview]
     if files.save_every:
         previews = range(files.save_every, config.steps + 1, files.save_every)
+        if len(previews) > PREVIEWS:
+            raise InputError("--save_every", f"at most {PREVIEWS} previews", f"got {len(previews)}")
         written += [f"{files.output}.step{step:06d}.png" for step in previews]
     check_different(inputs, config, written, "--output, --report, --plot, --mask_preview, --save_every")
 
