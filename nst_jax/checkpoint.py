@@ -1,10 +1,12 @@
 """Checkpoints: arrays, and a record beside them, on disk whole or not at all.
 
-FOLDER/checkpoint_STEP/ has the arrays as orbax writes them. FOLDER/checkpoint_STEP.json is written after
-them: the record, and the checksum of every file of the arrays. What lacks it, or differs from it, is
-half-written or damaged, and not used.
+FOLDER/nst_jax_STEP/ has the arrays as orbax writes them. FOLDER/nst_jax_STEP.json is written after them: the
+record, and the checksum of every file of the arrays. What lacks it, or differs from it, is half-written or
+damaged, and not used.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -24,8 +26,10 @@ from nst_jax.files import check_space, write_whole
 
 LARGEST = 2**28  # bytes of a record that is read
 KEPT = 2  # checkpoints: while one is written, the one before is whole
-PREFIX = "checkpoint"
-NAME = re.compile(PREFIX + r"_(\d{1,18})(\.json)?")  # nothing else in the folder is ours
+PREFIX = "nst_jax"
+NAME = re.compile(PREFIX + r"_(\d{1,18})(\.json)?")  # nothing else in the folder is ours, but
+UNFINISHED = re.compile(PREFIX + r"_\d{1,18}\.orbax-checkpoint-tmp.*")  # of a process that was killed
+LOCK = f"{PREFIX}.lock"
 
 
 class Saved(NamedTuple):
@@ -48,7 +52,7 @@ def newest(folder: Path) -> Saved | None:
             return _read(folder, step)
         except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
             came = " ".join(f"{error}".split())
-            warnings.warn(f"{_path(folder, step)}: damaged, the one before is used ({came})", stacklevel=2)
+            warnings.warn(f"{_path(folder, step)}: damaged, and not used ({came})", stacklevel=2)
     if steps:
         raise InputError(str(folder), "a folder with a checkpoint that is whole", "all in it are damaged")
     return None
@@ -130,7 +134,8 @@ def _shapes(arrays: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _unreadable(what: Path, error: BaseException) -> InputError:
-    return InputError(str(what), "a checkpoint that can be read", f"{type(error).__name__}: {error}"[:300])
+    came = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    return InputError(str(what), "a checkpoint that can be read", came[:300])
 
 
 def _manager(folder: Path) -> Any:
@@ -144,19 +149,42 @@ class Checkpoints:
     """A folder that checkpoints are written to, by a thread of its own."""
 
     def __init__(self, folder: Path, kept: int | None):
-        """Open the folder, dropping all but its checkpoints up to step `kept`. Raises InputError."""
+        """Open the folder, dropping its checkpoints after step `kept`, or all. Raises InputError.
+
+        No other process can open it until this one has ended.
+        """
         self.folder = folder
         self.thread = ThreadPoolExecutor(1)
         self.written: Future[None] | None = None
         try:
             if jax.process_index() == 0:
                 folder.mkdir(parents=True, exist_ok=True)
-                for path, step in _ours(folder):
-                    if kept is None or step > kept:
-                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                self._lock()
+                self._remove(-1 if kept is None else kept)
             self.manager = _manager(folder)
         except Exception as error:  # as in restore
             raise _unwritable(folder, error) from error
+
+    def _lock(self) -> None:
+        self.lock = (self.folder / LOCK).open("ab")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError("another run writes to it") from error
+
+    def _remove(self, after: int) -> None:
+        """Remove the checkpoints after a step, and what was never finished."""
+        left = [path for path in self.folder.iterdir() if UNFINISHED.fullmatch(path.name)]
+        for path in [*left, *(path for path, step in _ours(self.folder) if step > after)]:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+    def remove(self) -> None:
+        """Remove all checkpoints, and the folder where nothing else is in it."""
+        with contextlib.suppress(OSError, InputError):
+            self.finish()
+            self._remove(-1)
+            (self.folder / LOCK).unlink()
+            self.folder.rmdir()
 
     def save(self, step: int, tree: Any, record: dict[str, Any]) -> None:
         """Begin to write a checkpoint; the arrays are free when this returns.
@@ -193,6 +221,8 @@ class Checkpoints:
         if not (sums := _checksums(path)):
             raise OSError("nothing was written")
         data = json.dumps({"files": sums, "arrays": arrays, "record": record}).encode()
+        if len(data) > LARGEST - 100:
+            raise OSError(f"its record would have {len(data)} bytes, more than is read")
         write_whole(path.with_suffix(".json"), hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
         for other, _ in _ours(self.folder):
             if other.suffix and not other.with_suffix("").exists():

@@ -87,6 +87,18 @@ def check_writable(path: Path) -> None:
         raise InputError(str(path), WRITABLE, error.strerror or str(error)) from error
 
 
+def check_folder(path: Path) -> None:
+    """Raise InputError unless a folder is there to write to, or can be made; leaves no trace."""
+    try:
+        there = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+        probe = _beside(there / "probe")
+        probe.open("xb").close()
+        probe.unlink()
+    except (OSError, ValueError) as error:
+        came = getattr(error, "strerror", None) or str(error)
+        raise InputError(str(path), "must be a folder that can be written to", came) from error
+
+
 def check_space(path: Path, size: int) -> None:
     """Raise InputError unless a file of size bytes fits on the disk of path beside what is there."""
     try:

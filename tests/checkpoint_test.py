@@ -7,6 +7,7 @@ import re
 import signal
 import time
 import warnings
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nst_jax import checkpoint
 from nst_jax.checkpoint import Checkpoints, newest, restore
 from nst_jax.errors import InputError
-from nst_jax.launchers import device, nst
+from nst_jax.launchers import device, keeping, nst
 from nst_jax.launchers.common import run
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -48,6 +50,7 @@ def three(tmp_path):
     for step in (1, 2, 30):
         checkpoints.save(step, tree(step), {"told": step})
     checkpoints.finish()
+    checkpoints.lock.close()
     return tmp_path
 
 
@@ -56,7 +59,7 @@ def test_the_newest_comes_back_bit_for_bit_and_the_last_two_are_kept(three):
     assert (saved.step, saved.record) == (30, {"told": 30})
     assert_equal(restore(saved, jax.eval_shape(lambda: tree(0))), tree(30))
     assert sorted(os.listdir(three)) == [
-        *("checkpoint_2", "checkpoint_2.json", "checkpoint_30", "checkpoint_30.json"),
+        *("nst_jax.lock", "nst_jax_2", "nst_jax_2.json", "nst_jax_30", "nst_jax_30.json"),
     ]
 
 
@@ -64,7 +67,9 @@ def test_nothing_else_in_the_folder_is_touched(tmp_path):
     (tmp_path / "2019").mkdir()
     (tmp_path / "2019" / "cat.png").write_bytes(b"cat")
     (tmp_path / "40.json").write_bytes(b"{}")
-    (tmp_path / "checkpoint_notes.txt").write_bytes(b"notes")
+    (tmp_path / "nst_jax_notes.txt").write_bytes(b"notes")
+    (tmp_path / "checkpoint_7").mkdir()  # flax's default name
+    (tmp_path / "checkpoint_7" / "model").write_bytes(b"weights")
     before = sorted(os.listdir(tmp_path))
     assert newest(tmp_path) is None
     checkpoints = Checkpoints(tmp_path, None)
@@ -73,11 +78,25 @@ def test_nothing_else_in_the_folder_is_touched(tmp_path):
     checkpoints.finish()
     assert [name for name in before if not (tmp_path / name).exists()] == []
     assert (tmp_path / "2019" / "cat.png").read_bytes() == b"cat"
+    checkpoints.remove()
+    assert sorted(os.listdir(tmp_path)) == before
+    assert (tmp_path / "checkpoint_7" / "model").read_bytes() == b"weights"
 
 
-def test_what_was_written_after_the_step_that_is_gone_on_from_goes(three):
-    Checkpoints(three, 2)
-    assert sorted(os.listdir(three)) == ["checkpoint_2", "checkpoint_2.json"]
+def test_what_was_written_after_the_step_that_is_gone_on_from_goes_and_what_a_kill_left(three):
+    (three / "nst_jax_31.orbax-checkpoint-tmp").mkdir()
+    checkpoints = Checkpoints(three, 2)
+    assert sorted(os.listdir(three)) == ["nst_jax.lock", "nst_jax_2", "nst_jax_2.json"]
+    checkpoints.remove()
+    assert not three.exists()
+
+
+def test_no_two_runs_write_to_one_folder(three):
+    first = Checkpoints(three, 30)
+    with pytest.raises(InputError, match="another run writes to it"):
+        Checkpoints(three, 30)
+    first.lock.close()
+    Checkpoints(three, 30).lock.close()
 
 
 def first_file(folder):
@@ -91,59 +110,77 @@ def flip(path):
 
 
 DAMAGE = {
-    "a bit of the arrays": lambda folder: flip(first_file(folder / "checkpoint_30")),
-    "a bit of the record": lambda folder: flip(folder / "checkpoint_30.json"),
-    "a file of the arrays is short": lambda folder: os.truncate(first_file(folder / "checkpoint_30"), 10),
-    "a file of the arrays is gone": lambda folder: first_file(folder / "checkpoint_30").unlink(),
-    "a file too many": lambda folder: (folder / "checkpoint_30" / "new").write_bytes(b""),
-    "an empty record": lambda folder: (folder / "checkpoint_30.json").write_bytes(b""),
+    "a bit of the arrays": lambda folder: flip(first_file(folder / "nst_jax_30")),
+    "a bit of the record": lambda folder: flip(folder / "nst_jax_30.json"),
+    "a file of the arrays is short": lambda folder: os.truncate(first_file(folder / "nst_jax_30"), 10),
+    "a file of the arrays is gone": lambda folder: first_file(folder / "nst_jax_30").unlink(),
+    "a file too many": lambda folder: (folder / "nst_jax_30" / "new").write_bytes(b""),
+    "an empty record": lambda folder: (folder / "nst_jax_30.json").write_bytes(b""),
     "a record that is a folder": lambda folder: (
-        (folder / "checkpoint_30.json").unlink(),
-        (folder / "checkpoint_30.json").mkdir(),
+        (folder / "nst_jax_30.json").unlink(),
+        (folder / "nst_jax_30.json").mkdir(),
     ),
     "a record that is a pipe": lambda folder: (
-        (folder / "checkpoint_30.json").unlink(),
-        os.mkfifo(folder / "checkpoint_30.json"),
+        (folder / "nst_jax_30.json").unlink(),
+        os.mkfifo(folder / "nst_jax_30.json"),
     ),
-    "an array that is a pipe": lambda folder: os.mkfifo(folder / "checkpoint_30" / "pipe"),
+    "an array that is a pipe": lambda folder: os.mkfifo(folder / "nst_jax_30" / "pipe"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(three, damage):
     DAMAGE[damage](three)
-    with pytest.warns(UserWarning, match="checkpoint_30: damaged, the one before is used"):
+    with pytest.warns(UserWarning, match="nst_jax_30: damaged, and not used"):
         saved = newest(three)
     assert saved.step == 2
     assert_equal(restore(saved, jax.eval_shape(lambda: tree(0))), tree(2))
 
 
 def test_nothing_but_damaged_checkpoints_are_refused(three):
-    flip(three / "checkpoint_2.json")
-    flip(three / "checkpoint_30.json")
+    flip(three / "nst_jax_2.json")
+    flip(three / "nst_jax_30.json")
     with pytest.warns(UserWarning, match="damaged"), pytest.raises(InputError, match="all in it are damaged"):
         newest(three)
 
 
 def test_arrays_without_a_record_are_half_written_and_not_used(three):
-    (three / "checkpoint_30.json").unlink()
+    (three / "nst_jax_30.json").unlink()
     assert newest(three).step == 2
 
 
 def test_arrays_of_other_shapes_are_refused(three):
     like = jax.eval_shape(lambda: tree(0) | {"image": jnp.zeros((8, 8, 3))})
-    with pytest.raises(InputError, match="checkpoint"):
+    with pytest.raises(
+        InputError, match=r"arrays of this run, image: float32\[8, 8, 3\]; it has image: float32\[8, 9, 3\]"
+    ):
         restore(newest(three), like)
-    with pytest.raises(InputError, match="checkpoint"):
+    with pytest.raises(InputError, match="arrays of this run, "):
         restore(newest(three), {"other": jax.ShapeDtypeStruct((3,), jnp.float32)})
 
 
-def test_a_folder_that_cannot_be_written_to_is_refused_and_a_later_failure_leaves_the_last_one(
-    three, tmp_path
-):
+def test_a_file_for_a_folder_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InputError, match="a folder that checkpoints can be written to"):
         Checkpoints(tmp_path / "file", None)
+
+
+def test_a_write_that_fails_leaves_the_last_one_and_the_next_is_tried(tmp_path, monkeypatch):
+    keeper = keeping.Keeper(tmp_path / "k", 0, None, {})
+    keeper.save(1, tree(1), {})
+    keeper.finish()
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_whole", full)
+        keeper.save(2, tree(2), {})
+        keeper.finish()
+    assert keeper.last == newest(tmp_path / "k").step == 1
+    keeper.save(3, tree(3), {})
+    keeper.finish()
+    assert keeper.last == newest(tmp_path / "k").step == 3
+
+
+def full(*_, **__):
+    raise OSError(28, "No space left on device")
 
 
 HOSTILE = {
@@ -156,7 +193,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("change", HOSTILE)
 def test_a_record_whose_author_made_the_checksum_is_refused_in_a_line(three, change):
-    path = three / "checkpoint_30.json"
+    path = three / "nst_jax_30.json"
     told = json.loads(path.read_bytes().partition(b"\n")[2])
     HOSTILE[change](told)
     body = json.dumps(told).encode()
@@ -261,14 +298,17 @@ def test_a_finished_run_is_extended_to_what_a_longer_one_gives(call):
     assert call(*RUN, "--output=a.png", "--checkpoint=k")[0] == 0
     longer = ["--iterations=9", "--output=a.png"]
     code, _, err = call("--resume=k", *longer)
-    assert (code, err) == (2, ["error: --iterations: as in the run in k; (6,) there, (9,) now"])
+    assert (code, err) == (
+        2,
+        ["error: --iterations: as in the run in k (or --allow=iterations); 6 there, 9 now"],
+    )
     assert call("--resume=k", "--allow=iterations", *longer)[0] == 0
     extended = read("a.png")
     assert call(*RUN, *longer)[0] == 0
     assert read("a.png") == extended
     code, _, err = call("--resume=k", "--allow=iterations", "--iterations=8")
     assert code == 2
-    assert err == ["error: --iterations: 9 or more in the last of them, for the rungs up to here; got [8]"]
+    assert err == ["error: --iterations: 9, or more of the last; got 8"]
 
 
 CHANGED = {
@@ -278,7 +318,7 @@ CHANGED = {
         r"--tv_weight: .* now \(and --seed, --optimizer\)",
     ),
     "a picture": (["--content=other.png"], "--content 1: as in the run in k; 32x24 with sha256 .*"),
-    "the devices": (["--devices=2"], "count: as in the run in k; 1 there, 2 now"),
+    "the devices": (["--devices=2"], "devices: as in the run in k; 1 there, 2 now"),
 }
 
 
@@ -293,17 +333,39 @@ def test_what_a_run_was_not_made_with_is_refused(call, monkeypatch):
     monkeypatch.setattr(device.nst_jax, "__version__", "0.0.1")
     code, _, err = call("--resume=k")
     assert (code, len(err)) == (2, 1)
-    assert re.match("error: nst jax: as in the run in k; .* there, 0.0.1 now", err[0])
+    assert re.match("error: nst_jax: as in the run in k; .* there, 0.0.1 now", err[0])
 
 
 WRONG = {
     "--resume=k": "--resume=k: a folder with a checkpoint; there is none in it",
-    "--resume=c.png": "c.png: a checkpoint that can be read; .*",
-    "--checkpoint=c.png": "c.png: a checkpoint that can be read; .*",
+    "--resume=c.png": "c.png: a checkpoint that can be read; Not a directory",
+    "--checkpoint=c.png": "c.png: a checkpoint that can be read; Not a directory",
+    "--checkpoint=a.png": "--output, .*--checkpoint: each a file of its own; a.png is named twice",
+    "--checkpoint=/proc/no/k --dry_run": "/proc/no/k: must be a folder that can be written to; No such file or directory",
     "--resume=k --checkpoint=l": "--resume, --checkpoint: one of the two, or one folder for both; got k and l",
     "--allow=iterations": "--allow: with --resume or --checkpoint; neither was given",
     "--checkpoint_every=-1 --checkpoint=k": "--checkpoint_every: a finite number from 0 to 1000000; got -1.0",
 }
+
+
+def test_the_last_rung_is_extended_and_no_other(call):
+    rungs = [*RUN, "--scales=20,32", "--iterations=4,3", "--output=a.png"]
+    assert call(*rungs, "--checkpoint=k")[0] == 0
+    code, _, err = call("--resume=k", "--allow=iterations", "--iterations=8,6")
+    assert (code, len(err)) == (2, 1)
+    assert err[0] == "error: --iterations: 4,3, or more of the last, for the first 2 of the --scales; got 8,6"
+    assert call("--resume=k", "--allow=iterations", "--iterations=4,5")[0] == 0
+    extended = read("a.png")
+    assert call(*rungs, "--iterations=4,5")[0] == 0
+    assert read("a.png") == extended
+
+
+def test_a_picture_is_not_replaced_where_not_one_step_was_taken(call, monkeypatch):
+    Path("a.png").write_bytes(b"old")
+    interrupt_at(monkeypatch, 0)
+    code, _, err = call(*RUN, "--output=a.png", "--checkpoint=k")
+    assert (code, err) == (130, ["error: interrupted: a.png is as it was; --resume=k goes on"])
+    assert read("a.png") == b"old"
 
 
 @pytest.mark.parametrize("flags", WRONG)
@@ -315,9 +377,6 @@ def test_wrong_flags_are_told_in_a_line(call, flags):
 
 
 def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(call, monkeypatch, caplog):
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", full)
     code = run(nst.PROGRAM, [*RUN, "--devices=1", "--output=a.png", "--checkpoint=k", "--checkpoint_every=0"])
     assert code == 0
@@ -325,10 +384,4 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(call, monkeypa
         "k: a folder that checkpoints can be written to; [Errno 28] No space left on device; the run goes on"
         in (caplog.text)
     )
-    assert newest_is_none("k")
-
-
-def newest_is_none(folder):
-    from pathlib import Path
-
-    return newest(Path(folder)) is None
+    assert newest(Path("k")) is None

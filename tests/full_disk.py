@@ -74,7 +74,7 @@ CASES = {
         elsewhere("--checkpoint={disk}/there/k", "--checkpoint_every=0"), fill, 0, "the run goes on"
     ),
     "checkpoint, folder gone": Case(
-        elsewhere("--checkpoint={disk}/there/k", "--checkpoint_every=0"), vanish, 0, ""
+        elsewhere("--checkpoint={disk}/there/k", "--checkpoint_every=0"), vanish, 0, "the run goes on"
     ),
 }
 

@@ -78,6 +78,9 @@ def end(name: str, number: signal.Signals, share: float, takes: float, wanted: s
             wrong = wrong or f"exit code {resumed.returncode}: {resumed.stderr.strip()}"
         elif checksum(folder) != wanted:
             wrong = wrong or "another picture"
+        kinds = {path.name.partition(".")[2] for path in kept.iterdir()} - {"", "json", "lock"}
+        if kinds or len(list(kept.iterdir())) != 5:  # two checkpoints, each with a record, and the lock
+            wrong = wrong or f"left over: {sorted(path.name for path in kept.iterdir())}"
         return Ended(name, seconds, code, wrong or broken(folder))
 
 

@@ -278,14 +278,14 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_makes_the_rest(call, tmp_path,
     assert code == 130
     assert len(seen) == 1  # nothing runs after it
     assert err == ["error: interrupted: 2 of 4 pictures are in o; --resume goes on"]
-    assert set(os.listdir("o")) == {"0000.png", "0001.png", "checkpoint", *OTHERS}
+    assert set(os.listdir("o")) == {"0000.png", "0001.png", "unfinished", *OTHERS}
     assert [entry["file"] for entry in read_json("o/sweep.json")] == ["0000.png", "0001.png"]
     kept = contents(tmp_path / "o")
     code, out, _ = call(*arguments, "--output_dir=o", "--resume")
     assert (code, out[:2]) == (0, ["o/0002.png", "o/0003.png"])
     assert call(*arguments, "--output_dir=p")[0] == 0
     assert contents(tmp_path / "o") == contents(tmp_path / "p")
-    assert not os.path.exists("o/checkpoint")
+    assert not os.path.exists("o/unfinished")
     assert contents(tmp_path / "p")["0000.png"] == kept["0000.png"]
 
 
@@ -298,7 +298,7 @@ def test_ctrl_c_in_the_middle_of_a_pass_loses_no_step(call, tmp_path, monkeypatc
         code, out, err = call(*arguments, "--output_dir=o")
     assert (code, out) == (130, [])
     assert err == ["error: interrupted: 0 of 4 pictures are in o; --resume goes on"]
-    assert sorted(os.listdir("o")) == ["checkpoint", "settings.json"]
+    assert sorted(os.listdir("o")) == ["settings.json", "unfinished"]
     seen = steps_of(monkeypatch)
     assert call(*arguments, "--output_dir=o", "--resume")[0] == 0
     assert seen[0] == 1  # where it stood
@@ -341,7 +341,7 @@ def test_a_sweep_does_not_go_on_with_another_picture_or_version(call, tmp_path, 
         patch.setattr(device.nst_jax, "__version__", "0.0.1")
         code, _, err = call(*arguments, "--resume")
     assert (code, len(err)) == (2, 1)
-    assert re.match("error: nst jax: as in the run in o; .* there, 0.0.1 now", err[0])
+    assert re.match("error: nst_jax: as in the run in o; .* there, 0.0.1 now", err[0])
     draw("c.png", 24, 32, 9)
     code, _, err = call(*arguments, "--resume")
     assert (code, len(err)) == (2, 1)

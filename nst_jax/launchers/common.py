@@ -52,6 +52,7 @@ def launch(program: Program) -> NoReturn:
         getLogger(library).setLevel(CRITICAL)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     getLogger("absl").addFilter(not_of_orbax)
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited")  # of orbax, after a failure
     sys.unraisablehook = tell_unraisable
     signal.signal(signal.SIGTERM, _terminate)
     # run() parses, into flags of the program's own: absl's own parser exits 1 with several lines.

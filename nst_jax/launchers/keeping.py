@@ -1,6 +1,7 @@
 """When checkpoints are written, and what must be the same where a run goes on from one."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,7 +34,8 @@ class Keeping:
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.resume and self.checkpoint and self.resume != self.checkpoint:
+        folders = {os.path.realpath(name) for name in (self.resume, self.checkpoint) if name}
+        if len(folders) > 1:
             came = f"got {self.resume} and {self.checkpoint}"
             raise InputError("--resume, --checkpoint", "one of the two, or one folder for both", came)
         if self.allow and not self.folder:
@@ -55,7 +57,8 @@ def find(keeping: Keeping) -> Saved | None:
 
 def surroundings(devices: int) -> dict[str, str]:
     """Return by name what the bits of a result depend on, beside the request."""
-    return {name.replace("_", " "): str(value) for name, value in device.depends_on(devices).items()}
+    found = {name: str(value) for name, value in device.depends_on(devices).items()}
+    return {"devices" if name == "count" else name: value for name, value in found.items()}
 
 
 def check_same(
@@ -134,8 +137,10 @@ def check_iterations(stood: Stood, config: Config) -> None:
     here = stood.rung - 1
     taken = stood.saved.step - stood.step
     if before[:here] != now[:here] or now[here] < taken:
-        allowed = f"{','.join(map(str, [*before[:here], taken]))} or more in the last of them"
-        raise InputError("--iterations", f"{allowed}, for the rungs up to here", f"got {now}")
+        wanted, came = ([*before[:here], taken], now[: here + 1])
+        for_what = f", for the first {stood.rung} of the --scales" if len(now) > 1 else ""
+        allowed = f"{','.join(map(str, wanted))}, or more of the last{for_what}"
+        raise InputError("--iterations", allowed, f"got {','.join(map(str, came))}")
 
 
 class Keeper:
@@ -144,7 +149,7 @@ class Keeper:
     def __init__(self, folder: Path, every: float, saved: Saved | None, facts: dict[str, Any]):
         """Open the folder. facts: what every record has. Raises InputError."""
         self.every, self.facts = every, facts
-        self.last = saved.step if saved else -1
+        self.last = self.begun = saved.step if saved else -1  # step of the newest that is whole, or begun
         self.checkpoints = Checkpoints(folder, saved.step if saved else None)
         self.since = time.monotonic()
 
@@ -156,17 +161,20 @@ class Keeper:
     def save(self, step: int, tree: Any, record: dict[str, Any]) -> None:
         """Begin to write a checkpoint, if there is none of this step; the arrays are free afterwards."""
         self.since = time.monotonic()
+        self.finish()
         if step == self.last:
             return
         try:
             self.checkpoints.save(step, tree, self.facts | record)
-            self.last = step
+            self.begun = step
         except InputError as error:
-            logging.warning("%s; the run goes on", error)
+            logging.error("%s; the run goes on", error)
 
     def finish(self) -> None:
-        """Wait until the last checkpoint is whole."""
+        """Wait until the checkpoint that was begun is whole."""
         try:
             self.checkpoints.finish()
+            self.last = self.begun
         except InputError as error:
-            logging.warning("%s", error)
+            self.begun = self.last
+            logging.error("%s; the run goes on", error)

@@ -20,7 +20,7 @@ from nst_jax import checkpoint, images, rows
 from nst_jax import masks as masking
 from nst_jax.config import PRESETS, Config
 from nst_jax.errors import InputError
-from nst_jax.files import check_writable, write_whole
+from nst_jax.files import check_folder, check_writable, write_whole
 from nst_jax.launchers import device, hosts
 from nst_jax.launchers.common import (
     DONE,
@@ -142,6 +142,7 @@ class Run(NamedTuple):
     history: list[Point]
     seconds: dict[str, float]
     tiles: list[int]  # of each rung, the longest side of a window; 0: at once
+    resumable: bool  # from a checkpoint of its last step
 
 
 def main(
@@ -152,9 +153,10 @@ def main(
     keeping = Keeping(**keeping_given)
     saved = find(keeping)
     stood = read_record(saved) if saved else None
-    given = [inputs_given, files_given, machine_given, config_given]
+    given = [inputs_given, files_given, machine_given, keeping_given, config_given]
     if stood and keeping.resume:
-        given = with_given(given, (Inputs, Files, Machine, Config), stood)
+        given = with_given(given, (Inputs, Files, Machine, Keeping, Config), stood)
+        keeping = Keeping(**given[3])
     machine = Machine(**given[2])
     with hosts.joined(machine):
         return _make(lambda: _prepare(given, keeping, machine, stood), began)
@@ -164,7 +166,7 @@ def _prepare(
     given: Sequence[Given], keeping: Keeping, machine: Machine, stood: Stood | None
 ) -> tuple[Ready, dict[str, Any]]:
     """Check the request and read the files; return beside it what all processes must have alike."""
-    inputs_given, files_given, _, config_given = given
+    inputs_given, files_given, _, _, config_given = given
     inputs, files, config = Inputs(**inputs_given), Files(**files_given), Config.from_preset(**config_given)
     request = Request(inputs, files, machine, keeping, config)
     device.set_up()
@@ -190,14 +192,18 @@ def _facts(
     given: Sequence[Given], config: Config, pictures: Pictures, weights: Weights, devices: int
 ) -> dict[str, Any]:
     """Return what checkpoints tell of a run: what was given, and in words what its bits depend on."""
-    own = ("dry_run", "coordinator", "num_processes", "process_id")  # of the process, not of the run
-    options = {f"--{name}": value for name, value in dataclasses.asdict(config).items()}
+    own = ("dry_run", "coordinator", "num_processes", "process_id", "checkpoint", "resume", "allow")
+    options = {f"--{name}": _as_flag(value) for name, value in dataclasses.asdict(config).items()}
     told = options | _read(pictures) | {"weights": weights.sha256} | surroundings(devices)
     return {
         "given": [{name: value for name, value in part.items() if name not in own} for part in given],
         "told": {name: hosts.short(value) for name, value in told.items()},
         "iterations": [rung.iterations for rung in config.rungs()],
     }
+
+
+def _as_flag(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _alike(request: Request, pictures: Pictures, weights: Weights) -> dict[str, Any]:
@@ -250,17 +256,18 @@ def _make(prepare: Callable[[], tuple[Ready, dict[str, Any]]], began: float) -> 
         return _dry_run(ready)
     with interrupts() as interrupted:
         done = _optimize(ready, interrupted)
-        if hosts.writes():
+        stopped = hosts.largest(interrupted())
+        kept = bool(stopped) and done.last.step == 0 and Path(files.output).exists()
+        if hosts.writes() and not kept:
             _write(done, ready, began)
-    stopped = hosts.largest(interrupted())
     if not done.last.finite:
         came = f"not finite after step {done.last.step}, whose picture is {files.output}"
         return fail(WRONG_NUMBERS, InputError("loss", "finite numbers (smaller weights?)", came))
     if stopped:
         how = "interrupted" if stopped == INTERRUPTED else "terminated"
-        folder = ready.request.keeping.folder
-        further = f"; --resume={folder} goes on" if folder else ""
-        return fail(stopped, f"{how}: {files.output} is the picture of step {done.last.step}{further}")
+        come_to = "as it was" if kept else f"the picture of step {done.last.step}"
+        further = f"; --resume={ready.request.keeping.folder} goes on" if done.resumable else ""
+        return fail(stopped, f"{how}: {files.output} is {come_to}{further}")
     if done.last.converged:
         logging.info("converged: no step lowers the loss after step %d", done.last.step)
     return DONE
@@ -278,21 +285,25 @@ def _free(devices: int) -> int | None:
 
 
 def _dry_run(ready: Ready) -> int:
-    """Print the plan of every rung, with the time it would take by a few steps of a small picture."""
-    config = ready.request.config
-    plans = make_plans(_problems(ready, config), _free(ready.devices))
+    """Print the plan of every rung to come, with its time by a few steps of a small picture."""
+    config, stood = ready.request.config, ready.stood
+    problems, plans = _plans(ready)
     size = min(config.size, 256)
     scales = f"{size},{config.size}" if size < config.size else ""
     small = _problems(ready, dataclasses.replace(config, scales=scales, iterations=(6,)))[0]
     small = small._replace(config=dataclasses.replace(config, size=size, scales="", iterations=(6,)))
     pace = _seconds_per_pixel(small)
-    rungs = config.rungs()
-    seconds = [rung.iterations * work(plan.problem) * pace for rung, plan in zip(rungs, plans, strict=True)]
+    first, total = len(problems) - len(plans), 0.0
+    for number, plan in enumerate(plans, first):
+        steps = config.rungs()[number].iterations
+        if stood and number == first:
+            steps -= stood.saved.step - stood.step
+        seconds = steps * work(plan.problem) * pace
+        total += seconds
+        if hosts.writes():
+            tell(f"rung {number + 1} of {len(problems)}: {plan}; {steps} steps, about {_minutes(seconds)}")
     if hosts.writes():
-        for number, (rung, plan, needed) in enumerate(zip(rungs, plans, seconds, strict=True), 1):
-            steps = f"{rung.iterations} steps, about {_minutes(needed)}"
-            tell(f"rung {number} of {len(plans)}: {plan}; {steps}")
-        tell(f"in all about {_minutes(sum(seconds))}, and some seconds to compile")
+        tell(f"in all about {_minutes(total)}, and some seconds to compile")
     return DONE
 
 
@@ -320,7 +331,7 @@ def _warn(config: Config, weights: Weights, pictures: Pictures) -> None:
 
 def _check(request: Request) -> None:
     """Find out before the optimisation, not after it, whether everything can be written."""
-    inputs, files, *_, config = request
+    inputs, files, _, keeping, config = request
     if not files.output:
         raise InputError("--output", f"a file that ends in {' '.join(images.FORMATS)}", "not given")
     check_inputs(inputs, config)
@@ -337,13 +348,17 @@ def _check(request: Request) -> None:
     if files.plot:
         check_plot()
         images.check_output(files.plot, PLOT_FORMATS)
-    written = [files.output, files.report, files.plot, files.mask_preview]
+    if keeping.folder:
+        check_folder(keeping.folder)
+    written = [files.output, files.report, files.plot, files.mask_preview, str(keeping.folder or "")]
     if files.save_every:
         previews = range(files.save_every, config.steps + 1, files.save_every)
         if len(previews) > PREVIEWS:
             raise InputError("--save_every", f"at most {PREVIEWS} previews", f"got {len(previews)}")
         written += [f"{files.output}.step{step:06d}.png" for step in previews]
-    check_different(inputs, config, written, "--output, --report, --plot, --mask_preview, --save_every")
+    check_different(
+        inputs, config, written, "--output, --report, --plot, --mask_preview, --save_every, --checkpoint"
+    )
 
 
 def _output(request: Request, shelf: Shelf, masks: Masks) -> Output:
@@ -422,7 +437,7 @@ def _optimize(ready: Ready, interrupted: Callable[[], int]) -> Run:
                 if pace.step is None:
                     began, compiled = time.monotonic(), compiling.seconds
                     if files.mask_preview and hosts.writes():
-                        _show_masks(last.image, ready.pictures, request)
+                        _show_masks(problems[-1].first, ready.pictures, request)
                 pace.told(last.step)
                 if _is_told(last, seen, every):
                     moved = bool(seen) and last.step > seen[-1].step
@@ -443,7 +458,8 @@ def _optimize(ready: Ready, interrupted: Callable[[], int]) -> Run:
     if last.step > seen[-1].step:  # where it was interrupted
         seen.append(_point(last))
     tiles = [problem.spec.tile for problem in problems]
-    return Run(last, seen, {"compile": compiling.seconds, "optimize": seconds()}, tiles)
+    resumable = keeper is not None and keeper.last == last.step
+    return Run(last, seen, {"compile": compiling.seconds, "optimize": seconds()}, tiles, resumable)
 
 
 def _is_told(now: Progress, seen: Sequence[Point], every: int) -> bool:

@@ -8,7 +8,6 @@ import itertools
 import json
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,7 +19,7 @@ import numpy as np
 from absl import logging
 
 from nst_jax import images
-from nst_jax.checkpoint import Saved, newest, restore
+from nst_jax.checkpoint import Checkpoints, Saved, newest, restore
 from nst_jax.config import Config
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.files import check_writable, write_whole
@@ -66,7 +65,7 @@ from nst_jax.transfer import Progress, chunk_steps
 from nst_jax.vgg import Params, make_params
 from nst_jax.weights import load_weights
 
-CHECKPOINT = "checkpoint"  # folder in --output_dir
+UNFINISHED = "unfinished"  # folder in --output_dir, of checkpoints
 LARGEST = 2**26  # bytes of a sweep.json, 2000 for each of 30 thousand pictures
 MANY = 10_000  # pictures: above that --yes is asked for
 SWEEPABLE = (
@@ -88,10 +87,13 @@ class Sweep:
     )
     zip: bool = option(False, "the first values together, the second ones, ..., in place of the grid of all")
     output_dir: str = option("", "folder for 0000.png ..., sheet.png, tradeoff.png, sweep.json")
-    lanes: int = option(0, "pictures at a time; 0: as many as fit into memory", low=0, high=10**6)
+    lanes: int = option(0, "pictures at a time; 0: as many as fit; --resume: as before", low=0, high=10**6)
     resume: bool = option(False, "go on with the sweep in --output_dir: make the pictures that are missing")
     checkpoint_every: float = option(
-        60.0, "seconds between checkpoints of the pictures in hand, for --resume", low=0, high=10**6
+        60.0,
+        "seconds between checkpoints of the pictures in hand, in --output_dir/unfinished",
+        low=0,
+        high=10**6,
     )
     yes: bool = option(False, f"make more than {MANY} pictures")
 
@@ -145,11 +147,13 @@ def main(inputs_given: Given, sweep_given: Given, config_given: Given) -> int:
     before = _read(folder / "settings.json") if wanted.resume else None
     if before:
         check_same(told, before["told"], folder)
-        request = request._replace(wanted=dataclasses.replace(wanted, lanes=wanted.lanes or before["lanes"]))
+        request = request._replace(wanted=dataclasses.replace(wanted, lanes=before["lanes"]))
     with interrupts() as interrupted:
         done = _finished(folder, request)
         if len(done) < len(cells):
             _run(problems, done, folder, request, told, shelf, interrupted)
+        elif (folder / UNFINISHED).is_dir():  # ended between the last picture and this
+            Checkpoints(folder / UNFINISHED, None).remove()
         _show(folder, done, request, shelf)
         stopped = interrupted()
     flagged = [entry["file"] for entry in done.values() if entry["flag"]]
@@ -221,7 +225,7 @@ def _check_folder(request: Request) -> Path:
     if not folder.is_dir():
         raise InputError(f"--output_dir={folder}", "a folder", "it is a file")
     check_writable(folder / "sweep.json")
-    written = ["settings.json", "sweep.json", "sheet.png", "tradeoff.png"]
+    written = ["settings.json", "sweep.json", "sheet.png", "tradeoff.png", UNFINISHED]
     written += [_file(number) for number in range(len(request.cells))]
     there = next((name for name in written if os.path.lexists(folder / name)), None)
     settings, before = _settings(request), _read(folder / "settings.json")
@@ -310,8 +314,9 @@ def _run(
     wanted, began = request.wanted, None
     iterations, pace = problems[0].config.steps, Pace()
     free = device.free_memory(jax.local_device_count())
-    saved = newest(folder / CHECKPOINT) if wanted.resume else None
-    stopped, keeper = saved and _stopped(saved), None
+    saved = newest(folder / UNFINISHED) if wanted.resume else None
+    stopped = _stopped(saved) if saved else None
+    keeper: Keeper | None = None
     steps = sweep(
         problems, wanted.lanes, chunk_steps(iterations), free, done=tuple(done), stopped=stopped, most=pace
     )
@@ -323,7 +328,7 @@ def _run(
                 os.makedirs(os.path.realpath(folder), exist_ok=True)
                 made = {"told": told, "lanes": now.standing.lanes}
                 write_whole(folder / "settings.json", to_json(_settings(request) | made))
-                keeper = Keeper(folder / CHECKPOINT, wanted.checkpoint_every, saved, {})
+                keeper = Keeper(folder / UNFINISHED, wanted.checkpoint_every, saved, {})
             for number, result in now.finished.items():
                 done[number] = _save(number, result, folder, request, shelf)
             if now.finished:
@@ -335,7 +340,8 @@ def _run(
             if interrupted() and len(done) < len(problems):
                 keeper.finish()
                 return
-    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+    if keeper:
+        keeper.checkpoints.remove()
 
 
 def _stopped(saved: Saved) -> Stopped:

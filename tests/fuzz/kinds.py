@@ -250,7 +250,7 @@ def resume(file: str, name: str) -> None:
 # --- checkpoints: a folder of files, of which the first line of a case names the one that it takes the place of ---
 
 CHECKPOINT = Path(__file__).with_name("checkpoint.zip")  # made by make_checkpoint
-RECORD = "checkpoint_3.json"
+RECORD = "nst_jax_3.json"
 
 
 def state() -> Any:
@@ -272,6 +272,8 @@ def make_checkpoint() -> None:
         checkpoints = Checkpoints(Path(folder), None)
         checkpoints.save(3, state(), record | {"given": given})
         checkpoints.finish()
+        checkpoints.lock.close()
+        (Path(folder) / checkpoint.LOCK).unlink()
         with zipfile.ZipFile(CHECKPOINT, "w", zipfile.ZIP_DEFLATED) as file:
             for path in sorted(Path(folder).rglob("*")):
                 file.write(path, path.relative_to(folder))
@@ -315,7 +317,7 @@ def renew(folder: Path) -> None:
     body = (folder / RECORD).read_bytes()
     with contextlib.suppress(ValueError, RecursionError, TypeError):
         told = json.loads(body.partition(b"\n")[2] if re.match(rb"[0-9a-f]{64}\n", body) else body)
-        told["files"] = checkpoint._checksums(folder / "checkpoint_3")
+        told["files"] = checkpoint._checksums(folder / "nst_jax_3")
         body = json.dumps(told).encode()
     (folder / RECORD).write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
@@ -390,7 +392,7 @@ KINDS = {
         bombs.json_files,
     ),
     "checkpoint-arrays": Kind(
-        lambda: checkpoint_seeds("checkpoint_3/.*[^/]"), functools.partial(go_on, True), [mutate.set_number]
+        lambda: checkpoint_seeds("nst_jax_3/.*[^/]"), functools.partial(go_on, True), [mutate.set_number]
     ),
     "flags": Kind(flag_files, parse_flags, [mutate.change_lines, mutate.change_value] * 4, bombs.flags),
     "programs": Kind(pictures, run_nst, mutate.PICTURES),

@@ -52,7 +52,7 @@ def serve(connection: Connection, folder: str, seed: int, prepare: Callable[[], 
         getLogger(library).setLevel(CRITICAL)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     warnings.simplefilter("error")
-    for said in ("its colour profile is broken", "damaged, the one before is used"):
+    for said in ("its colour profile is broken", "damaged, and not used"):
         warnings.filterwarnings("always", f"(?s).*{said}", UserWarning)
     kinds.prepare()
     prepare()
