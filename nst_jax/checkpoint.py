@@ -151,9 +151,10 @@ class Checkpoints:
     def __init__(self, folder: Path, kept: int | None):
         """Open the folder, dropping its checkpoints after step `kept`, or all. Raises InputError.
 
-        No other process can open it until this one has ended.
+        Nobody else can open it until it is closed, or the process has ended.
         """
         self.folder = folder
+        self.lock: int | None = None
         self.thread = ThreadPoolExecutor(1)
         self.written: Future[None] | None = None
         try:
@@ -166,11 +167,19 @@ class Checkpoints:
             raise _unwritable(folder, error) from error
 
     def _lock(self) -> None:
-        self.lock = (self.folder / LOCK).open("ab")
+        self.lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self.close()
             raise OSError("another run writes to it") from error
+
+    def close(self) -> None:
+        """Let others open the folder."""
+        self.thread.shutdown()
+        if self.lock is not None:
+            os.close(self.lock)
+        self.lock = None
 
     def _remove(self, after: int) -> None:
         """Remove the checkpoints after a step, and what was never finished."""
@@ -179,9 +188,10 @@ class Checkpoints:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def remove(self) -> None:
-        """Remove all checkpoints, and the folder where nothing else is in it."""
+        """Close the folder, and remove all checkpoints; itself, too, where nothing else is in it."""
         with contextlib.suppress(OSError, InputError):
             self.finish()
+            self.close()
             self._remove(-1)
             (self.folder / LOCK).unlink()
             self.folder.rmdir()

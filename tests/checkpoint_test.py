@@ -50,7 +50,7 @@ def three(tmp_path):
     for step in (1, 2, 30):
         checkpoints.save(step, tree(step), {"told": step})
     checkpoints.finish()
-    checkpoints.lock.close()
+    checkpoints.close()
     return tmp_path
 
 
@@ -95,8 +95,8 @@ def test_no_two_runs_write_to_one_folder(three):
     first = Checkpoints(three, 30)
     with pytest.raises(InputError, match="another run writes to it"):
         Checkpoints(three, 30)
-    first.lock.close()
-    Checkpoints(three, 30).lock.close()
+    first.close()
+    Checkpoints(three, 30).close()
 
 
 def first_file(folder):
@@ -175,7 +175,7 @@ def test_a_write_that_fails_leaves_the_last_one_and_the_next_is_tried(tmp_path, 
         keeper.finish()
     assert keeper.last == newest(tmp_path / "k").step == 1
     keeper.save(3, tree(3), {})
-    keeper.finish()
+    keeper.close()
     assert keeper.last == newest(tmp_path / "k").step == 3
 
 

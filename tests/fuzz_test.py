@@ -86,7 +86,7 @@ def add_faults() -> None:
 
 
 def test_each_sort_of_fault_is_seen_and_the_next_case_judged_all_the_same() -> None:
-    with Watchdog(seed=0, patience=4, prepare=add_faults) as watchdog:
+    with Watchdog(seed=0, patience=8, prepare=add_faults) as watchdog:
         for name, (_, message) in FAULTS.items():
             verdict = watchdog.judge(name, 0)
             assert verdict.outcome == worker.FAULT, name

@@ -178,3 +178,8 @@ class Keeper:
         except InputError as error:
             self.begun = self.last
             logging.error("%s; the run goes on", error)
+
+    def close(self) -> None:
+        """Wait, and let other runs have the folder."""
+        self.finish()
+        self.checkpoints.close()

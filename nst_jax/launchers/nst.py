@@ -3,6 +3,7 @@
 Example: nst --content=example:cat --style=example:night --output=cat.png
 """
 
+import contextlib
 import dataclasses
 import math
 import tempfile
@@ -420,11 +421,14 @@ def _optimize(ready: Ready, interrupted: Callable[[], int]) -> Run:
         every = math.gcd(every, files.save_every)
     seen, before = (list(stood.history), stood.seconds) if stood else ([], 0.0)
     last: Progress | None = None
-    with device.CompileTime() as compiling, Display(config.rungs()) as display:
+    at_end = contextlib.ExitStack()
+    with at_end, device.CompileTime() as compiling, Display(config.rungs()) as display:
         problems, plans = _plans(ready)
         for plan in plans:
             logging.info("%s", plan)
         keeper, pace = _keeper(ready, problems), Pace()
+        if keeper:
+            at_end.callback(keeper.close)
 
         def seconds() -> float:
             """Return how long has been optimised, before and now."""

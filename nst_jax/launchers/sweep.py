@@ -3,6 +3,7 @@
 Example: nst-sweep --content=example:cat --style=example:ink --sweep=style_weight=1e7,1e8 --output_dir=cats
 """
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -320,7 +321,7 @@ def _run(
     steps = sweep(
         problems, wanted.lanes, chunk_steps(iterations), free, done=tuple(done), stopped=stopped, most=pace
     )
-    with device.running_out(*problems[0].first.shape[:2]):
+    with contextlib.ExitStack() as at_end, device.running_out(*problems[0].first.shape[:2]):
         for now in steps:
             pace.told(now.step)
             began = _tell_progress(now, len(problems), iterations, began)
@@ -329,6 +330,7 @@ def _run(
                 made = {"told": told, "lanes": now.standing.lanes}
                 write_whole(folder / "settings.json", to_json(_settings(request) | made))
                 keeper = Keeper(folder / UNFINISHED, wanted.checkpoint_every, saved, {})
+                at_end.callback(keeper.close)
             for number, result in now.finished.items():
                 done[number] = _save(number, result, folder, request, shelf)
             if now.finished:
@@ -338,7 +340,6 @@ def _run(
                 where = {"first": first, "lanes": lanes, "step": step}
                 keeper.save(first * (iterations + 1) + step, states, where)
             if interrupted() and len(done) < len(problems):
-                keeper.finish()
                 return
     if keeper:
         keeper.checkpoints.remove()

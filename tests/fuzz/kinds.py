@@ -272,7 +272,7 @@ def make_checkpoint() -> None:
         checkpoints = Checkpoints(Path(folder), None)
         checkpoints.save(3, state(), record | {"given": given})
         checkpoints.finish()
-        checkpoints.lock.close()
+        checkpoints.close()
         (Path(folder) / checkpoint.LOCK).unlink()
         with zipfile.ZipFile(CHECKPOINT, "w", zipfile.ZIP_DEFLATED) as file:
             for path in sorted(Path(folder).rglob("*")):
