@@ -770,7 +770,7 @@ def test_odd_names_and_too_many_previews_are_told_in_a_line_that_a_terminal_obey
     assert (code, len(err)) == (2, 1)
     assert err[0].startswith("error: \\x1b[2Ja\\udcff.png: ")
     code, _, err = call(*PAIR, "--iterations=10000000", "--save_every=1", "--output=a.png")
-    assert (code, err) == (2, ["error: --save_every: at most 10000 previews; got 10000000"])
+    assert (code, err) == (2, ["error: --save_every: at most 100000 previews; got 10000000"])
 
 
 def test_a_mask_of_nothing_but_edges_is_said_to_show_the_content_through(call, caplog):

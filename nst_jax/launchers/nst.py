@@ -79,7 +79,7 @@ from nst_jax.transfer import Progress, Standing, chunk_steps, run
 from nst_jax.vgg import Params, make_params
 from nst_jax.weights import Weights, load_weights
 
-PREVIEWS = 10_000  # at most
+PREVIEWS = 100_000  # at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -455,10 +455,10 @@ def _optimize(ready: Ready, interrupted: Callable[[], int]) -> Run:
                     _keep(keeper, last, seen, seconds())
                 if stop:
                     break
-    assert last is not None  # the loop always yields step 0
-    if keeper and last.finite:
-        _keep(keeper, last, seen, seconds())
-        keeper.finish()
+        assert last is not None  # the loop always yields step 0
+        if keeper and last.finite:
+            _keep(keeper, last, seen, seconds())
+            keeper.finish()
     if last.step > seen[-1].step:  # where it was interrupted
         seen.append(_point(last))
     tiles = [problem.spec.tile for problem in problems]
