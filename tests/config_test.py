@@ -236,7 +236,7 @@ def test_every_option_has_help():
     assert all(field.metadata["help"] for field in FIELDS.values())
 
 
-@pytest.mark.parametrize("option", [{"size": 10**400}, {"iterations": (10**400,)}, {"style_weight": 10**400}])
+@pytest.mark.parametrize("option", [{"size": 10**400}, {"iterations": (10**400,)}])
 def test_whole_numbers_of_hundreds_of_digits_are_out_of_bounds(option):
     with pytest.raises(InputError, match="got 10000"):
         Config(**option)
