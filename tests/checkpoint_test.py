@@ -166,7 +166,7 @@ def test_a_file_for_a_folder_is_refused(tmp_path):
 
 
 def test_a_write_that_fails_leaves_the_last_one_and_the_next_is_tried(tmp_path, monkeypatch):
-    keeper = keeping.Keeper(tmp_path / "k", 0, None, {})
+    keeper = keeping.Keeper(tmp_path / "k", 0.0, None, {})
     keeper.save(1, tree(1), {})
     keeper.finish()
     with monkeypatch.context() as patch:

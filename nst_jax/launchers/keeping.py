@@ -67,12 +67,11 @@ def check_same(
     """Raise InputError that names what differs from what the run in a folder was made with."""
     differing = [name for name in {**before, **told} if before.get(name) != told.get(name)]
     if differing := [name for name in differing if name not in allowed]:
-        name = differing[0]
-        more = (
-            f" (and {', '.join(differing[1:FEW])}{', ...' * (len(differing) > FEW)})" if differing[1:] else ""
-        )
-        came = f"{before.get(name)} there, {told.get(name)} now{more}"
-        raise InputError(f"{name}", f"as in the run in {folder}", came)
+        name, *others = differing
+        more = f" (and {', '.join(others[:FEW] + ['...'] * (len(others) > FEW))})" if others else ""
+        came = f"{before.get(name) or 'nothing'} there, {told.get(name) or 'nothing'} now{more}"
+        hint = " (or --allow=iterations)" if name == "--iterations" else ""
+        raise InputError(name, f"as in the run in {folder}{hint}", came)
 
 
 class Stood(NamedTuple):
