@@ -46,6 +46,20 @@ def test_equals_its_float64_twin(name, shift, masked, maps, mask, rng):
         np.testing.assert_allclose(ours.distance(x[term], s[term]), expected, rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", sorted(STYLE_LOSSES))
+def test_the_slope_of_a_distance_equals_its_float64_twin(name, maps, rng):
+    others = {layer: rng.random(map_.shape, np.float32) for layer, map_ in maps.items()}
+    twin = reference.STYLE_LOSSES[name]
+    x, s = (twin.statistics(m) for m in (maps, others))
+    for term in x:
+        slope = twin.distance(x[term], s[term])[1]
+        direction = twin.statistics({k: m + others[k] for k, m in maps.items()})[term] - x[term]
+        moved = [twin.distance(x[term] + step * direction, s[term])[0] for step in (1e-8, -1e-8)]
+        np.testing.assert_allclose((moved[0] - moved[1]) / 2e-8, (slope * direction).sum(), rtol=1e-5)
+        ours = jax.grad(STYLE_LOSSES[name].distance)(jnp.float32(x[term]), jnp.float32(s[term]))
+        assert np.linalg.norm(ours - slope) < 1e-4 * np.linalg.norm(slope)
+
+
 def test_the_twins_gradients_equal_finite_differences(maps, mask, rng):
     for name, twin in reference.STYLE_LOSSES.items():
         if name in STYLE_LOSSES:
@@ -64,10 +78,13 @@ def test_the_twins_gradients_equal_finite_differences(maps, mask, rng):
 
 
 def test_distance_is_zero_at_itself_and_positive_elsewhere(loss, maps):
-    statistics = loss.statistics(maps, jnp.float32(0), None)
-    for value in statistics.values():
-        assert loss.distance(value, value) == 0
-        assert loss.distance(value, value * 1.01) > 0
+    brighter = {layer: np.float32(1.01) * map_ for layer, map_ in maps.items()}
+    statistics, others = (loss.statistics(m, jnp.float32(0), None) for m in (maps, brighter))
+    for term, value in statistics.items():
+        elsewhere = loss.distance(value, others[term])
+        assert elsewhere > 0
+        rounding = 1e-6 * elsewhere if loss is STYLE_LOSSES["wasserstein"] else 0  # of its roots, squared
+        assert loss.distance(value, value) <= rounding
 
 
 def test_statistics_do_not_depend_on_the_size_of_the_picture(loss, maps):
