@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from nst_jax.vgg import AnyArray, block_of, keep_rows, map_shape
@@ -179,17 +180,43 @@ def wasserstein_distance(x: Float[Array, "c d"], s: Float[Array, "c d"]) -> Floa
     """Return the squared 2-Wasserstein distance of the Gaussians with these moments, over the channels C.
 
     (|mu_x - mu_s|^2 + tr(S_x + S_s - 2 (S_s^1/2 S_x S_s^1/2)^1/2)) / C: Dowson & Landau 1982; as a style loss
-    Mroueh 2019 (arXiv 1905.12828). The trace is the least |L_x Q - L_s|^2 over orthogonal Q, L L^T = S: so it
-    is no difference of large numbers, and what Q does to it is of second order: Q needs no derivative.
-    Differs from the papers: S + e I, e = 1e-5 (E|x|^2 + E|s|^2), so that it has a slope at singular S.
+    Mroueh 2019 (arXiv 1905.12828). Differs from the papers: S + e I, e = 1e-5 (E|x|^2 + E|s|^2), so that it
+    has a slope at singular S.
     """
     (mean_x, covariance_x), (mean_s, covariance_s) = _moments(x), _moments(s)
     damping = DAMPING * (jnp.trace(x[:, :-1]) + jnp.trace(s[:, :-1])) + TINY
+    ridge = damping * jnp.eye(len(x), dtype=x.dtype)
+    spread = spread_distance(covariance_x + ridge, covariance_s + ridge)
+    return (jnp.sum((mean_x - mean_s) ** 2) + spread) / len(x)
+
+
+@jax.custom_jvp
+def spread_distance(x: Float[Array, "c c"], s: Float[Array, "c c"]) -> Float[Array, ""]:
+    """Return tr(x + s - 2 (s^1/2 x s^1/2)^1/2) of positive definite x and s, in float32 on every device.
+
+    As the least |L_x Q - L_s|^2 over orthogonal Q, L L^T = x or s: a sum of squares, no difference of traces.
+    Its slopes are I - T and I - T^-1, T = L_x^-T Q L_s^T (symmetric, T x T = s), since a change of Q is of
+    second order.
+    """
+    return _spread_distance(x, s)[0]
+
+
+@spread_distance.defjvp
+def _spread_slope(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    value, root_x, root_s, turn = _spread_distance(*primals)
     with jax.default_matmul_precision("highest"):
-        ridge = damping * jnp.eye(len(x), dtype=x.dtype)
-        root_x, root_s = (jnp.linalg.cholesky(c + ridge) for c in (covariance_x, covariance_s))
-        turned = root_x @ jax.lax.stop_gradient(rotation(root_x.T @ root_s))
-    return (jnp.sum((mean_x - mean_s) ** 2) + jnp.sum((turned - root_s) ** 2)) / len(x)
+        there = solve_triangular(root_x, turn @ root_s.T, trans=1, lower=True)
+        back = solve_triangular(root_s, turn.T @ root_x.T, trans=1, lower=True)
+    moved_x, moved_s = tangents
+    slope = jnp.trace(moved_x) - jnp.sum(there * moved_x) + jnp.trace(moved_s) - jnp.sum(back * moved_s)
+    return value, slope
+
+
+def _spread_distance(x: Array, s: Array) -> tuple[Array, Array, Array, Array]:
+    with jax.default_matmul_precision("highest"):
+        root_x, root_s = jnp.linalg.cholesky(x), jnp.linalg.cholesky(s)
+        turn = rotation(root_x.T @ root_s)
+        return jnp.sum((root_x @ turn - root_s) ** 2), root_x, root_s, turn
 
 
 def rotation(matrix: Float[Array, "c c"]) -> Float[Array, "c c"]:
