@@ -30,6 +30,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # `gatys` from coarse to fine; its style weight at four times the pixels of 512, for the same balance.
     "quality": {"size": 1024, "scales": "auto", "iterations": (240,), "style_weight": 4e8},
+    # Means and covariances by the distance of their Gaussians; the weight chosen by eye beside `gatys`.
+    "wasserstein": {"style_loss": "wasserstein", "style_weight": 1e7},
     # The published code of the tutorial. Its content loss lacks the 1/2, so alpha is twice its 0.025; its
     # style weight 5 is for each style, so with k styles --style_weight is 5 k.
     "tutorial": {
@@ -64,8 +66,9 @@ class Config:
     preset: str = option(
         "gatys",
         "set of defaults; an option given beside it wins. gatys: Gatys et al. 2015; improved: Novak and "
-        "Nikulin 2016; quality: gatys from coarse to fine, for 1024 pixels and more; tutorial: the published "
-        "code, to compare with: it maximises the deepest mismatch",
+        "Nikulin 2016; quality: gatys from coarse to fine, for 1024 pixels and more; wasserstein: the "
+        "transport distance of means and covariances; tutorial: the published code, to compare with: it "
+        "maximises the deepest mismatch",
         choices=PRESETS,
     )
     network: str = option("vgg16", "pretrained network", choices=NETWORKS)
@@ -92,7 +95,8 @@ class Config:
     )
     style_loss: str = option(
         "gram",
-        "statistic of a style: gram, of each layer; chain, of each layer with the one below in use; tutorial",
+        "statistic of a style: gram, of each layer; chain, of each layer with the one below in use; "
+        "tutorial; moments, mean and covariance; wasserstein, the transport distance of these",
         choices=STYLE_LOSSES,
     )
     activation_shift: float = option(0.0, "s: the style statistics are of F + s", low=-1e6, high=1e6)

@@ -185,13 +185,15 @@ def terms_of(pieces: Pieces, targets: Targets, shape: Sequence[int], spec: Spec)
 
 def _distances(
     distance: Callable[[Array, Array], Array],
-    found: Sequence[Float[Array, "a b"]],
+    found: list[Float[Array, "a b"]],
     wanted: Float[Array, "k a b"],
 ) -> Float[Array, " k"]:
-    """Return the distance to each style, from its own region or from the one that all share."""
-    if len(found) == 1:
-        return jax.vmap(distance, in_axes=(None, 0))(found[0], wanted)
-    return jax.vmap(distance)(jnp.stack(found), wanted)
+    """Return the distance to each style, from its own region or from the one that all share.
+
+    One after the other: XLA:CPU takes a batch of one product several times as long as the product.
+    """
+    pairs = zip(found if len(found) > 1 else found * len(wanted), wanted, strict=True)
+    return jnp.stack([distance(x, s) for x, s in pairs])
 
 
 def total_loss(

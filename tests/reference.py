@@ -173,21 +173,93 @@ def tutorial_back(maps: Arrays, shift: float, mask: Masks | None, g: Arrays) -> 
     return gram_back(maps, shift, mask, {layer: share_of_pixels(maps, layer) * g[layer] for layer in maps})
 
 
+def moment_statistics(maps: Arrays, shift: float = 0.0, mask: Masks | None = None) -> dict[str, np.ndarray]:
+    """Second moment and, as its last column, the mean."""
+    found = {}
+    for layer, map_ in maps.items():
+        f = np.float64(map_) + shift
+        weighted = weights_of(f, mask, layer) * f
+        mean = weighted.sum((0, 1))[:, None]
+        found[layer] = np.hstack([np.einsum("hwa,hwb->ab", weighted, f), mean])
+    return found
+
+
+def moment_back(maps: Arrays, shift: float, mask: Masks | None, g: Arrays) -> dict[str, np.ndarray]:
+    seconds = gram_back(maps, shift, mask, {layer: g[layer][:, :-1] for layer in maps})
+    return {
+        layer: seconds[layer] + weights_of(map_, mask, layer) * g[layer][:, -1]
+        for layer, map_ in maps.items()
+    }
+
+
+Distance = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
+
+
+def squares(factor: Callable[[int, int], float]) -> Distance:
+    """A factor, of the numbers of rows and columns, times the sum of squares; its gradient."""
+
+    def distance(x: np.ndarray, s: np.ndarray) -> tuple[float, np.ndarray]:
+        return float(factor(*x.shape) * ((x - s) ** 2).sum()), 2 * factor(*x.shape) * (x - s)
+
+    return distance
+
+
+def covariance(x: np.ndarray) -> np.ndarray:
+    return x[:, :-1] - np.outer(x[:, -1], x[:, -1])
+
+
+def moment_slope(x: np.ndarray, of_mean: np.ndarray, of_covariance: np.ndarray) -> np.ndarray:
+    """The gradient with respect to the statistic, from those with respect to mean and covariance."""
+    return np.hstack([of_covariance, (of_mean - (of_covariance + of_covariance.T) @ x[:, -1])[:, None]])
+
+
+def moments_distance(x: np.ndarray, s: np.ndarray) -> tuple[float, np.ndarray]:
+    mean, spread = x[:, -1] - s[:, -1], covariance(x) - covariance(s)
+    slope = moment_slope(x, 2 * mean / mean.size, 2 * spread / spread.size)
+    return float((mean**2).mean() + (spread**2).mean()), slope
+
+
+def power(matrix: np.ndarray, exponent: float) -> np.ndarray:
+    """The power of a symmetric matrix."""
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * values**exponent) @ vectors.T
+
+
+def transport(x: np.ndarray, s: np.ndarray) -> np.ndarray:
+    """The symmetric T with T x T = s."""
+    root = power(s, 0.5)
+    return root @ power(root @ x @ root, -0.5) @ root
+
+
+def wasserstein_distance(x: np.ndarray, s: np.ndarray, damping: float = 1e-5) -> tuple[float, np.ndarray]:
+    """By symmetric roots: tr (s^1/2 x s^1/2)^1/2 = tr T x, and its slope is T / 2."""
+    mean, one = x[:, -1] - s[:, -1], np.eye(len(x))
+    ridge = (damping * (np.trace(x[:, :-1]) + np.trace(s[:, :-1])) + 1e-12) * one
+    spread_x, spread_s = covariance(x) + ridge, covariance(s) + ridge
+    there = transport(spread_x, spread_s)
+    value = mean @ mean + np.trace(spread_x + spread_s - 2 * there @ spread_x)
+    slope = moment_slope(x, 2 * mean, one - there)
+    slope[:, :-1] += damping * np.trace(2 * one - there - np.linalg.inv(there)) * one  # through the ridge
+    return float(value) / len(x), slope / len(x)
+
+
 class StyleLoss(NamedTuple):
     statistics: Callable[..., dict[str, np.ndarray]]
     back: Callable[..., dict[str, np.ndarray]]  # of a gradient with respect to the statistics, to the maps
-    factor: Callable[[int, int], float]  # of the sum of squares
+    distance: Distance  # and its gradient with respect to the first
 
 
 STYLE_LOSSES = {
-    "gram": StyleLoss(gram_statistics, gram_back, lambda a, b: 1 / (4 * a * b)),
-    "chain": StyleLoss(chain_statistics, chain_back, lambda a, b: 1 / (4 * a * b)),
-    "tutorial": StyleLoss(tutorial_statistics, tutorial_back, lambda a, b: 1 / 36),
+    "gram": StyleLoss(gram_statistics, gram_back, squares(lambda a, b: 1 / (4 * a * b))),
+    "chain": StyleLoss(chain_statistics, chain_back, squares(lambda a, b: 1 / (4 * a * b))),
+    "tutorial": StyleLoss(tutorial_statistics, tutorial_back, squares(lambda a, b: 1 / 36)),
+    "moments": StyleLoss(moment_statistics, moment_back, moments_distance),
+    "wasserstein": StyleLoss(moment_statistics, moment_back, wasserstein_distance),
 }
 
 
 def style_layer_loss(x: np.ndarray, s: np.ndarray, loss: str = "gram") -> float:
-    return float(STYLE_LOSSES[loss].factor(*x.shape) * ((x - s) ** 2).sum())
+    return STYLE_LOSSES[loss].distance(x, s)[0]
 
 
 def total_variation(image: np.ndarray, power: float = 2.5) -> tuple[float, np.ndarray]:
@@ -243,8 +315,9 @@ def objective(
         s = twin.statistics(forward(arrays, style, layers, pooling)[0], shift, source)
         slopes = {}
         for term, weight in style_weights.items():
-            by_style[term] += share * style_layer_loss(x[term], s[term], loss)
-            slopes[term] = beta * weight * share * 2 * twin.factor(*x[term].shape) * (x[term] - s[term])
+            value, slope = twin.distance(x[term], s[term])
+            by_style[term] += share * value
+            slopes[term] = beta * weight * share * slope
         for name, gradient in twin.back(ours, shift, region, slopes).items():
             gradients[name] += gradient
     tv, tv_gradient = total_variation(image, power)

@@ -46,6 +46,20 @@ def test_equals_its_float64_twin(name, shift, masked, maps, mask, rng):
         np.testing.assert_allclose(ours.distance(x[term], s[term]), expected, rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", sorted(STYLE_LOSSES))
+def test_the_slope_of_a_distance_equals_its_float64_twin(name, maps, rng):
+    others = {layer: rng.random(map_.shape, np.float32) for layer, map_ in maps.items()}
+    twin = reference.STYLE_LOSSES[name]
+    x, s = (twin.statistics(m) for m in (maps, others))
+    for term in x:
+        slope = twin.distance(x[term], s[term])[1]
+        direction = twin.statistics({k: m + others[k] for k, m in maps.items()})[term] - x[term]
+        moved = [twin.distance(x[term] + step * direction, s[term])[0] for step in (1e-8, -1e-8)]
+        np.testing.assert_allclose((moved[0] - moved[1]) / 2e-8, (slope * direction).sum(), rtol=1e-5)
+        ours = jax.grad(STYLE_LOSSES[name].distance)(jnp.float32(x[term]), jnp.float32(s[term]))
+        assert np.linalg.norm(ours - slope) < 1e-4 * np.linalg.norm(slope)
+
+
 def test_the_twins_gradients_equal_finite_differences(maps, mask, rng):
     for name, twin in reference.STYLE_LOSSES.items():
         if name in STYLE_LOSSES:
@@ -64,10 +78,13 @@ def test_the_twins_gradients_equal_finite_differences(maps, mask, rng):
 
 
 def test_distance_is_zero_at_itself_and_positive_elsewhere(loss, maps):
-    statistics = loss.statistics(maps, jnp.float32(0), None)
-    for value in statistics.values():
-        assert loss.distance(value, value) == 0
-        assert loss.distance(value, value * 1.01) > 0
+    brighter = {layer: np.float32(1.01) * map_ for layer, map_ in maps.items()}
+    statistics, others = (loss.statistics(m, jnp.float32(0), None) for m in (maps, brighter))
+    for term, value in statistics.items():
+        elsewhere = loss.distance(value, others[term])
+        assert elsewhere > 0
+        rounding = 1e-6 * elsewhere if loss is STYLE_LOSSES["wasserstein"] else 0  # of its roots, squared
+        assert loss.distance(value, value) <= rounding
 
 
 def test_statistics_do_not_depend_on_the_size_of_the_picture(loss, maps):
@@ -133,3 +150,52 @@ def test_the_chain_of_a_layer_with_itself_is_its_gram(maps, shift):
     chain = STYLE_LOSSES["chain"].statistics(twice, jnp.float32(shift))["conv3_2"]
     gram = STYLE_LOSSES["gram"].statistics(maps, jnp.float32(shift))["conv1_1"]
     np.testing.assert_allclose(chain, gram, rtol=1e-5)
+
+
+GAUSSIANS = {  # mean, covariance; mean, covariance; the squared distance, worked by hand
+    "one channel": ([1.0], [[4.0]], [3.0], [[9.0]], 4 + 1),
+    "diagonal": ([0.0, 0.0], [[1.0, 0.0], [0.0, 16.0]], [1.0, 2.0], [[9.0, 0.0], [0.0, 4.0]], 5 + 4 + 4),
+    "commuting": ([0.0, 0.0], [[2.5, 1.5], [1.5, 2.5]], [0.0, 0.0], [[5.0, 4.0], [4.0, 5.0]], 1 + 0),
+    "a point": ([0.0, 0.0], [[0.0, 0.0], [0.0, 0.0]], [0.0, 3.0], [[1.0, 0.0], [0.0, 4.0]], 9 + 5),
+}
+
+
+@pytest.mark.parametrize("case", GAUSSIANS)
+def test_wasserstein_of_gaussians_by_hand(case):
+    """Of commuting covariances: the sum over common axes of squared differences of deviations."""
+    *both, expected = GAUSSIANS[case]
+    x, s = (
+        jnp.array(np.column_stack([np.add(spread, np.outer(mean, mean)), mean]), jnp.float32)
+        for mean, spread in (both[:2], both[2:])
+    )
+    found = STYLE_LOSSES["wasserstein"].distance(x, s)
+    np.testing.assert_allclose(found, expected / len(x), rtol=1e-2 if case == "a point" else 1e-3)
+    np.testing.assert_allclose(STYLE_LOSSES["wasserstein"].distance(s, x), found, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["moments", "wasserstein"])
+@pytest.mark.parametrize("painting", ["black", "rich"])
+def test_slopes_are_finite_where_a_covariance_is_singular(name, painting, rng):
+    """Black, of one colour, on one line, of fewer positions than channels, and all but black."""
+    rich = rng.random((6, 7, 64), np.float32)
+    pictures = {
+        "black": 0 * rich,
+        "one colour": np.broadcast_to(rich[:1, :1], rich.shape),
+        "on a line": rich[..., :1] * rich[:1, :1],
+        "few": rich,
+        "dark": np.float32(1e-12) * rich,
+        "bright": np.float32(1e4) * rich,
+    }
+    loss = STYLE_LOSSES[name]
+    target = loss.statistics(
+        {"conv1_1": pictures["black"] if painting == "black" else rich[::-1]}, jnp.float32(0)
+    )
+
+    @jax.jit
+    def total(map_):
+        return loss.distance(loss.statistics({"conv1_1": map_}, jnp.float32(0))["conv1_1"], target["conv1_1"])
+
+    for what, map_ in pictures.items():
+        value, slope = jax.jit(jax.value_and_grad(total))(jnp.asarray(map_))
+        assert jnp.isfinite(value), what
+        assert jnp.isfinite(slope).all(), what
