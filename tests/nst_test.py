@@ -258,11 +258,11 @@ def test_previews_masks_and_first_pictures_of_a_ladder_have_the_size_of_the_outp
 
 
 def test_progress_names_the_rung(call, caplog):
-    run(nst.PROGRAM, [*PAIR, *LADDER, "--output=a.png"])
+    run(nst.PROGRAM, ["--devices=1", *PAIR, *LADDER, "--output=a.png"])
     assert re.search(r"step 5/5 .*rung 2/2 64 px", caplog.text)
     assert re.search(r"step 1/5 .*rung 1/2 40 px", caplog.text)
     caplog.clear()
-    run(nst.PROGRAM, [*PAIR, *SMALL, "--output=a.png"])
+    run(nst.PROGRAM, ["--devices=1", *PAIR, *SMALL, "--output=a.png"])
     assert "rung" not in caplog.text
 
 
@@ -368,7 +368,7 @@ def test_a_grey_mask_is_cut_with_a_warning_or_kept(call, caplog, soft):
         "--output=a.png",
         f"--soft_masks={soft}",
     ]
-    code = run(nst.PROGRAM, arguments)
+    code = run(nst.PROGRAM, ["--devices=1", *arguments])
     warned = re.search(r"ramp.png: 80% of it is grey; cut at 127 of 255", caplog.text)
     assert code == 0
     assert bool(warned) == (not soft)
@@ -401,7 +401,7 @@ def test_masked_textures(call):
 def test_the_tutorial_preset_says_what_its_weights_are_for(call, caplog):
     for weight, said in (([], True), (["--style_weight=1e6"], False)):
         caplog.clear()
-        run(nst.PROGRAM, [*PAIR, *SMALL, "--preset=tutorial", "--output=a.png", *weight])
+        run(nst.PROGRAM, ["--devices=1", *PAIR, *SMALL, "--preset=tutorial", "--output=a.png", *weight])
         assert ("VGG-19 of Keras" in caplog.text) == said
 
 
@@ -452,7 +452,7 @@ WRONG = {
     "plot extension": (["--plot=p.jpg"], "p.jpg: must end in one of .png .svg .pdf"),
     "same file": (
         ["--report=a.png"],
-        "--output, --report, --plot, --mask_preview, --save_every: each a file of its own; a.png is named twice",
+        "--output, --report, --plot, --mask_preview, --save_every, --checkpoint: each a file of its own; a.png is named twice",
     ),
     "output over input": (
         ["--content=cut.png", "--output=cut.png"],
@@ -777,7 +777,9 @@ def test_a_mask_of_nothing_but_edges_is_said_to_show_the_content_through(call, c
     Image.fromarray(np.full((200, 300), 128, np.uint8)).convert("1").save("dither.png")
     for mask, said in (("dither.png", True), ("example:cat-face", False)):
         caplog.clear()
-        assert run(nst.PROGRAM, [*PAIR, *SMALL, "--output=a.png", f"--content_mask={mask}"]) == 0
+        assert (
+            run(nst.PROGRAM, ["--devices=1", *PAIR, *SMALL, "--output=a.png", f"--content_mask={mask}"]) == 0
+        )
         assert ("the masks are nowhere 8 pixels wide" in caplog.text) == said
 
 
