@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,11 +115,8 @@ def restore(saved: Saved, like: Any) -> Any:
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or place)
         for name, leaf in named.items()
     }
-    try:
-        with _manager(saved.folder) as manager:
-            found = manager.restore(saved.step, args=ocp.args.StandardRestore(wanted))
-    except Exception as error:  # of orbax, tensorstore and what these are built on
-        raise _unreadable(where, error) from error
+    with _refusing(_unreadable, where), _manager(saved.folder) as manager:
+        found = manager.restore(saved.step, args=ocp.args.StandardRestore(wanted))
     return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in wanted])
 
 
@@ -136,6 +133,19 @@ def _shapes(arrays: Mapping[str, Any]) -> dict[str, str]:
 def _unreadable(what: Path, error: BaseException) -> InputError:
     came = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
     return InputError(str(what), "a checkpoint that can be read", came[:300])
+
+
+def _unwritable(folder: Path, error: BaseException) -> InputError:
+    return InputError(str(folder), "a folder that checkpoints can be written to", f"{error}"[:300])
+
+
+@contextlib.contextmanager
+def _refusing(refusal: Callable[[Path, BaseException], InputError], path: Path) -> Iterator[None]:
+    """Raise the refusal for whatever orbax, tensorstore and the disk raise, which have no class in common."""
+    try:
+        yield
+    except Exception as error:
+        raise refusal(path, error) from error
 
 
 def _manager(folder: Path) -> Any:
@@ -157,14 +167,12 @@ class Checkpoints:
         self.lock: int | None = None
         self.thread = ThreadPoolExecutor(1)
         self.written: Future[None] | None = None
-        try:
+        with _refusing(_unwritable, folder):
             if jax.process_index() == 0:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._lock()
                 self._remove(-1 if kept is None else kept)
             self.manager = _manager(folder)
-        except Exception as error:  # as in restore
-            raise _unwritable(folder, error) from error
 
     def _lock(self) -> None:
         self.lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
@@ -206,10 +214,8 @@ class Checkpoints:
         self.finish()
         named = _named(tree)
         check_space(_path(self.folder, step), sum(leaf.nbytes for leaf in named.values()))
-        try:
+        with _refusing(_unwritable, self.folder):
             self.manager.save(step, args=ocp.args.StandardSave(named), force=True)
-        except Exception as error:  # as in restore
-            raise _unwritable(self.folder, error) from error
         self.written = self.thread.submit(self._commit, step, _shapes(named), record)
         if jax.process_count() > 1:  # whose own exchanges would cross those of the thread
             self.finish()
@@ -217,11 +223,9 @@ class Checkpoints:
     def finish(self) -> None:
         """Wait until what was begun is whole. Raises InputError where it could not be written."""
         written, self.written = self.written, None
-        try:
+        with _refusing(_unwritable, self.folder):
             if written:
                 written.result()
-        except Exception as error:  # as in restore
-            raise _unwritable(self.folder, error) from error
 
     def _commit(self, step: int, arrays: dict[str, str], record: dict[str, Any]) -> None:
         self.manager.wait_until_finished()
@@ -237,7 +241,3 @@ class Checkpoints:
         for other, _ in _ours(self.folder):
             if other.suffix and not other.with_suffix("").exists():
                 other.unlink()
-
-
-def _unwritable(folder: Path, error: BaseException) -> InputError:
-    return InputError(str(folder), "a folder that checkpoints can be written to", f"{error}"[:300])

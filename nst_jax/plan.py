@@ -37,11 +37,6 @@ class Plan(NamedTuple):
     whole: int  # bytes it would take at once
     free: int | None
 
-    @property
-    def way(self) -> Way:
-        """How the picture is taken."""
-        return Way(self.problem.spec.tile, self.problem.spec.anew)
-
     def __str__(self) -> str:
         height, width, _ = self.problem.first.shape
         free = "" if self.free is None else f" of {gib(self.free)} free"
@@ -161,7 +156,7 @@ def needs(problem: Problem) -> Needs:
 
 def state_shapes(problem: Problem) -> loop.State:
     """Return the shapes, types and places of a state of the problem; nothing is computed."""
-    spec, image = problem.spec, rows.put(rows.pad(problem.first, problem.spec), problem.spec)
+    spec, image = problem.spec, rows.pad(problem.first, problem.spec)
     targets = rows.placed(jax.eval_shape(problem.targets), spec)
     start = partial(loop.start, spec=spec)
     state = jax.eval_shape(start, problem.params, image, targets, problem.weights, decay=problem.decay)

@@ -52,7 +52,7 @@ class Progress(NamedTuple):
     rung: int = 1  # from 1, the coarsest
     rungs: int = 1
     ends: bool = True  # the rung has taken its steps
-    standing: Standing | None = None  # on the devices; None in a sweep
+    standing: Standing | None = None  # on the devices, of run() alone
 
 
 def stylize(
@@ -98,7 +98,8 @@ def stylize_steps(
     mesh = rows.make_mesh(devices)
     problems = make_problems(params, content, styles, config or Config(), init, masks)
     plans = make_plans([spread(problem, mesh) for problem in problems], free_memory)
-    yield from run([plan.problem for plan in plans], every)
+    # Without what only a launcher needs: else whoever keeps a Progress keeps the optimiser's memory, too.
+    yield from map(lambda now: now._replace(standing=None), run([plan.problem for plan in plans], every))
 
 
 def run(

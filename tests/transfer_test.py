@@ -41,6 +41,7 @@ def test_the_loss_goes_down_and_the_style_comes_in(params, pictures, optimizer):
     assert steps[-1].image.min() >= 0
     assert steps[-1].image.max() <= 1
     assert steps[-1].evaluations >= 26
+    assert not any(progress.standing for progress in steps)  # which would keep the optimiser's memory
 
 
 def test_the_losses_told_are_those_of_the_picture_handed_out(params, weights, pictures):

@@ -112,17 +112,10 @@ def read_record(saved: Saved) -> Stood:
 
 def with_given(given: Sequence[Given], options: Sequence[type], stood: Stood) -> list[Given]:
     """Return the options that the run was begun with, and over them those given now. Raises InputError."""
-    named = [{field.name: field for field in dataclasses.fields(kind)} for kind in options]
-    wrong = [] if len(named) == len(stood.given) else ["their number"]
-    for part, fields in zip(stood.given, named, strict=False):
-        wrong += [name for name in part if name not in fields]
-        wrong += [
-            name for name in part.keys() & fields if is_tuple(fields[name]) != isinstance(part[name], tuple)
-        ]
-    if wrong:
-        raise InputError(
-            str(stood.saved.folder), "a checkpoint of nst", f"its options have {wrong[0]!r} wrong"
-        )
+    known = [{field.name: is_tuple(field) for field in dataclasses.fields(kind)} for kind in options]
+    found = [{name: isinstance(value, tuple) for name, value in part.items()} for part in stood.given]
+    if len(found) != len(known) or any(f.items() - k.items() for f, k in zip(found, known, strict=True)):
+        raise InputError(str(stood.saved.folder), "a checkpoint of nst", "an option in it is wrong")
     return [old | new for old, new in zip(stood.given, given, strict=True)]
 
 

@@ -127,7 +127,7 @@ class Ready(NamedTuple):
     """What the optimisation takes."""
 
     request: Request
-    facts: dict[str, Any]  # that checkpoints tell of the request
+    facts: dict[str, Any]  # that checkpoints, if there are to be any, tell of the request
     stood: Stood | None
     output: Output
     pictures: Pictures
@@ -180,7 +180,7 @@ def _prepare(
     devices = _devices(machine, images.fit(*size, config.rungs()[0].size)[0], config)
     weights = load_weights(config.network, inputs.weights or None)
     params = make_params(weights.arrays)
-    facts = _facts(given, config, pictures, weights, devices)
+    facts = _facts(given, config, pictures, weights, devices) if keeping.folder else {}
     if stood:
         allowed = ["--iterations"] if keeping.allow else []
         check_same(facts["told"], stood.told, stood.saved.folder, allowed)
@@ -455,6 +455,8 @@ def _optimize(ready: Ready, interrupted: Callable[[], int]) -> Run:
                     _keep(keeper, last, seen, seconds())
                 if stop:
                     break
+                if last.rung < last.rungs and (last.ends or last.converged):
+                    last = last._replace(standing=None)  # the next rung needs its room
         assert last is not None  # the loop always yields step 0
         if keeper and last.finite:
             _keep(keeper, last, seen, seconds())
