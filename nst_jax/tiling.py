@@ -1,6 +1,6 @@
 """The same objective window by window: exact value, gradient and terms of a picture of any size.
 
-Style statistics, content and variation are sums over positions (style.py), so they can be added up over
+Style statistics, content and variation are sums over positions (style/), so they can be added up over
 windows. A window is a core, whose positions count, and a halo as wide as the deepest layer sees. Pass 1 adds
 up the style's sums; the slope of the total with respect to these is a small matrix for each term; pass 2 runs
 the windows again and takes that slope, with those of content and variation, back to the picture. The memory

@@ -1,0 +1,66 @@
+"""Gram matrices: of each layer, and of each layer with the one below it."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nst_jax.style.statistics import Features, Mask, Sums, at, cross_sum, rows_of
+from nst_jax.vgg import block_of
+
+
+def gram_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = None, rows: int = 0) -> Sums:
+    """Return sum_p m_p (F_p + s)(F_p + s)^T and sum_p m_p for each layer, channels by channels.
+
+    F_p: the channels at position p; m: the mask, or 1. Gatys et al. 2015 (arXiv 1508.06576), eq. 3;
+    activation shift s of Novak & Nikulin 2016 (1605.04603), 3.3. Differs from the papers: divided by the
+    mask's mass (without a mask: the map's own number of positions), so that pictures of other sizes compare;
+    Gatys et al. 2017 (1611.07865) weigh by the square of their guide, here the mask itself is the weight.
+    """
+    return {
+        layer: cross_sum(maps, maps, 1, shift, at(mask, layer), rows_of(layer, rows))
+        for layer, maps in features.items()
+    }
+
+
+def chain_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = None, rows: int = 0) -> Sums:
+    """Return the correlations of each layer l with the one below it in use, channels of l by channels of l-1.
+
+    sum_p m_p up(F^l + s)_p (F^(l-1) + s)_p^T and sum_p m_p over the positions p of layer l-1, where up
+    repeats each value 2x2 for every pooling in between; a last odd row or column of layer l-1 is left out.
+    Novak & Nikulin 2016 (arXiv 1605.04603), 3.5; without a mask divided by the positions that are used.
+    """
+    return {
+        above: cross_sum(
+            *(features[above], features[below], _rate(below, above)),
+            *(shift, at(mask, below), rows_of(above, rows)),
+        )
+        for below, above in pairwise(features)
+    }
+
+
+def shares_of_lowest(positions: Mapping[str, int]) -> dict[str, float]:
+    """Return the positions of each layer over those of the lowest layer in use.
+
+    So the Grams of the tutorial style loss are sums divided by W H, the pixels of the picture, where conv1_1
+    is in use, as in the published tutorial. Differs from its code: a mask is the weight in a mean, as
+    everywhere here, and a style is divided by its own pixels.
+    """
+    lowest = next(iter(positions.values()))
+    return {layer: count / lowest for layer, count in positions.items()}
+
+
+def _rate(below: str, above: str) -> int:
+    """Return how many positions of the lower layer lie along one of the upper layer."""
+    return int(2 ** (block_of(above) - block_of(below)))
+
+
+def squared_distance(x: Float[Array, "a b"], s: Float[Array, "a b"]) -> Float[Array, ""]:
+    """Return sum (x - s)^2 / (4 a b), a and b the channels. Gatys et al. 2015, eq. 4 (there a = b = N)."""
+    return jnp.sum((x - s) ** 2) / (4 * x.shape[0] * x.shape[1])
+
+
+def tutorial_distance(x: Float[Array, "a b"], s: Float[Array, "a b"]) -> Float[Array, ""]:
+    """Return sum (x - s)^2 / 36, whatever the channels: the published tutorial's 4 * 3^2."""
+    return jnp.sum((x - s) ** 2) / 36
