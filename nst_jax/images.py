@@ -24,6 +24,8 @@ from nst_jax.raster import SETTINGS
 EXAMPLES = Path(__file__).parent / "examples"
 EXAMPLE = "example:"
 MAX_PIXELS = 100_000_000
+BYTES = 10  # that reading takes at its peak for each of MAX_PIXELS, so that it stays below 1 GiB
+LAVISH = {"AVIF": 12, "JPEG2000": 25, "WEBP": 16}  # decoders that take more
 
 # Named one by one: pillow would also try formats that start other programs (EPS runs Ghostscript).
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "AVIF", "GIF", "BMP", "PPM", "JPEG2000")
@@ -165,21 +167,39 @@ def read(name: str, max_pixels: int = MAX_PIXELS) -> Source:
     clipped to [0, 1], 32-bit integer grey has its white at 65535; all are rounded to 8 bits where they
     carry a profile (colour: one that is not sRGB). All other colour of 16 bits is read as 8 (pillow).
 
-    Raises InputError where the file is missing, no picture, damaged, or larger than max_pixels.
+    Raises InputError where the file is missing, no picture, damaged, or larger than max_pixels (of AVIF,
+    WebP, JPEG 2000 and some of 16 bits it may have fewer, because reading these takes more memory).
     """
     with _opened(resolve(name), name) as file:
         image = Image.open(file, formats=READABLE)
-        height, width = image.height, image.width
-        if height * width > max_pixels:
-            raise InputError(name, f"at most {max_pixels} pixels (--max_pixels)", f"it is {width}x{height}")
+        _check_pixels(image, name, max_pixels)
         deep = _is_deep_color(image) and _is_srgb(image, name)
         with _libtiff_silent() if image.format == "TIFF" else contextlib.nullcontext():
             ImageOps.exif_transpose(image, in_place=True)
             samples = _sixteen_bits(image, file) if deep else None
         if samples is None:
-            opaque, opacity = _split_alpha(image)
-            return _source(_to_srgb(opaque, name), opacity)
+            opacity = _opacity(image)
+            return _source(_to_srgb(image, name), opacity)
     return _source(samples[..., :3], samples[..., 3] if samples.shape[2] == 4 else None)
+
+
+def _check_pixels(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
+    """Raise InputError for a picture that takes more memory to read than max_pixels of most files do."""
+    needed, of = _bytes_to_read(image)
+    most = max_pixels * BYTES // max(BYTES, needed)
+    if image.height * image.width > most:
+        share = f" of {of} for --max_pixels={max_pixels}" if most < max_pixels else " (--max_pixels)"
+        raise InputError(name, f"at most {most} pixels{share}", f"it is {image.width}x{image.height}")
+
+
+def _bytes_to_read(image: ImageFile.ImageFile) -> tuple[int, str]:
+    """Return the bytes that are taken at the peak of reading, for each pixel, and by what kind of file."""
+    if image.format in LAVISH:
+        return LAVISH[image.format], image.format
+    if _is_deep_color(image):  # ours, and pillow's picture of four bytes, twice while it is turned
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return 2 * len(image.getbands()) + 4 * (1 + turned), "such colour of 16 bits"
+    return BYTES, ""
 
 
 def _source(colors: Planes, opacity: Plane | None) -> Source:
@@ -420,7 +440,7 @@ def _is_srgb(image: Image.Image, name: str) -> bool:
         return True
     steps = np.linspace(0, 255, 18).round().astype(np.uint8)
     colors = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(18, -1, 3)
-    through = np.asarray(_through_profile(Image.fromarray(colors), icc, name))
+    through = np.asarray(_through_profile("RGB", icc, name)(Image.fromarray(colors)))
     return bool(np.abs(through.astype(int) - colors).max() <= 1)
 
 
@@ -456,15 +476,31 @@ def _crop(image: Image.Image, rows: slice) -> Image.Image:
     return image.crop((0, rows.start, image.width, rows.stop))
 
 
-def _split_alpha(image: Image.Image) -> tuple[Image.Image, UInt8[np.ndarray, "h w"] | None]:
-    if not image.has_transparency_data:
-        return image, None
-    if image.mode in DEEP:  # one grey level of the file stands for transparent
-        return image, (np.asarray(image) != image.info["transparency"]) * np.uint8(255)
+def _with_alpha(image: Image.Image) -> Image.Image:
     if image.mode == "La":
         image = image.convert("LA")  # pillow's only way out of premultiplied grey
-    both = image.convert("LA" if Image.getmodebase(image.mode) == "L" else "RGBA")
-    return both.convert(both.mode[:-1]), np.asarray(both.getchannel("A"))
+    return image.convert("LA" if Image.getmodebase(image.mode) == "L" else "RGBA")
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Return a picture without its opacity."""
+    if not image.has_transparency_data or image.mode in DEEP:
+        return image
+    both = _with_alpha(image)
+    return both.convert(both.mode[:-1])
+
+
+def _opacity(image: Image.Image) -> UInt8[np.ndarray, "h w"] | None:
+    if not image.has_transparency_data:
+        return None
+    opacity = np.empty((image.height, image.width), np.uint8)
+    for rows in raster.bands((*opacity.shape, 1), raster.BAND):
+        band = _crop(image, rows)
+        if image.mode in DEEP:  # one grey level of the file stands for transparent
+            opacity[rows] = (np.asarray(band) != image.info["transparency"]) * np.uint8(255)
+        else:
+            opacity[rows] = np.asarray(_with_alpha(band).getchannel("A"))
+    return opacity
 
 
 def _to_srgb(image: Image.Image, name: str) -> Planes:
@@ -474,46 +510,46 @@ def _to_srgb(image: Image.Image, name: str) -> Planes:
         if not icc:
             return gray[..., None]
         image = Image.fromarray(to_uint8(gray))  # pillow's colour engine takes 8 bits
+        del gray
+    through = None
     if icc or image.mode == "LAB":
-        image = _through_profile(image, icc or b"", name)
-    return _bytes(image)
-
-
-def _bytes(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-    """Return np.asarray(image.convert("RGB")), for which pillow would make three more copies on the way."""
+        through = _through_profile(_opaque(_crop(image, slice(0, 1))).mode, icc or b"", name)
+    # In bands: for the whole picture pillow would make up to three more copies on the way.
     samples = np.empty((image.height, image.width, 3), np.uint8)
     for rows in raster.bands(samples.shape, raster.BAND):
-        samples[rows] = np.asarray(_crop(image, rows).convert("RGB"))
+        band = _opaque(_crop(image, rows))
+        samples[rows] = np.asarray((through(band) if through else band).convert("RGB"))
     return samples
 
 
 def _deep_gray(image: Image.Image) -> Float32[np.ndarray, "h w"]:
     tags = getattr(image, "tag_v2", {})  # pillow leaves 12 bits and "white is zero" of TIFF to its callers
     white = {"F": 1, "I": 65535}.get(image.mode, 2 ** tags.get(258, (16,))[0] - 1)
-    gray = np.array(image, np.float32)
-    np.nan_to_num(gray, copy=False)
-    gray /= white
-    np.clip(gray, 0, 1, out=gray)
-    return np.subtract(1, gray, out=gray) if tags.get(262) == 0 else gray
+    gray = np.empty((image.height, image.width), np.float32)
+    for rows in raster.bands((*gray.shape, 1), raster.BAND):
+        band = np.nan_to_num(np.array(_crop(image, rows), np.float32), copy=False)
+        np.clip(band / np.float32(white), 0, 1, out=gray[rows])
+        if tags.get(262) == 0:
+            np.subtract(1, gray[rows], out=gray[rows])
+    return gray
 
 
-def _through_profile(image: Image.Image, icc: bytes, name: str) -> Image.Image:
-    """Return the picture in sRGB; of red, green and blue the same object, changed."""
+def _through_profile(mode: str, icc: bytes, name: str) -> Callable[[Image.Image], Image.Image]:
+    """Return what takes pictures of a mode to sRGB; a broken profile leaves them as they are, and warns."""
     try:
-        if image.mode == "LAB":
+        if mode == "LAB":
             profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
         else:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         # Grey files with a colour profile are common; the other mismatches are refused by the engine.
-        gray = Image.getmodebase(image.mode) == "L" and profile.profile.xcolor_space == "GRAY"
-        if image.mode not in ("CMYK", "LAB", "RGB"):
-            image = image.convert("L" if gray else "RGB")
+        gray = Image.getmodebase(mode) == "L" and profile.profile.xcolor_space == "GRAY"
+        taken = mode if mode in ("CMYK", "LAB", "RGB") else "L" if gray else "RGB"
         srgb = ImageCms.ImageCmsProfile(io.BytesIO(_srgb_icc()))
-        transform = ImageCms.buildTransform(profile, srgb, image.mode, "RGB")
-        return transform.apply_in_place(image) if image.mode == "RGB" else transform.apply(image)
+        transform = ImageCms.buildTransform(profile, srgb, taken, "RGB")
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
         warnings.warn(f"{name}: read as sRGB, its colour profile is broken ({error})", stacklevel=5)
-        return image
+        return lambda image: image
+    return lambda image: transform.apply(image if image.mode == taken else image.convert(taken))
 
 
 @functools.cache

@@ -511,6 +511,29 @@ def test_the_limit_on_pixels_is_checked_before_decoding(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "channels", "turned", "enough"),
+    [("in.webp", 3, 1, 160), ("in.avif", 3, 1, 120), ("in.jp2", 3, 1, 250), ("in.png", 3, 1, 100)]
+    + [("in.tif", 4, 1, 120), ("in.png", 3, 6, 140)],
+)
+def test_files_that_take_more_memory_to_read_may_have_fewer_pixels(
+    tmp_path: Path, name: str, channels: int, turned: int, enough: int
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = turned
+    if name in ("in.png", "in.tif"):
+        _write_deep(
+            tmp_path / name, _deep(10, 10, channels), **({"exif": exif.tobytes()[6:]} if turned > 1 else {})
+        )
+    else:
+        Image.new("RGB", (10, 10)).save(tmp_path / name)
+    assert images.read(str(tmp_path / name), enough).size == (10, 10)
+    with pytest.raises(
+        InputError, match=rf"at most 99 pixels( of .* for --max_pixels={enough - 1})?; |--max_pixels\)"
+    ):
+        images.read(str(tmp_path / name), enough - 1)
+
+
+@pytest.mark.parametrize(
     ("data", "reason"),
     [
         (b"", "the format is not known"),

@@ -10,18 +10,18 @@ import numpy as np
 from PIL import Image
 
 from fuzz.mutate import png
-from nst_jax import images
 
 Bomb = bytes | Callable[[], bytes]  # the large ones are made when their turn comes
-MAX_PIXELS = images.MAX_PIXELS // 2  # of a picture that is read here: above, some formats take over 1 GiB
-SIDE = int(MAX_PIXELS**0.5)
+SIDE = 10_000  # of the largest picture that most files may hold: images.MAX_PIXELS
+LAVISH = {"AVIF": 9_100, "JPEG2000": 6_300, "WEBP": 7_900}  # of files that take more memory to read
 
 
 def bomb_png(depth: int, color: int, samples: int, *more: tuple[bytes, bytes]) -> bytes:
-    """Return a black PNG of SIDE by SIDE pixels."""
-    packer, rows = zlib.compressobj(9), bytes((1 + SIDE * samples * depth // 8) * 100)
-    packed = b"".join(packer.compress(rows) for _ in range(SIDE // 100)) + packer.flush()
-    header = struct.pack(">2I5B", SIDE, SIDE, depth, color, 0, 0, 0)
+    """Return a black PNG, the largest that is read."""
+    side = 9_100 if (depth, samples) == (16, 4) else SIDE
+    packer, rows = zlib.compressobj(9), bytes((1 + side * samples * depth // 8) * 100)
+    packed = b"".join(packer.compress(rows) for _ in range(side // 100)) + packer.flush()
+    header = struct.pack(">2I5B", side, side, depth, color, 0, 0, 0)
     return png([(b"IHDR", header), *more, (b"IDAT", packed), (b"IEND", b"")])
 
 
@@ -34,7 +34,8 @@ def by_pillow(mode: str, name: str, **options: object) -> bytes:
     file = io.BytesIO()
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        Image.new(mode, (SIDE, SIDE)).save(file, name, **options)
+        side = LAVISH.get(name, SIDE)
+        Image.new(mode, (side, side)).save(file, name, **options)
     finally:
         Image.MAX_IMAGE_PIXELS = limit
     return file.getvalue()
@@ -63,8 +64,11 @@ def pictures() -> Iterator[Bomb]:
     yield partial(by_pillow, "RGB", "TIFF", compression="tiff_adobe_deflate")
     yield partial(by_pillow, "CMYK", "TIFF", compression="tiff_adobe_deflate")
     yield partial(by_pillow, "LAB", "TIFF", compression="tiff_adobe_deflate")
-    yield partial(by_pillow, "RGB", "WEBP", lossless=True, quality=0, method=0)
-    yield partial(by_pillow, "RGB", "AVIF", speed=10, quality=1)
+    yield partial(by_pillow, "F", "TIFF", compression="tiff_adobe_deflate")
+    for mode in ("RGB", "RGBA"):
+        yield partial(by_pillow, mode, "WEBP", lossless=True, quality=0, method=0)
+        yield partial(by_pillow, mode, "AVIF", speed=10, quality=1)
+        yield partial(by_pillow, mode, "JPEG2000")
     yield b"P6\n7000 7000\n255\n"
     yield b"BM" + struct.pack("<3I3I2H6I", 2**20, 0, 54, 40, SIDE, SIDE, 1, 8, 1, *[0] * 5) + b"\xff\0" * 2000
 

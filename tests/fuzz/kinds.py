@@ -94,7 +94,7 @@ def pictures() -> Iterator[bytes]:
 
 
 def read_picture(name: str) -> None:
-    source = images.read(name, bombs.MAX_PIXELS)
+    source = images.read(name)
     source.rgb(32, 32)
     if source.size[0] * source.size[1] <= SMALL:
         images.load(name)
@@ -120,7 +120,7 @@ def mask_files() -> Iterator[bytes]:
 
 
 def read_mask(name: str) -> None:
-    mask, _ = masks.load(name, max_pixels=bombs.MAX_PIXELS)
+    mask, _ = masks.load(name)
     if mask.size <= SMALL:
         masks.load(name, soft=True)
         masks.check_aspect(name, mask, *mask.shape, "itself")
