@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 
 from nst_jax.errors import InputError
-from nst_jax.files import check_space, write_whole
+from nst_jax.files import check_folder, check_space, write_whole
 
 LARGEST = 2**28  # bytes of a record that is read
 KEPT = 2  # checkpoints: while one is written, the one before is whole
@@ -213,6 +213,7 @@ class Checkpoints:
 
         self.finish()
         named = _named(tree)
+        check_folder(self.folder)  # in one that is forbidden orbax waits for minutes
         check_space(_path(self.folder, step), sum(leaf.nbytes for leaf in named.values()))
         with _refusing(_unwritable, self.folder):
             self.manager.save(step, args=ocp.args.StandardSave(named), force=True)

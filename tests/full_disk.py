@@ -56,6 +56,17 @@ def vanish(disk: Path) -> None:
     shutil.rmtree(disk / "there")
 
 
+def forbid(disk: Path) -> None:
+    """Let nobody write into the folder and those in it."""
+    allow(disk, 0o555)
+
+
+def allow(disk: Path, mode: int) -> None:
+    for path in ((disk / "there"), *(disk / "there").rglob("*")):
+        if path.is_dir():
+            path.chmod(mode)
+
+
 def at(name: str) -> Callable[[Path], list[str]]:
     return lambda disk: [f"--output={disk}/there/{name}"]
 
@@ -76,6 +87,12 @@ CASES = {
     "checkpoint, folder gone": Case(
         elsewhere("--checkpoint={disk}/there/k", "--checkpoint_every=0"), vanish, 0, "the run goes on"
     ),
+}
+# On any disk, for a user whom permissions hold.
+FORBIDDEN = {
+    "output, folder forbidden": Case(at("a.png"), forbid, 2, "Permission denied; it was written to"),
+    "preview, folder forbidden": CASES["preview, full"]._replace(fault=forbid),
+    "checkpoint, folder forbidden": CASES["checkpoint, full"]._replace(fault=forbid),
 }
 
 
@@ -110,11 +127,11 @@ def look(name: str, case: Case, disk: Path) -> str:
     wrong = []
     if code != case.code or case.said not in lines or "Traceback" in lines:
         wrong.append(f"exit code {code}: {lines}")
-    if case.fault is fill:
+    if case.fault is not vanish:
         old = [path for path in (disk / "there").glob("a.*") if path.read_bytes() != OLD]
         wrong += [f"{path.name} has changed" for path in old]
     wrong += [f"{path} was left" for path in disk.rglob(".nst_jax-*")]
-    if name == "checkpoint, full":
+    if name in ("checkpoint, full", "checkpoint, folder forbidden"):
         saved = newest(disk / "there" / "k")
         if not saved or saved.step < 2:  # that of step 3 may be in hand when the disk is full
             wrong.append(f"the newest whole checkpoint is {saved and saved.step}")

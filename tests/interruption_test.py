@@ -1,12 +1,15 @@
 """Signals, kills and full disks: short versions of tests/kill.py and tests/full_disk.py."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import full_disk
 import kill
 import pytest
 
@@ -56,3 +59,24 @@ def test_a_disk_that_fills_in_the_middle_loses_nothing():
     done = subprocess.run([*mounting, sys.executable, HERE / "full_disk.py"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(": nothing lost") == 8
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of what orbax drops
+@pytest.mark.parametrize("name", full_disk.FORBIDDEN)
+def test_a_folder_that_is_forbidden_in_the_middle_loses_nothing(name):
+    user, nobody = os.geteuid(), 65534
+    with tempfile.TemporaryDirectory() as where:
+        disk = Path(where) / "disk"
+        disk.mkdir()
+        if user == 0:  # whom no permission holds; and another user may not be able to import
+            for other in full_disk.FORBIDDEN.values():
+                full_disk.look(name, other._replace(fault=lambda disk: None), disk)
+                shutil.rmtree(disk / "there")
+            for path in (where, disk):
+                os.chown(path, nobody, -1)
+            os.seteuid(nobody)
+        try:
+            assert full_disk.look(name, full_disk.FORBIDDEN[name], disk) == ""
+        finally:
+            os.seteuid(user)
+            full_disk.allow(disk, 0o755)

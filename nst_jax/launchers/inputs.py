@@ -42,7 +42,13 @@ class Inputs:
     weights: str = option(
         "", "network weights converted by nst-weights; without: the bundled or fetched ones"
     )
-    max_pixels: int = option(images.MAX_PIXELS, "largest picture that is read, in pixels", low=1, high=2**40)
+    max_pixels: int = option(
+        images.MAX_PIXELS,
+        "largest picture that is read, in pixels; fewer of files that take more memory to read (WebP, AVIF, "
+        "JPEG 2000, some of 16 bits)",
+        low=1,
+        high=2**40,
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
