@@ -46,6 +46,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+# Weights with balance auto, in units of each term's pull.
+BALANCED = {"content_weight": 1.0, "style_weight": 1.0, "tv_weight": 0.07}
+
 COARSEST = 128  # pixels: the least longest side of --scales=auto
 
 
@@ -84,6 +87,19 @@ class Config:
     content_weight: float = option(1.0, "alpha, the weight of the content loss", low=0, high=3e38)
     style_weight: float = option(1e8, "beta, the weight of the style loss", low=0, high=3e38)
     tv_weight: float = option(1e-3, "gamma, the weight of the total variation", low=0, high=3e38)
+    balance: str = option(
+        "none",
+        "auto: each weight is divided by its term's pull, the norm of its gradient at the start, so that it "
+        "means the same at any --size and with any --style_loss; 1, 1 and 0.07 by default",
+        choices=("none", "auto"),
+    )
+    strength: float = option(
+        0.5,
+        "one dial in place of --content_weight and --style_weight: 0 the photograph, 1 nothing but style; "
+        "with --balance=auto, which it sets",
+        low=0,
+        high=1,
+    )
     content_layers: tuple[str, ...] = option(("conv4_2",), "comma list of layers convB_K, or all")
     style_layers: tuple[str, ...] = option(
         ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"), "comma list of layers convB_K, or all"
@@ -184,8 +200,18 @@ class Config:
 
     @classmethod
     def from_preset(cls, preset: str = "gatys", **given: Any) -> "Config":
-        """Return the preset's options with the given ones in their place. Raises InputError."""
-        config = cls(preset=preset, **{**PRESETS.get(preset, {}), **given})
+        """Return the preset's options with the given ones in their place. Raises InputError.
+
+        With a strength s the weights are 4 (1 - s)^2 of the content and 4 s^2 of the style.
+        """
+        options = {**PRESETS.get(preset, {}), **given}
+        if "strength" in given:
+            options = {"balance": "auto", **options}
+        if options.get("balance") == "auto":
+            options |= BALANCED | given
+        if "strength" in given:
+            options |= _dial(given)
+        config = cls(preset=preset, **options)
         if "learning_rate" in given and config.optimizer == "lbfgs":
             raise InputError("--learning_rate", "for --optimizer=adam", "lbfgs searches its own step size")
         if "color_match" in given and config.preserve_color != "match":
@@ -316,6 +342,19 @@ class Config:
         given = [layer for layer in self.style_layers if layer in terms] or terms  # none of them: all
         named = dict(zip(given, numbers, strict=True))
         return _normalised([named[term] for term in terms])
+
+
+def _dial(given: dict[str, Any]) -> dict[str, float]:
+    """Return the weights of a strength. Raises InputError where they are given beside it, or no balance."""
+    for name in ("content_weight", "style_weight"):
+        if name in given:
+            raise InputError("--strength", f"without --{name}, whose place it takes", "both were given")
+    if given.get("balance", "auto") != "auto":
+        raise InputError("--strength", "with --balance=auto", f"got --balance={given['balance']}")
+    strength = given["strength"]
+    if not isinstance(strength, int | float) or not 0 <= strength <= 1:
+        return {}  # which the options' own check refuses
+    return {"content_weight": 4.0 * (1 - strength) ** 2, "style_weight": 4.0 * strength**2}
 
 
 def _normalised(numbers: Sequence[float]) -> list[float]:

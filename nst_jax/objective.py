@@ -262,6 +262,7 @@ def weighted_sum(factors: Terms, terms: Terms) -> Float[Array, ""]:
 def summarize(terms: Terms, weights: LossWeights) -> dict[str, Any]:
     """Return the losses as the report has them: unweighted terms over layers and styles; weighted total.
 
+    weights: alpha, beta and gamma, by the names of the terms;
     content and style hold the weights of the layers and the mix of the styles, but not alpha and beta;
     *_by_layer hold neither w_l nor alpha and beta; by_style holds the same of each style alone. In float64.
     """
@@ -281,6 +282,7 @@ def summarize(terms: Terms, weights: LossWeights) -> dict[str, Any]:
     return {
         "total": total,
         **losses,
+        "weights": {name: float(getattr(weights, name)) for name in losses},
         "content_by_layer": content,
         "style_by_layer": style,
         "by_style": by_style,

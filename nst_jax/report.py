@@ -127,23 +127,19 @@ def draw(axes: Any, extension: str) -> bytes:
     return data.getvalue()
 
 
-def plot_losses(columns: dict[str, list[Any]], config: Config, extension: str) -> bytes:
+def plot_losses(
+    columns: dict[str, list[Any]], weights: dict[str, float], config: Config, extension: str
+) -> bytes:
     """Return a picture of the weighted losses over the steps, as the bytes of a .png, .svg or .pdf file.
 
-    A dotted line stands where a rung begins: there the losses jump to those of a larger picture.
+    weights: those of the last rung, by which all of it is weighted. A dotted line stands where a rung begins: there the losses jump to those of a larger picture.
     """
     axes = new_axes()
     borders = [n for n, (old, new) in enumerate(itertools.pairwise(columns["rung"]), 1) if old != new]
     for n in borders:
         axes.axvline(columns["step"][n], color="gray", linestyle=":", linewidth=1)
     steps = np.insert(np.array(columns["step"], float), borders, math.nan)  # no line across a border
-    weights = {
-        "total": 1.0,
-        "content": config.content_weight,
-        "style": config.style_weight,
-        "tv": config.tv_weight,
-    }
-    for term, weight in weights.items():
+    for term, weight in {"total": 1.0, **weights}.items():
         curve = [weight * value if weight * value > 0 else math.nan for value in columns[term]]
         label = term if term == "total" else f"{weight:g} x {term}"
         axes.plot(

@@ -24,7 +24,8 @@ def make_problems(
 
     A picture has size / config.size of its rows and columns; noise is made anew at every size. The style
     weight of a rung is beta (size / config.size)^2: content and variation are sums over positions, the style
-    is a mean, so that their balance is the last rung's on all. Raises InputError, naming the rung.
+    is a mean, so that their balance is the last rung's on all; with config.balance auto it is so by itself.
+    Raises InputError, naming the rung.
     """
     last = make_problem(params, content, styles, config, init, masks)
     rungs, size = config.rungs(), last.first.shape[:2]
@@ -37,7 +38,7 @@ def make_problems(
             images.fit(shape[0], shape[1], max(1, round(max(shape[:2]) * rung.size / config.size)))
             for shape in (size, *(style.shape for style in styles))
         )
-        share = (rung.size / config.size) ** 2
+        share = (rung.size / config.size) ** 2 if config.balance == "none" else 1
         first = None if init is None else images.resize(init, *here)
         try:
             problem = make_problem(

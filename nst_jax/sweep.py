@@ -13,6 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from nst_jax import masks as masking
+from nst_jax.balance import balanced
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.loop import State, Told, chunk, start, tell
@@ -246,6 +247,8 @@ class _Parts:
             frame=regions is not None and len({id(problem.background) for problem in problems}) > 1,
         )
         self.layout = Layout(first.spec, varied, mesh)
+        if any(problem.config.balance != "none" for problem in problems):
+            self.problems = [balanced(problem, self.targets(problem)) for problem in problems]
 
     def targets(self, problem: Problem) -> Targets:
         """Return the problem's targets; what it shares with another is made once."""

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32
 
 from nst_jax import images, rows
+from nst_jax.balance import balanced
 from nst_jax.config import Config
 from nst_jax.loop import State, Told, picture, run_chunk, start, tell
 from nst_jax.masks import Masks
@@ -138,6 +139,7 @@ def _climb(
     Return what it leaves, None where not finite.
     """
     targets, spec, shape = problem.targets(), problem.spec, problem.first.shape
+    problem = balanced(problem, targets)
     rest = targets, problem.weights, spec, problem.decay
     done, spent = (origin.step, origin.evaluations) if origin else (0, 0)
     end = done + iterations

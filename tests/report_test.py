@@ -8,6 +8,7 @@ from nst_jax import report
 from nst_jax.config import Config
 from nst_jax.report import Point, ended, history, plot_losses, resolved, rungs, to_json
 
+WEIGHTS = {"content": 1.0, "style": 1e8, "tv": 1e-3}
 STEPS = [
     Point(0, 1, 6, 9, {"total": 5.0, "content": 0.0, "style": 1.0, "tv": 2.0, "style_by_layer": {}}),
     Point(4, 1, 6, 9, {"total": 3.0, "content": 1.0, "style": math.nan, "tv": 2.0, "style_by_layer": {}}),
@@ -48,12 +49,12 @@ def test_the_end_of_a_run_has_its_reason(points, finite, converged, why):
 def test_a_plot_marks_where_a_rung_begins_and_draws_no_line_across(monkeypatch):
     drawn = []
     monkeypatch.setattr(report, "draw", lambda axes, _: drawn.append(axes) or b"")
-    plot_losses(history(STEPS), Config(), ".png")
+    plot_losses(history(STEPS), WEIGHTS, Config(), ".png")
     border, total, *_ = drawn[0].lines
     assert list(border.get_xdata()) == [4, 4]
     np.testing.assert_array_equal(total.get_xdata(), [0, 4, math.nan, 4])
     np.testing.assert_array_equal(total.get_ydata(), [5, 3, math.nan, 9])
-    plot_losses(history(STEPS[:2]), Config(), ".png")
+    plot_losses(history(STEPS[:2]), WEIGHTS, Config(), ".png")
     assert [len(line.get_xdata()) for line in drawn[1].lines] == [2] * 4  # the four terms and no border
 
 
@@ -74,6 +75,6 @@ def test_resolved_names_layers_and_shares():
     ("extension", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")]
 )
 def test_plots_are_files_of_their_kind_even_with_gaps(extension, magic):
-    plot = plot_losses(history(STEPS), Config(), extension)
+    plot = plot_losses(history(STEPS), WEIGHTS, Config(), extension)
     assert plot.startswith(magic)
-    assert plot == plot_losses(history(STEPS), Config(), extension)
+    assert plot == plot_losses(history(STEPS), WEIGHTS, Config(), extension)

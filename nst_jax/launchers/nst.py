@@ -501,8 +501,8 @@ def _write(run: Run, ready: Ready, began: float) -> None:
         write_whole(Path(files.report), to_json(_report(run, ready, began)))
         tell(files.report)
     if files.plot:
-        columns = history(run.history)
-        write_whole(Path(files.plot), plot_losses(columns, config, Path(files.plot).suffix))
+        plot = history(run.history), run.last.losses["weights"], config, Path(files.plot).suffix
+        write_whole(Path(files.plot), plot_losses(*plot))
         tell(files.plot)
 
 

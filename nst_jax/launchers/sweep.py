@@ -70,7 +70,7 @@ UNFINISHED = "unfinished"  # folder in --output_dir, of checkpoints
 LARGEST = 2**26  # bytes of a sweep.json, 2000 for each of 30 thousand pictures
 MANY = 10_000  # pictures: above that --yes is asked for
 SWEEPABLE = (
-    *("style_weight", "content_weight", "tv_weight", "style_mix", "layer_weighting"),
+    *("strength", "style_weight", "content_weight", "tv_weight", "style_mix", "layer_weighting"),
     *("learning_rate", "seed", "style", "content"),
 )
 LISTS = ("style_mix", "layer_weighting")  # a value is numbers with colons between them

@@ -33,6 +33,7 @@ class StyleLoss(NamedTuple):
 
     sums: Callable[..., Sums]  # of features, shift, mask (or None), rows of the picture (or 0: all)
     distance: Callable[[Float[Array, "a b"], Float[Array, "a b"]], Float[Array, ""]]
+    pull: float = 50.0  # at the start, of style weight 1 with balance auto, to 1 of the content's
     shifts: bool = True  # whether the activation shift means anything to it
     scale: Callable[[Mapping[str, int]], Mapping[str, float]] | None = None  # of the means, from positions
 
