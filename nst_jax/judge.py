@@ -29,7 +29,8 @@ FID_LAYER = "conv2_2"  # just before the second pooling, as the layer of SIFID
 CONTENT_LAYERS = (  # of the self-similarity: STROTSS's
     *("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_3", "conv5_3"),
 )
-SAMPLES = 1024  # positions of the self-similarity, quantiles of the colours
+SAMPLES = 1024  # positions of the self-similarity
+QUANTILES = 1024  # of the colours along each direction
 # The axes of a cube through faces, edges and corners: their projections lose as much of every vector.
 AXES = np.array(
     [
@@ -118,9 +119,9 @@ def _columns(image: Array, seen: dict[str, Array], positions: Int32[Array, " n"]
 
 
 def color_quantiles(image: Picture) -> Float32[np.ndarray, "a q"]:
-    """Return SAMPLES quantiles of the picture's colours in OkLab along each of DIRECTIONS."""
+    """Return QUANTILES quantiles of the picture's colours in OkLab along each of DIRECTIONS."""
     colors = oklab(image.reshape(-1, 3)).astype(np.float32)
-    ranks = ((np.arange(SAMPLES) + 0.5) / SAMPLES * len(colors)).astype(int)
+    ranks = ((np.arange(QUANTILES) + 0.5) / QUANTILES * len(colors)).astype(int)
     return np.stack([np.sort(colors @ axis)[ranks] for axis in DIRECTIONS.astype(np.float32)])
 
 
@@ -245,7 +246,7 @@ def _compare(x: View, y: View, to: str) -> dict[str, Any]:
 def measure(
     network: Network,
     result: Picture,
-    content: Picture | None,
+    content: Float32[np.ndarray, "_ _ 3"] | None,
     styles: Sequence[Float32[np.ndarray, "_ _ 3"]],
     style_mix: Sequence[float] = (),
 ) -> dict[str, Any]:
