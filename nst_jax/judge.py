@@ -65,6 +65,7 @@ class Metric(NamedTuple):
 
     measure: Callable[[View, View], Scalar]
     to: str  # which other one: content or style
+    range: str
     tells: str
     blind: str  # what it cannot tell
 
@@ -201,36 +202,42 @@ METRICS = {
     "lpips": Metric(
         lpips,
         "content",
+        "from 0, seldom above 1",
         "how different people would find it from the photograph, patch by patch",
         "strokes that are wanted from damage: every style raises it; 0 is the photograph",
     ),
     "self_similarity": Metric(
         self_similarity,
         "content",
+        "0 to 2, mostly below 0.3",
         "whether what was alike in the photograph is alike still: layout, whatever the colours and strokes",
         "details between its 1024 positions; what a thing is",
     ),
     "content_color_distance": Metric(
         color_distance,
         "content",
+        "0 to about 1",
         "how far the colours have moved from the photograph's",
         "where in the picture they lie",
     ),
     "style_distance": Metric(
         style_distance,
         "style",
+        "0 to 1",
         "whether textures of every scale are the painting's, on layers that the defaults do not optimise",
         "order beyond the network's reach: large shapes, composition; whether one likes it",
     ),
     "fid": Metric(
         frechet_distance,
         "style",
+        "from 0, hundreds",
         "whether small strokes and edges are the painting's",
         "anything larger than 14 pixels; its unit is the network's",
     ),
     "color_distance": Metric(
         color_distance,
         "style",
+        "0 to about 1",
         "how far the colours are from the painting's",
         "where in the picture they lie; wrong from wanted, with --preserve_color",
     ),

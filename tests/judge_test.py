@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -129,6 +130,9 @@ def test_self_similarity_by_hand():
     a, b = [3.0, 0.0], [0.0, 2.0]
     x, c = (only(columns=jnp.array(rows)) for rows in ([a, a, b], [a, b, b]))
     assert float(judge.self_similarity(x, c)) == pytest.approx(4 / 3, abs=1e-4)
+    # Of (a, a, a) all distances are 0: every share is 1/3, apart from c's by 2/3, 4/3 and 4/3.
+    alike = only(columns=jnp.array([a, a, a]))
+    assert float(judge.self_similarity(alike, c)) == pytest.approx(10 / 9, abs=1e-4)
 
 
 def test_style_distance_by_hand():
@@ -225,3 +229,9 @@ def test_pictures_of_one_size_share_their_programs(network, rng, compilations):
 def test_what_cannot_be_measured_is_said(network, content, styles, mix, words):
     with pytest.raises(InputError, match=words):
         judge.measure(network, plain(0.5), content, styles, mix)
+
+
+def test_the_readme_has_a_row_for_every_metric():
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    for name, metric in judge.METRICS.items():
+        assert f"| `{name}` | {metric.to} | {metric.range} | {metric.tells} | {metric.blind} |" in text

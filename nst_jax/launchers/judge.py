@@ -126,7 +126,7 @@ def _report(asked: Judging, verdicts: Sequence[dict[str, Any]]) -> dict[str, Any
         "config": dataclasses.asdict(asked),
         "weights": {"network": "vgg16", "sha256": find_source("vgg16").sha256},
         "metrics": {
-            name: {"to": metric.to, "tells": metric.tells, "blind": metric.blind}
+            name: {"to": metric.to, "range": metric.range, "tells": metric.tells, "blind": metric.blind}
             for name, metric in judge.METRICS.items()
         },
     }
