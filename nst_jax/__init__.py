@@ -1,6 +1,7 @@
 """Neural style transfer in JAX: pure functions for features, statistics and losses, and one compiled loop."""
 
 from nst_jax import images as images
+from nst_jax import judge as judge
 from nst_jax.config import Config as Config
 from nst_jax.errors import InputError as InputError
 from nst_jax.errors import NotEnoughMemory as NotEnoughMemory

@@ -16,6 +16,20 @@ Weights = Float32[np.ndarray, "_ _"] | None  # of each pixel in the statistics; 
 Matrix = Float[np.ndarray, "3 3"]
 
 LUMA = np.array([0.299, 0.587, 0.114])
+CONES = np.array(  # of linear sRGB
+    [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+)
+OPPONENTS = np.array(  # OkLab of the cones' cubic roots
+    [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+)
 LEAST_DEVIATION = 1e-3  # of colours that vary: a quarter of a step of 8 bits
 
 
@@ -71,6 +85,16 @@ def _colors(picture: Picture, weights: Weights) -> Colors:
 def luma(picture: Picture) -> Picture:
     """Return Y = 0.299 R + 0.587 G + 0.114 B in all three channels."""
     return np.repeat((picture @ LUMA)[..., None], 3, axis=-1).clip(0, 1).astype(np.float32)
+
+
+def oklab(rgb: Float[np.ndarray, "*shape 3"]) -> Float[np.ndarray, "*shape 3"]:
+    """Return OkLab of sRGB in [0, 1], in float64: L in [0, 1], black to white, and a, b in about [-0.4, 0.4].
+
+    Equal steps look about equally large. Ottosson 2020 ("A perceptual color space for image processing").
+    """
+    rgb = rgb.astype(np.float64)
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return np.cbrt(linear @ CONES.T) @ OPPONENTS.T
 
 
 def swap_luma(result: Picture, content: Picture) -> Picture:

@@ -133,14 +133,30 @@ def knee(points: Sequence[tuple[float, float]]) -> int | None:
 
 def plot_tradeoff(points: Sequence[tuple[float, float]], labels: Sequence[str], best: int | None) -> bytes:
     """Return a PNG of content loss against style loss, each point labelled, the knee marked."""
+    axes = _scatter(points, labels, best)
+    scale = "log" if all(min(point) > 0 for point in points) else "symlog"
+    axes.set(xscale=scale, yscale=scale, xlabel="content loss", ylabel="style loss", title="tradeoff")
+    axes.tick_params(axis="x", which="both", rotation=30)
+    return _draw_names(axes, ".png")
+
+
+def plot_judged(points: Sequence[tuple[float, float]], labels: Sequence[str], extension: str) -> bytes:
+    """Return a picture of LPIPS to the content against the style distance, each point labelled."""
+    axes = _scatter(points, labels)
+    axes.set(xlim=(0, None), ylim=(0, 1), xlabel="LPIPS to the content", ylabel="style distance")
+    return _draw_names(axes, extension)
+
+
+def _scatter(points: Sequence[tuple[float, float]], labels: Sequence[str], best: int | None = None) -> Any:
     axes = new_axes(height=5.5)
     for n, ((content, style), label) in enumerate(zip(points, labels, strict=True)):
         axes.plot(content, style, "o", color="crimson" if n == best else "steelblue")
         text = f"{label}{' (knee)' if n == best else ''}".encode(errors="replace").decode()
         axes.annotate(text, (content, style), fontsize=7, parse_math=False)
-    scale = "log" if all(min(point) > 0 for point in points) else "symlog"
-    axes.set(xscale=scale, yscale=scale, xlabel="content loss", ylabel="style loss", title="tradeoff")
-    axes.tick_params(axis="x", which="both", rotation=30)
+    return axes
+
+
+def _draw_names(axes: Any, extension: str) -> bytes:
     with warnings.catch_warnings():  # names of files have letters that the font has not
         warnings.filterwarnings("ignore", message="Glyph")
-        return draw(axes, ".png")
+        return draw(axes, extension)

@@ -20,7 +20,7 @@ import safetensors.numpy
 from nst_jax.convention import NORMALIZATIONS, normalization_arrays, read_arrays
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.files import check_writable, write_whole
-from nst_jax.foreign import check_finite, check_shapes
+from nst_jax.foreign import check_finite, check_shapes, read_lpips_heads
 from nst_jax.sources import Progress, Source, check, digest, downloaded, find_source, locate, sources
 from nst_jax.vgg import NETWORKS, Params, make_params
 
@@ -63,6 +63,17 @@ def load_weights(network: str = "vgg16", path: str | os.PathLike[str] | None = N
 def load_vgg(network: str = "vgg16", path: str | os.PathLike[str] | None = None) -> Params:
     """Return load_weights(network, path) on the device, as the parameters that nst_jax.features takes."""
     return make_params(load_weights(network, path).arrays)
+
+
+def load_lpips_heads() -> dict[str, np.ndarray]:
+    """Return LPIPS's weights (version 0.1) of the channels (c), by layer of the bundled VGG-16.
+
+    Zhang et al. 2018 (arXiv 1801.03924). Raises InputError where the package's file is not the published one.
+    """
+    source = find_source("vgg16")
+    path = locate(source)
+    check(source, path)
+    return read_lpips_heads(path)
 
 
 def _expect(network: str, path: Path) -> Weights:

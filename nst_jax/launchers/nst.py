@@ -17,7 +17,7 @@ import numpy as np
 from absl import logging
 
 import nst_jax
-from nst_jax import checkpoint, images, rows
+from nst_jax import checkpoint, images, judge, rows
 from nst_jax import masks as masking
 from nst_jax.config import PRESETS, Config
 from nst_jax.errors import InputError
@@ -48,6 +48,7 @@ from nst_jax.launchers.inputs import (
     settings,
     working_size,
 )
+from nst_jax.launchers.judge import Against, judged_sizes, try_verdict
 from nst_jax.launchers.keeping import (
     Keeper,
     Keeping,
@@ -97,6 +98,7 @@ class Files:
     report: str = option("", "JSON file for losses, options and timings")
     plot: str = option("", "picture file for the loss curves: .png .svg .pdf")
     save_every: int = option(0, "steps between previews OUTPUT.step000050.png; 0: none", low=0, high=10**7)
+    judge: bool = option(False, "measure the written picture as nst-judge does, for --report")
     mask_preview: str = option("", "picture to write that shows which style acts where")
     dry_run: bool = option(False, "print sizes, windows, memory and time of the run, and write nothing")
 
@@ -175,6 +177,8 @@ def _prepare(
     shelf = Shelf(inputs.max_pixels)
     masks = load_masks(inputs, shelf)
     output = _output(request, shelf, masks)
+    if files.judge:
+        judged_sizes(files.output, output.size, _against(request), shelf)
     pictures = load_pictures(inputs, config, shelf, masks)
     size = working_size(inputs, config, shelf)
     devices = _devices(machine, images.fit(*size, config.rungs()[0].size)[0], config)
@@ -260,7 +264,7 @@ def _make(prepare: Callable[[], tuple[Ready, dict[str, Any]]], began: float) -> 
         stopped = hosts.largest(interrupted())
         kept = bool(stopped) and done.last.step == 0 and Path(files.output).exists()
         if hosts.writes() and not kept:
-            _write(done, ready, began)
+            _write(done, ready, began, judged=not stopped)
     if not done.last.finite:
         came = f"not finite after step {done.last.step}, whose picture is {files.output}"
         return fail(WRONG_NUMBERS, InputError("loss", "finite numbers (smaller weights?)", came))
@@ -346,6 +350,8 @@ def _check(request: Request) -> None:
             raise InputError("--mask_preview", "with --content_mask or --style_mask", "neither was given")
     if files.report:
         check_writable(Path(files.report))
+    if files.judge and not files.report:
+        raise InputError("--judge", "with --report", "it is not given")
     if files.plot:
         check_plot()
         images.check_output(files.plot, PLOT_FORMATS)
@@ -489,8 +495,11 @@ def _keep(keeper: Keeper, now: Progress, seen: Sequence[Point], seconds: float) 
     keeper.save(now.step, state, where | {"history": list(seen), "seconds": seconds})
 
 
-def _write(run: Run, ready: Ready, began: float) -> None:
-    """Write the picture, then the report and the plot that were asked for, each whole."""
+def _write(run: Run, ready: Ready, began: float, judged: bool) -> None:
+    """Write the picture, then the report and the plot that were asked for, each whole.
+
+    judged: whether there is time to.
+    """
     request = ready.request
     files, config = request.files, request.config
     try:
@@ -498,12 +507,24 @@ def _write(run: Run, ready: Ready, began: float) -> None:
     except InputError as error:
         raise InputError(error.what, error.allowed, f"{error.came}; {_rescue(run, ready)}") from error
     if files.report:
-        write_whole(Path(files.report), to_json(_report(run, ready, began)))
+        verdict = {"judge": _judged(request) if judged else None} if files.judge else {}
+        write_whole(Path(files.report), to_json(_report(run, ready, began) | verdict))
         tell(files.report)
     if files.plot:
         plot = history(run.history), run.last.losses["weights"], config, Path(files.plot).suffix
         write_whole(Path(files.plot), plot_losses(*plot))
         tell(files.plot)
+
+
+def _judged(request: Request) -> dict[str, Any] | None:
+    """Return the measures of the picture that was written."""
+    shelf = Shelf(request.inputs.max_pixels)
+    return try_verdict(judge.load(), request.files.output, _against(request), shelf)
+
+
+def _against(request: Request) -> Against:
+    inputs, config = request.inputs, request.config
+    return Against(inputs.content, inputs.style, config.style_mix, config.style_scale)
 
 
 def _rescue(run: Run, ready: Ready) -> str:

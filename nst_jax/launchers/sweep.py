@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from nst_jax import images
+from nst_jax import images, judge
 from nst_jax.checkpoint import Checkpoints, Saved, newest, restore
 from nst_jax.config import Config
 from nst_jax.errors import InputError, did_you_mean
@@ -46,6 +46,7 @@ from nst_jax.launchers.inputs import (
     settings,
     working_size,
 )
+from nst_jax.launchers.judge import Against, judged_sizes, try_verdict
 from nst_jax.launchers.keeping import Keeper, check_same, surroundings
 from nst_jax.options import check_options, option, parse_option
 from nst_jax.problem import Problem, make_problem, vary
@@ -96,6 +97,7 @@ class Sweep:
         low=0,
         high=10**6,
     )
+    judge: bool = option(False, "measure each picture as nst-judge does, for sweep.json")
     yes: bool = option(False, f"make more than {MANY} pictures")
 
     def __post_init__(self) -> None:
@@ -122,6 +124,11 @@ class Request(NamedTuple):
         }
         return dataclasses.replace(self.inputs, **named)
 
+    def against(self, cell: Mapping[str, Any]) -> Against:
+        """Return what the picture of a cell is judged against."""
+        inputs, config = self.cell_inputs(cell), self.config(cell)
+        return Against(inputs.content, inputs.style, config.style_mix, config.style_scale)
+
 
 def main(inputs_given: Given, sweep_given: Given, config_given: Given) -> int:
     """Run `nst-sweep` with the options given. Raises InputError before anything is written."""
@@ -144,6 +151,9 @@ def main(inputs_given: Given, sweep_given: Given, config_given: Given) -> int:
     config = request.config(cells[0])
     weights = load_weights(config.network, request.inputs.weights or None)
     problems = _problems(request, make_params(weights.arrays), shelf)
+    for cell in cells if wanted.judge else ():
+        size = working_size(request.cell_inputs(cell), request.config(cell), shelf)
+        judged_sizes("--judge", size, request.against(cell), shelf)
     told = _told(problems[0], weights.sha256, shelf)
     before = _read(folder / "settings.json") if wanted.resume else None
     if before:
@@ -155,10 +165,13 @@ def main(inputs_given: Given, sweep_given: Given, config_given: Given) -> int:
             _run(problems, done, folder, request, told, shelf, interrupted)
         elif (folder / UNFINISHED).is_dir():  # ended between the last picture and this
             Checkpoints(folder / UNFINISHED, None).remove()
+        if wanted.judge:
+            _judge(folder, done, request, shelf, interrupted)
         _show(folder, done, request, shelf)
         stopped = interrupted()
     flagged = [entry["file"] for entry in done.values() if entry["flag"]]
-    if len(done) < len(cells):
+    judged = not wanted.judge or all("judge" in entry for entry in done.values())
+    if len(done) < len(cells) or (stopped and not judged):
         how = "interrupted" if stopped == INTERRUPTED else "terminated"
         made = f"{len(done)} of {len(cells)} pictures are in {folder}"
         return fail(stopped, f"{how}: {made}; --resume goes on")
@@ -380,6 +393,27 @@ def _save(number: int, result: Progress, folder: Path, request: Request, shelf: 
     tell(folder / file)
     flag = None if result.finite else "non-finite"
     return {"file": file, "values": cell, "losses": result.losses, "flag": flag}
+
+
+def _judge(
+    folder: Path,
+    done: dict[int, dict[str, Any]],
+    request: Request,
+    shelf: Shelf,
+    interrupted: Callable[[], int],
+) -> None:
+    """Measure the pictures that have not been, until interrupted: at the end, when memory is free."""
+    left = [number for number in sorted(done) if not done[number].get("judge")]
+    if not left or interrupted():
+        return
+    network = judge.load()
+    for number in left:
+        if interrupted():
+            break
+        against = request.against(request.cells[number])
+        done[number]["judge"] = try_verdict(network, str(folder / _file(number)), against, shelf)
+        logging.info("judged %s", _file(number))
+    _write_json(folder, done)
 
 
 def _write_json(folder: Path, done: Mapping[int, dict[str, Any]]) -> None:

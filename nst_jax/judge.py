@@ -1,0 +1,288 @@
+"""The judge: how far a finished picture is from its content and from its styles, by measures not optimised.
+
+All look through the bundled VGG-16, whatever network the picture was made with. They are distances: 0 for
+equal pictures, the same in both directions. They compare only between pictures judged at one size.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int32
+
+from nst_jax.color import oklab
+from nst_jax.errors import InputError
+from nst_jax.samples import sample_positions
+from nst_jax.style import STYLE_LOSSES, Statistics
+from nst_jax.style.gaussian import wasserstein_distance
+from nst_jax.vgg import Params, block_of, check_size, features
+from nst_jax.weights import load_lpips_heads, load_vgg
+
+Picture = Float32[np.ndarray, "h w 3"]
+Scalar = Float[Array, ""]
+
+LAYERS = ("conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3")  # of LPIPS, and of the style distance
+FID_LAYER = "conv2_2"  # just before the second pooling, as the layer of SIFID
+CONTENT_LAYERS = (  # of the self-similarity: STROTSS's
+    *("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_3", "conv5_3"),
+)
+SAMPLES = 1024  # positions of the self-similarity
+QUANTILES = 1024  # of the colours along each direction
+# The axes of a cube through faces, edges and corners: their projections lose as much of every vector.
+AXES = np.array(
+    [
+        *[(1, 0, 0), (0, 1, 0), (0, 0, 1)],
+        *[(1, 1, 0), (1, -1, 0), (1, 0, 1), (1, 0, -1), (0, 1, 1), (0, 1, -1)],
+        *[(1, 1, 1), (1, 1, -1), (1, -1, 1), (1, -1, -1)],
+    ]
+)
+DIRECTIONS = AXES / np.linalg.norm(AXES, axis=1, keepdims=True)
+LEVEL = 1e-5  # added to cosine distances: a hundred times their rounding, which is all there is of one colour
+
+
+class Network(NamedTuple):
+    """The bundled VGG-16, and LPIPS's weights of its channels."""
+
+    params: Params
+    heads: dict[str, Float[Array, " c"]]
+
+
+class View(NamedTuple):
+    """What the judge sees of a picture."""
+
+    maps: dict[str, Float[Array, "_ _ _"]]  # of LAYERS, of length 1 at each position, times the heads' roots
+    columns: Float[Array, "n d"]  # red, green, blue and the features of CONTENT_LAYERS at some positions
+    grams: Statistics  # of LAYERS
+    moments: Statistics  # of FID_LAYER: mean and second moment
+    colors: Float[Array, "a q"]  # quantiles of OkLab along DIRECTIONS
+
+
+class Metric(NamedTuple):
+    """A measure of a picture against another one."""
+
+    measure: Callable[[View, View], Scalar]
+    to: str  # which other one: content or style
+    range: str
+    tells: str
+    blind: str  # what it cannot tell
+
+
+# --- what is seen ---
+
+
+def load() -> Network:
+    """Return what the judge looks through. Raises InputError where the bundled weights are damaged."""
+    return Network(load_vgg("vgg16"), jax.tree.map(jnp.asarray, load_lpips_heads()))
+
+
+def view(network: Network, image: Picture) -> View:
+    """Return what the judge sees of an RGB picture in [0, 1]. Raises InputError below 16 pixels a side."""
+    check_size(image.shape, LAYERS, "picture")
+    positions = sample_positions(np.ones(image.shape[:2]), SAMPLES)
+    return _look(network, jnp.asarray(image), jnp.asarray(positions), jnp.asarray(color_quantiles(image)))
+
+
+@jax.jit
+def _look(
+    network: Network,
+    image: Float[Array, "h w 3"],
+    positions: Int32[Array, " n"],
+    colors: Float[Array, "a q"],
+) -> View:
+    with jax.default_matmul_precision("highest"):
+        seen = features(network.params, image, CONTENT_LAYERS)
+        style = {layer: seen[layer] for layer in LAYERS}
+        none = jnp.zeros(())
+        return View(
+            maps={layer: _unit(seen[layer]) * jnp.sqrt(network.heads[layer])[None, None] for layer in LAYERS},
+            columns=_columns(image, seen, positions),
+            grams=STYLE_LOSSES["gram"].statistics(style, none),
+            moments=STYLE_LOSSES["wasserstein"].statistics({FID_LAYER: seen[FID_LAYER]}, none),
+            colors=colors,
+        )
+
+
+def _unit(x: Float[Array, "*shape c"]) -> Float[Array, "*shape c"]:
+    return x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-10)
+
+
+def _columns(image: Array, seen: dict[str, Array], positions: Int32[Array, " n"]) -> Float[Array, "n d"]:
+    """Return the picture and the maps at positions of the picture, one beside the other: hypercolumns."""
+    rows, columns = jnp.divmod(positions, image.shape[1])
+    found = [image[rows, columns]]
+    for layer, map_ in seen.items():
+        unit, (height, width, _) = 2 ** (block_of(layer) - 1), map_.shape
+        found.append(map_[jnp.minimum(rows // unit, height - 1), jnp.minimum(columns // unit, width - 1)])
+    return jnp.concatenate(found, 1)
+
+
+def color_quantiles(image: Picture) -> Float32[np.ndarray, "a q"]:
+    """Return QUANTILES quantiles of the picture's colours in OkLab along each of DIRECTIONS."""
+    colors = oklab(image.reshape(-1, 3)).astype(np.float32)
+    ranks = ((np.arange(QUANTILES) + 0.5) / QUANTILES * len(colors)).astype(int)
+    return np.stack([np.sort(colors @ axis)[ranks] for axis in DIRECTIONS.astype(np.float32)])
+
+
+# --- the metrics ---
+
+
+def lpips(x: View, c: View) -> Scalar:
+    """Return LPIPS, version 0.1 of VGG-16: sum_l mean_p sum_c w_lc (u^x_lpc - u^c_lpc)^2.
+
+    u: the features of LAYERS divided by their length at each position p (and 1e-10); w >= 0: learnt from
+    people's judgements. At least 0, seldom above 1. Zhang et al. 2018 (arXiv 1801.03924), eq. 1; w stands
+    outside the square, as in its code.
+    """
+    terms = [jnp.mean(jnp.sum((x.maps[layer] - c.maps[layer]) ** 2, -1)) for layer in LAYERS]
+    return jnp.sum(jnp.stack(terms))
+
+
+def self_similarity(x: View, c: View) -> Scalar:
+    """Return (1/n) sum_ij |D^x_ij / sum_i D^x_ij - D^c_ij / sum_i D^c_ij|, in [0, 2].
+
+    D_ij: the cosine distance of the hypercolumns at positions i and j (red, green, blue and CONTENT_LAYERS;
+    n = SAMPLES positions spread evenly). Kolkin et al. 2019 (STROTSS, arXiv 1904.12785), the content loss.
+    Differs from the paper: times n, as in its code, so that n does not matter; fixed positions; the value of
+    each map's cell, none between; LEVEL is added to D.
+    """
+    return jnp.mean(jnp.sum(jnp.abs(_shares(x.columns) - _shares(c.columns)), 0))
+
+
+def _shares(columns: Float[Array, "n d"]) -> Float[Array, "n n"]:
+    with jax.default_matmul_precision("highest"):
+        unit = _unit(columns)
+        distances = jnp.maximum(1 - unit @ unit.T, 0) + LEVEL
+    return distances / jnp.sum(distances, 0, keepdims=True)
+
+
+def style_distances(x: View, s: View) -> dict[str, Scalar]:
+    """Return |G_x - G_s| / (|G_x| + |G_s|) of the Grams of each of LAYERS, by Frobenius norms, in [0, 1]."""
+    norm = jnp.linalg.norm
+    return {
+        layer: norm(x.grams[layer] - s.grams[layer]) / (norm(x.grams[layer]) + norm(s.grams[layer]) + 1e-12)
+        for layer in LAYERS
+    }
+
+
+def style_distance(x: View, s: View) -> Scalar:
+    """Return the mean over LAYERS of |G_x - G_s| / (|G_x| + |G_s|), in [0, 1]; no scale of features matters.
+
+    G: the Gram matrix over the positions (Gatys et al. 2015, eq. 3). None of LAYERS is among the defaults'
+    style layers; of a run that optimised some of them, see style_distances.
+    """
+    return jnp.mean(jnp.stack(list(style_distances(x, s).values())))
+
+
+def frechet_distance(x: View, s: View) -> Scalar:
+    """Return |mu_x - mu_s|^2 + tr(S_x + S_s - 2 (S_s^1/2 S_x S_s^1/2)^1/2) at FID_LAYER, at least 0.
+
+    mu, S: mean and covariance of the features over the positions of one picture: the single-image FID of
+    Shaham et al. 2019 (SinGAN, arXiv 1905.01164). Differs from the paper: features of VGG-16, not of
+    Inception, so the numbers are not SIFIDs; S with a ridge, see style.gaussian.wasserstein_distance.
+    """
+    mean_and_second = x.moments[FID_LAYER], s.moments[FID_LAYER]
+    return len(x.moments[FID_LAYER]) * wasserstein_distance(*mean_and_second)
+
+
+def color_distance(x: View, y: View) -> Scalar:
+    """Return the sliced 2-Wasserstein distance of the colours in OkLab, scaled: black to white is 1.
+
+    (3 mean_a mean_q (Q^x_aq - Q^y_aq)^2)^1/2, Q: the quantiles q of the colours along direction a. Of two
+    plain colours it is their distance, of a shift of all colours its length, else at most the Wasserstein
+    distance. Rabin et al. 2011 ("Wasserstein barycenter and its application to texture mixing"). Differs from
+    the paper: few and fixed directions.
+    """
+    return jnp.sqrt(3 * jnp.mean((x.colors - y.colors) ** 2))
+
+
+METRICS = {
+    "lpips": Metric(
+        lpips,
+        "content",
+        "from 0, seldom above 1",
+        "how different people would find it from the photograph, patch by patch",
+        "strokes that are wanted from damage: every style raises it; 0 is the photograph",
+    ),
+    "self_similarity": Metric(
+        self_similarity,
+        "content",
+        "0 to 2, mostly below 0.3",
+        "whether what was alike in the photograph is alike still: layout, whatever the colours and strokes",
+        "details between its 1024 positions; what a thing is",
+    ),
+    "content_color_distance": Metric(
+        color_distance,
+        "content",
+        "0 to about 1",
+        "how far the colours have moved from the photograph's",
+        "where in the picture they lie",
+    ),
+    "style_distance": Metric(
+        style_distance,
+        "style",
+        "0 to 1",
+        "whether textures of every scale are the painting's, on layers that the defaults do not optimise",
+        "order beyond the network's reach: large shapes, composition; whether one likes it",
+    ),
+    "fid": Metric(
+        frechet_distance,
+        "style",
+        "from 0, hundreds",
+        "whether small strokes and edges are the painting's",
+        "anything larger than 14 pixels; its unit is the network's",
+    ),
+    "color_distance": Metric(
+        color_distance,
+        "style",
+        "0 to about 1",
+        "how far the colours are from the painting's",
+        "where in the picture they lie; wrong from wanted, with --preserve_color",
+    ),
+}
+
+
+@partial(jax.jit, static_argnames="to")
+def _compare(x: View, y: View, to: str) -> dict[str, Any]:
+    found: dict[str, Any] = {n: metric.measure(x, y) for n, metric in METRICS.items() if metric.to == to}
+    return found | ({"style_distance_by_layer": style_distances(x, y)} if to == "style" else {})
+
+
+def measure(
+    network: Network,
+    result: Picture,
+    content: Float32[np.ndarray, "_ _ 3"] | None,
+    styles: Sequence[Float32[np.ndarray, "_ _ 3"]],
+    style_mix: Sequence[float] = (),
+) -> dict[str, Any]:
+    """Return METRICS of a result by name, as plain numbers; None of those to the content where there is none.
+
+    Of several styles: the mean weighted by style_mix (equal without it), and in by_style each one's own, with
+    the parts of its style_distance in style_distance_by_layer. Masks play no part: all of it is judged.
+    The result has the content's shape; a style has its own. Raises InputError where it has not, for pictures
+    of less than 16 pixels a side, and for a style_mix of another length or sum 0.
+    """
+    if content is not None and content.shape != result.shape:
+        raise InputError("content", f"the result's shape {result.shape}", f"got {content.shape}")
+    if not styles or len(style_mix) not in (0, len(styles)):
+        raise InputError("style_mix", f"one number per style, {len(styles)}", f"got {len(style_mix)}")
+    mix = np.array(style_mix or [1.0] * len(styles))
+    if not 0 < mix.sum() < np.inf:
+        raise InputError("style_mix", "numbers of a finite sum above 0", f"got {list(style_mix)}")
+    seen = view(network, result)
+    found: dict[str, Any] = dict.fromkeys(METRICS)
+    if content is not None:
+        found |= _numbers(_compare(seen, view(network, content), "content"))
+    seen = seen._replace(maps={})  # the large part of it
+    each = [_numbers(_compare(seen, view(network, style)._replace(maps={}), "style")) for style in styles]
+    found |= {
+        name: float(mix @ [one[name] for one in each] / mix.sum()) for name in each[0] if name in METRICS
+    }
+    return found | {"by_style": each}
+
+
+def _numbers(found: dict[str, Any]) -> dict[str, Any]:
+    numbers: dict[str, Any] = jax.tree.map(float, found)
+    return {name: numbers[name] for name in (*METRICS, "style_distance_by_layer") if name in numbers}

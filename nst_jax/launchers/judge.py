@@ -1,0 +1,210 @@
+"""Measure finished pictures: how far each is from the photograph and from the painting.
+
+Example: nst-judge --result=cat.png --content=example:cat --style=example:night --report=cat.json
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import logging
+
+import nst_jax
+from nst_jax import images, judge
+from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.files import check_writable, write_whole
+from nst_jax.launchers import device
+from nst_jax.launchers.common import DONE, Given, Program, launch, tell
+from nst_jax.launchers.inputs import Shelf, check_written
+from nst_jax.options import check_options, option
+from nst_jax.report import PLOT_FORMATS, check_plot, to_json
+from nst_jax.sheet import plot_judged
+from nst_jax.sources import find_source
+from nst_jax.vgg import check_size
+
+SIZE = 1024  # pixels: longest side of what is compared, so that memory is bounded
+UNBOUNDED = 2**40  # pixels, of pictures that the program itself has written
+
+
+@dataclasses.dataclass(frozen=True)
+class Judging:
+    """What is measured against what."""
+
+    result: tuple[str, ...] = option((), "picture to measure, a file or example:NAME", repeated=True)
+    content: str = option("", "the photograph, a file or example:NAME; of a texture none")
+    style: tuple[str, ...] = option((), "painting, a file or example:NAME", repeated=True)
+    style_mix: tuple[float, ...] = option(
+        (), "one number per style, normalised to sum 1; empty: equal", low=0, high=1e30
+    )
+    style_scale: float = option(
+        1.0, "longest side of a style relative to the result's, as nst was given it", low=1 / 64, high=64
+    )
+    size: int = option(
+        SIZE,
+        "longest side in pixels at which pictures are compared; larger ones are reduced",
+        low=16,
+        high=4096,
+    )
+    report: str = option("", "JSON file for the measures")
+    plot: str = option("", "picture file, content against style, of all results: .png .svg .pdf")
+    max_pixels: int = option(images.MAX_PIXELS, "largest picture that is read, in pixels", low=1, high=2**40)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+class Against(NamedTuple):
+    """What pictures are measured against."""
+
+    content: str
+    styles: Sequence[str]
+    style_mix: Sequence[float]
+    style_scale: float
+    size: int = SIZE
+
+
+def main(given: Given) -> int:
+    """Run `nst-judge` with the options given. Raises InputError before anything is written."""
+    asked = Judging(**given)
+    _check(asked)
+    device.set_up()
+    shelf = Shelf(asked.max_pixels)
+    against = Against(asked.content, asked.style, asked.style_mix, asked.style_scale, asked.size)
+    network = judge.load()
+    verdicts = []
+    for name in asked.result:
+        logging.info("%s", name)
+        verdicts.append({"result": name} | verdict(network, name, against, shelf, asked.max_pixels))
+    for line in _table(verdicts):
+        tell(line)
+    if asked.report:
+        write_whole(Path(asked.report), to_json(_report(asked, verdicts)))
+        tell(asked.report)
+    if asked.plot:
+        points = [(each["lpips"], each["style_distance"]) for each in verdicts]
+        plot = plot_judged(points, asked.result, Path(asked.plot).suffix.lower())
+        write_whole(Path(asked.plot), plot)
+        tell(asked.plot)
+    return DONE
+
+
+def _check(asked: Judging) -> None:
+    for name in ("result", "style"):
+        if not getattr(asked, name) or not all(getattr(asked, name)):
+            raise InputError(f"--{name}", "a file or example:NAME", "not given")
+    if asked.style_mix and (len(asked.style_mix) != len(asked.style) or not sum(asked.style_mix)):
+        allowed = f"one number per style, {len(asked.style)}, not all 0"
+        raise InputError("--style_mix", allowed, f"got {','.join(map(str, asked.style_mix))}")
+    if asked.report:
+        check_writable(Path(asked.report))
+    if asked.plot:
+        if not asked.content:
+            raise InputError("--plot", "with --content", "it is not given")
+        check_plot()
+        images.check_output(asked.plot, PLOT_FORMATS)
+    read = [*asked.result, asked.content, *asked.style]
+    check_written(read, [asked.report, asked.plot], "--report, --plot")
+
+
+def _table(verdicts: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the lines of a table: a result in each, a metric in each column."""
+    wide = max(len("result"), *(len(each["result"]) for each in verdicts))
+    lines = [f"{'result':{wide}}  " + "  ".join(judge.METRICS)]
+    for each in verdicts:
+        numbers = ("-" if each[name] is None else f"{each[name]:.4g}" for name in judge.METRICS)
+        cells = (f"{text:>{len(name)}}" for name, text in zip(judge.METRICS, numbers, strict=True))
+        lines.append(f"{each['result']:{wide}}  " + "  ".join(cells))
+    return lines
+
+
+def _report(asked: Judging, verdicts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the measures as plain data: of one result at the top, of several in a list."""
+    about = {
+        "nst_jax": nst_jax.__version__,
+        "config": dataclasses.asdict(asked),
+        "weights": {"network": "vgg16", "sha256": find_source("vgg16").sha256},
+        "metrics": {
+            name: {"to": metric.to, "range": metric.range, "tells": metric.tells, "blind": metric.blind}
+            for name, metric in judge.METRICS.items()
+        },
+    }
+    return about | (verdicts[0] if len(verdicts) == 1 else {"results": list(verdicts)})
+
+
+# --- what nst and nst-sweep take from here ---
+
+
+def verdict(
+    network: judge.Network, name: str, against: Against, shelf: Shelf, max_pixels: int = UNBOUNDED
+) -> dict[str, Any]:
+    """Return the measures of a picture file by name, and at which size it was judged.
+
+    optimized: those of the judge's layers that the run which made it optimised; None where the file does not
+    tell. Raises InputError, and NotEnoughMemory.
+    """
+    result = images.read(name, max_pixels)
+    (height, width), style_sizes = judged_sizes(name, result.size, against, shelf)
+    content = shelf.resize(against.content, height, width) if against.content else None
+    styles = [shelf.resize(style, *to) for style, to in zip(against.styles, style_sizes, strict=True)]
+    with device.running_out(height, width):
+        found = judge.measure(network, result.rgb(height, width), content, styles, against.style_mix)
+    by_style = [
+        {"style": style} | each for style, each in zip(against.styles, found.pop("by_style"), strict=True)
+    ]
+    optimized = optimized_layers(name)
+    if optimized:
+        logging.info("%s was optimised on %s: its style_distance flatters", name, ", ".join(optimized))
+    return found | {
+        "by_style": by_style,
+        "optimized": optimized,
+        "image": {"height": height, "width": width},
+    }
+
+
+def try_verdict(network: judge.Network, name: str, against: Against, shelf: Shelf) -> dict[str, Any] | None:
+    """Return verdict(...); where it cannot be had say why: no reason to lose what has been made."""
+    try:
+        return verdict(network, name, against, shelf)
+    except (InputError, NotEnoughMemory) as error:
+        logging.warning("not judged: %s", error)
+        return None
+
+
+def judged_sizes(
+    name: str, size: tuple[int, int], against: Against, shelf: Shelf
+) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+    """Return rows and columns at which a result of this size is compared, and those of its styles.
+
+    Raises InputError where it has not the content's aspect, or something is too small.
+    """
+    if against.content:
+        rows, columns = shelf.size(against.content, max(size))
+        if abs(rows - size[0]) + abs(columns - size[1]) > max(1, max(size) / 100):
+            came = f"it is {size[1]}x{size[0]}, the content {columns}x{rows} at that size"
+            raise InputError(name, "the aspect of the content, within 1 %", came)
+    longest = min(max(size), int(against.size / max(1, against.style_scale)))
+    judged = images.fit(*size, longest)
+    styles = [shelf.size(style, max(1, round(longest * against.style_scale))) for style in against.styles]
+    for what, shape in zip((name, *against.styles), (judged, *styles), strict=True):
+        check_size(shape, judge.LAYERS, f"{what}, judged at {shape[1]}x{shape[0]}")
+    return judged, styles
+
+
+def optimized_layers(name: str) -> list[str] | None:
+    """Return which of the judge's layers were style layers of the run that made a file, None if untold."""
+    try:
+        config = json.loads(images.read_settings(images.resolve(name)) or "")["config"]
+        layers = config["style_layers"] if config["network"] == "vgg16" else []
+        return [layer for layer in judge.LAYERS if layer in layers]
+    except (ValueError, LookupError, TypeError, RecursionError):  # it may come from anywhere
+        return None
+
+
+PROGRAM = Program("nst-judge", __doc__, (Judging,), main)
+
+
+def console() -> None:
+    """Run the program `nst-judge` on the command line."""
+    launch(PROGRAM)

