@@ -132,7 +132,8 @@ def plot_losses(
 ) -> bytes:
     """Return a picture of the weighted losses over the steps, as the bytes of a .png, .svg or .pdf file.
 
-    weights: those of the last rung, by which all of it is weighted. A dotted line stands where a rung begins: there the losses jump to those of a larger picture.
+    weights: those of the last rung, by which all of it is weighted. A dotted line stands where a rung
+    begins: there the losses jump to those of a larger picture.
     """
     axes = new_axes()
     borders = [n for n, (old, new) in enumerate(itertools.pairwise(columns["rung"]), 1) if old != new]
