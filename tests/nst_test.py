@@ -110,7 +110,7 @@ def test_the_report_keeps_its_contract(call):
     assert report["image"] == {"height": 32, "width": 48}
     for losses in report["losses"].values():
         assert list(losses) == [
-            *("total", "content", "style", "tv", "content_by_layer", "style_by_layer", "by_style"),
+            *("total", "content", "style", "tv", "weights", "content_by_layer", "style_by_layer", "by_style"),
         ]
         assert [list(one) for one in losses["by_style"]] == [["style", "style_by_layer"]]
         assert list(losses["content_by_layer"]) == ["conv3_1", "conv4_2"]

@@ -379,7 +379,7 @@ def test_progress_is_told_by_lanes_and_steps(call, caplog):
     ]
 
 
-NOT_A_SWEEP = "--sweep=NAME=V1,V2,...: NAME is one of style_weight, .*; got "
+NOT_A_SWEEP = "--sweep=NAME=V1,V2,...: NAME is one of strength, .*; got "
 WRONG = {
     "scales": ([WEIGHTS, "--scales=16,32", "--iterations=9"], "--scales: not in a sweep; got 16,32"),
     "scales of a preset": ([WEIGHTS, "--preset=quality"], "--scales: not in a sweep; got auto"),
