@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8, UInt16
-from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError, features
 
 from nst_jax import files, raster
 from nst_jax.errors import InputError, did_you_mean
@@ -46,6 +46,17 @@ OTHER_BYTE = {
     f"{mode};16{order}": f"{mode};16{other}"
     for mode in ("RGB", "RGBA")
     for order, other in (("L", "B"), ("B", "L"), ("N", OTHER))
+}
+
+# What brings pixels upright, by Exif's orientation: views, no copies. TIFFs come upright from pillow.
+UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
 }
 
 Plane = Float32[np.ndarray, "h w"] | UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"]
@@ -175,12 +186,13 @@ def read(name: str, max_pixels: int = MAX_PIXELS) -> Source:
         _check_pixels(image, name, max_pixels)
         deep = _is_deep_color(image) and _is_srgb(image, name)
         with _libtiff_silent() if image.format == "TIFF" else contextlib.nullcontext():
-            ImageOps.exif_transpose(image, in_place=True)
+            image.load()
             samples = _sixteen_bits(image, file) if deep else None
+        turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1), np.asarray)
         if samples is None:
             opacity = _opacity(image)
-            return _source(_to_srgb(image, name), opacity)
-    return _source(samples[..., :3], samples[..., 3] if samples.shape[2] == 4 else None)
+            return _source(turn(_to_srgb(image, name)), None if opacity is None else turn(opacity))
+    return _source(turn(samples[..., :3]), turn(samples[..., 3]) if samples.shape[2] == 4 else None)
 
 
 def _check_pixels(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
@@ -196,8 +208,8 @@ def _bytes_to_read(image: ImageFile.ImageFile) -> tuple[int, str]:
     """Return the bytes that are taken at the peak of reading, for each pixel, and by what kind of file."""
     if image.format in LAVISH:
         return LAVISH[image.format], image.format
-    if _is_deep_color(image):  # ours, and pillow's picture of four bytes, twice while it is turned
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    if _is_deep_color(image):  # ours, and pillow's picture of four bytes, twice while it turns a TIFF
+        turned = image.format == "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         return 2 * len(image.getbands()) + 4 * (1 + turned), "such colour of 16 bits"
     return BYTES, ""
 
@@ -452,7 +464,7 @@ def _sixteen_bits(upper: Image.Image, file: BinaryIO) -> UInt16[np.ndarray, "h w
     for rows in raster.bands(samples.shape, raster.BAND):
         samples[rows] = _rows(upper, rows) * np.uint16(256)
     upper.im = Image.new("L", (1, 1)).im  # drops its pixels: there is room for those of one picture
-    ImageOps.exif_transpose(lower, in_place=True)
+    lower.load()
     for rows in raster.bands(samples.shape, raster.BAND):
         samples[rows] += _rows(lower, rows)
     return samples

@@ -314,6 +314,19 @@ def _write_deep(path: Path, samples: np.ndarray, icc: bytes = b"", exif: bytes =
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
 
 
+def _orientation(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return exif
+
+
+def _turned(suffix: str, orientation: int) -> dict[str, Any]:
+    """Return what tells _write_deep of an orientation."""
+    if suffix == ".tif":
+        return {"extratags": [(274, 3, 1, orientation, True)]}
+    return {"exif": _orientation(orientation).tobytes()[6:]}
+
+
 DEEP_FILES: dict[str, tuple[str, dict[str, Any]]] = {
     "png": (".png", {}),
     "tiff": (".tif", {"byteorder": "<"}),
@@ -368,13 +381,10 @@ def test_a_broken_profile_of_deep_colour_is_one_warning(tmp_path: Path) -> None:
 @pytest.mark.parametrize("orientation", range(2, 9))
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_deep_colour_stands_upright(tmp_path: Path, orientation: int, channels: int, suffix: str) -> None:
-    samples, exif = _deep(5, 7, channels), Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    tags = (
-        {"extratags": [(274, 3, 1, orientation, True)]} if suffix == ".tif" else {"exif": exif.tobytes()[6:]}
-    )
-    _write_deep(tmp_path / f"in{suffix}", samples, **tags)
-    Image.fromarray((samples % 256).astype(np.uint8)).save(tmp_path / "lower.tif", exif=exif)
+    samples = _deep(5, 7, channels)
+    _write_deep(tmp_path / f"in{suffix}", samples, **_turned(suffix, orientation))
+    lower = Image.fromarray((samples % 256).astype(np.uint8))
+    lower.save(tmp_path / "lower.tif", exif=_orientation(orientation))
     source = images.read(str(tmp_path / f"in{suffix}"))
     np.testing.assert_array_equal(source.colors % 256, images.read(str(tmp_path / "lower.tif")).colors)
 
@@ -411,8 +421,7 @@ def test_pictures_stand_upright(tmp_path: Path, suffix: str, orientation: int) -
     ][orientation - 1]
     shape = (height, width) if orientation < 5 else (width, height)
     stored = np.array([[COLORS[place(r, c)] for c in range(shape[1])] for r in range(shape[0])])
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
+    exif = _orientation(orientation)
     image = Image.fromarray(stored.repeat(16, 0).repeat(16, 1))
     rgb = _load(tmp_path, image, suffix, exif=exif).rgb
     assert rgb.shape == (16 * height, 16 * width, 3)
@@ -492,8 +501,9 @@ def test_lab(tmp_path: Path) -> None:
 # Reading: what is refused
 
 
-def test_the_limit_on_pixels_is_checked_before_decoding(tmp_path: Path) -> None:
-    header = b"IHDR" + struct.pack(">2I5B", 20000, 10000, 8, 0, 0, 0, 0)
+@pytest.mark.parametrize(("depth", "color"), [(8, 0), (16, 2)])
+def test_the_limit_on_pixels_is_checked_before_decoding(tmp_path: Path, depth: int, color: int) -> None:
+    header = b"IHDR" + struct.pack(">2I5B", 20000, 10000, depth, color, 0, 0, 0)
     chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     (tmp_path / "big.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IDAT")
     before = Image.MAX_IMAGE_PIXELS
@@ -513,17 +523,14 @@ def test_the_limit_on_pixels_is_checked_before_decoding(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "channels", "turned", "enough"),
     [("in.webp", 3, 1, 160), ("in.avif", 3, 1, 120), ("in.jp2", 3, 1, 250), ("in.png", 3, 1, 100)]
-    + [("in.tif", 4, 1, 120), ("in.png", 3, 6, 140)],
+    + [("in.tif", 4, 1, 120), ("in.png", 3, 6, 100), ("in.tif", 3, 6, 140)],
 )
 def test_files_that_take_more_memory_to_read_may_have_fewer_pixels(
     tmp_path: Path, name: str, channels: int, turned: int, enough: int
 ) -> None:
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = turned
     if name in ("in.png", "in.tif"):
-        _write_deep(
-            tmp_path / name, _deep(10, 10, channels), **({"exif": exif.tobytes()[6:]} if turned > 1 else {})
-        )
+        told = _turned(Path(name).suffix, turned) if turned > 1 else {}
+        _write_deep(tmp_path / name, _deep(10, 10, channels), **told)
     else:
         Image.new("RGB", (10, 10)).save(tmp_path / name)
     assert images.read(str(tmp_path / name), enough).size == (10, 10)
@@ -582,8 +589,7 @@ def _deep_samples() -> dict[str, bytes]:
 
 def _samples() -> dict[str, bytes]:
     rgba = Image.fromarray(images.to_uint8(np.dstack([_smooth(14, 18), _random(14, 18)])))
-    rgb, exif = rgba.convert("RGB"), Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6
+    rgb, exif = rgba.convert("RGB"), _orientation(6)
     tags: dict[str, Any] = {"exif": exif, "icc_profile": images._srgb_icc()}
     return {
         "png": _bytes(rgba, "PNG", **tags),
