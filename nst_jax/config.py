@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from nst_jax.color import COLOR_MATCHES, COLOR_MODES
+from nst_jax.content import CONTENT_LOSSES
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.objective import LossWeights, Spec
 from nst_jax.optimizers import OPTIMIZERS
@@ -114,6 +115,12 @@ class Config:
         "statistic of a style: gram, of each layer; chain, of each layer with the one below in use; "
         "tutorial; moments, mean and covariance; wasserstein, the transport distance of these",
         choices=STYLE_LOSSES,
+    )
+    content_loss: str = option(
+        "squares",
+        "squares, of the differences of the activations; self_similarity, how alike the picture's places are "
+        "to each other, whatever their colours and strokes",
+        choices=CONTENT_LOSSES,
     )
     activation_shift: float = option(0.0, "s: the style statistics are of F + s", low=-1e6, high=1e6)
     preserve_color: str = option(
@@ -264,6 +271,7 @@ class Config:
             self._layers(self.content_layers),
             self._layers(self.style_layers),
             self.style_loss,
+            self.content_loss,
             self.pooling,
             self.optimizer,
             COLOR_MODES[self.preserve_color].luminance,
@@ -273,9 +281,8 @@ class Config:
 
     def _check_tile(self) -> None:
         """Raise InputError unless windows of this side have a core between their halos."""
-        names = layer_names(self.network)
-        layers = self._layers(self.content_layers) + self._layers(self.style_layers)
-        least = least_tile(names, layers)
+        names, layers = layer_names(self.network), self.spec().layers
+        least = least_tile(names, self.spec())
         if self.tile.isdecimal() and int(self.tile) >= least:
             return
         sees = f"{max(layers)} sees {halo(names, layers)} pixels to each side"

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Float32, Int32
 
 from nst_jax.color import oklab
 from nst_jax.errors import InputError
-from nst_jax.samples import sample_positions
+from nst_jax.samples import distance_shares, sample_positions
 from nst_jax.style import STYLE_LOSSES, Statistics
 from nst_jax.style.gaussian import wasserstein_distance
 from nst_jax.vgg import Params, block_of, check_size, features
@@ -40,7 +40,6 @@ AXES = np.array(
     ]
 )
 DIRECTIONS = AXES / np.linalg.norm(AXES, axis=1, keepdims=True)
-LEVEL = 1e-5  # added to cosine distances: a hundred times their rounding, which is all there is of one colour
 
 
 class Network(NamedTuple):
@@ -89,7 +88,7 @@ def view(network: Network, image: Picture) -> View:
 def _look(
     network: Network,
     image: Float[Array, "h w 3"],
-    positions: Int32[Array, " n"],
+    positions: Int32[Array, "n 2"],
     colors: Float[Array, "a q"],
 ) -> View:
     with jax.default_matmul_precision("highest"):
@@ -109,9 +108,9 @@ def _unit(x: Float[Array, "*shape c"]) -> Float[Array, "*shape c"]:
     return x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-10)
 
 
-def _columns(image: Array, seen: dict[str, Array], positions: Int32[Array, " n"]) -> Float[Array, "n d"]:
+def _columns(image: Array, seen: dict[str, Array], positions: Int32[Array, "n 2"]) -> Float[Array, "n d"]:
     """Return the picture and the maps at positions of the picture, one beside the other: hypercolumns."""
-    rows, columns = jnp.divmod(positions, image.shape[1])
+    rows, columns = positions.T
     found = [image[rows, columns]]
     for layer, map_ in seen.items():
         unit, (height, width, _) = 2 ** (block_of(layer) - 1), map_.shape
@@ -148,14 +147,7 @@ def self_similarity(x: View, c: View) -> Scalar:
     Differs from the paper: times n, as in its code, so that n does not matter; fixed positions; the value of
     each map's cell, none between; LEVEL is added to D.
     """
-    return jnp.mean(jnp.sum(jnp.abs(_shares(x.columns) - _shares(c.columns)), 0))
-
-
-def _shares(columns: Float[Array, "n d"]) -> Float[Array, "n n"]:
-    with jax.default_matmul_precision("highest"):
-        unit = _unit(columns)
-        distances = jnp.maximum(1 - unit @ unit.T, 0) + LEVEL
-    return distances / jnp.sum(distances, 0, keepdims=True)
+    return jnp.mean(jnp.sum(jnp.abs(distance_shares(x.columns) - distance_shares(c.columns)), 0))
 
 
 def style_distances(x: View, s: View) -> dict[str, Scalar]:

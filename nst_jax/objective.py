@@ -4,7 +4,7 @@ The total is linear in its coefficients, so its gradient with respect to them IS
 the loop gets every term of every layer from the gradient it needs anyway.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from nst_jax.style import STYLE_LOSSES, Sums
+from nst_jax.content import CONTENT_LOSSES
+from nst_jax.samples import Part, Samples
+from nst_jax.style import STYLE_LOSSES, Statistics, Sums
 from nst_jax.vgg import PRECISIONS, AnyArray, Params, block_of, features, keep_rows, map_shape
 
 
@@ -23,6 +25,7 @@ class Spec(NamedTuple):
     content_layers: tuple[str, ...]
     style_layers: tuple[str, ...]  # from the bottom up
     style_loss: str = "gram"
+    content_loss: str = "squares"
     pooling: str = "max"
     optimizer: str = "lbfgs"
     luminance: bool = False  # whether the picture is grey
@@ -48,8 +51,8 @@ class Frame(NamedTuple):
 class Targets(NamedTuple):
     """What the picture is compared with: arrays that stay as they are during an optimisation."""
 
-    content: dict[str, Float[Array, "_ _ _"]]  # by layer: the content's activations
-    style: dict[str, Float[Array, "k _ _"]]  # by term: the statistics of k styles
+    content: dict[str, Any]  # by term: what the content loss wants, such as the content's activations
+    style: Statistics  # by term: what the style loss wants of k styles, stacked
     activation_shift: Float[Array, ""]  # s of the style statistics
     tv_power: Float[Array, ""]  # p of the total variation
     regions: Sequence[dict[str, Float[Array, "_ _"]]] = ()  # by style, or one for all: weights by layer
@@ -89,12 +92,24 @@ def network(params: Params, image: AnyArray, layers: Sequence[str], spec: Spec) 
     return features(params, image, layers, spec.pooling, spec.precision, spec.rows)
 
 
-def style_sums(maps: dict[str, Array], shift: Array, mask: dict[str, Array] | None, spec: Spec) -> Sums:
-    """Return what the style's statistics are made of, in float32, whatever the activations are held in."""
-    maps = {layer: maps[layer].astype(jnp.float32) for layer in spec.style_layers}
+def sums_of_style(
+    maps: dict[str, Array], shift: Array, mask: dict[str, Array] | None, samples: Samples, spec: Spec
+) -> Sums:
+    """Return the sums of which what is wanted of a style is made."""
+    with _style_products(spec):
+        loss = STYLE_LOSSES[spec.style_loss]
+        return loss.sums_of_style(_style_maps(maps, spec), shift, mask, spec.rows, samples)
+
+
+def _style_maps(maps: dict[str, Array], spec: Spec) -> dict[str, Array]:
+    """Return the style's activations in float32, whatever they are held in."""
+    return {layer: maps[layer].astype(jnp.float32) for layer in spec.style_layers}
+
+
+def _style_products(spec: Spec) -> Any:
+    """Return the context of a style loss's products."""
     # What bfloat16 holds is exact in the products that a GPU takes for it, and the sums are float32.
-    with jax.default_matmul_precision(PRECISIONS[spec.precision].products.name.lower()):
-        return STYLE_LOSSES[spec.style_loss].sums(maps, shift, mask, spec.rows)
+    return jax.default_matmul_precision(PRECISIONS[spec.precision].products.name.lower())
 
 
 def positions(shape: Sequence[int], spec: Spec) -> dict[str, int]:
@@ -116,8 +131,8 @@ def shown(image: Float[AnyArray, "h w 3"], frame: Frame | None, spec: Spec) -> F
 class Pieces(NamedTuple):
     """What the terms are made of: sums over positions, so those of two parts of a picture add up."""
 
-    content: dict[str, Float[Array, ""]]
-    style: list[Sums]  # by region
+    content: dict[str, Array]
+    style: list[Sums]  # by region, or by style
     tv: Float[Array, ""]
 
 
@@ -128,42 +143,55 @@ def loss_terms(params: Params, image: Float[AnyArray, "h w 3"], targets: Targets
 
 
 def loss_pieces(
-    params: Params,
-    image: Float[AnyArray, "h w 3"],
-    targets: Targets,
-    spec: Spec,
-    owned: Mapping[int, Float[Array, "_ _"]] | None = None,
+    params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, spec: Spec, part: Part | None = None
 ) -> Pieces:
-    """Return what the terms of a shown picture are made of, or those of its positions that are owned.
-
-    owned: by block, 1 where a position counts and 0 where it does not.
-    """
+    """Return what the terms of a shown picture are made of, or those of the positions that are a part's."""
     maps = network(params, image, spec.layers, spec)
-
-    def at(block: int) -> Array | None:
-        return None if owned is None else owned[block]
-
-    corner = None if owned is None else owned[1][:-1, :-1]
+    corner = None if part is None else part.owned[1][:-1, :-1]
     return Pieces(
-        content={
-            name: content_loss(maps[name], targets.content[name], at(block_of(name)))
-            for name in spec.content_layers
-        },
-        style=[
-            style_sums(maps, targets.activation_shift, region, spec)
-            for region in owned_regions(targets.regions, spec, owned)
-        ],
+        content=content_sums(maps, targets, spec, part),
+        style=style_sums(maps, targets, spec, part),
         tv=total_variation(image, targets.tv_power, corner, spec.rows),
     )
 
 
+def content_sums(
+    maps: dict[str, Array], targets: Targets, spec: Spec, part: Part | None = None
+) -> dict[str, Array]:
+    """Return what the content's terms are made of."""
+    used = {layer: maps[layer] for layer in spec.content_layers}
+    return CONTENT_LOSSES[spec.content_loss].sums(used, targets.content, part)
+
+
+def style_sums(maps: dict[str, Array], targets: Targets, spec: Spec, part: Part | None = None) -> list[Sums]:
+    """Return what the style's terms are made of: by region, or by style where the sums are against it."""
+    loss, regions = STYLE_LOSSES[spec.style_loss], owned_regions(targets.regions, spec, part)
+    styles: list[Any] = [None] * len(regions)
+    if loss.target is not None:
+        styles = each_style(targets.style)
+        regions = regions if len(regions) > 1 else regions * len(styles)
+    with _style_products(spec):
+        return [
+            loss.sums_of_picture(
+                *(_style_maps(maps, spec), targets.activation_shift, region, spec.rows, wanted)
+            )
+            for region, wanted in zip(regions, styles, strict=True)
+        ]
+
+
+def each_style(wanted: Any) -> list[Any]:
+    """Return what is wanted of each style by itself, from what is stacked."""
+    count = jax.tree.leaves(wanted)[0].shape[0]
+    return [jax.tree.map(lambda leaf, k=k: leaf[k], wanted) for k in range(count)]
+
+
 def owned_regions(
-    regions: Sequence[dict[str, Array]], spec: Spec, owned: Mapping[int, Array] | None
+    regions: Sequence[dict[str, Array]], spec: Spec, part: Part | None
 ) -> list[dict[str, Array] | None]:
-    """Return the regions, or the one without a mask, as weights of the positions that are owned."""
-    if owned is None:
+    """Return the regions, or the one without a mask, as weights of the positions that are a part's."""
+    if part is None:
         return list(regions) or [None]
-    everywhere = {layer: owned[block_of(layer)] for layer in spec.style_layers}
+    everywhere = {layer: part.owned[block_of(layer)] for layer in spec.style_layers}
     return [{layer: everywhere[layer] * region[layer] for layer in everywhere} for region in regions] or [
         everywhere
     ]
@@ -171,10 +199,13 @@ def owned_regions(
 
 def terms_of(pieces: Pieces, targets: Targets, shape: Sequence[int], spec: Spec) -> Terms:
     """Return the terms of a picture of this shape that complete pieces come to."""
-    loss = STYLE_LOSSES[spec.style_loss]
+    loss, distance = STYLE_LOSSES[spec.style_loss], CONTENT_LOSSES[spec.content_loss].distance
     found = [loss.means(sums, positions(shape, spec)) for sums in pieces.style]
     return Terms(
-        content=pieces.content,
+        content={
+            term: sums if distance is None else distance(sums, targets.content[term])
+            for term, sums in pieces.content.items()
+        },
         style={
             term: _distances(loss.distance, [statistics[term] for statistics in found], wanted)
             for term, wanted in targets.style.items()
@@ -183,16 +214,13 @@ def terms_of(pieces: Pieces, targets: Targets, shape: Sequence[int], spec: Spec)
     )
 
 
-def _distances(
-    distance: Callable[[Array, Array], Array],
-    found: list[Float[Array, "a b"]],
-    wanted: Float[Array, "k a b"],
-) -> Float[Array, " k"]:
+def _distances(distance: Callable[[Any, Any], Array], found: list[Any], wanted: Any) -> Float[Array, " k"]:
     """Return the distance to each style, from its own region or from the one that all share.
 
     One after the other: XLA:CPU takes a batch of one product several times as long as the product.
     """
-    pairs = zip(found if len(found) > 1 else found * len(wanted), wanted, strict=True)
+    styles = each_style(wanted)
+    pairs = zip(found if len(found) > 1 else found * len(styles), styles, strict=True)
     return jnp.stack([distance(x, s) for x, s in pairs])
 
 
@@ -213,14 +241,6 @@ def evaluate(
 
     value, (gradient, terms) = jax.value_and_grad(total, argnums=(0, 1))(image, factors)
     return Evaluation(value, gradient, terms)
-
-
-def content_loss(
-    x: Float[Array, "h w c"], c: Float[Array, "h w c"], owned: Float[Array, "h w"] | None = None
-) -> Float[Array, ""]:
-    """Return 1/2 sum (x - c)^2 over positions and channels. Gatys et al. 2015, eq. 1."""
-    squares = (x.astype(jnp.float32) - c.astype(jnp.float32)) ** 2
-    return jnp.sum(squares if owned is None else squares * owned[..., None]) / 2
 
 
 def total_variation(

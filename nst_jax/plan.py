@@ -8,10 +8,11 @@ import jax
 import numpy as np
 
 from nst_jax import loop, rows, tiling
+from nst_jax.content import CONTENT_LOSSES
 from nst_jax.errors import NotEnoughMemory
 from nst_jax.objective import Spec
 from nst_jax.problem import Problem
-from nst_jax.targets import content_targets, style_arguments, style_statistics
+from nst_jax.targets import content_targets, style_arguments, wanted_of_style
 
 # Sides of windows that are tried, the largest first: the larger, the less is computed twice.
 TILES = (4096, 3072, 2048, 1536, 1024, 768, 640, 512, 384, 320, 256)
@@ -72,7 +73,7 @@ def windows(problem: Problem) -> tiling.Grid | None:
     spec, shape = problem.spec, problem.first.shape
     if not spec.tile:
         return None
-    grid = tiling.grid(shape, problem.params.convolutions, spec.layers, spec.tile, spec.mesh is not None)
+    grid = tiling.grid(shape, problem.params.convolutions, spec)
     return grid if grid.windows > 1 else None
 
 
@@ -134,7 +135,7 @@ def needs(problem: Problem) -> Needs:
     number = rows.put_everywhere(np.float32(0), spec)
     sources = problem.masks.sources_of(len(problem.styles))
     programs = [
-        (style, style_statistics.lower(*style_arguments(params, style, number, source, spec)))
+        (style, wanted_of_style.lower(*style_arguments(params, style, number, source, spec)))
         for style, source in zip(problem.styles, sources, strict=True)
     ]
     image = rows.put(rows.pad(first, spec), spec)
@@ -180,12 +181,13 @@ def _memory(program: Any) -> tuple[int, int]:
 def _smaller(problem: Problem, whole: Needs, free: int) -> Iterator[Spec]:
     """Yield ways that need less, the fastest first; those that clearly need too much are left out."""
     spec, (height, width, _) = problem.spec, problem.first.shape
-    least = tiling.least_tile(problem.params.convolutions, spec.layers)
+    local = CONTENT_LOSSES[spec.content_loss].local
+    least = tiling.least_tile(problem.params.convolutions, spec)
     longest = width if spec.mesh else max(height, width)  # of the sides that are cut
     tiles = [tile for tile in {*TILES, max(least, TILES[-1])} if least <= tile < longest]
     ways = [
         problem._replace(spec=spec._replace(tile=tile, anew=anew))
-        for anew in ((False, True) if whole.content else (False,))
+        for anew in ((False, True) if whole.content and local else (False,))
         for tile in tiles
     ]
     for way in sorted(ways, key=work):

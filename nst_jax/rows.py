@@ -99,7 +99,7 @@ def placed(shapes: Any, spec: Spec) -> Any:
     places = _places(shapes, spec)
     if isinstance(shapes, Targets):
         places = jax.tree.map(lambda leaf: _place(spec, *["rows"][: leaf.ndim]), shapes)
-        places = places._replace(style=dict.fromkeys(shapes.style, _place(spec)))
+        places = places._replace(style=jax.tree.map(lambda leaf: _place(spec), shapes.style))
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
     )

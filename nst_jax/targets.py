@@ -1,4 +1,4 @@
-"""What a picture is compared with: the content's activations and the styles' statistics."""
+"""What a picture is compared with: what the losses want of the content and of the styles."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,14 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Float32, Int32
 
 from nst_jax import masks as masking
 from nst_jax import rows, tiling
+from nst_jax.content import CONTENT_LOSSES
 from nst_jax.masks import Masks
-from nst_jax.objective import Frame, Spec, Targets, network, positions, style_sums
+from nst_jax.objective import Frame, Spec, Targets, network, positions, sums_of_style
+from nst_jax.samples import Samples, sample_positions
 from nst_jax.style import STYLE_LOSSES
-from nst_jax.vgg import AnyArray, Params
+from nst_jax.vgg import AnyArray, Params, map_shape
 
 
 def make_targets(
@@ -26,7 +28,7 @@ def make_targets(
     masks: Masks | None = None,
     background: Float[AnyArray, "h w 3"] | None = None,
 ) -> Targets:
-    """Return the content's activations and the styles' statistics, of RGB pictures in [0, 1] of any sizes.
+    """Return what the losses want of a content and of styles, RGB pictures in [0, 1] of any sizes.
 
     Without a content picture spec.content_layers must be empty. background is what shows where no mask is
     white: the content, if it is not given. With spec.mesh all are placed on its devices.
@@ -52,29 +54,45 @@ def _lay(array: Any, spec: Spec) -> Array:
 
 
 @jax.jit(static_argnames="spec")
-def content_targets(params: Params, content: AnyArray, spec: Spec) -> dict[str, Array]:
-    """Return the activations of the content, by layer."""
-    if not spec.tile or not spec.content_layers:
-        return rows.keep(network(params, content, spec.content_layers, spec), spec)
-    return rows.keep(tiling.activations(params, content, spec.content_layers, spec), spec)
+def content_targets(params: Params, content: AnyArray, spec: Spec) -> dict[str, Any]:
+    """Return what is wanted of the content, by term."""
+    how = tiling.activations if spec.tile and spec.content_layers else network
+    maps = how(params, content, spec.content_layers, spec)
+    shape = spec.rows or content.shape[0], content.shape[1]
+    return rows.keep(CONTENT_LOSSES[spec.content_loss].wanted(maps, shape), spec)
 
 
 def style_targets(
     params: Params, styles: Sequence[AnyArray], masks: Masks, shift: Array, spec: Spec
-) -> dict[str, Array]:
-    """Return the statistics of the styles, or of the parts that their masks name: by term, stacked."""
-    statistics = [
-        style_statistics(*style_arguments(params, style, shift, source, spec))
+) -> dict[str, Any]:
+    """Return what is wanted of the styles, or of the parts that their masks name: by term, stacked."""
+    wanted = [
+        wanted_of_style(*style_arguments(params, style, shift, source, spec))
         for style, source in zip(styles, masks.sources_of(len(styles)), strict=True)
     ]
-    return jax.tree.map(lambda *one: jnp.stack(one), *statistics) if statistics else {}
+    return jax.tree.map(lambda *one: jnp.stack(one), *wanted) if wanted else {}
 
 
 def style_arguments(
     params: Params, style: AnyArray, shift: Any, source: Float32[np.ndarray, "h w"] | None, spec: Spec
-) -> tuple[Params, Array, Any, dict[str, Array] | None, Spec]:
-    """Return what style_statistics takes of a style and its mask."""
-    return params, _lay(style, spec), shift, mask_by_layer(source, spec), rows.spec_of(style, spec)
+) -> tuple[Params, Array, Any, dict[str, Array] | None, dict[str, Array], Spec]:
+    """Return what wanted_of_style takes of a style and its mask."""
+    spec = rows.spec_of(style, spec)
+    places = rows.put_everywhere(_style_positions(style, source, spec), spec)
+    return params, _lay(style, spec), shift, mask_by_layer(source, spec), places, spec
+
+
+def _style_positions(
+    style: AnyArray, source: Float32[np.ndarray, "h w"] | None, spec: Spec
+) -> dict[str, Int32[np.ndarray, "n 2"]]:
+    """Return the positions that stand for a style, by layer, where its loss asks for some."""
+    count, found = STYLE_LOSSES[spec.style_loss].samples, {}
+    for layer in spec.style_layers if count else ():
+        everywhere = np.ones(map_shape(layer, *style.shape[:2]), np.float32)
+        found[layer] = sample_positions(
+            everywhere if source is None else masking.pooled(source, layer), count
+        )
+    return found
 
 
 def regions_by_layer(
@@ -95,13 +113,22 @@ def _by_layer(mask: Float32[np.ndarray, "h w"], spec: Spec) -> dict[str, Array]:
 
 
 @jax.jit(static_argnames="spec")
-def style_statistics(
-    params: Params, style: AnyArray, shift: Array, mask: dict[str, Array] | None, spec: Spec
-) -> dict[str, Array]:
-    """Return the statistics of one style picture, or of the part of it that a mask weighs, by term."""
+def wanted_of_style(
+    params: Params,
+    style: AnyArray,
+    shift: Array,
+    mask: dict[str, Array] | None,
+    places: dict[str, Array],
+    spec: Spec,
+) -> dict[str, Any]:
+    """Return what is wanted of one style picture, or of the part of it that a mask weighs, by term.
+
+    places: the positions that stand for it, by layer.
+    """
     if spec.tile:
-        statistics = tiling.style_statistics(params, style, shift, mask, spec)
+        sums = tiling.sums_of_style(params, style, shift, mask, places, spec)
     else:
-        sums = style_sums(network(params, style, spec.style_layers, spec), shift, mask, spec)
-        statistics = STYLE_LOSSES[spec.style_loss].means(sums, positions(style.shape, spec))
-    return rows.keep(statistics, spec)
+        maps = network(params, style, spec.style_layers, spec)
+        sums = sums_of_style(maps, shift, mask, Samples(places), spec)
+    loss = STYLE_LOSSES[spec.style_loss]
+    return rows.keep(loss.prepare(loss.means(sums, positions(style.shape, spec))), spec)

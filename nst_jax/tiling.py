@@ -1,14 +1,16 @@
 """The same objective window by window: exact value, gradient and terms of a picture of any size.
 
-Style statistics, content and variation are sums over positions (style/), so they can be added up over
-windows. A window is a core, whose positions count, and a halo as wide as the deepest layer sees. Pass 1 adds
-up the style's sums; the slope of the total with respect to these is a small matrix for each term; pass 2 runs
-the windows again and takes that slope, with those of content and variation, back to the picture. The memory
-is that of one window, whatever the picture's size; the work about two forward passes and one backward pass.
+Style statistics, content and variation are made of sums over positions (style/, content.py), so they can be
+added up over windows. A window is a core, whose positions count, and a halo as wide as the deepest layer
+sees. Pass 1 adds up what the total is not linear in, as the style's sums; the slope of the total with respect
+to these is a small matrix for each term; pass 2 runs the windows again and takes that slope, with those of
+content and variation, back to the picture. What is the least over all positions has its slope in the window
+where that lies. The memory is that of one window, whatever the picture's size; the work about two forward
+passes and one backward pass.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,22 +19,24 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from nst_jax import objective
+from nst_jax.content import CONTENT_LOSSES
 from nst_jax.objective import (
     Evaluation,
     Pieces,
     Spec,
     Targets,
     Terms,
+    content_sums,
     loss_pieces,
     network,
     owned_regions,
-    positions,
     shown,
     style_sums,
     terms_of,
     weighted_sum,
 )
-from nst_jax.style import STYLE_LOSSES, Statistics, Sums
+from nst_jax.samples import Part, Samples
+from nst_jax.style import STYLE_LOSSES, Least, Sums, is_node
 from nst_jax.vgg import AnyArray, Params, block_of, halo, map_shape
 
 
@@ -71,15 +75,16 @@ def cut(length: int, tile: int, margin: int, unit: int) -> Axis:
     return Axis(length, window, starts, (0, *(start + margin for start in starts[1:])))
 
 
-def least_tile(names: Iterable[str], layers: Sequence[str]) -> int:
+def least_tile(names: Iterable[str], spec: Spec) -> int:
     """Return the shortest side of a window that has a core, in pixels. names: the network's convolutions."""
-    margin, unit = _margin(names, layers)
+    margin, unit = _margin(names, spec)
     return 2 * margin + 2 * unit
 
 
-def _margin(names: Iterable[str], layers: Sequence[str]) -> tuple[int, int]:
-    unit: int = 2 ** (block_of(max(layers)) - 1)
-    return math.ceil(halo(names, layers) / unit) * unit, unit
+def _margin(names: Iterable[str], spec: Spec) -> tuple[int, int]:
+    unit: int = 2 ** (block_of(max(spec.layers)) - 1)
+    beside: int = STYLE_LOSSES[spec.style_loss].reach * 2 ** (block_of(max(spec.style_layers)) - 1)
+    return math.ceil((halo(names, spec.layers) + beside) / unit) * unit, unit
 
 
 class Grid(NamedTuple):
@@ -105,8 +110,8 @@ class Grid(NamedTuple):
         start, core, end = zip(_place(self.rows, row), _place(self.columns, column), strict=True)
         return Window(start, core, end)
 
-    def owned(self, window: Window) -> dict[int, Float[Array, "_ _"]]:
-        """Return by block 1 where a position lies in the window's core, else 0."""
+    def part(self, window: Window) -> Part:
+        """Return the part of the picture that a window stands for: the positions of its core."""
         found = {}
         for block in range(1, self.blocks + 1):
             unit = 2 ** (block - 1)
@@ -115,7 +120,7 @@ class Grid(NamedTuple):
                 for side, *bounds in zip(self.window_shape, *window, strict=True)
             ]
             found[block] = sides[0][:, None] * sides[1][None, :]
-        return found
+        return Part(window.start, found)
 
 
 def _place(axis: Axis, number: Int[Array, ""]) -> tuple[Array, Array, Array]:
@@ -129,21 +134,15 @@ def _between(length: int, start: Array, core: Array, end: Array) -> Float[Array,
     return ((where >= core) & (where < end)).astype(jnp.float32)
 
 
-def grid(
-    shape: Sequence[int], names: Iterable[str], layers: Sequence[str], tile: int, whole_rows: bool = False
-) -> Grid:
-    """Return the windows of a picture of this shape, of at most tile pixels a side, for these layers.
+def grid(shape: Sequence[int], names: Iterable[str], spec: Spec) -> Grid:
+    """Return the windows of a picture of this shape, of at most spec.tile pixels a side.
 
-    names: the network's convolutions. whole_rows: every window has all rows: they are spread over devices.
+    names: the network's convolutions. With a mesh every window has all rows: they are spread over devices.
     """
-    margin, unit = _margin(names, layers)
-    tiles = shape[0] if whole_rows else tile, tile
+    margin, unit = _margin(names, spec)
+    tiles = shape[0] if spec.mesh else spec.tile, spec.tile
     rows, columns = (cut(length, most, margin, unit) for length, most in zip(shape[:2], tiles, strict=True))
-    return Grid(rows, columns, block_of(max(layers)))
-
-
-def _grid(params: Params, image: AnyArray, layers: Sequence[str], spec: Spec) -> Grid:
-    return grid(image.shape, params.convolutions, layers, spec.tile, spec.mesh is not None)
+    return Grid(rows, columns, block_of(max(spec.layers)))
 
 
 def _slice(array: AnyArray, layer: str, window: Window, shape: tuple[int, int]) -> Array:
@@ -161,46 +160,110 @@ def evaluate(
     params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, factors: Terms, spec: Spec
 ) -> Evaluation:
     """Return what objective.evaluate returns, in the memory of one window of spec.tile pixels a side."""
-    windows = _grid(params, image, spec.layers, spec)
+    windows = grid(image.shape, params.convolutions, spec)
     if windows.windows == 1:  # then one pass will do
         return objective.evaluate(params, image, targets, factors, spec)
     picture, unshow = jax.vjp(lambda image: shown(image, targets.frame, spec), jnp.asarray(image))
-    style = _sums(params, picture, targets.regions, targets.activation_shift, windows, spec)
+    measured = CONTENT_LOSSES[spec.content_loss].distance is not None
+
+    def near(number: Array) -> tuple[Window, Array, Targets, Part]:
+        window = windows.window(number)
+        pixels = _windowed(picture, window, windows.window_shape)
+        return window, pixels, _near(params, targets, window, windows, spec), windows.part(window)
+
+    def look(number: Array) -> Pieces:
+        """Return the pieces of a window that the total is not linear in."""
+        _, pixels, aims, part = near(number)
+        maps = network(params, pixels, spec.layers if measured else spec.style_layers, spec)
+        nothing = jnp.zeros(())
+        content = dict.fromkeys(spec.content_layers, nothing)
+        if measured:
+            content = content_sums(maps, aims, spec, part)
+        return Pieces(content, style_sums(maps, aims, spec, part), nothing)
+
+    whole, places = _over_windows(look, windows)
 
     def total(pieces: Pieces) -> Any:
         terms = terms_of(pieces, targets, image.shape, spec)
         return weighted_sum(factors, terms), terms
 
-    nothing = jnp.zeros(())
-    empty = Pieces(dict.fromkeys(spec.content_layers, nothing), style, nothing)
-    slopes = jax.grad(total, has_aux=True)(empty)[0]
+    slopes = jax.grad(total, has_aux=True)(whole)[0]
 
     def add(number: Array, sums: tuple[Array, Pieces]) -> tuple[Array, Pieces]:
         gradient, pieces = sums
-        window = windows.window(number)
-        part = _windowed(picture, window, windows.window_shape)
-        near = _near(params, targets, window, windows, spec)
-        owned = windows.owned(window)
-        found, back = jax.vjp(lambda part: loss_pieces(params, part, near, spec, owned), part)
-        (slope,) = back(slopes)
-        at = (*window.start, jnp.int32(0))
+        window, pixels, aims, part = near(number)
+        found, back = jax.vjp(lambda pixels: loss_pieces(params, pixels, aims, spec, part), pixels)
+        (slope,) = back(_slopes_in(number, slopes, places))
         moved = _windowed(gradient, window, windows.window_shape) + slope
-        gradient = lax.dynamic_update_slice(gradient, moved, at)
-        return gradient, jax.tree.map(jnp.add, pieces, found)
+        gradient = lax.dynamic_update_slice(gradient, moved, (*window.start, jnp.int32(0)))
+        return gradient, _together(pieces, found)
 
-    none = jax.tree.map(jnp.zeros_like, (picture, empty))
+    none = jnp.zeros_like(picture), _nothing(whole)
     gradient, pieces = lax.fori_loop(0, windows.windows, add, none)
     value, terms = total(pieces)
     return Evaluation(value, unshow(gradient)[0], terms)
 
 
+def _over_windows(look: Callable[[Array], Any], windows: Grid) -> tuple[Any, list[Array]]:
+    """Return what is seen of all windows together, and for each Least in it the windows where it lies."""
+
+    def add(number: Array, seen: tuple[Any, list[Array]]) -> tuple[Any, list[Array]]:
+        (whole, places), found = seen, look(number)
+        nearer = [new.value < old.value for old, new in zip(_leasts(whole), _leasts(found), strict=True)]
+        places = [jnp.where(*each) for each in zip(nearer, [number] * len(places), places, strict=True)]
+        return _together(whole, found), places
+
+    none = _nothing(jax.eval_shape(look, jnp.int32(0)))
+    places = [jnp.zeros(least.value.shape, jnp.int32) for least in _leasts(none)]
+    return lax.fori_loop(0, windows.windows, add, (none, places))
+
+
+def _leasts(tree: Any) -> list[Least]:
+    return [node for node in jax.tree.leaves(tree, is_leaf=is_node) if isinstance(node, Least)]
+
+
+def _nothing(shapes: Any) -> Any:
+    """Return what is seen of no position at all."""
+
+    def nothing(node: Any) -> Any:
+        if isinstance(node, Least):
+            return Least(jnp.full(node.value.shape, jnp.inf))
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), node)
+
+    return jax.tree.map(nothing, shapes, is_leaf=is_node)
+
+
+def _together(one: Any, other: Any) -> Any:
+    """Return what is seen of two parts of a picture, from what is seen of each."""
+
+    def both(one: Any, other: Any) -> Any:
+        if isinstance(one, Least):
+            return Least(jnp.minimum(one.value, other.value))
+        return jax.tree.map(jnp.add, one, other)
+
+    return jax.tree.map(both, one, other, is_leaf=is_node)
+
+
+def _slopes_in(number: Array, slopes: Pieces, places: list[Array]) -> Pieces:
+    """Return the slopes with respect to what is seen of one window: of a Least, only where it lies there."""
+    left = iter(places)
+
+    def here(node: Any) -> Any:
+        if isinstance(node, Least):
+            return Least(jnp.where(next(left) == number, node.value, 0))
+        return node
+
+    return jax.tree.map(here, slopes, is_leaf=is_node)
+
+
 def _near(params: Params, targets: Targets, window: Window, windows: Grid, spec: Spec) -> Targets:
     """Return the targets of a window: its share of what is kept, or its content's activations made anew."""
-    shape = windows.window_shape
-    if targets.original is None:
-        content = _near_maps(targets.content, window, shape)
-    else:
-        content = network(params, _windowed(targets.original, window, shape), spec.content_layers, spec)
+    shape, content, loss = windows.window_shape, targets.content, CONTENT_LOSSES[spec.content_loss]
+    if targets.original is not None:
+        pixels = _windowed(targets.original, window, shape)
+        content = loss.wanted(network(params, pixels, spec.content_layers, spec), shape)
+    elif loss.local:
+        content = _near_maps(content, window, shape)
     regions = [_near_maps(region, window, shape) for region in targets.regions]
     return targets._replace(content=content, regions=regions)
 
@@ -209,59 +272,45 @@ def _near_maps(maps: Mapping[str, AnyArray], window: Window, shape: tuple[int, i
     return {layer: _slice(whole, layer, window, shape) for layer, whole in maps.items()}
 
 
-def _sums(
-    params: Params,
-    image: Float[AnyArray, "h w 3"],
-    regions: Sequence[dict[str, Array]],
-    shift: Array,
-    windows: Grid,
-    spec: Spec,
-) -> list[Sums]:
-    """Return the sums of the style's statistics over all windows, by region."""
-
-    def part(number: Array) -> list[Sums]:
-        window, shape = windows.window(number), windows.window_shape
-        maps = network(params, _windowed(image, window, shape), spec.style_layers, spec)
-        near = [_near_maps(region, window, shape) for region in regions]
-        return [
-            style_sums(maps, shift, region, spec)
-            for region in owned_regions(near, spec, windows.owned(window))
-        ]
-
-    none = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(part, jnp.int32(0)))
-    return lax.fori_loop(0, windows.windows, lambda n, sums: jax.tree.map(jnp.add, sums, part(n)), none)
-
-
-def style_statistics(
+def sums_of_style(
     params: Params,
     style: Float[AnyArray, "h w 3"],
     shift: Float[Array, ""],
     mask: dict[str, Array] | None,
+    positions: dict[str, Array],
     spec: Spec,
-) -> Statistics:
-    """Return the statistics of a style picture, as objective.style_statistics does, window by window."""
-    windows = _grid(params, style, spec.style_layers, spec)
-    (sums,) = _sums(params, style, [] if mask is None else [mask], shift, windows, spec)
-    return STYLE_LOSSES[spec.style_loss].means(sums, positions(style.shape, spec))
+) -> Sums:
+    """Return the sums of a style picture that objective.sums_of_style returns, window by window."""
+    windows = grid(style.shape, params.convolutions, spec)
+
+    def look(number: Array) -> Sums:
+        window, shape = windows.window(number), windows.window_shape
+        maps = network(params, _windowed(style, window, shape), spec.style_layers, spec)
+        regions = [] if mask is None else [_near_maps(mask, window, shape)]
+        part = windows.part(window)
+        (region,) = owned_regions(regions, spec, part)
+        return objective.sums_of_style(maps, shift, region, Samples(positions, part), spec)
+
+    return _over_windows(look, windows)[0]
 
 
 def activations(
     params: Params, image: Float[AnyArray, "h w 3"], layers: Sequence[str], spec: Spec
 ) -> dict[str, Float[Array, "_ _ _"]]:
     """Return a picture's activations at the layers, window by window."""
-    windows = _grid(params, image, layers, spec)
+    windows = grid(image.shape, params.convolutions, spec)
     shape = windows.window_shape
 
     def put(number: Array, whole: dict[str, Array]) -> dict[str, Array]:
         window = windows.window(number)
-        maps, owned = network(params, _windowed(image, window, shape), layers, spec), windows.owned(window)
+        maps, part = network(params, _windowed(image, window, shape), layers, spec), windows.part(window)
         found = {}
         for layer, map_ in maps.items():
             unit = 2 ** (block_of(layer) - 1)
             kept = _slice(whole[layer], layer, window, shape)
-            part = jnp.where(owned[block_of(layer)][..., None] > 0, map_, kept)
+            owned = jnp.where(part.owned[block_of(layer)][..., None] > 0, map_, kept)
             at = (*(start // unit for start in window.start), jnp.int32(0))
-            found[layer] = lax.dynamic_update_slice(whole[layer], part, at)
+            found[layer] = lax.dynamic_update_slice(whole[layer], owned, at)
         return found
 
     sizes = jax.eval_shape(lambda image: network(params, image, layers, spec), image)

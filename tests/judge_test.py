@@ -75,8 +75,7 @@ def twins(arrays, x, y):
     shares = []
     for picture, seen in zip((x, y), maps, strict=True):
         columns = []
-        for position in sample_positions(np.ones(picture.shape[:2]), SAMPLES):
-            row, column = divmod(int(position), picture.shape[1])
+        for row, column in sample_positions(np.ones(picture.shape[:2]), SAMPLES):
             column_of = [np.float64(picture[row, column])]
             for map_ in seen.values():
                 cell = picture.shape[0] // map_.shape[0]  # pixels

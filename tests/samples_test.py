@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from nst_jax.samples import sample_positions
+from nst_jax import samples
+
+
+def sample_positions(mass, count):
+    """Return the positions' places in the flattened map."""
+    return np.ravel_multi_index(tuple(samples.sample_positions(mass, count).T), mass.shape)
 
 
 @pytest.mark.parametrize("count", [1, 16, 64, 256])

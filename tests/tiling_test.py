@@ -13,7 +13,7 @@ from nst_jax.config import PRESETS, Config
 from nst_jax.masks import Masks
 from nst_jax.objective import coefficients
 from nst_jax.style import STYLE_LOSSES
-from nst_jax.targets import make_targets, style_statistics
+from nst_jax.targets import make_targets, style_arguments, wanted_of_style
 from nst_jax.vgg import features, halo, layer_names
 
 WEIGHTS = {"content_weight": 1.5, "style_weight": 3e6, "tv_weight": 2e-3}
@@ -113,7 +113,7 @@ def check(params, rng, shape, tile, masked, options, made_anew=False, tolerance=
     by_windows = make_targets(params, content, styles, spec, config.activation_shift, 2.5, masks)
     if tolerance == 1e-5:
         jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4), by_windows, targets)
-    windows = tiling.grid(shape, params.convolutions, spec.content_layers + spec.style_layers, tile)
+    windows = tiling.grid(shape, params.convolutions, spec)
     assert windows.windows > 1
     for anew in (False, True) if made_anew else (False,):
         spec = spec._replace(anew=anew)
@@ -128,7 +128,9 @@ def check(params, rng, shape, tile, masked, options, made_anew=False, tolerance=
 
 def test_a_style_picture_is_taken_by_windows_too(params, rng):
     spec = Config().spec()
-    style, mask = rng.random((213, 170, 3), np.float32), None
-    expected = style_statistics(params, style, jnp.float32(-1), mask, spec)
-    found = style_statistics(params, style, jnp.float32(-1), mask, spec._replace(tile=160))
+    style = rng.random((213, 170, 3), np.float32)
+    expected, found = (
+        wanted_of_style(*style_arguments(params, style, jnp.float32(-1), None, spec._replace(tile=tile)))
+        for tile in (0, 160)
+    )
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-3), found, expected)

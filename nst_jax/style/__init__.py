@@ -7,9 +7,11 @@ import numpy as np
 
 from nst_jax.style.gaussian import moment_sums, moments_distance, wasserstein_distance
 from nst_jax.style.gram import chain_sums, gram_sums, shares_of_lowest, squared_distance, tutorial_distance
+from nst_jax.style.statistics import Least as Least
 from nst_jax.style.statistics import Statistics as Statistics
 from nst_jax.style.statistics import StyleLoss as StyleLoss
 from nst_jax.style.statistics import Sums as Sums
+from nst_jax.style.statistics import is_node as is_node
 from nst_jax.vgg import block_of
 
 # The pulls are what the presets' weights, chosen by eye, come to on six pairs of pictures at 256 pixels.
