@@ -14,8 +14,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from nst_jax.content import CONTENT_LOSSES
-from nst_jax.samples import Part, Samples
-from nst_jax.style import STYLE_LOSSES, Statistics, Sums
+from nst_jax.samples import Part
+from nst_jax.style import STYLE_LOSSES, Look, Statistics, Sums
 from nst_jax.vgg import PRECISIONS, AnyArray, Params, block_of, features, keep_rows, map_shape
 
 
@@ -92,21 +92,21 @@ def network(params: Params, image: AnyArray, layers: Sequence[str], spec: Spec) 
     return features(params, image, layers, spec.pooling, spec.precision, spec.rows)
 
 
-def sums_of_style(
-    maps: dict[str, Array], shift: Array, mask: dict[str, Array] | None, samples: Samples, spec: Spec
+def over_style(
+    look: Look, params: Params, style: AnyArray, mask: dict[str, Array] | None, spec: Spec
 ) -> Sums:
-    """Return the sums of which what is wanted of a style is made."""
-    with _style_products(spec):
-        loss = STYLE_LOSSES[spec.style_loss]
-        return loss.sums_of_style(_style_maps(maps, spec), shift, mask, spec.rows, samples)
+    """Return what a look sees of a style picture, where its mask is, or everywhere."""
+    maps = network(params, style, spec.style_layers, spec)
+    with style_products(spec):
+        return look(style_maps(maps, spec), mask, None)
 
 
-def _style_maps(maps: dict[str, Array], spec: Spec) -> dict[str, Array]:
+def style_maps(maps: dict[str, Array], spec: Spec) -> dict[str, Array]:
     """Return the style's activations in float32, whatever they are held in."""
     return {layer: maps[layer].astype(jnp.float32) for layer in spec.style_layers}
 
 
-def _style_products(spec: Spec) -> Any:
+def style_products(spec: Spec) -> Any:
     """Return the context of a style loss's products."""
     # What bfloat16 holds is exact in the products that a GPU takes for it, and the sums are float32.
     return jax.default_matmul_precision(PRECISIONS[spec.precision].products.name.lower())
@@ -164,19 +164,16 @@ def content_sums(
 
 
 def style_sums(maps: dict[str, Array], targets: Targets, spec: Spec, part: Part | None = None) -> list[Sums]:
-    """Return what the style's terms are made of: by region, or by style where the sums are against it."""
+    """Return what the style's terms are made of: by region, or by style where each has an aim of its own."""
     loss, regions = STYLE_LOSSES[spec.style_loss], owned_regions(targets.regions, spec, part)
-    styles: list[Any] = [None] * len(regions)
-    if loss.target is not None:
-        styles = each_style(targets.style)
-        regions = regions if len(regions) > 1 else regions * len(styles)
-    with _style_products(spec):
-        return [
-            loss.sums_of_picture(
-                *(_style_maps(maps, spec), targets.activation_shift, region, spec.rows, wanted)
-            )
-            for region, wanted in zip(regions, styles, strict=True)
-        ]
+    aims: list[tuple[Statistics, ...]] = [()] * len(regions)
+    if loss.aim is not None:
+        aims = [loss.aims(wanted) for wanted in each_style(targets.style)]
+        regions = regions if len(regions) > 1 else regions * len(aims)
+    shift, ours = targets.activation_shift, style_maps(maps, spec)
+    with style_products(spec):
+        pairs = zip(regions, aims, strict=True)
+        return [loss.sums(ours, shift, region, spec.rows, *aim) for region, aim in pairs]
 
 
 def each_style(wanted: Any) -> list[Any]:

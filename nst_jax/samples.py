@@ -45,7 +45,9 @@ class Samples(NamedTuple):
             shares = jnp.where(there, self.part.owned[block_of(layer)][rows, columns], 0)
         reach, steps = side // 2, jnp.arange(side, dtype=jnp.int32)
         padded = jnp.pad(map_, ((reach, reach), (reach, reach), (0, 0)))
-        patches = padded[rows[:, None, None] + steps[:, None], columns[:, None, None] + steps]
+        patches = padded[
+            rows[:, None, None] + steps[None, :, None], columns[:, None, None] + steps[None, None]
+        ]
         return shares[:, None, None, None] * patches
 
 
@@ -79,6 +81,8 @@ def distance_shares(columns: Float[Array, "n d"]) -> Float[Array, "n n"]:
     return distances / jnp.sum(distances, 0, keepdims=True)
 
 
-def unit_vectors(x: Float[Array, "*shape c"]) -> Float[Array, "*shape c"]:
-    """Return vectors divided by their length; near 0 they keep their direction, and slopes stay finite."""
-    return x * jax.lax.rsqrt(jnp.sum(x**2, -1, keepdims=True) + TINY)
+def unit_vectors(
+    x: Float[Array, "*shape c"], level: Float[Array, ""] | float = TINY
+) -> Float[Array, "*shape c"]:
+    """Return x / (|x|^2 + level)^1/2: of length 1, but where x is too short for a direction."""
+    return x * jax.lax.rsqrt(jnp.sum(x**2, -1, keepdims=True) + level)

@@ -1,6 +1,7 @@
 """What a picture is compared with: what the losses want of the content and of the styles."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,8 +13,8 @@ from nst_jax import masks as masking
 from nst_jax import rows, tiling
 from nst_jax.content import CONTENT_LOSSES
 from nst_jax.masks import Masks
-from nst_jax.objective import Frame, Spec, Targets, network, positions, sums_of_style
-from nst_jax.samples import Samples, sample_positions
+from nst_jax.objective import Frame, Spec, Targets, network, over_style, positions
+from nst_jax.samples import sample_positions
 from nst_jax.style import STYLE_LOSSES
 from nst_jax.vgg import AnyArray, Params, map_shape
 
@@ -125,10 +126,7 @@ def wanted_of_style(
 
     places: the positions that stand for it, by layer.
     """
-    if spec.tile:
-        sums = tiling.sums_of_style(params, style, shift, mask, places, spec)
-    else:
-        maps = network(params, style, spec.style_layers, spec)
-        sums = sums_of_style(maps, shift, mask, Samples(places), spec)
+    how = tiling.over_style if spec.tile else over_style
+    over = partial(how, params=params, style=style, mask=mask, spec=spec)
     loss = STYLE_LOSSES[spec.style_loss]
-    return rows.keep(loss.prepare(loss.means(sums, positions(style.shape, spec))), spec)
+    return rows.keep(loss.wanted(over, shift, spec.rows, places, positions(style.shape, spec)), spec)

@@ -31,12 +31,14 @@ from nst_jax.objective import (
     network,
     owned_regions,
     shown,
+    style_maps,
+    style_products,
     style_sums,
     terms_of,
     weighted_sum,
 )
-from nst_jax.samples import Part, Samples
-from nst_jax.style import STYLE_LOSSES, Least, Sums, is_node
+from nst_jax.samples import Part
+from nst_jax.style import STYLE_LOSSES, Least, Look, Sums, is_node
 from nst_jax.vgg import AnyArray, Params, block_of, halo, map_shape
 
 
@@ -272,26 +274,21 @@ def _near_maps(maps: Mapping[str, AnyArray], window: Window, shape: tuple[int, i
     return {layer: _slice(whole, layer, window, shape) for layer, whole in maps.items()}
 
 
-def sums_of_style(
-    params: Params,
-    style: Float[AnyArray, "h w 3"],
-    shift: Float[Array, ""],
-    mask: dict[str, Array] | None,
-    positions: dict[str, Array],
-    spec: Spec,
+def over_style(
+    look: Look, params: Params, style: AnyArray, mask: dict[str, Array] | None, spec: Spec
 ) -> Sums:
-    """Return the sums of a style picture that objective.sums_of_style returns, window by window."""
+    """Return what objective.over_style returns, window by window."""
     windows = grid(style.shape, params.convolutions, spec)
 
-    def look(number: Array) -> Sums:
+    def look_here(number: Array) -> Sums:
         window, shape = windows.window(number), windows.window_shape
         maps = network(params, _windowed(style, window, shape), spec.style_layers, spec)
-        regions = [] if mask is None else [_near_maps(mask, window, shape)]
-        part = windows.part(window)
+        regions, part = [] if mask is None else [_near_maps(mask, window, shape)], windows.part(window)
         (region,) = owned_regions(regions, spec, part)
-        return objective.sums_of_style(maps, shift, region, Samples(positions, part), spec)
+        with style_products(spec):
+            return look(style_maps(maps, spec), region, part)
 
-    return _over_windows(look, windows)[0]
+    return _over_windows(look_here, windows)[0]
 
 
 def activations(

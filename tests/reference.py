@@ -243,23 +243,209 @@ def wasserstein_distance(x: np.ndarray, s: np.ndarray, damping: float = 1e-5) ->
     return float(value) / len(x), slope / len(x)
 
 
-class StyleLoss(NamedTuple):
+Places = Mapping[str, np.ndarray]  # by layer: rows and columns of the positions that stand for a style
+Back = Callable[[Mapping[str, float]], dict[str, np.ndarray]]  # of factors of the terms, to the maps
+
+
+class Seen(NamedTuple):
+    """What a style loss is given of a picture and of a style."""
+
+    maps: Arrays
+    mask: Masks | None
+    style: Arrays
+    source: Masks | None
+    shift: float = 0.0
+    places: Places | None = None
+
+
+class MeanLoss(NamedTuple):
+    """A distance between two means over positions."""
+
     statistics: Callable[..., dict[str, np.ndarray]]
     back: Callable[..., dict[str, np.ndarray]]  # of a gradient with respect to the statistics, to the maps
     distance: Distance  # and its gradient with respect to the first
 
+    def __call__(self, seen: Seen) -> tuple[dict[str, float], Back]:
+        x = self.statistics(seen.maps, seen.shift, seen.mask)
+        s = self.statistics(seen.style, seen.shift, seen.source)
+        found = {term: self.distance(x[term], s[term]) for term in x}
 
-STYLE_LOSSES = {
-    "gram": StyleLoss(gram_statistics, gram_back, squares(lambda a, b: 1 / (4 * a * b))),
-    "chain": StyleLoss(chain_statistics, chain_back, squares(lambda a, b: 1 / (4 * a * b))),
-    "tutorial": StyleLoss(tutorial_statistics, tutorial_back, squares(lambda a, b: 1 / 36)),
-    "moments": StyleLoss(moment_statistics, moment_back, moments_distance),
-    "wasserstein": StyleLoss(moment_statistics, moment_back, wasserstein_distance),
+        def back(factors: Mapping[str, float]) -> dict[str, np.ndarray]:
+            slopes = {term: factor * found[term][1] for term, factor in factors.items()}
+            return self.back(seen.maps, seen.shift, seen.mask, slopes)
+
+        return {term: value for term, (value, _) in found.items()}, back
+
+
+def each_layer(
+    look: Callable[..., tuple[float, np.ndarray]],
+) -> Callable[[Seen], tuple[dict[str, float], Back]]:
+    """The style loss whose term of a layer, and its gradient, is what a look at its map and samples gives."""
+
+    def twin(seen: Seen) -> tuple[dict[str, float], Back]:
+        places = seen.places or {}
+        found = {}
+        for layer, map_ in seen.maps.items():
+            weights = weights_of(map_, seen.mask, layer)
+            style = np.float64(seen.style[layer]), weights_of(seen.style[layer], seen.source, layer)
+            found[layer] = look(np.float64(map_), weights, *style, places.get(layer))
+        return {layer: value for layer, (value, _) in found.items()}, lambda factors: {
+            layer: factor * found[layer][1] for layer, factor in factors.items()
+        }
+
+    return twin
+
+
+def unit(x: np.ndarray, level: float) -> np.ndarray:
+    return x / np.sqrt((x**2).sum(-1, keepdims=True) + level)
+
+
+def unit_back(x: np.ndarray, level: float, g: np.ndarray) -> np.ndarray:
+    along = unit(x, level) * (unit(x, level) * g).sum(-1, keepdims=True)
+    return (g - along) / np.sqrt((x**2).sum(-1, keepdims=True) + level)
+
+
+def halved_squares(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Half of the squared distance of each to each: 1 - cos, but where a direction means nothing."""
+    return np.stack([((ours - one) ** 2).sum(-1) / 2 for one in theirs], 1)
+
+
+class Directions(NamedTuple):
+    """Features less the mean of the style's samples, the level of both, their directions and the samples'."""
+
+    centred: np.ndarray
+    level: float
+    ours: np.ndarray
+    theirs: np.ndarray
+
+    def back(self, slope: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        return unit_back(self.centred, self.level, slope).reshape(shape)
+
+
+def directions(f: np.ndarray, style: np.ndarray, places: np.ndarray) -> Directions:
+    samples = style[places[:, 0], places[:, 1]]
+    level = 1e-6 * (samples**2).sum(-1).mean() + 1e-12
+    centred = (f - samples.mean(0)).reshape(-1, f.shape[-1])
+    return Directions(centred, level, unit(centred, level), unit(samples - samples.mean(0), level))
+
+
+def nearest_look(
+    f: np.ndarray, weights: np.ndarray, style: np.ndarray, _: np.ndarray, places: np.ndarray
+) -> tuple[float, np.ndarray]:
+    both = directions(f, style, places)
+    distances, nearest = halved_squares(both.ours, both.theirs), (both.ours @ both.theirs.T).argmax(1)
+    slope = weights.reshape(-1, 1) * (both.ours - both.theirs[nearest])
+    value = weights.ravel() @ distances[np.arange(len(distances)), nearest]
+    return float(value), both.back(slope, f.shape)
+
+
+def remd_look(
+    f: np.ndarray, weights: np.ndarray, style: np.ndarray, source: np.ndarray, places: np.ndarray
+) -> tuple[float, np.ndarray]:
+    both = directions(f, style, places)
+    there, slope = nearest_look(f, weights, style, source, places)
+    products = np.where(weights.reshape(-1, 1) > 0, both.ours @ both.theirs.T, -np.inf)
+    distances = halved_squares(both.ours, both.theirs)[products.argmax(0), np.arange(len(both.theirs))]
+    if distances.mean() > there:
+        there, slope = distances.mean(), np.zeros_like(both.centred)
+        np.add.at(slope, products.argmax(0), (both.ours[products.argmax(0)] - both.theirs) / len(both.theirs))
+        slope = both.back(slope, f.shape)
+    (x,), (s,) = (
+        moment_statistics({"": maps}, 0, {"": mass[..., 0]}).values()
+        for maps, mass in ((f, weights), (style, source))
+    )
+    mean, spread = x[:, -1] - s[:, -1], covariance(x) - covariance(s)
+    mean_power, spread_power = np.trace(s[:, :-1]) + 1e-12, (s[:, :-1] ** 2).sum() + 1e-12
+    of_moments = moment_slope(x, 2 * mean / mean_power, 2 * spread / spread_power)
+    slope = slope + moment_back({"": f}, 0, {"": weights[..., 0]}, {"": of_moments})[""]
+    return float(there + (mean**2).sum() / mean_power + (spread**2).sum() / spread_power), slope
+
+
+def patches(f: np.ndarray) -> np.ndarray:
+    """The 3x3 positions around each, with zeros around the map: (h, w, 3, 3, c)."""
+    padded = np.pad(f, ((1, 1), (1, 1), (0, 0)))
+    h, w, _ = f.shape
+    rows = [np.stack([padded[a : a + h, b : b + w] for b in range(3)], 2) for a in range(3)]
+    return np.stack(rows, 2)
+
+
+def patch_look(
+    f: np.ndarray, weights: np.ndarray, style: np.ndarray, _: np.ndarray, places: np.ndarray
+) -> tuple[float, np.ndarray]:
+    ours, theirs = patches(f), patches(style)[places[:, 0], places[:, 1]]
+    flat, samples = ours.reshape(-1, ours[0, 0].size), theirs.reshape(len(theirs), -1)
+    likeness = flat @ (samples / np.sqrt((samples**2).sum(1, keepdims=True) + 1e-12)).T
+    apart = flat - samples[likeness.argmax(1)]
+    value = weights.ravel() @ (apart**2).mean(1)
+    slope = (2 * weights.reshape(-1, 1) * apart / apart.shape[1]).reshape(ours.shape)
+    padded = np.zeros((f.shape[0] + 2, f.shape[1] + 2, f.shape[2]))
+    for a in range(3):
+        for b in range(3):
+            padded[a : a + f.shape[0], b : b + f.shape[1]] += slope[:, :, a, b]
+    return float(value), padded[1:-1, 1:-1]
+
+
+NODES = np.array([0, *(2 ** (k / 2) for k in range(-6, 9))])
+
+
+def histogram_of(values: np.ndarray, weights: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+    """The mass at each node: a value's is shared between the two around it, in proportion to its nearness."""
+    mass = np.zeros(len(nodes))
+    for value, weight in zip(values.clip(0, nodes[-1]), weights, strict=True):
+        k = min(np.searchsorted(nodes, value, side="right") - 1, len(nodes) - 2)
+        share = (value - nodes[k]) / (nodes[k + 1] - nodes[k])
+        mass[k] += weight * (1 - share)
+        mass[k + 1] += weight * share
+    return mass
+
+
+def earth_moved(x: np.ndarray, s: np.ndarray, nodes: np.ndarray) -> float:
+    """The squared 2-Wasserstein distance of masses at nodes: of their quantile functions, step by step."""
+    levels = np.unique(np.concatenate([[0.0], np.cumsum(x), np.cumsum(s)]).clip(0, 1))
+    middles = (levels[1:] + levels[:-1]) / 2
+    at = [nodes[np.searchsorted(np.cumsum(mass), middles).clip(max=len(nodes) - 1)] for mass in (x, s)]
+    return float(np.diff(levels) @ (at[0] - at[1]) ** 2)
+
+
+def histogram_look(
+    f: np.ndarray, weights: np.ndarray, style: np.ndarray, source: np.ndarray, places: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """The slope of what is carried: that of the mass at each node by differences, then to the values."""
+    x, s = (np.einsum("hwa,hwb->ab", mass * maps, maps) for maps, mass in ((f, weights), (style, source)))
+    factor, channels = 1 / (4 * len(x) ** 2), f.shape[-1]
+    slope = weights * (f @ (4 * factor * (x - s)))
+    powers = np.diag(s) + 1e-4 * np.diag(s).mean() + 1e-12
+    value = factor * ((x - s) ** 2).sum()
+    for c in range(channels):
+        nodes = NODES * np.sqrt(powers[c])
+        ours, theirs = (
+            histogram_of(maps[..., c].ravel(), mass.ravel(), nodes)
+            for maps, mass in ((f, weights), (style, source))
+        )
+        value += factor * powers[c] * earth_moved(ours, theirs, nodes)
+        for k in range(len(nodes) - 1):  # mass that goes from node k to k + 1
+            step = 1e-7 * (np.eye(len(nodes))[k + 1] - np.eye(len(nodes))[k])
+            moved = earth_moved(ours + step, theirs, nodes) - earth_moved(ours - step, theirs, nodes)
+            between = (f[..., c] > nodes[k]) & (f[..., c] < nodes[k + 1])
+            rise = moved / 2e-7 / (nodes[k + 1] - nodes[k])
+            slope[..., c] += factor * powers[c] * rise * between * weights[..., 0]
+    return float(value), slope
+
+
+MEAN_LOSSES = {
+    "gram": MeanLoss(gram_statistics, gram_back, squares(lambda a, b: 1 / (4 * a * b))),
+    "chain": MeanLoss(chain_statistics, chain_back, squares(lambda a, b: 1 / (4 * a * b))),
+    "tutorial": MeanLoss(tutorial_statistics, tutorial_back, squares(lambda a, b: 1 / 36)),
+    "moments": MeanLoss(moment_statistics, moment_back, moments_distance),
+    "wasserstein": MeanLoss(moment_statistics, moment_back, wasserstein_distance),
 }
-
-
-def style_layer_loss(x: np.ndarray, s: np.ndarray, loss: str = "gram") -> float:
-    return STYLE_LOSSES[loss].distance(x, s)[0]
+STYLE_LOSSES: dict[str, Callable[[Seen], tuple[dict[str, float], Back]]] = {
+    **MEAN_LOSSES,
+    "histogram": each_layer(histogram_look),
+    "nearest": each_layer(nearest_look),
+    "remd": each_layer(remd_look),
+    "patch": each_layer(patch_look),
+}
 
 
 def total_variation(image: np.ndarray, power: float = 2.5) -> tuple[float, np.ndarray]:
@@ -306,19 +492,17 @@ def objective(
             difference = maps[name] - target
             by_content[name] = float((difference**2).sum() / 2)
             gradients[name] += alpha * content_layers[name] * difference
-    twin, layers = STYLE_LOSSES[loss], list(style_layers)
+    layers = list(style_layers)
     ours = {name: maps[name] for name in layers}
     for k, (share, style) in enumerate(zip(mix, styles, strict=True)):
         region = pooled(regions[k] if regions else None, layers)
         source = pooled(sources[k] if sources else None, layers)
-        x = twin.statistics(ours, shift, region)
-        s = twin.statistics(forward(arrays, style, layers, pooling)[0], shift, source)
-        slopes = {}
-        for term, weight in style_weights.items():
-            value, slope = twin.distance(x[term], s[term])
-            by_style[term] += share * value
-            slopes[term] = beta * weight * share * slope
-        for name, gradient in twin.back(ours, shift, region, slopes).items():
+        theirs = forward(arrays, style, layers, pooling)[0]
+        values, back = MEAN_LOSSES[loss](Seen(ours, region, theirs, source, shift))
+        for term in style_weights:
+            by_style[term] += share * values[term]
+        factors = {term: beta * weight * share for term, weight in style_weights.items()}
+        for name, gradient in back(factors).items():
             gradients[name] += gradient
     tv, tv_gradient = total_variation(image, power)
     losses: dict[str, Any] = {

@@ -3,11 +3,26 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from nst_jax.samples import Samples
 from nst_jax.style.gaussian import moment_sums, moments_distance, wasserstein_distance
 from nst_jax.style.gram import chain_sums, gram_sums, shares_of_lowest, squared_distance, tutorial_distance
+from nst_jax.style.histogram import histogram_aim, histogram_distance, histogram_sums
+from nst_jax.style.matching import (
+    SIDE,
+    directions,
+    nearest_sums,
+    patch_sums,
+    relaxed_earth_movers,
+    remd_sums,
+    sampled_features,
+    sampled_patches,
+    the_mean_itself,
+)
 from nst_jax.style.statistics import Least as Least
+from nst_jax.style.statistics import Look as Look
 from nst_jax.style.statistics import Statistics as Statistics
 from nst_jax.style.statistics import StyleLoss as StyleLoss
 from nst_jax.style.statistics import Sums as Sums
@@ -22,6 +37,31 @@ STYLE_LOSSES = {
     "tutorial": StyleLoss(gram_sums, tutorial_distance, scale=shares_of_lowest),
     "moments": StyleLoss(moment_sums, moments_distance, shifts=False),
     "wasserstein": StyleLoss(moment_sums, wasserstein_distance, pull=5.0, shifts=False),
+    "histogram": StyleLoss(histogram_sums, histogram_distance, shifts=False, aim=histogram_aim),
+    "nearest": StyleLoss(
+        nearest_sums,
+        the_mean_itself,
+        shifts=False,
+        aim=sampled_features,
+        prepare=directions,
+        samples=1024,
+    ),
+    "remd": StyleLoss(
+        remd_sums,
+        relaxed_earth_movers,
+        shifts=False,
+        aim=sampled_features,
+        prepare=directions,
+        samples=1024,
+    ),
+    "patch": StyleLoss(
+        patch_sums,
+        the_mean_itself,
+        shifts=False,
+        aim=sampled_patches,
+        samples=4096,
+        reach=SIDE // 2,
+    ),
 }
 
 
@@ -29,4 +69,6 @@ STYLE_LOSSES = {
 def term_names(style_loss: str, layers: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of the terms that a style loss makes of these layers, from the bottom up."""
     maps = {layer: np.zeros((2 ** (6 - block_of(layer)),) * 2 + (1,), np.float32) for layer in layers}
-    return tuple(jax.eval_shape(STYLE_LOSSES[style_loss].sums, maps, np.float32(0)))
+    samples = Samples(dict.fromkeys(layers, np.zeros((1, 2), np.int32)))
+    loss, where = STYLE_LOSSES[style_loss], (maps, jnp.float32(0), None, 0)
+    return tuple(jax.eval_shape(lambda: loss.aim(*where, samples) if loss.aim else loss.sums(*where)))

@@ -27,7 +27,7 @@ def moment_sums(features: Features, shift: Float[Array, ""], mask: Mask | None =
     return found
 
 
-def _moments(x: Float[Array, "c d"]) -> tuple[Float[Array, "c 1"], Float[Array, "c c"]]:
+def mean_and_covariance(x: Float[Array, "c d"]) -> tuple[Float[Array, "c 1"], Float[Array, "c c"]]:
     """Return the mean and the covariance of moment_sums' statistic."""
     mean = x[:, -1:]
     return mean, x[:, :-1] - mean * mean.T
@@ -39,7 +39,7 @@ def moments_distance(x: Float[Array, "c d"], s: Float[Array, "c d"]) -> Float[Ar
     mu, S: mean and covariance. Kolkin et al. 2019 (STROTSS, arXiv 1904.12785), the moment loss. Differs from
     the paper: squares in place of magnitudes, so that it is smooth where it is 0.
     """
-    (mean_x, covariance_x), (mean_s, covariance_s) = _moments(x), _moments(s)
+    (mean_x, covariance_x), (mean_s, covariance_s) = mean_and_covariance(x), mean_and_covariance(s)
     return jnp.mean((mean_x - mean_s) ** 2) + jnp.mean((covariance_x - covariance_s) ** 2)
 
 
@@ -50,7 +50,7 @@ def wasserstein_distance(x: Float[Array, "c d"], s: Float[Array, "c d"]) -> Floa
     Mroueh 2019 (arXiv 1905.12828). Differs from the papers: S + e I, e = 1e-5 (E|x|^2 + E|s|^2), so that it
     has a slope at singular S.
     """
-    (mean_x, covariance_x), (mean_s, covariance_s) = _moments(x), _moments(s)
+    (mean_x, covariance_x), (mean_s, covariance_s) = mean_and_covariance(x), mean_and_covariance(s)
     damping = DAMPING * (jnp.trace(x[:, :-1]) + jnp.trace(s[:, :-1])) + TINY
     ridge = damping * jnp.eye(len(x), dtype=x.dtype)
     spread = spread_distance(covariance_x + ridge, covariance_s + ridge)

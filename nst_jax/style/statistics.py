@@ -5,14 +5,14 @@ mask is the weight of each position in that mean, so a small region counts like 
 sum and a mass until both are complete, so that a picture may be taken window by window (tiling.py).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nst_jax.samples import Samples
+from nst_jax.samples import Part, Samples
 from nst_jax.vgg import AnyArray, keep_rows, map_shape
 
 Features = Mapping[str, Float[AnyArray, "_ _ _"]]  # by layer, (rows, columns, channels), from the bottom up
@@ -36,29 +36,37 @@ class Least(NamedTuple):
 Sums = dict[str, Any]
 Statistics = dict[str, Any]  # the same with the means in place of the Sums, what is least, and the arrays
 
+Look = Callable[[Features, Mask | None, Part | None], Sums]  # at features that may be those of a part
+
 
 def is_node(tree: Any) -> bool:
     """Tell a Sum or a Least, which are taken as one, in a tree."""
     return isinstance(tree, Sum | Least)
 
 
-class StyleLoss(NamedTuple):
-    """A style loss: E_l = distance(statistics of the picture, what is wanted of the style) at every term l.
+class Aimed(NamedTuple):
+    """What is wanted of a style at a term by a loss with an aim."""
 
-    What is wanted is the same statistic of the style; or, where the loss has a target, whatever that makes of
-    the style, for the picture's sums to be taken against.
+    aim: Any  # what a picture's sums are taken against
+    own: Any  # the style's statistic, against itself
+
+
+class StyleLoss(NamedTuple):
+    """A style loss: E_l = distance(statistic of the picture, what is wanted of the style) at every term l.
+
+    What is wanted is the same statistic of the style. Where that can only be taken against something of the
+    style, as a distance of each position from it, the loss has an aim, and an Aimed is wanted.
     """
 
-    # Of features, shift, mask (or None), rows of the picture (or 0: all), and, with a target, what is wanted.
-    sums: Callable[..., Sums]
+    sums: Callable[..., Sums]  # of features, shift, mask (or None), rows (0: all); with an aim also the aims
     distance: Callable[[Any, Any], Float[Array, ""]]
     pull: float = 50.0  # at the start, of style weight 1 with balance auto, to 1 of the content's
     shifts: bool = True  # whether the activation shift means anything to it
     scale: Callable[[Mapping[str, int]], Mapping[str, float]] | None = None  # of the means, from positions
-    # Of features, shift, mask, rows and samples: a style's sums; of their means prepare makes what is wanted.
-    target: Callable[..., Sums] | None = None
+    # Of the style's features, shift, mask, rows and samples: sums, of whose means prepare makes the aims.
+    aim: Callable[..., Sums] | None = None
     prepare: Callable[[Statistics], Statistics] = lambda found: found
-    samples: int = 0  # positions of each layer that the target is given
+    samples: int = 0  # positions of each layer of a style that aim is given
     reach: int = 0  # positions of a layer that it looks to each side
 
     def means(self, sums: Sums, positions: Mapping[str, int]) -> Statistics:
@@ -75,24 +83,37 @@ class StyleLoss(NamedTuple):
             for term, found in sums.items()
         }
 
+    def wanted(
+        self,
+        over: Callable[[Look], Sums],
+        shift: Float[Array, ""],
+        rows: int,
+        places: Mapping[str, AnyArray],
+        positions: Mapping[str, int],
+    ) -> Statistics:
+        """Return what is wanted of a style. over(look): what a look sees of all parts of the style together.
+
+        places: its samples, by layer. positions: as of means.
+        """
+
+        def sums(*aims: Statistics) -> Look:
+            return lambda features, mask, part: self.sums(features, shift, mask, rows, *aims)
+
+        if self.aim is None:
+            return self.means(over(sums()), positions)
+        aim = self.aim
+        aims = over(lambda features, mask, part: aim(features, shift, mask, rows, Samples(places, part)))
+        aims = self.prepare(self.means(aims, positions))
+        own = self.means(over(sums(aims)), positions)
+        return {term: Aimed(aims[term], own[term]) for term in own}
+
+    def aims(self, wanted: Statistics) -> tuple[Statistics, ...]:
+        """Return what sums take beside a picture: the aims among what is wanted of a style, if there are."""
+        return () if self.aim is None else ({term: aimed.aim for term, aimed in wanted.items()},)
+
     def statistics(self, features: Features, shift: Float[Array, ""], mask: Mask | None = None) -> Statistics:
-        """Return the statistics of a whole picture's features, of a loss without a target."""
+        """Return the statistics of a whole picture's features, of a loss without an aim."""
         return self.means(self.sums(features, shift, mask), positions_of(features))
-
-    def sums_of_picture(
-        self, features: Features, shift: Float[Array, ""], mask: Mask | None, rows: int, wanted: Any
-    ) -> Sums:
-        """Return the picture's sums, against what is wanted where the loss has a target."""
-        against = () if self.target is None else (wanted,)
-        return self.sums(features, shift, mask, rows, *against)
-
-    def sums_of_style(
-        self, features: Features, shift: Float[Array, ""], mask: Mask | None, rows: int, samples: Samples
-    ) -> Sums:
-        """Return the sums of which means() and prepare() make what is wanted of a style."""
-        if self.target is None:
-            return self.sums(features, shift, mask, rows)
-        return self.target(features, shift, mask, rows, samples)
 
 
 def positions_of(features: Features) -> dict[str, int]:
@@ -108,6 +129,14 @@ def at(mask: Mask | None, layer: str) -> Float[AnyArray, "_ _"] | None:
 def rows_of(layer: str, rows: int) -> int:
     """Return how many rows a layer has of a picture of so many."""
     return map_shape(layer, rows, rows)[0]
+
+
+def position_weights(
+    shape: Sequence[int], mask: Float[AnyArray, "h w"] | None, rows: int
+) -> Float[Array, "h w"]:
+    """Return the weight of each position of a map of this shape; 0 below its rows (0: all are its own)."""
+    weights = jnp.ones(shape[:2]) if mask is None else mask
+    return jnp.asarray(keep_rows(weights, rows))
 
 
 def cross_sum(
