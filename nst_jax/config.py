@@ -118,8 +118,8 @@ class Config:
     )
     content_loss: str = option(
         "squares",
-        "squares, of the differences of the activations; self_similarity, how alike the picture's places are "
-        "to each other, whatever their colours and strokes",
+        "squares, of differences of activations; laplacian, of those and of the colours' edges; "
+        "self_similarity, how alike the picture's places are to each other, whatever their colours",
         choices=CONTENT_LOSSES,
     )
     activation_shift: float = option(0.0, "s: the style statistics are of F + s", low=-1e6, high=1e6)
@@ -300,16 +300,17 @@ class Config:
         """
         if self.style_mix and len(self.style_mix) != styles:
             raise InputError("--style_mix", f"one number per style, {styles}", f"got {len(self.style_mix)}")
-        content_layers = self._layers(self.content_layers)
-        content = [1.0] * len(content_layers)
+        layers = self._layers(self.content_layers)
+        content = dict.fromkeys(CONTENT_LOSSES[self.content_loss].terms(layers), 1.0)
         if self.layer_weighting == "geometric":
-            content = _normalised([2.0**d for d in range(1, len(content_layers) + 1)])
+            shares = _normalised([2.0**d for d in range(1, len(layers) + 1)])
+            content |= dict(zip(layers, shares, strict=True))
         return LossWeights(
             content=jnp.asarray(self.content_weight, jnp.float32),
             style=jnp.asarray(self.style_weight, jnp.float32),
             tv=jnp.asarray(self.tv_weight, jnp.float32),
-            content_layers=_by_layer(content_layers, content),
-            style_layers=_by_layer(self._style_terms(), self._style_layer_weights()),
+            content_layers=_traced(content),
+            style_layers=_traced(dict(zip(self._style_terms(), self._style_layer_weights(), strict=True))),
             style_mix=jnp.asarray(_normalised(self.style_mix or [1.0] * styles), jnp.float32),
         )
 
@@ -376,5 +377,5 @@ def _telescoped(count: int) -> list[float]:
     return weights
 
 
-def _by_layer(layers: Sequence[str], numbers: Sequence[float]) -> dict[str, Any]:
-    return {layer: jnp.asarray(number, jnp.float32) for layer, number in zip(layers, numbers, strict=True)}
+def _traced(numbers: dict[str, float]) -> dict[str, Any]:
+    return {name: jnp.asarray(number, jnp.float32) for name, number in numbers.items()}

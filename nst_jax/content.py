@@ -11,11 +11,15 @@ import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from nst_jax.samples import Part, Samples, distance_shares, sample_positions
-from nst_jax.vgg import AnyArray, block_of, map_shape
+from nst_jax.vgg import AnyArray, block_of, keep_rows, map_shape
 
+Picture = Float[AnyArray, "h w 3"]
 Maps = Mapping[str, Float[AnyArray, "_ _ _"]]  # by layer, (rows, columns, channels)
 Wanted = dict[str, Any]  # by term
+
 SAMPLES = 1024  # positions that are compared with each other
+BOX = 4  # pixels a side, over which colours are averaged before their Laplacian is taken
+LAPLACIAN = "laplacian"  # the name of its term
 
 
 class ContentLoss(NamedTuple):
@@ -24,29 +28,67 @@ class ContentLoss(NamedTuple):
     local: what is wanted are maps, of which a window has its share; else it is one for all windows.
     """
 
-    wanted: Callable[[Maps, Sequence[int]], Wanted]  # of the content's maps and the picture's own shape
-    sums: Callable[[Maps, Wanted, Part | None], dict[str, Array]]  # of the picture, or of a window of it
+    wanted: Callable[[Picture, Maps, int], Wanted]  # of the content, its maps, its rows (or 0: all)
+    sums: Callable[[Picture, Maps, Wanted, Part | None, int], dict[str, Array]]  # of a picture, or a part
     distance: Callable[[Array, Any], Float[Array, ""]] | None = None  # None: the sum is the term
     local: bool = True
+    beside: tuple[str, ...] = ()  # names of terms that are not of a layer
+    reach: int = 0  # pixels that these look to each side
+
+    def terms(self, layers: Sequence[str]) -> tuple[str, ...]:
+        """Return the names of the terms; without layers there is no content."""
+        return (*layers, *self.beside) if layers else ()
 
 
-def _maps_themselves(maps: Maps, shape: Sequence[int]) -> Wanted:
+def _activations(picture: Picture, maps: Maps, rows: int) -> Wanted:
     return dict(maps)
 
 
-def _squares(maps: Maps, wanted: Wanted, part: Part | None) -> dict[str, Array]:
-    return {
-        layer: half_squares(maps[layer], wanted[layer], None if part is None else part.owned[block_of(layer)])
-        for layer in maps
-    }
+def _squares(picture: Picture, maps: Maps, wanted: Wanted, part: Part | None, rows: int) -> dict[str, Array]:
+    """Return 1/2 sum (F - F_c)^2 over positions and channels, by layer. Gatys et al. 2015, eq. 1."""
+    return {layer: _half_squares(map_, wanted[layer], part, block_of(layer)) for layer, map_ in maps.items()}
 
 
-def half_squares(
-    x: Float[AnyArray, "h w c"], c: Float[AnyArray, "h w c"], owned: Float[Array, "h w"] | None = None
+def _half_squares(
+    x: Float[AnyArray, "h w c"], c: Float[AnyArray, "h w c"], part: Part | None, block: int
 ) -> Float[Array, ""]:
-    """Return 1/2 sum (x - c)^2 over positions and channels. Gatys et al. 2015, eq. 1."""
     squares = (x.astype(jnp.float32) - c.astype(jnp.float32)) ** 2
-    return jnp.sum(squares if owned is None else squares * owned[..., None]) / 2
+    return jnp.sum(squares if part is None else squares * part.owned[block][..., None]) / 2
+
+
+def _activations_and_laplacian(picture: Picture, maps: Maps, rows: int) -> Wanted:
+    return {**maps, LAPLACIAN: laplacian(picture, rows)}
+
+
+def _squares_and_laplacian(
+    picture: Picture, maps: Maps, wanted: Wanted, part: Part | None, rows: int
+) -> dict[str, Array]:
+    """Return the squares, and 1/2 sum (D - D_c)^2 over pixels and colours of the Laplacians.
+
+    Li et al. 2017 (Laplacian-steered neural style transfer, arXiv 1707.01253), eq. 4. Differs from the paper:
+    at every pixel, not at every BOX-th, and so over BOX^2; with the content's 1/2.
+    """
+    apart = _half_squares(laplacian(picture, rows), wanted[LAPLACIAN], part, 1)
+    return _squares(picture, maps, wanted, part, rows) | {LAPLACIAN: apart / BOX**2}
+
+
+def laplacian(picture: Picture, rows: int = 0) -> Float[Array, "h w 3"]:
+    """Return the sum of the four neighbours of each box of BOX x BOX pixels, less four times its own.
+
+    Of mean colours in 0..255; at the pixel in the box's upper left corner; 0 where a neighbour is not within
+    the picture. rows: the picture's own, if there are others below them.
+    """
+    boxes = 255 * jnp.asarray(picture) / BOX**2
+    for step in (1, 2):  # twice as many rows and columns in each sum
+        boxes = boxes[step:] + boxes[:-step]
+        boxes = boxes[:, step:] + boxes[:, :-step]
+    inner = boxes[BOX:-BOX, BOX:-BOX]
+    around = boxes[2 * BOX :, BOX:-BOX] + boxes[: -2 * BOX, BOX:-BOX]
+    around += boxes[BOX:-BOX, 2 * BOX :] + boxes[BOX:-BOX, : -2 * BOX]
+    before = [min(BOX, size) for size in picture.shape[:2]]
+    sides = [(first, picture.shape[axis] - first - inner.shape[axis]) for axis, first in enumerate(before)]
+    found = jnp.pad(around - 4 * inner, (*sides, (0, 0)))
+    return jnp.asarray(keep_rows(found, max(1, rows - 2 * BOX + 1) if rows else 0))
 
 
 class Likeness(NamedTuple):
@@ -56,16 +98,17 @@ class Likeness(NamedTuple):
     shares: Float[Array, "n n"]
 
 
-def _likeness(maps: Maps, shape: Sequence[int]) -> Wanted:
+def _likeness(picture: Picture, maps: Maps, rows: int) -> Wanted:
     found = {}
     for layer, map_ in maps.items():
-        positions = sample_positions(np.ones(map_shape(layer, *shape[:2])), SAMPLES)
+        shape = map_shape(layer, rows or picture.shape[0], picture.shape[1])
+        positions = sample_positions(np.ones(shape), SAMPLES)
         found[layer] = Likeness(jnp.asarray(positions), distance_shares(_columns(layer, map_, positions)))
     return found
 
 
-def _samples(maps: Maps, wanted: Wanted, part: Part | None) -> dict[str, Array]:
-    return {layer: _columns(layer, maps[layer], wanted[layer].positions, part) for layer in maps}
+def _samples(picture: Picture, maps: Maps, wanted: Wanted, part: Part | None, rows: int) -> dict[str, Array]:
+    return {layer: _columns(layer, map_, wanted[layer].positions, part) for layer, map_ in maps.items()}
 
 
 def _columns(
@@ -85,6 +128,9 @@ def _unlikeness(columns: Float[Array, "n c"], wanted: Likeness) -> Float[Array, 
 
 
 CONTENT_LOSSES = {
-    "squares": ContentLoss(_maps_themselves, _squares),
+    "squares": ContentLoss(_activations, _squares),
+    "laplacian": ContentLoss(
+        _activations_and_laplacian, _squares_and_laplacian, beside=(LAPLACIAN,), reach=2 * BOX
+    ),
     "self_similarity": ContentLoss(_likeness, _samples, _unlikeness, local=False),
 }

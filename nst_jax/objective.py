@@ -149,18 +149,20 @@ def loss_pieces(
     maps = network(params, image, spec.layers, spec)
     corner = None if part is None else part.owned[1][:-1, :-1]
     return Pieces(
-        content=content_sums(maps, targets, spec, part),
+        content=content_sums(image, maps, targets, spec, part),
         style=style_sums(maps, targets, spec, part),
         tv=total_variation(image, targets.tv_power, corner, spec.rows),
     )
 
 
 def content_sums(
-    maps: dict[str, Array], targets: Targets, spec: Spec, part: Part | None = None
+    image: AnyArray, maps: dict[str, Array], targets: Targets, spec: Spec, part: Part | None = None
 ) -> dict[str, Array]:
     """Return what the content's terms are made of."""
+    if not spec.content_layers:
+        return {}
     used = {layer: maps[layer] for layer in spec.content_layers}
-    return CONTENT_LOSSES[spec.content_loss].sums(used, targets.content, part)
+    return CONTENT_LOSSES[spec.content_loss].sums(image, used, targets.content, part, spec.rows)
 
 
 def style_sums(maps: dict[str, Array], targets: Targets, spec: Spec, part: Part | None = None) -> list[Sums]:

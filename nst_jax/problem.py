@@ -101,9 +101,7 @@ def spread(problem: Problem, mesh: Mesh | None) -> Problem:
 def _loss_weights(config: Config, spec: Spec, styles: int) -> LossWeights:
     """Return the weights of the terms there are: without a content picture it has none."""
     weights = config.loss_weights(styles)
-    return weights._replace(
-        content_layers={name: weights.content_layers[name] for name in spec.content_layers}
-    )
+    return weights if spec.content_layers else weights._replace(content_layers={})
 
 
 def finish(

@@ -59,8 +59,7 @@ def content_targets(params: Params, content: AnyArray, spec: Spec) -> dict[str, 
     """Return what is wanted of the content, by term."""
     how = tiling.activations if spec.tile and spec.content_layers else network
     maps = how(params, content, spec.content_layers, spec)
-    shape = spec.rows or content.shape[0], content.shape[1]
-    return rows.keep(CONTENT_LOSSES[spec.content_loss].wanted(maps, shape), spec)
+    return rows.keep(CONTENT_LOSSES[spec.content_loss].wanted(content, maps, spec.rows), spec)
 
 
 def style_targets(

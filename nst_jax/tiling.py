@@ -19,7 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from nst_jax import objective
-from nst_jax.content import CONTENT_LOSSES
+from nst_jax.content import CONTENT_LOSSES, LAPLACIAN
 from nst_jax.objective import (
     Evaluation,
     Pieces,
@@ -86,7 +86,8 @@ def least_tile(names: Iterable[str], spec: Spec) -> int:
 def _margin(names: Iterable[str], spec: Spec) -> tuple[int, int]:
     unit: int = 2 ** (block_of(max(spec.layers)) - 1)
     beside: int = STYLE_LOSSES[spec.style_loss].reach * 2 ** (block_of(max(spec.style_layers)) - 1)
-    return math.ceil((halo(names, spec.layers) + beside) / unit) * unit, unit
+    sees = max(halo(names, spec.layers) + beside, CONTENT_LOSSES[spec.content_loss].reach)
+    return math.ceil(sees / unit) * unit, unit
 
 
 class Grid(NamedTuple):
@@ -178,9 +179,9 @@ def evaluate(
         _, pixels, aims, part = near(number)
         maps = network(params, pixels, spec.layers if measured else spec.style_layers, spec)
         nothing = jnp.zeros(())
-        content = dict.fromkeys(spec.content_layers, nothing)
+        content = dict.fromkeys(CONTENT_LOSSES[spec.content_loss].terms(spec.content_layers), nothing)
         if measured:
-            content = content_sums(maps, aims, spec, part)
+            content = content_sums(pixels, maps, aims, spec, part)
         return Pieces(content, style_sums(maps, aims, spec, part), nothing)
 
     whole, places = _over_windows(look, windows)
@@ -263,7 +264,7 @@ def _near(params: Params, targets: Targets, window: Window, windows: Grid, spec:
     shape, content, loss = windows.window_shape, targets.content, CONTENT_LOSSES[spec.content_loss]
     if targets.original is not None:
         pixels = _windowed(targets.original, window, shape)
-        content = loss.wanted(network(params, pixels, spec.content_layers, spec), shape)
+        content = loss.wanted(pixels, network(params, pixels, spec.content_layers, spec), spec.rows)
     elif loss.local:
         content = _near_maps(content, window, shape)
     regions = [_near_maps(region, window, shape) for region in targets.regions]
@@ -271,7 +272,10 @@ def _near(params: Params, targets: Targets, window: Window, windows: Grid, spec:
 
 
 def _near_maps(maps: Mapping[str, AnyArray], window: Window, shape: tuple[int, int]) -> dict[str, Array]:
-    return {layer: _slice(whole, layer, window, shape) for layer, whole in maps.items()}
+    return {
+        term: _slice(whole, "conv1_1" if term == LAPLACIAN else term, window, shape)
+        for term, whole in maps.items()
+    }
 
 
 def over_style(

@@ -67,6 +67,18 @@ CASES: dict[str, tuple[tuple[tuple[int, int], int], dict]] = {  # shape and tile
     "improved": (((299, 45), 256), PRESETS["improved"]),
     "tutorial": (((45, 299), 256), {**PRESETS["tutorial"], "content_layers": ("conv4_2",)}),
     "luma": (((61, 213), 160), {"preserve_color": "luma"}),
+    "laplacian": (
+        ((61, 83), 48),
+        {"content_loss": "laplacian", "style_layers": ("conv1_1",), "content_layers": ("conv1_2",)},
+    ),
+    "self_similarity": (
+        ((93, 131), 72),
+        {
+            "content_loss": "self_similarity",
+            "style_layers": ("conv2_1",),
+            "content_layers": ("conv2_2", "conv3_1"),
+        },
+    ),
 }
 
 
@@ -75,11 +87,13 @@ CASES: dict[str, tuple[tuple[tuple[int, int], int], dict]] = {  # shape and tile
     [(case, case not in ("tutorial", "improved")) for case in CASES],
 )
 def test_value_gradient_and_terms_equal_the_whole_picture_s(params, rng, case, masked):
-    check(params, rng, *CASES[case][0], masked, CASES[case][1], made_anew=case == "gatys")
+    check(params, rng, *CASES[case][0], masked, CASES[case][1], made_anew=case in ("gatys", "laplacian"))
 
 
 @pytest.mark.parametrize("loss", sorted(STYLE_LOSSES))
-def test_contract_of_every_style_loss(params, rng, loss):
+def test_contract_of_every_style_loss(params, rng, loss, monkeypatch):
+    if STYLE_LOSSES[loss].samples:
+        monkeypatch.setitem(STYLE_LOSSES, loss, STYLE_LOSSES[loss]._replace(samples=256))
     layers = ("conv1_1", "conv1_2", "conv2_2", "conv3_1")
     check(
         params,
