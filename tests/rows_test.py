@@ -68,6 +68,9 @@ CASES = {  # shape and options
     "tutorial": ((45, 30), {**PRESETS["tutorial"], **LOW}),
     "masks": ((59, 43), {**LOW, "style_loss": "chain", "masked": True}),
     "luma": ((50, 35), {**LOW, "preserve_color": "luma", "pooling": "average", "masked": True}),
+    "matched": ((61, 43), {**LOW, "style_loss": "remd", "content_loss": "laplacian", "masked": True}),
+    "alike": ((59, 45), {**LOW, "style_loss": "patch", "content_loss": "self_similarity"}),
+    "histogram": ((45, 41), {**LOW, "style_loss": "histogram"}),
     "less than a unit each": ((7, 33), LOW),
     "even": ((32, 16), LOW),
 }
@@ -142,7 +145,7 @@ def test_a_run_gives_the_picture_of_one_device(params):
 def test_the_memory_forecast_compiles_the_programs_that_then_run(params, compilations):
     arguments = [params, picture(45, 40, 1), [picture(50, 40, 5)], Config(iterations=2, **LOW)]
     list(stylize_steps(*arguments, devices=4, free_memory=2**40))
-    for program in ("style_statistics", "chunk"):
+    for program in ("wanted_of_style", "chunk"):
         assert compilations(program) == 1
     with pytest.raises(NotEnoughMemory, match="a picture of 40x45 pixels needs"):
         list(stylize_steps(*arguments, devices=4, free_memory=2**20))

@@ -94,7 +94,7 @@ def test_the_memory_forecast_compiles_the_programs_that_then_run(params, picture
     content, style = pictures
     config = Config(iterations=2, style_layers=("conv1_2",))
     list(stylize_steps(params, content, [style], config, free_memory=2**40))
-    for program in ("style_statistics", "chunk"):
+    for program in ("wanted_of_style", "chunk"):
         assert compilations(program) == 1
 
 
