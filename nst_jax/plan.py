@@ -133,9 +133,13 @@ def needs(problem: Problem) -> Needs:
     params, first, weights, spec = problem.params, problem.first, problem.weights, problem.spec
     number = rows.put_everywhere(np.float32(0), spec)
     sources = problem.masks.sources_of(len(problem.styles))
+    styles = {
+        (style.shape, source is None): (style, source)  # of the regions of one style: once
+        for style, source in zip(problem.styles, sources, strict=True)
+    }
     programs = [
         (style, style_statistics.lower(*style_arguments(params, style, number, source, spec)))
-        for style, source in zip(problem.styles, sources, strict=True)
+        for style, source in styles.values()
     ]
     image = rows.put(rows.pad(first, spec), spec)
     if problem.content is not None and not spec.anew:
