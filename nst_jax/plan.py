@@ -133,13 +133,9 @@ def needs(problem: Problem) -> Needs:
     params, first, weights, spec = problem.params, problem.first, problem.weights, problem.spec
     number = rows.put_everywhere(np.float32(0), spec)
     sources = problem.masks.sources_of(len(problem.styles))
-    styles = {
-        (style.shape, source is None): (style, source)  # of the regions of one style: once
-        for style, source in zip(problem.styles, sources, strict=True)
-    }
     programs = [
         (style, style_statistics.lower(*style_arguments(params, style, number, source, spec)))
-        for style, source in styles.values()
+        for style, source in zip(problem.styles, sources, strict=True)
     ]
     image = rows.put(rows.pad(first, spec), spec)
     if problem.content is not None and not spec.anew:
