@@ -16,7 +16,6 @@ from nst_jax import masks as masking
 from nst_jax.errors import InputError
 from nst_jax.masks import Label, Masks
 
-Colors = UInt8[np.ndarray, "n 3"]
 Numbers = UInt8[np.ndarray, "h w"]
 
 NEAR = 16  # of 255, in each channel: so near colours are one; JPEG moves them by 4, Cityscapes' lie 20 apart
@@ -24,7 +23,7 @@ CLOSE = NEAR // 2  # pixels this near to their colour are plain; edges and photo
 PLAIN = 0.7  # of the pixels of a map are plain: of JPEG maps of quality 30 0.79, of photographs up to 0.6
 LEAST = 1e-3  # of the pixels: less is no region; in a picture of 512 pixels it has no position of conv5_1
 MOST = 64  # colours
-PIXELS = 2**24  # that are looked at: of a larger map every second one, or third, in both directions
+PIXELS = 2**22  # that are looked at: of a larger map every second, third ... in both directions
 ROUNDS = 8  # pixels that a region may grow over an edge: the side of JPEG's blocks
 CELL = 3  # bits of a channel that are dropped where colours are counted
 LACKING = 255  # number of a colour that the content's map lacks
@@ -34,7 +33,7 @@ class Labels(NamedTuple):
     """A label map: its colours, from the largest area to the smallest, and which of them each pixel has."""
 
     numbers: Numbers
-    colors: Colors
+    colors: UInt8[np.ndarray, "n 3"]
 
     @property
     def names(self) -> list[str]:
@@ -132,9 +131,9 @@ def _region(numbers: Integer[np.ndarray, "_ _"], number: int, size: tuple[int, i
 
 
 def _bytes(source: images.Source) -> UInt8[np.ndarray, "h w 3"]:
-    """Return the colours on white, in 8 bits, of no more than PIXELS pixels."""
+    """Return the colours on white, in 8 bits, of about PIXELS pixels at most."""
     step = math.ceil(math.sqrt(math.prod(source.size) / PIXELS))
-    some = np.s_[step // 2 :: step, step // 2 :: step]
+    some = tuple(slice(min(step, side) // 2, None, step) for side in source.size)
     thin = images.Source(source.colors[some], None if source.opacity is None else source.opacity[some])
     rgb = np.empty((*thin.size, 3), np.uint8)
     for rows, band, _ in thin.bands():

@@ -98,8 +98,6 @@ def labels() -> Iterator[Bomb]:
     yield partial(striped, SIDE, 1000)
     yield partial(striped, SIDE, SIDE)
     yield partial(bomb_png, 8, 6, 4)
-    yield partial(bomb_png, 16, 6, 4)
-    yield partial(by_pillow, "F", "TIFF", compression="tiff_adobe_deflate")
 
 
 # --- pickles: values that are copied again and again ---
