@@ -18,6 +18,11 @@ make cat-waves --content=example:cat --style=example:waves
 make cat-mixed --content=example:cat --style=example:waves --style=example:glass --style_mix=1,1
 make rocket-regions --content=example:rocket --style=example:night --style=example:glass \
   --style_mask=example:rocket-sky --style_mask=example:rocket-pad --mask_preview=rocket-masks.jpg
+make rocket-waves --content=example:rocket --style=example:waves
+make rocket-waves-labels --content=example:rocket --style=example:waves \
+  --content_labels=example:rocket-labels --style_labels=example:waves-labels
+make doodle-night --style=example:night --content_weight=0 --content_labels=example:doodle \
+  --style_labels=example:night-labels --init=example:doodle --scales=130,400 --iterations=70,30
 make coffee-cup --content=example:coffee --style=example:waves --content_mask=example:coffee-cup
 make cat-glass --content=example:cat --style=example:glass
 make cat-glass-luma_swap --content=example:cat --style=example:glass --preserve_color=luma_swap

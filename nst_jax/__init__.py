@@ -2,6 +2,7 @@
 
 from nst_jax import images as images
 from nst_jax import judge as judge
+from nst_jax import labels as labels
 from nst_jax.config import Config as Config
 from nst_jax.errors import InputError as InputError
 from nst_jax.errors import NotEnoughMemory as NotEnoughMemory

@@ -28,7 +28,8 @@ LARGEST = 2**28  # bytes of a record that is read
 KEPT = 2  # checkpoints: while one is written, the one before is whole
 PREFIX = "nst_jax"
 NAME = re.compile(PREFIX + r"_(\d{1,18})(\.json)?")  # nothing else in the folder is ours, but
-UNFINISHED = re.compile(PREFIX + r"_\d{1,18}\.orbax-checkpoint-tmp.*")  # of a process that was killed
+# Of a process that was killed: arrays of orbax, and a record of ours (files.py) that was being written.
+UNFINISHED = re.compile(PREFIX + r"_\d{1,18}\.orbax-checkpoint-tmp.*|\.nst_jax-[0-9a-f]{16}\.tmp")
 LOCK = f"{PREFIX}.lock"
 
 

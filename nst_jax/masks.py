@@ -3,8 +3,9 @@
 A mask weighs the positions of a style statistic (style/), and where no mask is white the content stays.
 """
 
+import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -15,22 +16,61 @@ from nst_jax.errors import InputError
 from nst_jax.vgg import block_of
 
 Mask = Float32[np.ndarray, "h w"]
+T = TypeVar("T")
 
 SEAM = 4  # the outermost pixels of the white part, over which the content fades into the picture
 THRESHOLD = 127 / 255
 COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")  # Okabe and Ito's
 
 
+class Label(NamedTuple):
+    """A region of a label map, and the style picture that it is of."""
+
+    picture: int  # from 0
+    name: str  # the region's colour
+
+    def __str__(self) -> str:
+        return f"{self.picture + 1} {self.name}"
+
+
 class Masks(NamedTuple):
-    """The masks of a run, in [0, 1]. None, or nothing at all, is white everywhere."""
+    """The masks of a run, in [0, 1]. None, or nothing at all, is white everywhere.
+
+    With labels (labels.make_masks) a style picture has several: it is a style for each of its regions.
+    """
 
     content: Mask | None = None  # of the picture's size: where any style may act
     styles: Sequence[Mask | None] = ()  # one per style, of the picture's size: where it acts
     sources: Sequence[Mask | None] = ()  # one per style, of the style's size: where its statistics come from
+    labels: Sequence[Label] = ()  # of label maps: one per style
+
+    def pictures(self, styles: int) -> Sequence[int]:
+        """Return the number of each style's picture, from 0; without labels each of so many is its own."""
+        return [label.picture for label in self.labels] if self.labels else range(styles)
+
+    def each(self, of_pictures: Sequence[T]) -> list[T]:
+        """Return for each style what there is for its picture."""
+        return [of_pictures[picture] for picture in self.pictures(len(of_pictures))]
 
     def sources_of(self, styles: int) -> Sequence[Mask | None]:
         """Return a source mask, or None, for each of so many styles."""
         return self.sources if len(self.sources) else [None] * styles
+
+    def named(self) -> list[tuple[str, Mask | None, int | None]]:
+        """Return what each mask is called, the mask, and which style's size it has; None: the picture's.
+
+        First the content's, then those of the styles, then those of the sources.
+        """
+        acts = [f"--style_mask {k}" for k, _ in enumerate(self.styles, 1)]
+        sources = [f"--style_source_mask {k}" for k, _ in enumerate(self.sources, 1)]
+        if self.labels:
+            acts = [f"--content_labels {label.name}" for label in self.labels]
+            sources = [f"--style_labels {label}" for label in self.labels]
+        return [
+            ("--content_mask", self.content, None),
+            *zip(acts, self.styles, itertools.repeat(None), strict=False),
+            *zip(sources, self.sources, itertools.count(), strict=False),
+        ]
 
 
 def load(name: str, soft: bool = False, max_pixels: int = images.MAX_PIXELS) -> tuple[Mask, float]:
@@ -63,12 +103,14 @@ def load(name: str, soft: bool = False, max_pixels: int = images.MAX_PIXELS) -> 
     return mask, grays / mask.size
 
 
-def check_aspect(name: str, mask: Mask, height: int, width: int, of: str) -> None:
-    """Raise InputError where the mask's aspect is more than 1 % off that of height by width pixels."""
-    ratio = mask.shape[1] * height / (mask.shape[0] * width)
+def check_aspect(
+    name: str, size: tuple[int, int], picture: tuple[int, int], of: str, kind: str = "a mask"
+) -> None:
+    """Raise InputError where rows and columns of a mask have an aspect more than 1 % off a picture's."""
+    ratio = size[1] * picture[0] / (size[0] * picture[1])
     if abs(ratio - 1) > 0.01:
-        came = f"it is {mask.shape[1]}x{mask.shape[0]}, {of} {width}x{height}"
-        raise InputError(name, f"a mask has the aspect of {of}, within 1 % (any size)", came)
+        came = f"it is {size[1]}x{size[0]}, {of} {picture[1]}x{picture[0]}"
+        raise InputError(name, f"{kind} has the aspect of {of}, within 1 % (any size)", came)
 
 
 def resize(mask: Mask, height: int, width: int) -> Float32[np.ndarray, "{height} {width}"]:
@@ -85,10 +127,11 @@ def resize_all(masks: Masks, size: tuple[int, int], style_sizes: Sequence[tuple[
     def resized(mask: Any, to: tuple[int, int]) -> Any:
         return None if mask is None else resize(mask, *to)
 
-    return Masks(
+    sizes = masks.each(style_sizes) if len(masks.sources) else []
+    return masks._replace(
         content=resized(masks.content, size),
         styles=[resized(mask, size) for mask in masks.styles],
-        sources=[resized(mask, to) for mask, to in zip(masks.sources, style_sizes, strict=False)],
+        sources=[resized(mask, to) for mask, to in zip(masks.sources, sizes, strict=True)],
     )
 
 
@@ -141,7 +184,7 @@ def pooled(mask: Mask, layer: str) -> Float32[np.ndarray, "_ _"]:
 
 
 def check(name: str, mask: Mask, layers: Sequence[str], of: str = "picture") -> None:
-    """Raise InputError where less than one position of the deepest layer is left of the white part."""
+    """Raise InputError where less than one position of the deepest layer is left of the region."""
     deepest = max(layers)
     left, unit = float(pooled(mask, deepest).sum()), 2 ** (block_of(deepest) - 1)
     if left >= 1:
@@ -153,13 +196,13 @@ def check(name: str, mask: Mask, layers: Sequence[str], of: str = "picture") -> 
         advice.append(f"a {of} with a longest side of {size} pixels")
     raise InputError(
         name,
-        f"the white part covers at least one position of {deepest} ({unit}x{unit} pixels)",
+        f"the region covers at least one position of {deepest} ({unit}x{unit} pixels)",
         f"{left:.2g} of one" + (f"; {' or '.join(advice)} would do" if advice else ""),
     )
 
 
 def _sufficient_size(mask: Mask, layer: str) -> int | None:
-    """Return a longest side at which the white part covers a position of the layer; None above 4096."""
+    """Return a longest side at which the region covers a position of the layer; None above 4096."""
     longest = max(mask.shape)
     for size in (round(longest * 1.1**n) for n in range(1, 100)):
         if size > 4096:
@@ -170,15 +213,16 @@ def _sufficient_size(mask: Mask, layer: str) -> int | None:
 
 
 def preview(
-    picture: Float32[np.ndarray, "h w 3"], parts: Float32[np.ndarray, "r h w"], names: Sequence[str]
+    picture: Float32[np.ndarray, "h w 3"],
+    parts: Float32[np.ndarray, "r h w"],
+    names: Sequence[str],
+    colors: Sequence[str] = COLORS,
 ) -> Float32[np.ndarray, "_ w 3"]:
     """Return the picture in grey, tinted where each region acts, dark where none does; a legend below."""
     height, width, _ = picture.shape
-    colors = (
-        np.array([ImageColor.getrgb(COLORS[n % len(COLORS)]) for n in range(len(parts))], np.float32) / 255
-    )
+    inks = [ImageColor.getrgb(colors[n % len(colors)]) for n in range(len(parts))]
     shares = parts / np.maximum(parts.sum(0), 1e-6)
-    tint = np.einsum("rhw,rc->hwc", shares, colors)
+    tint = np.einsum("rhw,rc->hwc", shares, np.array(inks, np.float32) / 255)
     gray = picture.mean(-1, keepdims=True)
     acts = np.minimum(parts.sum(0), 1)[..., None]
     shown = acts * (0.45 * gray + 0.55 * tint) + (1 - acts) * 0.35 * gray
@@ -186,7 +230,7 @@ def preview(
     line = 22
     legend = Image.new("RGB", (width, line * len(names)), "white")
     draw, font = ImageDraw.Draw(legend), ImageFont.load_default(14)
-    for n, name in enumerate(names):
-        draw.rectangle((4, n * line + 4, 18, n * line + 18), fill=COLORS[n % len(COLORS)])
+    for n, (name, ink) in enumerate(zip(names, inks, strict=True)):
+        draw.rectangle((4, n * line + 4, 18, n * line + 18), fill=ink)
         draw.text((24, n * line + 3), name, fill="black", font=font)
     return np.concatenate([shown, np.asarray(legend, np.float32) / 255]).astype(np.float32)

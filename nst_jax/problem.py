@@ -71,15 +71,17 @@ def make_problem(
         spec = spec._replace(content_layers=())
     first = first_picture(content, styles, config, init)
     check_size(first.shape, spec.layers, "picture")
+    _check_number(masks, len(styles))
+    styles = masks.each(styles)
     _check_masks(masks, first, styles, spec)
     return Problem(
         params=cast(params, config.precision),  # once, not in every evaluation
         first=color.luma(first) if spec.luminance else first,
         content=color.luma(content) if spec.luminance and content is not None else content,
-        styles=list(styles) if content is None else _color_styles(content, styles, masks, config),
+        styles=styles if content is None else _color_styles(content, styles, masks, config),
         photograph=content,
         masks=masks,
-        weights=_loss_weights(config, spec, len(styles)),
+        weights=_loss_weights(config, spec, masks.pictures(len(styles))),
         learning_rate=jnp.asarray(config.learning_rate, jnp.float32),
         decay=jnp.asarray(config.average, jnp.float32) if config.average else None,
         spec=spec,
@@ -98,10 +100,17 @@ def spread(problem: Problem, mesh: Mesh | None) -> Problem:
     return problem._replace(params=params, weights=weights, learning_rate=rate, decay=decay, spec=spec)
 
 
-def _loss_weights(config: Config, spec: Spec, styles: int) -> LossWeights:
-    """Return the weights of the terms there are: without a content picture it has none."""
-    weights = config.loss_weights(styles)
-    return weights if spec.content_layers else weights._replace(content_layers={})
+def _loss_weights(config: Config, spec: Spec, pictures: Sequence[int]) -> LossWeights:
+    """Return the weights of the terms there are: without a content picture it has none.
+
+    pictures: the number of each style's picture, whose share of the mix its styles have in equal parts.
+    """
+    weights = config.loss_weights(max(pictures) + 1)
+    shares = np.asarray(weights.style_mix) / np.bincount(pictures).astype(np.float32)
+    return weights._replace(
+        content_layers=weights.content_layers if spec.content_layers else {},
+        style_mix=jnp.asarray(shares[list(pictures)]),
+    )
 
 
 def finish(
@@ -159,12 +168,13 @@ def _color_styles(
     sources = masks.sources_of(len(styles))
     mode, match = config.preserve_color, config.color_match
     colored = []
-    for k, (style, source, region) in enumerate(zip(styles, sources, regions, strict=True), 1):
+    for k, (style, source, region) in enumerate(zip(styles, sources, regions, strict=True)):
         try:
             colored.append(color.prepare_style(mode, style, content, match, source, region))
         except InputError as error:
             masked = "" if region is None and source is None else ", where the masks are white"
-            raise InputError(error.what, error.allowed, f"{error.came} (style {k}{masked})") from None
+            which = f"{masks.labels[k]}" if masks.labels else f"{k + 1}{masked}"
+            raise InputError(error.what, error.allowed, f"{error.came} (style {which})") from None
     return colored
 
 
@@ -189,19 +199,22 @@ def _check_pictures(content: Any, styles: Sequence[Any], init: Any, config: Conf
         check_size(style.shape, spec.style_layers, "style")
 
 
+def _check_number(masks: Masks, styles: int) -> None:
+    """Raise InputError unless there is a mask, or a label map, for each style picture."""
+    found: dict[str, Any] = {"style_mask": masks.styles, "style_source_mask": masks.sources}
+    if masks.labels:
+        found = {"style_labels": set(masks.pictures(styles))}
+    for what, ones in found.items():
+        if len(ones) not in (0, styles):
+            raise InputError(f"--{what}", f"one for each of the {styles} styles", f"got {len(ones)}")
+
+
 def _check_masks(masks: Masks, first: Any, styles: Sequence[Any], spec: Spec) -> None:
-    """Raise InputError unless there is a mask for each style, of its picture's size, white enough."""
-    for what, found in {"style_mask": masks.styles, "style_source_mask": masks.sources}.items():
-        if len(found) not in (0, len(styles)):
-            raise InputError(f"--{what}", f"one for each of the {len(styles)} styles", f"got {len(found)}")
-    named = [("--content_mask", masks.content, first, "picture")]
-    named += [(f"--style_mask {k}", mask, first, "picture") for k, mask in enumerate(masks.styles, 1)]
-    named += [
-        (f"--style_source_mask {k + 1}", mask, styles[k], "style") for k, mask in enumerate(masks.sources)
-    ]
-    for what, mask, picture, of in named:
+    """Raise InputError unless each mask has its picture's size and is white enough."""
+    for what, mask, style in masks.named():
         if mask is None:
             continue
+        picture, of = (first, "picture") if style is None else (styles[style], "style")
         if mask.shape != picture.shape[:2]:
             raise InputError(what, f"rows and columns {picture.shape[:2]}", f"got {mask.shape}")
         if mask.dtype != np.float32 or not 0 <= mask.min() <= mask.max() <= 1:
@@ -210,8 +223,8 @@ def _check_masks(masks: Masks, first: Any, styles: Sequence[Any], spec: Spec) ->
         masking.check(what, mask, spec.style_layers, of)
     parts = masking.regions(masks)
     if parts is not None and len(masks.styles) and masks.content is not None:
-        for k, region in enumerate(parts, 1):
-            masking.check(f"--style_mask {k} within --content_mask", region, spec.style_layers)
+        for (what, *_), region in zip(masks.named()[1:], parts, strict=False):
+            masking.check(f"{what} within --content_mask", region, spec.style_layers)
 
 
 def vary(problem: Problem, config: Config) -> Problem:
@@ -222,7 +235,7 @@ def vary(problem: Problem, config: Config) -> Problem:
         first = color.luma(first) if problem.spec.luminance else first
     return problem._replace(
         first=first,
-        weights=_loss_weights(config, problem.spec, len(problem.styles)),
+        weights=_loss_weights(config, problem.spec, problem.masks.pictures(len(problem.styles))),
         learning_rate=jnp.asarray(config.learning_rate, jnp.float32),
         config=config,
     )

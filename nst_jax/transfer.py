@@ -192,11 +192,15 @@ def progress(told: Told, problem: Problem) -> Progress:
     """Return what is told of a state, on the host."""
     told = jax.device_get(told)
     opacity = None if told.opacity is None else np.asarray(told.opacity)
+    losses = summarize(told.terms, jax.device_get(problem.weights))
+    if labels := problem.masks.labels:
+        named = ({"picture": label.picture + 1, "label": label.name} for label in labels)
+        losses["by_style"] = [name | loss for name, loss in zip(named, losses["by_style"], strict=True)]
     return Progress(
         step=int(told.step),
         evaluations=int(told.evaluations),
         image=finish(np.array(told.image), problem.photograph, opacity, problem.config),
-        losses=summarize(told.terms, jax.device_get(problem.weights)),
+        losses=losses,
         finite=bool(told.finite),
         converged=bool(told.converged),
     )

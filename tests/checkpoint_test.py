@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nst_jax import checkpoint
+from nst_jax import checkpoint, files
 from nst_jax.checkpoint import Checkpoints, newest, restore
 from nst_jax.errors import InputError
 from nst_jax.launchers import device, keeping, nst
@@ -85,6 +85,7 @@ def test_nothing_else_in_the_folder_is_touched(tmp_path):
 
 def test_what_was_written_after_the_step_that_is_gone_on_from_goes_and_what_a_kill_left(three):
     (three / "nst_jax_31.orbax-checkpoint-tmp").mkdir()
+    files._beside(three / "nst_jax_31.json").write_bytes(b"half of a reco")
     checkpoints = Checkpoints(three, 2)
     assert sorted(os.listdir(three)) == ["nst_jax.lock", "nst_jax_2", "nst_jax_2.json"]
     checkpoints.remove()

@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 
 from nst_jax import examples
-from nst_jax.examples.draw import MASKS, SHIPPED, STYLES, Pixels, draw, mask
+from nst_jax import labels as label_maps
+from nst_jax.examples.draw import LABELS, MASKS, SHIPPED, STYLES, Pixels, draw, labels, mask
 
 FOLDER = Path(examples.__file__).parent
 PICTURES = sorted(FOLDER.glob("*.jpg"))
-MASK_FILES = sorted(FOLDER.glob("*.png"))
+DRAWN_FILES = sorted(FOLDER.glob("*.png"))
 SIZES = {"night": (61, 93), "glass": (97, 64), "waves": (99, 62), "ink": (80, 80)}
 
 
@@ -78,6 +79,18 @@ def test_two_masks_share_out_the_photograph(one: str, other: str) -> None:
     np.testing.assert_array_equal(mask(one), 255 - mask(other))
 
 
+@pytest.mark.parametrize("name", LABELS)
+def test_label_maps_shipped_as_drawn_and_as_large_as_their_picture(name: str) -> None:
+    with Image.open(FOLDER / f"{name}.png") as shipped:
+        assert shipped.mode == "P"
+        np.testing.assert_array_equal(shipped.convert("RGB"), labels(name).convert("RGB"))
+        if name != "doodle":
+            with Image.open(FOLDER / f"{name.removesuffix('-labels')}.jpg") as image:
+                assert image.size == shipped.size
+    colours = {"#2a6fdb", *(colour for _, outlines in [LABELS[name]] for colour, _ in outlines)}
+    assert set(label_maps.load(f"example:{name}").names) == colours
+
+
 def licence(path: Path) -> str:
     """Return the licence that the README names for the file."""
     (row,) = (
@@ -96,8 +109,8 @@ def test_every_picture_opens_and_names_its_licence(path: Path) -> None:
     assert licence(path) in {"CC0", "public domain", "Apache-2.0"}
 
 
-@pytest.mark.parametrize("path", MASK_FILES, ids=lambda path: path.stem)
-def test_every_mask_names_its_licence(path: Path) -> None:
+@pytest.mark.parametrize("path", DRAWN_FILES, ids=lambda path: path.stem)
+def test_every_mask_and_label_map_names_its_licence(path: Path) -> None:
     assert licence(path) == "Apache-2.0"
 
 
@@ -105,5 +118,5 @@ def test_pictures_are_few_and_small() -> None:
     assert {path.stem for path in PICTURES} == {"cat", "coffee", "rocket", *STYLES}
     assert SHIPPED.keys() == STYLES.keys()
     assert sum(path.stat().st_size for path in PICTURES) < 2.5e6
-    assert {path.stem for path in MASK_FILES} == set(MASKS)
-    assert sum(path.stat().st_size for path in MASK_FILES) < 2e4
+    assert {path.stem for path in DRAWN_FILES} == {*MASKS, *LABELS}
+    assert sum(path.stat().st_size for path in DRAWN_FILES) < 2e4

@@ -57,6 +57,12 @@ def endless(name: str) -> None:
     time.sleep(60)
 
 
+def busy(name: str) -> None:
+    began = time.process_time()
+    while time.process_time() - began < 2:
+        pass
+
+
 def hungry(name: str) -> None:
     bytes(range(1, 2)) * (1200 * 2**20)
 
@@ -73,6 +79,7 @@ FAULTS = {
     "traceback": (traceback, "ValueError: not for users"),
     "several-lines": (several_lines, "not one line WHAT: ALLOWED; CAME"),
     "no-form": (no_form, "not one line WHAT: ALLOWED; CAME"),
+    "busy": (busy, "seconds of the processor"),
     "hungry": (hungry, "MiB"),
     "obedient": (obedient, "code of the file was run"),
     "crashing": (crashing, "crashes"),
@@ -81,7 +88,8 @@ FAULTS = {
 
 
 def add_faults() -> None:
-    """Give a worker the kinds of this module."""
+    """Give a worker the kinds of this module, and little time."""
+    worker.MOST_SECONDS = 1.5
     KINDS.update({name: Kind(lambda: [b"x"], read, mutate.GENERAL) for name, (read, _) in FAULTS.items()})
 
 

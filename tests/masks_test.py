@@ -154,13 +154,13 @@ def test_a_mask_has_a_limit_of_pixels(tmp_path):
 
 @pytest.mark.parametrize("size", [(100, 200), (50, 100), (1000, 2000), (1, 2), (199, 400), (201, 400)])
 def test_a_mask_of_any_size_has_the_aspect_within_one_percent(size):
-    masks.check_aspect("m.png", np.ones(size, np.float32), 100, 200, "the content")
+    masks.check_aspect("m.png", size, (100, 200), "the content")
 
 
 @pytest.mark.parametrize("size", [(200, 100), (100, 203), (100, 197), (103, 200), (97, 200), (100, 100)])
 def test_a_mask_of_another_aspect_is_refused(size):
     with pytest.raises(InputError) as error:
-        masks.check_aspect("m.png", np.ones(size, np.float32), 100, 200, "the content")
+        masks.check_aspect("m.png", size, (100, 200), "the content")
     assert str(error.value) == (
         "m.png: a mask has the aspect of the content, within 1 % (any size); "
         f"it is {size[1]}x{size[0]}, the content 200x100"
@@ -169,12 +169,11 @@ def test_a_mask_of_another_aspect_is_refused(size):
 
 @pytest.mark.parametrize(("width", "refused"), [(1011, True), (1009, False), (991, False), (989, True)])
 def test_the_limit_of_the_aspect_is_one_percent(width, refused):
-    mask = np.ones((500, width), np.float32)
     if refused:
         with pytest.raises(InputError):
-            masks.check_aspect("m.png", mask, 50, 100, "the content")
+            masks.check_aspect("m.png", (500, width), (50, 100), "the content")
     else:
-        masks.check_aspect("m.png", mask, 50, 100, "the content")
+        masks.check_aspect("m.png", (500, width), (50, 100), "the content")
 
 
 @pytest.mark.parametrize(("old", "new"), SIZES)
@@ -365,7 +364,7 @@ def test_the_refusal_of_a_small_mask_says_what_is_left_and_what_would_do(side, l
         "(.*) or a picture with a longest side of (.*) pixels would do", str(error.value)
     ).groups()
     assert refusal == (
-        "m.png: the white part covers at least one position of conv5_1 (16x16 pixels); "
+        "m.png: the region covers at least one position of conv5_1 (16x16 pixels); "
         f"{left} of one; style layers up to block {shallower}"
     )
     assert longest - 1 <= int(size) <= 1.15 * longest
@@ -460,6 +459,16 @@ def test_the_legend_has_the_colour_and_the_name_of_every_region(rng):
         np.testing.assert_allclose(line[4:19, 4:19], np.broadcast_to(color_of(n), (15, 15, 3)), atol=1e-6)
         np.testing.assert_array_equal(line[:4, :22], 1)
         assert (line[:, 24:].min() < 0.2) == (n < 8), "black letters on white"
+
+
+def test_a_preview_may_have_colours_of_its_own(rng):
+    picture, parts = rng.random((5, 90, 3), np.float32), np.ones((1, 5, 90), np.float32)
+    shown = masks.preview(picture, parts, [""], ["#ff8000"])
+    np.testing.assert_allclose(
+        shown[9 : 9 + 15, 4:19], np.broadcast_to([1, 128 / 255, 0], (15, 15, 3)), atol=1e-6
+    )
+    wanted = 0.45 * picture.mean(-1, keepdims=True) + 0.55 * np.array([1, 128 / 255, 0])
+    np.testing.assert_allclose(shown[:5], wanted, atol=1e-6)
 
 
 def test_the_colours_of_the_regions_differ():

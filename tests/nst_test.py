@@ -505,7 +505,7 @@ WRONG = {
     ),
     "speck of a mask": (
         ["--style_mask=speck.png"],
-        r"--style_mask 1: the white part covers at least one position of conv5_1 .16x16 pixels.; 0\.\d+ of one; style layers up to block 2 or a picture with a longest side of \d+ pixels would do",
+        r"--style_mask 1: the region covers at least one position of conv5_1 .16x16 pixels.; 0\.\d+ of one; style layers up to block 2 or a picture with a longest side of \d+ pixels would do",
     ),
     "square mask": (
         ["--content_mask=square.png"],
@@ -519,7 +519,7 @@ WRONG = {
     "no such mask": (["--content_mask=nowhere.png"], "nowhere.png: must be a whole picture file"),
     "preview without masks": (
         ["--mask_preview=m.png"],
-        "--mask_preview: with --content_mask or --style_mask; neither",
+        "--mask_preview: with --content_mask, --style_mask or --content_labels; none was given",
     ),
     "preview extension": (["--content_mask=white.png", "--mask_preview=m"], "m: must end in one of .png"),
     "flat style": (

@@ -76,7 +76,10 @@ def assert_near(numbers, expected):
     """Dictionaries of losses are equal within a thousandth."""
     assert json.dumps(numbers, sort_keys=True).count('"') == json.dumps(expected, sort_keys=True).count('"')
     for one, other in zip(jax.tree.leaves(numbers), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
+        if isinstance(one, str):
+            assert one == other
+        else:
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
 
 
 # By name: further arguments, the values as --sweep takes them, as nst takes them, as sweep.json has them.
@@ -98,6 +101,10 @@ SWEPT = {
         + ["--style_source_mask="],
         *(["1e6", "1e9"], None, None),
     ),
+    "style_mix, labelled": (
+        [*TWO_STYLES, "--content_labels=labels.png", "--style_labels=top.png", "--style_labels="],
+        *(["1:0", "1:3"], ["1,0", "1,3"], [[1.0, 0.0], [1.0, 3.0]]),
+    ),
     "content, masked": (["--style=s.png", "--content_mask=left.png"], ["c.png", "c2.png"], None, None),
     "style, luma": (["--content=c.png", "--preserve_color=luma"], ["s.png", "s2.png"], None, None),
     "content, match": (["--style=s.png", "--preserve_color=match"], ["c.png", "c2.png"], None, None),
@@ -115,6 +122,7 @@ def test_each_picture_is_that_of_nst_with_the_same_values(call, case):
             np.where(np.isin(np.arange(32), np.arange(32)[part[1]]), 255, mask).astype(np.uint8)
         ).save(file)
     Image.fromarray(np.repeat(np.uint8([255, 0]), 16)[:, None].repeat(28, 1)).save("top.png")
+    Image.fromarray(np.repeat(np.uint8([0, 255]), 16)[None].repeat(24, 0)).save("labels.png")
     code, out, err = call(*SMALL, *given, f"--sweep={name}={','.join(listed)}", "--lanes=2", "--output_dir=o")
     assert (code, err) == (0, [])
     entries = read_json("o/sweep.json")

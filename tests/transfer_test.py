@@ -443,7 +443,7 @@ def test_around_a_texture_in_a_mask_each_rung_has_its_own_first_picture(params, 
     [
         ({"size": 64, "scales": "24,64"}, None, "--scales: a picture whose longest side is --size, 64; got 48x32"),
         ({"size": 48, "scales": "20,48"}, None, r"content: at least 16 pixels a side for layer conv5_1; got 20x13 \(rung 1 of 2, 20 pixels\)"),
-        ({"size": 48, "scales": "24,30,48", "style_layers": ("conv3_1",)}, Masks(content=np.float32(np.arange(48) < 2) * np.float32(np.arange(32) < 8)[:, None]), r"--content_mask: the white part .* of conv3_1.*\(rung 1 of 3, 24 pixels\)"),
+        ({"size": 48, "scales": "24,30,48", "style_layers": ("conv3_1",)}, Masks(content=np.float32(np.arange(48) < 2) * np.float32(np.arange(32) < 8)[:, None]), r"--content_mask: the region .* of conv3_1.*\(rung 1 of 3, 24 pixels\)"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_some_rung_is_refused_before_the_first(params, pictures, options, masks, message):

@@ -2,7 +2,8 @@
 
 Smooth noise bends all of them: brush strokes and contours follow the level curves of such a field, and leads,
 rocks and clouds take their shape from it. Positions are in points, 600 to the shorter side, so that a picture
-looks the same at every size. A mask shows one region of an example photograph, outlined by hand.
+looks the same at every size. A mask shows one region of an example photograph, a label map all regions of a
+picture, both outlined by hand.
 
 `python -m nst_jax.examples.draw` writes the shipped files anew.
 """
@@ -542,13 +543,95 @@ def mask(name: str) -> Pixels:
     photograph, inside = MASKS[name]
     with Image.open(FOLDER / f"{photograph}.jpg") as image:
         drawn = Image.new("L", image.size)
-    pencil = ImageDraw.Draw(drawn)
     for corners in OUTLINES[photograph].values():
-        points = parse(corners)
-        shape = pencil.ellipse if len(points) == 2 else pencil.polygon
-        shape(points.ravel().tolist(), 255)
+        outline(drawn, corners, 255)
     outlined = np.asarray(drawn)
     return outlined if inside else 255 - outlined
+
+
+def outline(image: Image.Image, corners: str, fill: int | str) -> None:
+    """Fill a polygon or, where there are two corners, the ellipse in their box."""
+    points, pencil = parse(corners), ImageDraw.Draw(image)
+    shape = pencil.ellipse if len(points) == 2 else pencil.polygon
+    shape(points.ravel().tolist(), fill)
+
+
+# The colours of label maps. Of two paintings, a photograph and a picture that is not there yet: the size, and
+# what lies before the sky, the nearer the later.
+SKY, SEA, LIGHT, HILLS, TREES = "#2a6fdb", "#16407f", "#ffd94a", "#3cae5c", "#7a4a1e"
+LABELS: dict[str, tuple[tuple[int, int], list[tuple[str, str]]]] = {
+    "night-labels": (
+        SHIPPED["night"],
+        [
+            (LIGHT, "594,37 726,169"),
+            (LIGHT, "25,47 113,135"),
+            (LIGHT, "177,25 239,87"),
+            (LIGHT, "384,29 460,105"),
+            (LIGHT, "519,126 571,178"),
+            (LIGHT, "56,244 128,316"),
+            (LIGHT, "161,330 207,376"),
+            (LIGHT, "585,287 643,345"),
+            (
+                HILLS,
+                """
+                0,388 20,374 50,365 80,366 100,375 120,388 160,401 200,430 220,440 250,451 280,472 320,483
+                360,488 400,483 430,472 480,464 520,448 550,438 600,433 640,438 768,470 768,608 0,608
+            """,
+            ),
+            (
+                TREES,
+                """
+                632,608 631,490 636,420 642,340 645,300 651,285 663,275 668,320 673,380 675,400 678,360
+                684,320 692,285 701,262 702,235 695,208 701,192 714,210 731,230 736,270 742,305 747,300
+                752,288 768,291 768,608
+            """,
+            ),
+        ],
+    ),
+    "waves-labels": (
+        SHIPPED["waves"],
+        [
+            (LIGHT, "156,55 276,175"),
+            (
+                SEA,
+                """
+                0,176 8,200 28,195 45,177 65,170 88,176 100,192 102,210 118,208 128,180 150,165 172,167
+                190,190 194,207 202,205 215,182 240,169 265,172 287,190 290,208 303,205 315,180 340,167
+                362,172 377,192 380,213 390,210 402,182 425,161 450,165 474,190 478,215 490,212 500,182
+                520,166 540,172 551,195 556,214 572,212 582,192 605,176 630,178 648,197 652,212 668,208
+                680,188 705,176 730,180 744,200 748,214 758,210 768,182 785,168 800,163 800,576 0,576
+            """,
+            ),
+        ],
+    ),
+    "rocket-labels": ((427, 640), [(SEA, corners) for corners in OUTLINES["rocket"].values()]),
+    "doodle": (
+        (480, 640),
+        [
+            (LIGHT, "380,60 560,240"),
+            (LIGHT, "60,50 130,120"),
+            (LIGHT, "210,120 260,170"),
+            (
+                HILLS,
+                """
+                0,330 60,300 130,310 200,350 270,400 330,410 400,380 470,320 540,290 600,300 640,330 640,480
+                0,480
+            """,
+            ),
+            (TREES, "90,480 86,380 96,260 118,180 140,260 152,380 150,480"),
+            (TREES, "168,480 166,400 180,310 196,250 212,320 222,400 220,480"),
+        ],
+    ),
+}
+
+
+def labels(name: str) -> Image.Image:
+    """Return the label map of that name: a picture of few colours."""
+    (height, width), outlines = LABELS[name]
+    image = Image.new("RGB", (width, height), SKY)
+    for colour, corners in outlines:
+        outline(image, corners, colour)
+    return image.quantize(dither=Image.Dither.NONE)
 
 
 if __name__ == "__main__":
@@ -556,3 +639,5 @@ if __name__ == "__main__":
         Image.fromarray(draw(name, size)).save(FOLDER / f"{name}.jpg", quality=92, subsampling=0)
     for name in MASKS:
         Image.fromarray(mask(name)).save(FOLDER / f"{name}.png", optimize=True)
+    for name in LABELS:
+        labels(name).save(FOLDER / f"{name}.png", optimize=True)

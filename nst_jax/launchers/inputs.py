@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,10 +11,11 @@ import numpy as np
 from absl import logging
 
 import nst_jax
-from nst_jax import images
+from nst_jax import images, labels
 from nst_jax import masks as masking
 from nst_jax.config import Config
 from nst_jax.errors import InputError
+from nst_jax.labels import Labels
 from nst_jax.masks import Masks
 from nst_jax.options import check_options, option
 from nst_jax.problem import noise_picture
@@ -37,6 +38,17 @@ class Inputs:
     )
     style_source_mask: tuple[str, ...] = option(
         (), "mask for each style: white on the part of it that is used; empty: all of it", repeated=True
+    )
+    content_labels: str = option(
+        "",
+        "label map, a file or example:NAME: a plain colour for each region; without --content the drawing "
+        "that a picture is made of",
+    )
+    style_labels: tuple[str, ...] = option(
+        (),
+        "label map for each style, in their order: a region of the picture is made of the parts of its own "
+        "colour; empty: of the whole style",
+        repeated=True,
     )
     soft_masks: bool = option(False, "keep the greys of masks, in place of a cut at 127 of 255")
     weights: str = option(
@@ -70,6 +82,7 @@ class Shelf:
         self.max_pixels = max_pixels
         self.sources: dict[str, images.Source] = {}
         self.resized: dict[tuple[str, int, int], np.ndarray] = {}
+        self.labelled: dict[str, Labels] = {}
 
     def read(self, name: str) -> images.Source:
         """Return what a file holds. Raises InputError."""
@@ -83,6 +96,13 @@ class Shelf:
         if key not in self.resized:
             self.resized[key] = self.read(name).rgb(height, width)
         return self.resized[key]
+
+    def labels(self, name: str) -> Labels:
+        """Return a file as a label map, and say what is seen in it. Raises InputError."""
+        if name not in self.labelled:
+            self.labelled[name] = labels.find(self.read(name), name)
+            logging.info("%s: %s", name, self.labelled[name].told())
+        return self.labelled[name]
 
     def size(self, name: str, longest: int) -> tuple[int, int]:
         """Return the rows and columns of a file's picture with its longest side as given."""
@@ -100,9 +120,16 @@ def check_inputs(inputs: Inputs, config: Config) -> None:
     if not inputs.content and config.init == "content":
         raise InputError("--init", "noise, style or a file where there is no --content", "got content")
     config.loss_weights(len(inputs.style))
+    if bool(inputs.content_labels) != any(inputs.style_labels):
+        came = f"only --{'content' if inputs.content_labels else 'style'}_labels was given"
+        raise InputError("--content_labels, --style_labels", "both, or neither", came)
     for name in ("style_mask", "style_source_mask"):
+        if inputs.content_labels and any(getattr(inputs, name)):
+            raise InputError(f"--{name}", "not with label maps, which say the same by colours", "got both")
+    for name in ("style_mask", "style_source_mask", "style_labels"):
         if (count := len(getattr(inputs, name))) not in (0, len(inputs.style)):
-            allowed = f"one for each --style, {len(inputs.style)} (empty: white everywhere)"
+            empty = "the whole style" if name == "style_labels" else "white everywhere"
+            allowed = f"one for each --style, {len(inputs.style)} (empty: {empty})"
             raise InputError(f"--{name}", allowed, f"got {count}")
 
 
@@ -110,6 +137,7 @@ def check_different(inputs: Inputs, config: Config, written: Iterable[str], flag
     """Refuse to write a file twice, or over one that a run reads."""
     read = [inputs.content, *inputs.style, inputs.weights]
     read += [inputs.content_mask, *inputs.style_mask, *inputs.style_source_mask]
+    read += [inputs.content_labels, *inputs.style_labels]
     if config.init not in ("content", "noise", "style"):
         read.append(config.init)
     check_written(read, written, flags)
@@ -141,7 +169,16 @@ def settings(inputs: Inputs, config: Config) -> str:
 
 def working_size(inputs: Inputs, config: Config, shelf: Shelf) -> tuple[int, int]:
     """Return the rows and columns that are optimised."""
-    return shelf.size(inputs.content or inputs.style[0], config.size)
+    return shelf.size(_shape_of(inputs)[0], config.size)
+
+
+def _shape_of(inputs: Inputs) -> tuple[str, str]:
+    """Return the file that gives the picture its aspect, and what it is."""
+    if inputs.content:
+        return inputs.content, "the content"
+    if inputs.content_labels:
+        return inputs.content_labels, "--content_labels"
+    return inputs.style[0], "the first style"
 
 
 def load_pictures(inputs: Inputs, config: Config, shelf: Shelf, masks: Masks) -> Pictures:
@@ -153,11 +190,14 @@ def load_pictures(inputs: Inputs, config: Config, shelf: Shelf, masks: Masks) ->
     elif config.init != "content":
         init = shelf.resize(inputs.style[0] if config.init == "style" else config.init, *size)
     style_sizes = [_style_size(name, config, shelf) for name in inputs.style]
+    masks = masking.resize_all(masks, size, style_sizes)
+    if inputs.content_labels:
+        masks = _label_masks(inputs, shelf, size, style_sizes)._replace(content=masks.content)
     return Pictures(
         content=shelf.resize(inputs.content, *size) if inputs.content else None,
         styles=[shelf.resize(name, *to) for name, to in zip(inputs.style, style_sizes, strict=True)],
         init=init,
-        masks=masking.resize_all(masks, size, style_sizes),
+        masks=masks,
     )
 
 
@@ -172,7 +212,7 @@ def load_masks(inputs: Inputs, shelf: Shelf) -> Masks:
         if not name:
             return None
         mask, grays = masking.load(name, inputs.soft_masks, inputs.max_pixels)
-        masking.check_aspect(name, mask, *shelf.read(picture).size, of)
+        masking.check_aspect(name, mask.shape, shelf.read(picture).size, of)
         if grays > GRAYS and not inputs.soft_masks:
             logging.warning(
                 "%s: %.0f%% of it is grey; cut at 127 of 255 (--soft_masks keeps the greys)",
@@ -180,10 +220,33 @@ def load_masks(inputs: Inputs, shelf: Shelf) -> Masks:
             )
         return mask
 
-    picture, of = (inputs.content, "the content") if inputs.content else (inputs.style[0], "the first style")
+    picture, of = _shape_of(inputs)
     sources: Any = zip(inputs.style_source_mask, inputs.style, strict=False)  # their number is checked
     return Masks(
         content=load(inputs.content_mask, picture, of),
         styles=[load(name, picture, of) for name in inputs.style_mask],
         sources=[load(name, style, "its style") for name, style in sources],
     )
+
+
+def _label_masks(
+    inputs: Inputs, shelf: Shelf, size: tuple[int, int], style_sizes: Sequence[tuple[int, int]]
+) -> Masks:
+    """Read the label maps, and return the regions they name; say which parts of a style are in none."""
+
+    def read(name: str, picture: str, of: str) -> Labels:
+        masking.check_aspect(name, shelf.read(name).size, shelf.read(picture).size, of, "a label map")
+        return shelf.labels(name)
+
+    content = read(inputs.content_labels, *_shape_of(inputs))
+    maps: list[np.ndarray | None] = []
+    for name, style in zip(inputs.style_labels, inputs.style, strict=True):
+        if not name:
+            maps.append(None)
+            continue
+        own = read(name, style, "its style")
+        numbers = labels.match(content, own, name, inputs.content_labels)
+        maps.append(numbers[own.numbers])
+        if unused := np.flatnonzero(numbers == labels.LACKING).tolist():
+            logging.warning("%s: not used, as %s lacks it: %s", name, inputs.content_labels, own.told(unused))
+    return labels.make_masks(content.numbers, maps, size, style_sizes, content.names)

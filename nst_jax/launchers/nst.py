@@ -226,10 +226,9 @@ def _alike(request: Request, pictures: Pictures, weights: Weights) -> dict[str, 
 def _read(pictures: Pictures) -> dict[str, Any]:
     """Return the pictures and masks by name."""
     content, styles, init, masks = pictures
-    read: dict[str, Any] = {"content": [content], "style": styles, "init": [init]}
-    read |= {"content_mask": [masks.content], "style_mask": masks.styles}
-    read |= {"style_source_mask": masks.sources}
-    return {f"--{name} {k}": picture for name, found in read.items() for k, picture in enumerate(found, 1)}
+    named = {f"--style {k}": style for k, style in enumerate(styles, 1)}
+    masked = {f"the pixels of {name}": mask for name, mask, _ in masks.named()}
+    return {"--content 1": content} | named | {"--init 1": init} | masked
 
 
 def _devices(machine: Machine, height: int, config: Config) -> int:
@@ -346,8 +345,9 @@ def _check(request: Request) -> None:
     images.check_depth(files.output, files.depth)
     if files.mask_preview:
         images.check_output(files.mask_preview)
-        if not (inputs.content_mask or any(inputs.style_mask)):
-            raise InputError("--mask_preview", "with --content_mask or --style_mask", "neither was given")
+        if not (inputs.content_mask or any(inputs.style_mask) or inputs.content_labels):
+            allowed = "with --content_mask, --style_mask or --content_labels"
+            raise InputError("--mask_preview", allowed, "none was given")
     if files.report:
         check_writable(Path(files.report))
     if files.judge and not files.report:
@@ -381,7 +381,7 @@ def _output(request: Request, shelf: Shelf, masks: Masks) -> Output:
     alpha = content and content.alpha
     images.check_output_size(files.output, height, width)
     images.check_space(files.output, height, width, alpha is not None, files.depth)
-    regions = masking.regions(masking.resize_all(masks, (height, width), []))
+    regions = masking.regions(masking.resize_all(masks._replace(sources=()), (height, width), []))
     return Output(
         size=(height, width),
         alpha=None if alpha is None else images.resize(alpha, height, width),
@@ -541,11 +541,14 @@ def _show_masks(image: np.ndarray, pictures: Pictures, request: Request) -> None
     regions = masking.regions(pictures.masks)
     assert regions is not None  # _check has seen to it
     picture = images.resize(image, *regions.shape[1:]) if pictures.content is None else pictures.content
-    names = [Path(name).name for name in request.inputs.style]
+    names, colors = [Path(name).name for name in request.inputs.style], list(masking.COLORS)
     names = names if len(regions) > 1 else [", ".join(names)]
+    if labels := pictures.masks.labels:  # each in its own colour; all styles have the same
+        names = colors = [label.name for label in labels if label.picture == 0]
+        regions = regions[: len(names)]
     path = request.files.mask_preview
     try:
-        images.save(path, masking.preview(picture, regions, names))
+        images.save(path, masking.preview(picture, regions, names, colors))
         tell(path)
     except InputError as error:  # as with previews
         logging.warning("%s", error)

@@ -221,9 +221,7 @@ def _told(problem: Problem, weights: str, shelf: Shelf) -> dict[str, str]:
     read: dict[str, Any] = {
         f"{name} at {width}x{height}": picture for (name, height, width), picture in shelf.resized.items()
     }
-    for name, masks in problem.masks._asdict().items():
-        listed = masks if isinstance(masks, list) else [masks]
-        read |= {f"mask of {name} {k}": mask for k, mask in enumerate(listed, 1)}
+    read |= {name: mask for name, mask, _ in problem.masks.named()}
     told = read | {"weights": weights} | surroundings(jax.device_count())
     return {name: hosts.short(value) for name, value in told.items()}
 

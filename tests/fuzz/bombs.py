@@ -83,6 +83,23 @@ def masks() -> Iterator[Bomb]:
     yield partial(bomb_png, 16, 6, 4)
 
 
+def striped(side: int, colors: int) -> bytes:
+    """Return the largest PNG that is read, in columns of so many colours."""
+    palette = np.random.default_rng(0).integers(0, 256, (colors, 3), np.uint8)
+    row = b"\0" + palette.repeat(-(-side // colors), 0)[:side].tobytes()
+    packer = zlib.compressobj(9)
+    packed = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    header = struct.pack(">2I5B", side, side, 8, 2, 0, 0, 0)
+    return png([(b"IHDR", header), (b"IDAT", packed), (b"IEND", b"")])
+
+
+def labels() -> Iterator[Bomb]:
+    yield partial(striped, SIDE, 60)
+    yield partial(striped, SIDE, 1000)
+    yield partial(striped, SIDE, SIDE)
+    yield partial(bomb_png, 8, 6, 4)
+
+
 # --- pickles: values that are copied again and again ---
 
 STREAM = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}X\r\0\0\0little_endian\x88s."

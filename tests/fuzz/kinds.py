@@ -25,7 +25,7 @@ from PIL import ExifTags, Image
 from fuzz import bombs, mutate
 from fuzz.bombs import Bomb
 from fuzz.mutate import Mutator, pick
-from nst_jax import checkpoint, images, masks, vgg, weights
+from nst_jax import checkpoint, images, labels, masks, vgg, weights
 from nst_jax.checkpoint import Checkpoints
 from nst_jax.config import Config
 from nst_jax.launchers import keeping, nst, sweep
@@ -45,7 +45,7 @@ class Kind(NamedTuple):
     bombs: Callable[[], Iterable[Bomb]] = tuple
 
 
-# --- pictures and masks ---
+# --- pictures, masks and label maps ---
 
 
 def _saved(image: Image.Image, name: str, **options: Any) -> bytes:
@@ -123,8 +123,27 @@ def read_mask(name: str) -> None:
     mask, _ = masks.load(name)
     if mask.size <= SMALL:
         masks.load(name, soft=True)
-        masks.check_aspect(name, mask, *mask.shape, "itself")
+        masks.check_aspect(name, mask.shape, mask.shape, "itself")
         masks.check(name, mask, ["conv1_1"])
+
+
+def label_maps() -> Iterator[bytes]:
+    rgb = np.full((*mutate.SIZE, 3), (20, 60, 220), np.uint8)
+    rgb[5:15, 9:30], rgb[12:, :8] = (200, 30, 30), (255, 255, 255)
+    image = Image.fromarray(rgb)
+    alpha = Image.merge("RGBA", (*image.split(), image.convert("L")))
+    for made in (image, image.convert("P"), image.convert("L"), image.convert("1"), alpha):
+        yield _saved(made, "PNG")
+    yield _saved(image.convert("P"), "PNG", transparency=1)
+    yield from (_saved(image, name) for name in ("JPEG", "TIFF", "WEBP", "GIF", "BMP", "PPM"))
+    yield _written(".png", rgb.astype(np.float32) / np.float32(255), None, 16)
+
+
+def read_labels(name: str) -> None:
+    seen = labels.load(name)
+    labels.match(seen, seen, name, name)
+    if seen.numbers.size <= SMALL:
+        labels.make_masks(seen.numbers, [seen.numbers], (32, 32), [(30, 34)], seen.names)
 
 
 # --- weights ---
@@ -357,6 +376,7 @@ def prepare() -> None:
 KINDS = {
     "images": Kind(pictures, read_picture, mutate.PICTURES, bombs.pictures),
     "masks": Kind(mask_files, read_mask, mutate.PICTURES, bombs.masks),
+    "labels": Kind(label_maps, read_labels, mutate.PICTURES, bombs.labels),
     "weights": Kind(
         lambda: [_converted(_own())],
         load_weights,

@@ -8,14 +8,14 @@ from types import TracebackType
 
 from fuzz.worker import FAULT, Verdict, serve
 
-MOST_SECONDS = 10.0
+PATIENCE = 60.0  # seconds by the clock until a case hangs: it may wait, and others use the machine, too
 START = 120.0  # seconds that a worker may take to start, or to make a case
 
 
 class Watchdog:
     """Judges cases in a worker, which lives as long as it behaves."""
 
-    def __init__(self, seed: int, patience: float = MOST_SECONDS, prepare: Callable[[], object] = dict):
+    def __init__(self, seed: int, patience: float = PATIENCE, prepare: Callable[[], object] = dict):
         self.seed, self.patience, self.prepare = seed, patience, prepare
         self._start()
 

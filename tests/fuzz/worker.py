@@ -23,6 +23,7 @@ from nst_jax.launchers.common import CHATTY
 
 MIB = 2**20
 MOST_MIB = 1024
+MOST_SECONDS = 10.0  # of the processor, so that what else runs does not matter
 SAFETY = 8 * 2**30  # bytes that no case may ask for, so that the machine lives on
 LINE = re.compile("error: .+: .+; .+", re.DOTALL)
 CANARY = "canary"  # the file that is there once a pickle has been obeyed
@@ -77,7 +78,7 @@ def make(kind: str, seed: int, number: int) -> str:
 def judge(read: Callable[[str], int | None], name: str) -> Verdict:
     """Read a case, and return what came of it."""
     os.truncate("said", 0)
-    before, began = _start_peak(), time.perf_counter()
+    before, began = _start_peak(), time.process_time()
     try:
         code = read(name) or 0
     except InputError as error:
@@ -86,16 +87,16 @@ def judge(read: Callable[[str], int | None], name: str) -> Verdict:
     except BaseException:
         code = 1
         traceback.print_exc()
-    seconds, mib = time.perf_counter() - began, _memory("VmHWM") - before
+    seconds, mib = time.process_time() - began, _memory("VmHWM") - before
     sys.stderr.flush()
     with open("said", errors="replace") as file:
         said = file.read()
-    fault = _fault(code, said, mib)
+    fault = _fault(code, said, mib, seconds)
     outcome = FAULT if fault else (READ, REFUSED)[code == 2]
     return Verdict(outcome, fault or said[-500:], seconds, mib)
 
 
-def _fault(code: int, said: str, mib: int) -> str:
+def _fault(code: int, said: str, mib: int, seconds: float) -> str:
     """Return what is wrong with an exit code, what was said and what was taken; nothing if all is well."""
     lines = [line for line in said.splitlines() if not line.startswith("warning: ")]
     if os.path.exists(CANARY):
@@ -107,7 +108,9 @@ def _fault(code: int, said: str, mib: int) -> str:
         return f"it was read, and said:\n{said[:2000]}"
     if code == 2 and not (len(lines) == 1 and LINE.fullmatch(lines[0])):
         return f"not one line WHAT: ALLOWED; CAME:\n{said[:2000]}"
-    return f"{mib} MiB" if mib > MOST_MIB else ""
+    if mib > MOST_MIB:
+        return f"{mib} MiB"
+    return f"{seconds:.1f} seconds of the processor" if seconds > MOST_SECONDS else ""
 
 
 def _start_peak() -> int:
