@@ -57,7 +57,9 @@ def make(run: Run, folder: Path) -> tuple[Path, dict[str, Any]]:
 
 def sheet(path: Path, rows: dict[str, list[Path]], heads: list[str]) -> None:
     """Write pictures in rows, with what they are above and beside them."""
-    height = max(round(SIDE * image.height / image.width) for image in map(Image.open, sum(rows.values(), [])))
+    height = max(
+        round(SIDE * image.height / image.width) for image in map(Image.open, sum(rows.values(), []))
+    )
     whole = Image.new("RGB", (SIDE * len(heads), LINE + (height + LINE) * len(rows)), "white")
     pen, font = ImageDraw.Draw(whole), ImageFont.load_default(LINE - 5)
     for column, head in enumerate(heads):
@@ -83,7 +85,10 @@ def numbers(report: dict[str, Any]) -> dict[str, float]:
 def table(found: dict[str, dict[str, float]], first: str) -> list[str]:
     """Return lines of Markdown: a row for each name, a column for each number."""
     columns = list(next(iter(found.values())))
-    lines = [f"| {first} | " + " | ".join(f"`{name}`" for name in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines = [
+        f"| {first} | " + " | ".join(f"`{name}`" for name in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
     return lines + [
         f"| `{name}` | " + " | ".join(f"{values[column]:.3g}" for column in columns) + " |"
         for name, values in found.items()
@@ -110,7 +115,14 @@ def presets(folder: Path, sizes: list[int]) -> tuple[list[str], dict[str, Any]]:
             }
             for preset in PRESETS
         }
-        lines += [f"## {size} pixels", "", *table(means, "preset"), "", f"![all at {size}](study-{size}.jpg)", ""]
+        lines += [
+            f"## {size} pixels",
+            "",
+            *table(means, "preset"),
+            "",
+            f"![all at {size}](study-{size}.jpg)",
+            "",
+        ]
     return lines, kept
 
 

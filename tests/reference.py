@@ -329,8 +329,31 @@ def directions(f: np.ndarray, style: np.ndarray, places: np.ndarray) -> Directio
     return Directions(centred, level, unit(centred, level), unit(samples - samples.mean(0), level))
 
 
+def moments_apart(
+    f: np.ndarray, weights: np.ndarray, style: np.ndarray, source: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Squared differences of mean and covariance in units of the style's power, and their slope."""
+    (x,), (s,) = (
+        moment_statistics({"": maps}, 0, {"": mass[..., 0]}).values()
+        for maps, mass in ((f, weights), (style, source))
+    )
+    mean, spread = x[:, -1] - s[:, -1], covariance(x) - covariance(s)
+    mean_power, spread_power = np.trace(s[:, :-1]) + 1e-12, (s[:, :-1] ** 2).sum() + 1e-12
+    of_moments = moment_slope(x, 2 * mean / mean_power, 2 * spread / spread_power)
+    slope = moment_back({"": f}, 0, {"": weights[..., 0]}, {"": of_moments})[""]
+    return float((mean**2).sum() / mean_power + (spread**2).sum() / spread_power), slope
+
+
 def nearest_look(
-    f: np.ndarray, weights: np.ndarray, style: np.ndarray, _: np.ndarray, places: np.ndarray
+    f: np.ndarray, weights: np.ndarray, style: np.ndarray, source: np.ndarray, places: np.ndarray
+) -> tuple[float, np.ndarray]:
+    there, slope = nearest_matches(f, weights, style, places)
+    apart, slope_of_moments = moments_apart(f, weights, style, source)
+    return there + apart, slope + slope_of_moments
+
+
+def nearest_matches(
+    f: np.ndarray, weights: np.ndarray, style: np.ndarray, places: np.ndarray
 ) -> tuple[float, np.ndarray]:
     both = directions(f, style, places)
     distances, nearest = halved_squares(both.ours, both.theirs), (both.ours @ both.theirs.T).argmax(1)
@@ -343,22 +366,15 @@ def remd_look(
     f: np.ndarray, weights: np.ndarray, style: np.ndarray, source: np.ndarray, places: np.ndarray
 ) -> tuple[float, np.ndarray]:
     both = directions(f, style, places)
-    there, slope = nearest_look(f, weights, style, source, places)
+    there, slope = nearest_matches(f, weights, style, places)
     products = np.where(weights.reshape(-1, 1) > 0, both.ours @ both.theirs.T, -np.inf)
     distances = halved_squares(both.ours, both.theirs)[products.argmax(0), np.arange(len(both.theirs))]
     if distances.mean() > there:
         there, slope = distances.mean(), np.zeros_like(both.centred)
         np.add.at(slope, products.argmax(0), (both.ours[products.argmax(0)] - both.theirs) / len(both.theirs))
         slope = both.back(slope, f.shape)
-    (x,), (s,) = (
-        moment_statistics({"": maps}, 0, {"": mass[..., 0]}).values()
-        for maps, mass in ((f, weights), (style, source))
-    )
-    mean, spread = x[:, -1] - s[:, -1], covariance(x) - covariance(s)
-    mean_power, spread_power = np.trace(s[:, :-1]) + 1e-12, (s[:, :-1] ** 2).sum() + 1e-12
-    of_moments = moment_slope(x, 2 * mean / mean_power, 2 * spread / spread_power)
-    slope = slope + moment_back({"": f}, 0, {"": weights[..., 0]}, {"": of_moments})[""]
-    return float(there + (mean**2).sum() / mean_power + (spread**2).sum() / spread_power), slope
+    apart, slope_of_moments = moments_apart(f, weights, style, source)
+    return there + apart, slope + slope_of_moments
 
 
 def patches(f: np.ndarray) -> np.ndarray:

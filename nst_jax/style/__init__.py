@@ -13,9 +13,10 @@ from nst_jax.style.histogram import histogram_aim, histogram_distance, histogram
 from nst_jax.style.matching import (
     SIDE,
     directions,
+    nearest_distance,
     nearest_sums,
     patch_sums,
-    relaxed_earth_movers,
+    remd_distance,
     remd_sums,
     sampled_features,
     sampled_patches,
@@ -40,7 +41,7 @@ STYLE_LOSSES = {
     "histogram": StyleLoss(histogram_sums, histogram_distance, shifts=False, aim=histogram_aim),
     "nearest": StyleLoss(
         nearest_sums,
-        the_mean_itself,
+        nearest_distance,
         shifts=False,
         aim=sampled_features,
         prepare=directions,
@@ -48,7 +49,7 @@ STYLE_LOSSES = {
     ),
     "remd": StyleLoss(
         remd_sums,
-        relaxed_earth_movers,
+        remd_distance,
         shifts=False,
         aim=sampled_features,
         prepare=directions,

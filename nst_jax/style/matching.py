@@ -7,7 +7,7 @@ remd has beside such a mean the least distance of each sample over all of the po
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -65,39 +65,43 @@ def directions(sampled: Statistics) -> Statistics:
     return found
 
 
+class Nearest(NamedTuple):
+    """How far a picture's positions are from the most alike of a style's, and the moments of its features."""
+
+    mean: Any  # over the positions
+    moments: Any
+
+
 def nearest_sums(
     features: Features, shift: Float[Array, ""], mask: Mask | None, rows: int, aims: Statistics
 ) -> Sums:
-    """Return the mean over positions p of min_j 1 - cos(F_p - m, S_j - m), as a sum and a mass.
+    """Return Nearest: the mean over positions p of min_j 1 - cos(F_p - m, S_j - m), and moment_sums.
 
-    S_j: the style's features at its samples; m: their mean. Kolkin et al. 2022 (Neural neighbor style
-    transfer, arXiv 2203.13215), their last pass, which matches each layer by itself, anew in every step.
-    Differs from the paper: m is the style's on both sides, so that a position's distance depends on it alone.
+    S_j: the style's features at its samples; m: their mean.
     """
-    found = {}
+    found, moments = {}, moment_sums(features, shift, mask, rows)
     for layer, map_ in features.items():
         x, unit = _directions_of(map_, aims[layer]), aims[layer].unit
         sample, _ = matches(x, unit[:, None, None])
         weights = position_weights(map_.shape, at(mask, layer), rows_of(layer, rows))
-        found[layer] = Sum(jnp.sum(weights * _cosine_distance(x, unit[sample])), jnp.sum(weights))
+        mean = Sum(jnp.sum(weights * _cosine_distance(x, unit[sample])), jnp.sum(weights))
+        found[layer] = Nearest(mean, moments[layer])
     return found
 
 
 def remd_sums(
     features: Features, shift: Float[Array, ""], mask: Mask | None, rows: int, aims: Statistics
 ) -> Sums:
-    """Return nearest_sums' mean, beside it for every j min_p 1 - cos(F_p - m, S_j - m), and moment_sums."""
+    """Return nearest_sums' Nearest, and beside it for every j min_p 1 - cos(F_p - m, S_j - m)."""
     found, moments = {}, moment_sums(features, shift, mask, rows)
     for layer, map_ in features.items():
         x, unit = _directions_of(map_, aims[layer]), aims[layer].unit
         weights = position_weights(map_.shape, at(mask, layer), rows_of(layer, rows))
         sample, position = matches(x, unit[:, None, None], weights > 0)
+        mean = Sum(jnp.sum(weights * _cosine_distance(x, unit[sample])), jnp.sum(weights))
         closest = _cosine_distance(x.reshape(-1, x.shape[-1])[position], unit)
-        found[layer] = (
-            Sum(jnp.sum(weights * _cosine_distance(x, unit[sample])), jnp.sum(weights)),
-            Least(jnp.where(jnp.any(weights > 0), closest, jnp.inf)),
-            moments[layer],
-        )
+        least = Least(jnp.where(jnp.any(weights > 0), closest, jnp.inf))
+        found[layer] = Nearest(mean, moments[layer]), least
     return found
 
 
@@ -141,20 +145,34 @@ def the_mean_itself(mean: Float[Array, ""], wanted: Aimed) -> Float[Array, ""]:
     return mean
 
 
-def relaxed_earth_movers(x: tuple[Array, Array, Array], wanted: Aimed) -> Float[Array, ""]:
-    """Return max(mean_p min_j D_pj, mean_j min_p D_pj) + |mu_x - mu_s|^2 / tr M + |S_x - S_s|^2 / |M|^2.
+def nearest_distance(x: Nearest, wanted: Aimed) -> Float[Array, ""]:
+    """Return mean_p min_j D_pj + |mu_x - mu_s|^2 / tr M + |S_x - S_s|^2 / |M|^2.
 
     D: the cosine distance, which is blind to magnitudes; mu, S: mean and covariance of the features; M: the
-    style's second moment. The relaxed earth mover's distance and the moments of Kolkin et al. 2019 (STROTSS,
-    arXiv 1904.12785), eq. 4 to 7. Differs from the paper: of each layer by itself, all of the picture's
-    positions, features from the style's mean, moments as squares in units of the style's power.
+    style's second moment. Kolkin et al. 2022 (Neural neighbor style transfer, arXiv 2203.13215), their last
+    pass, which matches each layer by itself, anew in every step. Differs from the paper: features from the
+    style's mean in both pictures, so that a position's distance depends on it alone, and so the moments,
+    which bring the picture's mean there; in the paper colours are matched afterwards.
     """
-    mean, least, moments = x
-    style, second = wanted.own[2], wanted.own[2][:, :-1]
-    (mean_x, covariance_x), (mean_s, covariance_s) = (mean_and_covariance(m) for m in (moments, style))
+    return x.mean + _moments_apart(x.moments, wanted.own.moments)
+
+
+def remd_distance(x: tuple[Nearest, Array], wanted: Aimed) -> Float[Array, ""]:
+    """Return max(mean_p min_j D_pj, mean_j min_p D_pj), and nearest_distance's other terms.
+
+    The relaxed earth mover's distance and the moments of Kolkin et al. 2019 (STROTSS, arXiv 1904.12785), eq.
+    4 to 7. Differs from the paper: of each layer by itself, all of the picture's positions, features from the
+    style's mean, moments as squares in units of the style's power.
+    """
+    (mean, moments), least = x
+    return jnp.maximum(mean, jnp.mean(least)) + _moments_apart(moments, wanted.own[0].moments)
+
+
+def _moments_apart(x: Float[Array, "c d"], s: Float[Array, "c d"]) -> Float[Array, ""]:
+    second = s[:, :-1]
+    (mean_x, covariance_x), (mean_s, covariance_s) = mean_and_covariance(x), mean_and_covariance(s)
     means = jnp.sum((mean_x - mean_s) ** 2) / (jnp.trace(second) + TINY)
-    covariances = jnp.sum((covariance_x - covariance_s) ** 2) / (jnp.sum(second**2) + TINY)
-    return jnp.maximum(mean, jnp.mean(least)) + means + covariances
+    return means + jnp.sum((covariance_x - covariance_s) ** 2) / (jnp.sum(second**2) + TINY)
 
 
 def matches(
