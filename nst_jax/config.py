@@ -13,6 +13,7 @@ from nst_jax.errors import InputError, did_you_mean
 from nst_jax.objective import LossWeights, Spec
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.options import check_options, is_tuple, option
+from nst_jax.parametrizations import PARAMETRIZATIONS
 from nst_jax.style import STYLE_LOSSES, term_names
 from nst_jax.tiling import least_tile
 from nst_jax.vgg import NETWORKS, POOLINGS, PRECISIONS, check_layers, halo, layer_names
@@ -135,6 +136,12 @@ class Config:
     init: str = option("content", "first picture: content, noise, style, or a file")
     seed: int = option(0, "seed of the noise", low=0, high=2**32 - 1)
     optimizer: str = option("lbfgs", "lbfgs (with a line search) or adam", choices=OPTIMIZERS)
+    parametrization: str = option(
+        "fourier",
+        "in which steps are taken: fourier, amplitudes of frequencies in units of those of natural pictures, "
+        "so that areas take the style's colours as quickly as strokes its shapes; or pixels",
+        choices=PARAMETRIZATIONS,
+    )
     iterations: tuple[int, ...] | int = option(
         (200,),
         "steps of the optimiser: in all (the coarsest of the --scales gets two shares, every other one), "
@@ -274,6 +281,7 @@ class Config:
             self.content_loss,
             self.pooling,
             self.optimizer,
+            self.parametrization,
             COLOR_MODES[self.preserve_color].luminance,
             self.precision,
             int(self.tile) if self.tile.isdecimal() else 0,

@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nst_jax import objective, rows, tiling
 from nst_jax.objective import Frame, LossWeights, Spec, Targets, Terms, coefficients, shown
-from nst_jax.optimizers import OPTIMIZERS, Iterate
+from nst_jax.optimizers import OPTIMIZERS, Coordinates, Iterate
+from nst_jax.parametrizations import PARAMETRIZATIONS
 from nst_jax.vgg import AnyArray, Params
 
 
@@ -82,10 +83,13 @@ def chunk(
     factors = jax.tree.map(lambda factor: state.scale * factor, coefficients(weights))
     evaluate = partial(_evaluate, params, targets, factors, spec)
     stop = state.step + steps
+    scale, unscale = PARAMETRIZATIONS[spec.parametrization]
+    coordinates = Coordinates(partial(scale, spec=spec), partial(unscale, spec=spec))
 
     def advance(state: State) -> State:
         step = OPTIMIZERS[spec.optimizer].step
-        iterate, memory, evaluations, converged = step(evaluate, learning_rate, state.iterate, state.memory)
+        found = step(evaluate, learning_rate, state.iterate, state.memory, coordinates)
+        iterate, memory, evaluations, converged = found
         finite = _is_finite(iterate)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), iterate, state.iterate)
         moved = finite & ~converged
@@ -143,12 +147,6 @@ class Told(NamedTuple):
     finite: Bool[AnyArray, ""]
     converged: Bool[AnyArray, ""]
     opacity: Float[AnyArray, "h w"] | None  # of the frame
-
-
-@jax.jit(static_argnames="spec")
-def picture(state: State, spec: Spec) -> Float[AnyArray, "h w 3"]:
-    """Return the picture that a state has come to, whole on every device, as the optimiser has it."""
-    return rows.gather(state.average.image if state.average else state.iterate.image, spec)
 
 
 @jax.jit(static_argnames="spec")

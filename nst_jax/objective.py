@@ -28,6 +28,7 @@ class Spec(NamedTuple):
     content_loss: str = "squares"
     pooling: str = "max"
     optimizer: str = "lbfgs"
+    parametrization: str = "fourier"
     luminance: bool = False  # whether the picture is grey
     precision: str = "float32"
     tile: int = 0  # longest side of the windows that are taken one by one, in pixels; 0: the whole at once

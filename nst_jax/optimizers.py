@@ -28,14 +28,24 @@ class Iterate(NamedTuple):
 Evaluate = Callable[[Image], Iterate]
 
 
+class Coordinates(NamedTuple):
+    """Coordinates z of a picture x = scale(z), in which steps are taken; of a gradient g they are scale(g)."""
+
+    scale: Callable[[Image], Image]  # symmetric
+    unscale: Callable[[Image], Image]
+
+
+PIXELS = Coordinates(lambda image: image, lambda image: image)
+
+
 class Optimizer(NamedTuple):
-    """init(image) makes the memory; step(evaluate, learning_rate, iterate, memory) a Step.
+    """init(image) makes the memory; step(evaluate, learning_rate, iterate, memory, coordinates) a Step.
 
     Gradients come scaled to a norm of about 1 at the first picture, so that their squares fit into float32.
     """
 
     init: Callable[[Image], Any]
-    step: Callable[[Evaluate, Float[Array, ""], Iterate, Any], "Step"]
+    step: Callable[..., "Step"]
     # carry(memory, shape, factor) brings a memory to pictures of another shape, where gradients are scaled
     # `factor` times as much. None: a picture of another shape starts afresh.
     carry: Callable[[Any, tuple[int, ...], Float[Array, ""]], Any] | None = None
@@ -50,14 +60,20 @@ class Step(NamedTuple):
     converged: Bool[Array, ""]  # no further step would find a lower value
 
 
-# Adam: Kingma & Ba 2014 (arXiv 1412.6980), then a projection to [0, 1].
+# Adam: Kingma & Ba 2014 (arXiv 1412.6980), in the coordinates; then a projection to [0, 1].
 
 _adam = optax.scale_by_adam()
 
 
-def _adam_step(evaluate: Evaluate, learning_rate: Float[Array, ""], iterate: Iterate, memory: Any) -> Step:
-    direction, memory = _adam.update(iterate.gradient, memory)
-    image = jnp.clip(iterate.image - learning_rate * direction, 0, 1)
+def _adam_step(
+    evaluate: Evaluate,
+    learning_rate: Float[Array, ""],
+    iterate: Iterate,
+    memory: Any,
+    coordinates: Coordinates = PIXELS,
+) -> Step:
+    direction, memory = _adam.update(coordinates.scale(iterate.gradient), memory)
+    image = jnp.clip(iterate.image - learning_rate * coordinates.scale(direction), 0, 1)
     return Step(evaluate(image), memory, jnp.asarray(1, jnp.int32), jnp.asarray(False))
 
 
@@ -69,9 +85,10 @@ def _adam_carry(memory: Any, shape: tuple[int, ...], factor: Float[Array, ""]) -
     return memory._replace(mu=factor * first, nu=factor**2 * second)
 
 
-# L-BFGS: Liu & Nocedal 1989 (two loops), with a backtracking search for sufficient decrease along the
-# projected arc t -> clip(x + t d) (Bertsekas 1976; Nocedal & Wright 1999, 3.1). So the pairs (s, y) it learns
-# from are true differences between two pictures in the box; one with s.y <= 0 starts the memory anew.
+# L-BFGS: Liu & Nocedal 1989 (two loops, in the coordinates), with a backtracking search for sufficient
+# decrease along the projected arc t -> clip(x + t d) (Bertsekas 1976; Nocedal & Wright 1999, 3.1). So the
+# pairs (s, y) it learns from are true differences between two pictures in the box; one with s.y <= 0 starts
+# the memory anew.
 
 _lbfgs = optax.scale_by_lbfgs(memory_size=10)
 TRIALS = 20  # of step lengths, before the search gives up
@@ -87,13 +104,20 @@ class Trial(NamedTuple):
     length: Float[Array, ""]  # t of the next trial
 
 
-def _lbfgs_step(evaluate: Evaluate, learning_rate: Float[Array, ""], iterate: Iterate, memory: Any) -> Step:
+def _lbfgs_step(
+    evaluate: Evaluate,
+    learning_rate: Float[Array, ""],
+    iterate: Iterate,
+    memory: Any,
+    coordinates: Coordinates = PIXELS,
+) -> Step:
     del learning_rate  # the search finds its own
     image, _, gradient, _ = iterate
-    memory = _restart(memory, ~_has_positive_curvature(memory, image, gradient))
+    point, slope = coordinates.unscale(image), coordinates.scale(gradient)
+    memory = _restart(memory, ~_has_positive_curvature(memory, point, slope))
     fresh = memory.count == 0
-    descent, memory = _lbfgs.update(gradient, memory, image)
-    direction = _feasible(image, -descent)
+    descent, memory = _lbfgs.update(slope, memory, point)
+    direction = _feasible(image, -coordinates.scale(descent))
     steepest = _feasible(image, -gradient) / jnp.maximum(1, jnp.linalg.norm(gradient))
     direction = jnp.where(jnp.vdot(direction, gradient) < 0, direction, steepest)
 
@@ -123,9 +147,9 @@ def _try(evaluate: Evaluate, start: Iterate, direction: Image, last: Trial) -> T
     return Trial(moved, accepted, last.trials + 1, last.length * shrink)
 
 
-def _has_positive_curvature(memory: Any, image: Image, gradient: Image) -> Bool[Array, ""]:
+def _has_positive_curvature(memory: Any, point: Image, slope: Image) -> Bool[Array, ""]:
     """Tell whether the last step met s.y > 0: no positive definite matrix maps s to y otherwise."""
-    curvature = jnp.vdot(gradient - memory.updates, image - memory.params)
+    curvature = jnp.vdot(slope - memory.updates, point - memory.params)
     return (curvature > 0) | (memory.count == 0)
 
 

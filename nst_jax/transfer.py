@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Float32
 from nst_jax import images, rows
 from nst_jax.balance import balanced
 from nst_jax.config import Config
-from nst_jax.loop import State, Told, picture, run_chunk, start, tell
+from nst_jax.loop import State, Told, run_chunk, start, tell
 from nst_jax.masks import Masks
 from nst_jax.objective import summarize
 from nst_jax.optimizers import OPTIMIZERS
@@ -174,8 +174,9 @@ def _climb(
         yield now
     if not now.finite:
         return None
+    # As it is shown: outside the masks the optimiser's own picture may be anything.
     return Left(
-        np.array(picture(state, spec)),
+        np.array(tell(state, targets.frame, spec).image),
         state.memory if carry else None,
         state.scale,
         now.step,

@@ -1,0 +1,58 @@
+"""Parametrisations by name: coordinates z of a picture x = S z, S symmetric, in which optimisers take steps.
+
+A picture is evaluated, and kept in [0, 1], as x. An optimiser sees S g for a gradient g and S^-1 x for the
+picture, and moves x by S d where its direction is d. For L-BFGS that is its recursion in pixels, with S S in
+place of the identity as the first inverse Hessian. Pictures parametrised by their spectrum: Olah et al. 2017
+("Feature visualization"). Differs from it: 1/f^1/2, not 1/f; the box is that of the pixels.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nst_jax import rows
+from nst_jax.objective import Spec
+
+Image = Float[Array, "h w 3"]
+
+MEAN = 4 * math.log(1 + math.sqrt(2))  # of 1/f over all frequencies: by it S has a mean square of 1
+
+
+class Parametrization(NamedTuple):
+    """S and its inverse, of a picture that is laid as the spec says."""
+
+    scale: Callable[..., Image]
+    unscale: Callable[..., Image]
+
+
+def _filtered(power: float, image: Image, spec: Spec) -> Image:
+    """Return the picture with its frequencies f, in cycles a pixel, times (MEAN f)^power.
+
+    The mean counts as the lowest frequency. In natural pictures amplitudes fall like 1/f: in such units
+    large areas change as easily as small strokes.
+    """
+    own = rows.gather(image, spec)  # whole on every device: three numbers a pixel, little beside the maps
+    height, width, channels = own.shape
+    frequency = jnp.hypot(jnp.fft.fftfreq(height)[:, None], jnp.fft.rfftfreq(width)[None])
+    gain = ((MEAN * jnp.maximum(frequency, 1 / max(height, width))) ** power).astype(jnp.complex64)
+    # One channel at a time: over a mesh XLA:CPU may lay three at once so that its FFT refuses them.
+    planes = [
+        jnp.fft.irfft2(jnp.fft.rfft2(own[..., channel]) * gain, s=(height, width))
+        for channel in range(channels)
+    ]
+    below = image.shape[0] - height
+    return rows.keep(jnp.pad(jnp.stack(planes, -1), [(0, below), (0, 0), (0, 0)]), spec)
+
+
+def _unchanged(image: Image, spec: Spec) -> Image:
+    return image
+
+
+PARAMETRIZATIONS = {
+    "fourier": Parametrization(partial(_filtered, -0.5), partial(_filtered, 0.5)),
+    "pixels": Parametrization(_unchanged, _unchanged),
+}

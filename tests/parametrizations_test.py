@@ -1,0 +1,84 @@
+"""Parametrisations: what S does to a picture, and that optimisers take their steps in its coordinates."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nst_jax import optimizers, rows
+from nst_jax.config import Config
+from nst_jax.optimizers import OPTIMIZERS, Coordinates, Iterate
+from nst_jax.parametrizations import PARAMETRIZATIONS
+
+SPEC = Config().spec()
+SCALE, UNSCALE = PARAMETRIZATIONS["fourier"]
+
+
+def twin(image, power):
+    """Return S, or its inverse, of a picture by NumPy in float64, the formula literally."""
+    height, width, _ = image.shape
+    f = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None]).clip(1 / max(height, width))
+    gain = (4 * np.log(1 + np.sqrt(2)) * f) ** power
+    return np.fft.ifft2(np.fft.fft2(np.float64(image), axes=(0, 1)) * gain[..., None], axes=(0, 1)).real
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (9, 7), (1, 5)])
+def test_the_filter_equals_its_float64_twin_s(rng, shape):
+    image = jnp.asarray(rng.random((*shape, 3), np.float32))
+    for filtered, power in ((SCALE, -0.5), (UNSCALE, 0.5)):
+        np.testing.assert_allclose(filtered(image, spec=SPEC), twin(image, power), atol=1e-5)
+    np.testing.assert_allclose(UNSCALE(SCALE(image, spec=SPEC), spec=SPEC), image, atol=1e-5)
+
+
+def test_the_filter_is_symmetric_and_keeps_the_size_of_steps(rng):
+    a, b = jnp.asarray(rng.normal(size=(2, 64, 48, 3)), jnp.float32)
+    np.testing.assert_allclose(np.vdot(SCALE(a, spec=SPEC), b), np.vdot(a, SCALE(b, spec=SPEC)), rtol=1e-3)
+    assert 0.9 < np.square(SCALE(a, spec=SPEC)).mean() < 1.1  # of white noise
+
+
+def test_pixels_are_pixels(rng):
+    image = jnp.zeros((4, 5, 3))
+    assert all(function(image, spec=SPEC) is image for function in PARAMETRIZATIONS["pixels"])
+
+
+def test_over_devices_it_is_the_filter_of_the_picture_s_own_rows(rng):
+    """An odd height, padded: what lies below counts for nothing and stays zero."""
+    image = rng.random((21, 18, 3), np.float32)
+    spec = rows.spec_of(image, SPEC._replace(mesh=rows.make_mesh(3)))
+    padded = rows.put(rows.pad(image, spec), spec)
+    found = jax.jit(partial(SCALE, spec=spec))(padded)
+    assert found.sharding == padded.sharding
+    np.testing.assert_allclose(found[:21], SCALE(jnp.asarray(image), spec=SPEC), atol=1e-5)
+    assert not np.asarray(found[21:]).any()
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.usefixtures("optax_promotion")
+def test_steps_are_those_in_pixels_of_the_objective_of_the_coordinates(name, rng):
+    """Inside the box x = S z, where z takes the steps that it would take by itself for f(S z)."""
+    target = rng.uniform(0.45, 0.55, (6, 5, 3)).astype(np.float32)
+    curvature = jnp.asarray(rng.uniform(1, 9, (6, 5, 3)), jnp.float32)
+    scale, unscale = (jax.jit(partial(function, spec=SPEC)) for function in (SCALE, UNSCALE))
+
+    def objective(image):
+        return jnp.sum(curvature * (image - target) ** 2)
+
+    def evaluate(function, image):
+        return Iterate(image, *jax.value_and_grad(function)(image), {})
+
+    def steps(function, image, coordinates):
+        iterate, memory = evaluate(function, image), OPTIMIZERS[name].init(image)
+        step = jax.jit(partial(OPTIMIZERS[name].step, partial(evaluate, function), coordinates=coordinates))
+        for _ in range(5):
+            iterate, memory, _, _ = step(jnp.float32(1e-3), iterate, memory)
+        return iterate.image
+
+    start = jnp.full((6, 5, 3), 0.5)
+    found = steps(objective, start, Coordinates(scale, unscale))
+    # As z is in no box, it is moved into the middle of one: S keeps a constant's shape.
+    shift = 0.5 - unscale(start)
+    alone = steps(lambda z: objective(scale(z - shift)), jnp.full((6, 5, 3), 0.5), optimizers.PIXELS)
+    np.testing.assert_allclose(found, scale(alone - shift), atol=2e-5)
+    assert np.abs(found - start).max() > 1e-3
