@@ -29,7 +29,7 @@ Evaluate = Callable[[Image], Iterate]
 
 
 class Coordinates(NamedTuple):
-    """Coordinates z of a picture x = scale(z), in which steps are taken; of a gradient g they are scale(g)."""
+    """Coordinates z of a picture x = scale(z), in which steps are taken; scale(g) of a gradient."""
 
     scale: Callable[[Image], Image]  # symmetric
     unscale: Callable[[Image], Image]

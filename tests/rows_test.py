@@ -19,6 +19,7 @@ from nst_jax.transfer import stylize_steps
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
 LOW = {"style_layers": ("conv1_1", "conv2_2", "conv3_1"), "content_layers": ("conv3_1",)}
+GATHERED = re.compile(r"= \w+\[([\d,]+)\]\S* all-gather(?:-start)?\(")
 COLLECTIVES = re.compile(r"(?:all-gather|all-to-all|all-reduce|collective-permute)(?=(?:-start)?\()")
 
 
@@ -93,15 +94,22 @@ def test_windows_are_of_columns_only_and_exact(params):
     expected, found = (np.asarray(s.iterate.gradient) / float(s.scale) for s in (one, many))
     assert np.linalg.norm(found[:35] - expected) <= 1e-5 * np.linalg.norm(expected)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), many.iterate.terms, one.iterate.terms)
-    program = loop(prepare(params, (35, 171), 4, tile=64, **LOW))
+    program = loop(prepare(params, (35, 171), 4, tile=64, parametrization="pixels", **LOW))
     assert "all-gather" not in program.as_text()
 
 
-@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
-def test_nothing_is_gathered_and_each_device_needs_its_share_of_the_memory(params, optimizer):
+@pytest.mark.parametrize(("optimizer", "parametrization"), [("lbfgs", "fourier"), ("adam", "pixels")])
+def test_no_maps_are_gathered_and_each_device_needs_its_share_of_the_memory(
+    params, optimizer, parametrization
+):
     size = 512 if optimizer == "adam" else 192
-    one, many = (loop(prepare(params, (size, size), n, optimizer=optimizer)) for n in (1, 4))
-    kinds = set(COLLECTIVES.findall(many.as_text()))
+    options = {"optimizer": optimizer, "parametrization": parametrization}
+    one, many = (loop(prepare(params, (size, size), n, **options)) for n in (1, 4))
+    gathered = [re.findall(r"\d+", shape) for shape in GATHERED.findall(many.as_text())]
+    # The spectrum takes the picture, and is gathered itself, plane by plane: at most three numbers a pixel.
+    assert all(np.prod([int(side) for side in shape]) <= 3 * size**2 for shape in gathered)
+    assert bool(gathered) == (parametrization == "fourier")
+    kinds = set(COLLECTIVES.findall(many.as_text())) - {"all-gather"}
     assert kinds == {"all-reduce", "collective-permute"}
     temporary = [program.memory_analysis().temp_size_in_bytes for program in (one, many)]
     assert temporary[1] <= 0.35 * temporary[0]

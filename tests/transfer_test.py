@@ -311,7 +311,8 @@ def test_adams_moments_go_on_from_rung_to_rung(params, pictures):
     """The first step of a rung, from a NumPy Adam that keeps its moments in the gradient's own units."""
     content, style = pictures
     config = Config(
-        optimizer="adam", size=48, scales="24,48", iterations=(4, 1), learning_rate=0.01, **SHALLOW
+        **{"optimizer": "adam", "parametrization": "pixels", "learning_rate": 0.01},
+        **{"size": 48, "scales": "24,48", "iterations": (4, 1), **SHALLOW},
     )
     spec = config.spec()
     steps = list(stylize_steps(params, content, [style], config, every=1))
