@@ -15,28 +15,28 @@ def balanced(problem: Problem, targets: Targets) -> Problem:
     """Return the problem with each weight divided by its term's pull, where config.balance is auto.
 
     A term's pull is the norm of its gradient where it has not yet been heeded: of style and variation at the
-    content, of content at the content turned by 180 degrees, which has all of its features, in other places.
-    Without a content picture all are at the first one. A pull of 0 divides nothing. The style's is then that
-    of its StyleLoss. As the normalised gradients of Johnson's neural-style, but once, at the start, and of
-    whole terms: so there is still one loss, which goes down.
+    content, of content and matting at the content turned by 180 degrees, which has all of its features, in
+    other places. Without a content picture all are at the first one. A pull of 0 divides nothing. The style's
+    is then that of its StyleLoss. As the normalised gradients of Johnson's neural-style, but once, at the
+    start, and of whole terms: so there is still one loss, which goes down.
     """
     if problem.config.balance == "none":
         return problem
     there = problem.background
-    places = {"content": np.ascontiguousarray(there[::-1, ::-1]), "style": there, "tv": there}
+    turned = np.ascontiguousarray(there[::-1, ::-1])
+    places = {"content": turned, "matting": turned}
     weights, wanted = problem.weights, {"style": STYLE_LOSSES[problem.spec.style_loss].pull}
-    for name, picture in places.items():
+    for name in weights.terms:
         if float(getattr(weights, name)):
-            pull = _pull(problem, targets, picture, name) / wanted.get(name, 1.0)
+            pull = _pull(problem, targets, places.get(name, there), name) / wanted.get(name, 1.0)
             weights = weights._replace(**{name: getattr(weights, name) / pull})
     return problem._replace(weights=weights)
 
 
 def _pull(problem: Problem, targets: Targets, picture: np.ndarray, name: str) -> Float[Array, ""]:
     """Return the norm of the gradient of one term alone, or 1 where that is 0."""
-    alone = problem.weights._replace(
-        **{other: jnp.float32(other == name) for other in ("content", "style", "tv")}
-    )
+    weights = problem.weights
+    alone = weights._replace(**{other: jnp.float32(other == name) for other in weights.terms})
     image = rows.put(rows.pad(picture, problem.spec), problem.spec)
     # The loop's own program, which is compiled in any case; its gradient is scaled to a norm of about 1.
     state = start(problem.params, image, targets, alone, problem.spec, problem.decay)

@@ -49,7 +49,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 # Weights with balance auto, in units of each term's pull.
-BALANCED = {"content_weight": 1.0, "style_weight": 1.0, "tv_weight": 0.07}
+BALANCED = {"content_weight": 1.0, "style_weight": 1.0, "tv_weight": 0.07, "matting_weight": 1.0}
 
 COARSEST = 128  # pixels: the least longest side of --scales=auto
 
@@ -89,6 +89,14 @@ class Config:
     content_weight: float = option(1.0, "alpha, the weight of the content loss", low=0, high=3e38)
     style_weight: float = option(1e8, "beta, the weight of the style loss", low=0, high=3e38)
     tv_weight: float = option(1e-3, "gamma, the weight of the total variation", low=0, high=3e38)
+    photorealistic: bool = option(
+        False,
+        "keep the picture a photograph: around every pixel its colours are to be an affine map of the "
+        "content's",
+    )
+    matting_weight: float = option(
+        1e4, "lambda, the weight of the matting Laplacian; photorealistic only", low=0, high=3e38
+    )
     balance: str = option(
         "none",
         "auto: each weight is divided by its term's pull, the norm of its gradient at the start, so that it "
@@ -228,6 +236,8 @@ class Config:
         config = cls(preset=preset, **options)
         if "learning_rate" in given and config.optimizer == "lbfgs":
             raise InputError("--learning_rate", "for --optimizer=adam", "lbfgs searches its own step size")
+        if "matting_weight" in given and not config.photorealistic:
+            raise InputError("--matting_weight", "for --photorealistic", "got no --photorealistic")
         if "color_match" in given and config.preserve_color != "match":
             came = f"got --preserve_color={config.preserve_color}"
             raise InputError("--color_match", "for --preserve_color=match", came)
@@ -283,6 +293,7 @@ class Config:
             self.optimizer,
             self.parametrization,
             COLOR_MODES[self.preserve_color].luminance,
+            self.photorealistic,
             self.precision,
             int(self.tile) if self.tile.isdecimal() else 0,
         )
@@ -320,6 +331,7 @@ class Config:
             content_layers=_traced(content),
             style_layers=_traced(dict(zip(self._style_terms(), self._style_layer_weights(), strict=True))),
             style_mix=jnp.asarray(_normalised(self.style_mix or [1.0] * styles), jnp.float32),
+            matting=jnp.asarray(self.matting_weight, jnp.float32) if self.photorealistic else None,
         )
 
     def _layers(self, names: tuple[str, ...]) -> tuple[str, ...]:

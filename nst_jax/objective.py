@@ -1,4 +1,4 @@
-"""The objective: alpha * content + beta * style + gamma * total variation, as a pure function of the picture.
+"""The objective: alpha * content + beta * style + gamma * total variation + lambda * matting, of a picture.
 
 The total is linear in its coefficients, so its gradient with respect to them IS the unweighted terms:
 the loop gets every term of every layer from the gradient it needs anyway.
@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from nst_jax.content import CONTENT_LOSSES
+from nst_jax.matting import matting_loss
 from nst_jax.samples import Part
 from nst_jax.style import STYLE_LOSSES, Look, Statistics, Sums
 from nst_jax.vgg import PRECISIONS, AnyArray, Params, block_of, features, keep_rows, map_shape
@@ -30,6 +31,7 @@ class Spec(NamedTuple):
     optimizer: str = "lbfgs"
     parametrization: str = "fourier"
     luminance: bool = False  # whether the picture is grey
+    photorealistic: bool = False  # whether the matting is a term
     precision: str = "float32"
     tile: int = 0  # longest side of the windows that are taken one by one, in pixels; 0: the whole at once
     anew: bool = False  # whether the content's activations are made anew for every window, and not kept
@@ -58,7 +60,7 @@ class Targets(NamedTuple):
     tv_power: Float[Array, ""]  # p of the total variation
     regions: Sequence[dict[str, Float[Array, "_ _"]]] = ()  # by style, or one for all: weights by layer
     frame: Frame | None = None
-    original: Float[Array, "h w 3"] | None = None  # the content picture, where spec.anew
+    original: Float[Array, "h w 3"] | None = None  # the content, where spec.anew or spec.photorealistic
 
 
 class LossWeights(NamedTuple):
@@ -70,6 +72,12 @@ class LossWeights(NamedTuple):
     content_layers: dict[str, Float[Array, ""]]
     style_layers: dict[str, Float[Array, ""]]  # w_l
     style_mix: Float[Array, " k"]  # sums to 1
+    matting: Float[Array, ""] | None = None  # lambda, where spec.photorealistic
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The names of the terms there are."""
+        return tuple(name for name in Terms._fields if getattr(self, name) is not None)
 
 
 class Terms(NamedTuple):
@@ -78,6 +86,7 @@ class Terms(NamedTuple):
     content: dict[str, Float[Array, ""]]
     style: dict[str, Float[Array, " k"]]
     tv: Float[Array, ""]
+    matting: Float[Array, ""] | None = None
 
 
 class Evaluation(NamedTuple):
@@ -135,6 +144,7 @@ class Pieces(NamedTuple):
     content: dict[str, Array]
     style: list[Sums]  # by region, or by style
     tv: Float[Array, ""]
+    matting: Float[Array, ""] | None = None
 
 
 def loss_terms(params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, spec: Spec) -> Terms:
@@ -153,6 +163,7 @@ def loss_pieces(
         content=content_sums(image, maps, targets, spec, part),
         style=style_sums(maps, targets, spec, part),
         tv=total_variation(image, targets.tv_power, corner, spec.rows),
+        matting=matting_sum(image, targets, spec, part),
     )
 
 
@@ -177,6 +188,16 @@ def style_sums(maps: dict[str, Array], targets: Targets, spec: Spec, part: Part 
     with style_products(spec):
         pairs = zip(regions, aims, strict=True)
         return [loss.sums(ours, shift, region, spec.rows, *aim) for region, aim in pairs]
+
+
+def matting_sum(
+    image: AnyArray, targets: Targets, spec: Spec, part: Part | None = None
+) -> Float[Array, ""] | None:
+    """Return the matting loss of a picture by its content, None where it is no term."""
+    if not spec.photorealistic:
+        return None
+    assert targets.original is not None
+    return matting_loss(image, targets.original, None if part is None else part.owned[1], spec.rows)
 
 
 def each_style(wanted: Any) -> list[Any]:
@@ -211,6 +232,7 @@ def terms_of(pieces: Pieces, targets: Targets, shape: Sequence[int], spec: Spec)
             for term, wanted in targets.style.items()
         },
         tv=pieces.tv,
+        matting=pieces.matting,
     )
 
 
@@ -227,7 +249,7 @@ def _distances(distance: Callable[[Any, Any], Array], found: list[Any], wanted: 
 def total_loss(
     params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, weights: LossWeights, spec: Spec
 ) -> Float[Array, ""]:
-    """Return alpha L_content + beta L_style + gamma L_tv of an RGB picture in [0, 1]."""
+    """Return alpha L_content + beta L_style + gamma L_tv + lambda L_matting of an RGB picture in [0, 1]."""
     return weighted_sum(coefficients(weights), loss_terms(params, image, targets, spec))
 
 
@@ -265,11 +287,12 @@ def total_variation(
 
 
 def coefficients(weights: LossWeights) -> Terms:
-    """Return the factor of every term in the total: alpha w_l, beta w_l mix_k, gamma."""
+    """Return the factor of every term in the total: alpha w_l, beta w_l mix_k, gamma, lambda."""
     return Terms(
         content={name: weights.content * w for name, w in weights.content_layers.items()},
         style={name: weights.style * w * weights.style_mix for name, w in weights.style_layers.items()},
         tv=jnp.asarray(weights.tv),
+        matting=weights.matting,
     )
 
 
@@ -282,7 +305,7 @@ def weighted_sum(factors: Terms, terms: Terms) -> Float[Array, ""]:
 def summarize(terms: Terms, weights: LossWeights) -> dict[str, Any]:
     """Return the losses as the report has them: unweighted terms over layers and styles; weighted total.
 
-    weights: alpha, beta and gamma, by the names of the terms;
+    weights: alpha, beta, gamma and lambda, by the names of the terms; matting is there if it is a term;
     content and style hold the weights of the layers and the mix of the styles, but not alpha and beta;
     *_by_layer hold neither w_l nor alpha and beta; by_style holds the same of each style alone. In float64.
     """
@@ -292,6 +315,7 @@ def summarize(terms: Terms, weights: LossWeights) -> dict[str, Any]:
         "content": sum(float(weights.content_layers[layer]) * term for layer, term in content.items()),
         "style": sum(float(weights.style_layers[layer]) * term for layer, term in style.items()),
         "tv": float(terms.tv),
+        **({} if terms.matting is None else {"matting": float(terms.matting)}),
     }
     total = sum(float(getattr(weights, name)) * term for name, term in losses.items())
     by_style = []

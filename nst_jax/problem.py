@@ -190,6 +190,8 @@ def _check_pictures(content: Any, styles: Sequence[Any], init: Any, config: Conf
                 raise InputError(what, "float32 numbers in [0, 1]", came)
     if content is None and config.content_weight:
         raise InputError("content", "a content picture, or content_weight 0", "got none")
+    if content is None and config.photorealistic:
+        raise InputError("--photorealistic", "with a content picture", "got none")
     if content is None and config.preserve_color != "none":
         came = f"got {config.preserve_color} without one"
         raise InputError("--preserve_color", "none where there is no content picture", came)

@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from nst_jax.config import Config
 from nst_jax.errors import InputError
 
 PLOT_FORMATS = (".png", ".svg", ".pdf")
+TERMS = ("total", "content", "style", "tv")  # of all losses
 
 
 class Point(NamedTuple):
@@ -39,13 +40,17 @@ def resolved(config: Config, styles: int) -> dict[str, Any]:
     }
 
 
+def terms_in(losses: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the total and of the terms in some losses."""
+    return (*TERMS, "matting") if "matting" in losses else TERMS
+
+
 def history(points: Sequence[Point]) -> dict[str, list[Any]]:
-    """Return columns step, rung, total, content, style and tv."""
-    terms = ("total", "content", "style", "tv")
+    """Return columns step, rung, and total, content, style, tv and, if it is a term, matting."""
     return {
         "step": [point.step for point in points],
         "rung": [point.rung for point in points],
-        **{term: [point.losses[term] for point in points] for term in terms},
+        **{term: [point.losses[term] for point in points] for term in terms_in(points[0].losses)},
     }
 
 

@@ -11,11 +11,10 @@ from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from nst_jax.images import fit, resize, to_uint8
-from nst_jax.report import draw, new_axes
+from nst_jax.report import draw, new_axes, terms_in
 
 Thumbnail = UInt8[np.ndarray, "_ _ 3"]
 
-TERMS = ("total", "content", "style", "tv")
 SIDE, LINE, GAP = 240, 15, 8  # pixels: longest side of a picture, height of a line of text, space between
 WIDTH, SIDES = 200, 160  # of the margin, of the names of rows
 MANY = 1000  # pictures from which on they are half as large: a sheet of 10,000 has a gigabyte
@@ -66,7 +65,8 @@ def contact_sheet(
     shapes = [tile.image.shape for tile in tiles.values()]
     width = max(tile_side(len(tiles)), *(shape[1] for shape in shapes))
     lines = max(len(tile.lines) for tile in tiles.values())
-    cell = (max(shape[0] for shape in shapes) + (lines + len(TERMS)) * LINE + 2 * GAP, width + 2 * GAP)
+    below = max(len(terms_in(tile.losses)) for tile in tiles.values())
+    cell = (max(shape[0] for shape in shapes) + (lines + below) * LINE + 2 * GAP, width + 2 * GAP)
     rows = max(tiles) // columns + 1
     left, top = WIDTH + (SIDES if sides else 0), LINE + GAP if heads else 0
     margin = sum(image.shape[0] + LINE + 2 * GAP for _, image in inputs)
@@ -94,7 +94,7 @@ def contact_sheet(
         y += lines * LINE
         sheet.paste(Image.fromarray(tile.image), (x, y))
         y += tile.image.shape[0]
-        for line, term in enumerate(TERMS):
+        for line, term in enumerate(terms_in(tile.losses)):
             write(x, y + line * LINE, f"{term} {tile.losses[term]:.4g}", width, "#555555")
         if tile.flag:
             write(x + width // 2, y, tile.flag, width // 2, "red")

@@ -68,6 +68,7 @@ class Varied(NamedTuple):
     content: bool
     style: bool
     frame: bool
+    original: bool
 
 
 class Layout(NamedTuple):
@@ -241,10 +242,12 @@ class _Parts:
         self.regions = regions_by_layer(regions, first.spec)
         self.opacity = None if regions is None else jnp.asarray(masking.opacity(regions))
         self.made: dict[Hashable, Any] = {}
+        contents = len({id(problem.content) for problem in problems}) > 1
         varied = Varied(
-            content=len({id(problem.content) for problem in problems}) > 1,
+            content=contents,
             style=len({_style_key(problem) for problem in problems}) > 1,
             frame=regions is not None and len({id(problem.background) for problem in problems}) > 1,
+            original=first.spec.photorealistic and contents,
         )
         self.layout = Layout(first.spec, varied, mesh)
         if any(problem.config.balance != "none" for problem in problems):
@@ -265,6 +268,7 @@ class _Parts:
             tv_power=jnp.asarray(problem.config.tv_power, jnp.float32),
             regions=self.regions,
             frame=None if self.opacity is None else Frame(jnp.asarray(problem.background), self.opacity),
+            original=jnp.asarray(content) if spec.photorealistic else None,
         )
 
     def batch(self, numbers: Sequence[int], lanes: int) -> tuple[Float[Array, "n h w 3"], Batch]:

@@ -31,9 +31,9 @@ def make_targets(
 ) -> Targets:
     """Return what the losses want of a content and of styles, RGB pictures in [0, 1] of any sizes.
 
-    Without a content picture spec.content_layers must be empty. With masks.labels there is a style for each
-    of these (masks.each). background is what shows where no mask is white: the content, if it is not given.
-    With spec.mesh all are placed on its devices.
+    Without a content picture spec.content_layers must be empty and spec.photorealistic False. With
+    masks.labels there is a style for each of these (masks.each). background is what shows where no mask is
+    white: the content, if it is not given. With spec.mesh all are placed on its devices.
     Raises InputError for pictures too small.
     """
     shift, power = rows.put_everywhere((np.float32(activation_shift), np.float32(tv_power)), spec)
@@ -47,7 +47,7 @@ def make_targets(
         tv_power=power,
         regions=regions_by_layer(parts, spec),
         frame=None if parts is None else Frame(_lay(around, spec), _lay(masking.opacity(parts), spec)),
-        original=_lay(content, spec) if spec.anew else None,
+        original=_lay(content, spec) if spec.anew or spec.photorealistic else None,
     )
 
 

@@ -182,7 +182,8 @@ def evaluate(
         content = dict.fromkeys(CONTENT_LOSSES[spec.content_loss].terms(spec.content_layers), nothing)
         if measured:
             content = content_sums(pixels, maps, aims, spec, part)
-        return Pieces(content, style_sums(maps, aims, spec, part), nothing)
+        matting = nothing if spec.photorealistic else None
+        return Pieces(content, style_sums(maps, aims, spec, part), nothing, matting)
 
     whole, places = _over_windows(look, windows)
 
@@ -262,13 +263,14 @@ def _slopes_in(number: Array, slopes: Pieces, places: list[Array]) -> Pieces:
 def _near(params: Params, targets: Targets, window: Window, windows: Grid, spec: Spec) -> Targets:
     """Return the targets of a window: its share of what is kept, or its content's activations made anew."""
     shape, content, loss = windows.window_shape, targets.content, CONTENT_LOSSES[spec.content_loss]
-    if targets.original is not None:
-        pixels = _windowed(targets.original, window, shape)
-        content = loss.wanted(pixels, network(params, pixels, spec.content_layers, spec), spec.rows)
+    original = None if targets.original is None else _windowed(targets.original, window, shape)
+    if spec.anew:
+        assert original is not None
+        content = loss.wanted(original, network(params, original, spec.content_layers, spec), spec.rows)
     elif loss.local:
         content = _near_maps(content, window, shape)
     regions = [_near_maps(region, window, shape) for region in targets.regions]
-    return targets._replace(content=content, regions=regions)
+    return targets._replace(content=content, regions=regions, original=original)
 
 
 def _near_maps(maps: Mapping[str, AnyArray], window: Window, shape: tuple[int, int]) -> dict[str, Array]:

@@ -47,7 +47,7 @@ class Progress(NamedTuple):
     image: Float32[np.ndarray, "h w 3"]  # sRGB in [0, 1]
     losses: dict[
         str, Any
-    ]  # total (weighted); content, style, tv, content_by_layer, style_by_layer (unweighted)
+    ]  # total (weighted); content, style, tv, matting, content_by_layer, style_by_layer (unweighted)
     finite: bool
     converged: bool = False  # no further step would find a lower loss
     rung: int = 1  # from 1, the coarsest

@@ -24,14 +24,14 @@ def problem_of(params, pictures, **options):
 
 
 def test_the_terms_pull_as_their_weights_say(params, pictures):
-    given = {"content": 3.0, "style": 0.5, "tv": 0.2}
+    given = {"content": 3.0, "style": 0.5, "tv": 0.2, "matting": 0.4}
     options = {f"{name}_weight": weight for name, weight in given.items()}
-    problem = problem_of(params, pictures, balance="auto", **options)
+    problem = problem_of(params, pictures, balance="auto", photorealistic=True, **options)
     targets, content = problem.targets(), pictures[0]
     weights = balanced(problem, targets).weights
     for name, expected in {**given, "style": 0.5 * STYLE_LOSSES["gram"].pull}.items():
         alone = weights._replace(**{other: np.float32(0) for other in given if other != name})
-        picture = content[::-1, ::-1].copy() if name == "content" else content
+        picture = content[::-1, ::-1].copy() if name in ("content", "matting") else content
         state = start(params, picture, targets, alone, problem.spec, None)
         pull = np.linalg.norm(np.float64(state.iterate.gradient)) / state.scale
         np.testing.assert_allclose(pull, expected, rtol=1e-4, err_msg=name)

@@ -188,6 +188,13 @@ def test_a_color_match_for_another_mode_is_refused_not_ignored():
         Config.from_preset(color_match="transport", preserve_color="luma")
 
 
+def test_a_matting_weight_for_what_is_no_photograph_is_refused_not_ignored():
+    with pytest.raises(InputError, match="--matting_weight: for --photorealistic; got no --photorealistic"):
+        Config.from_preset(matting_weight=1.0)
+    assert Config.from_preset(matting_weight=1.0, photorealistic=True).loss_weights(1).matting == 1
+    assert Config().loss_weights(1).matting is None
+
+
 def test_numbers_for_the_chain_go_by_the_order_of_style_layers():
     config = Config(style_loss="chain", style_layers=("conv3_1", "conv1_1", "conv2_1"), layer_weighting="3,1")
     weights = config.loss_weights(1).style_layers

@@ -21,6 +21,7 @@ from PIL import Image
 from nst_jax import images
 from nst_jax.launchers import nst
 from nst_jax.launchers.common import run
+from nst_jax.matting import EPSILON
 from nst_jax.transfer import Progress
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -126,6 +127,22 @@ def test_the_report_keeps_its_contract(call):
     assert set(report["seconds"]) == {"compile", "optimize", "total", "per_evaluation"}
     assert report["device"]["platform"] == "cpu"
     assert report["peak_memory_bytes"] > 10**8
+
+
+def test_a_photorealistic_run_tells_the_matting_of_its_picture(call):
+    layers = ("--style_layers=conv1_1,conv2_1", "--content_layers=conv2_2", "--depth=16")
+    files = ("--output=a.png", "--report=a.json", "--plot=a.svg")
+    code, _, err = call(*PAIR, *SMALL, *layers, *files, "--photorealistic", "--matting_weight=3e5")
+    assert (code, err) == (0, [])
+    report = read_json("a.json")
+    content = images.resize(images.load("example:cat").rgb, 32, 48)
+    matting, _ = reference.matting(images.load("a.png").rgb, content, EPSILON)
+    final, history = report["losses"]["final"], report["history"]
+    np.testing.assert_allclose(final["matting"], matting, rtol=1e-3)
+    assert (final["weights"]["matting"], report["config"]["photorealistic"]) == (3e5, True)
+    by_hand = sum(weight * final[term] for term, weight in final["weights"].items())
+    np.testing.assert_allclose(final["total"], by_hand, rtol=1e-6)
+    assert history["matting"][-1] == final["matting"] > 100 * history["matting"][0]
 
 
 def test_no_iterations_give_the_terms_of_the_objective_for_files_of_the_asked_size(call, rng, weights):
@@ -533,6 +550,10 @@ WRONG = {
     "flat content": (
         ["--content=flat.png", "--preserve_color=luma"],
         "--preserve_color=luma: a content that varies in brightness",
+    ),
+    "photograph of nothing": (
+        ["--content=", "--init=noise", "--content_weight=0", "--photorealistic"],
+        "--photorealistic: with a content picture; got none",
     ),
     "one layer in a chain": (
         ["--style_loss=chain", "--style_layers=conv1_1"],

@@ -31,6 +31,8 @@ ODD = {  # content, style, options
     "black on black": (BLACK, BLACK, {}),
     "content for style": (WAVES, WAVES, {}),
     "colours of a black content": (BLACK, TILES, {"preserve_color": "luma_swap"}),
+    "photograph of one colour": (GREY, TILES, {"photorealistic": True}),
+    "large matting weight": (WAVES, TILES, {"photorealistic": True, "matting_weight": 1e30}),
     "variation alone": (WAVES, TILES, {"content_weight": 0.0, "style_weight": 0.0}),
     "variation of nothing": (GREY, TILES, {"content_weight": 0.0, "style_weight": 0.0}),
     "content alone": (WAVES, TILES, {"style_weight": 0.0, "tv_weight": 0.0}),

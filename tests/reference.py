@@ -478,6 +478,27 @@ def total_variation(image: np.ndarray, power: float = 2.5) -> tuple[float, np.nd
     return float((squares ** (power / 2)).sum()), 255 * g
 
 
+def matting_laplacian(guide: np.ndarray, epsilon: float) -> np.ndarray:
+    """The dense matrix, entry by entry: Levin et al. 2008, eq. 12."""
+    height, width, _ = guide.shape
+    pixels, number = np.float64(guide).reshape(-1, 3), np.arange(height * width).reshape(height, width)
+    matrix = np.zeros((height * width, height * width))
+    for row in range(height - 2):
+        for column in range(width - 2):
+            window = number[row : row + 3, column : column + 3].ravel()
+            apart = pixels[window] - pixels[window].mean(0)
+            inverse = np.linalg.inv(apart.T @ apart / 9 + epsilon / 9 * np.eye(3))
+            matrix[np.ix_(window, window)] += np.eye(9) - (1 + apart @ inverse @ apart.T) / 9
+    return matrix
+
+
+def matting(image: np.ndarray, guide: np.ndarray, epsilon: float) -> tuple[float, np.ndarray]:
+    """The value and its gradient with respect to the image."""
+    x = np.float64(image).reshape(-1, 3)
+    slope = matting_laplacian(guide, epsilon) @ x
+    return float((x * slope).sum()), 2 * slope.reshape(image.shape)
+
+
 def objective(
     arrays: Arrays,
     image: np.ndarray,

@@ -72,6 +72,7 @@ CASES = {  # shape and options
     "matched": ((61, 43), {**LOW, "style_loss": "remd", "content_loss": "laplacian", "masked": True}),
     "alike": ((59, 45), {**LOW, "style_loss": "patch", "content_loss": "self_similarity"}),
     "histogram": ((45, 41), {**LOW, "style_loss": "histogram"}),
+    "photorealistic": ((59, 43), {**LOW, "photorealistic": True, "matting_weight": 1e7, "masked": True}),
     "less than a unit each": ((7, 33), LOW),
     "even": ((32, 16), LOW),
 }
@@ -90,11 +91,12 @@ def test_gradient_and_terms_are_those_of_one_device(params, case):
 
 
 def test_windows_are_of_columns_only_and_exact(params):
-    (one, _), (many, _) = (begin(prepare(params, (35, 171), n, tile=64 * (n > 1), **LOW)) for n in (1, 4))
+    options = {**LOW, "photorealistic": True, "matting_weight": 1e7}
+    (one, _), (many, _) = (begin(prepare(params, (35, 171), n, tile=64 * (n > 1), **options)) for n in (1, 4))
     expected, found = (np.asarray(s.iterate.gradient) / float(s.scale) for s in (one, many))
     assert np.linalg.norm(found[:35] - expected) <= 1e-5 * np.linalg.norm(expected)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), many.iterate.terms, one.iterate.terms)
-    program = loop(prepare(params, (35, 171), 4, tile=64, parametrization="pixels", **LOW))
+    program = loop(prepare(params, (35, 171), 4, tile=64, parametrization="pixels", **options))
     assert "all-gather" not in program.as_text()
 
 

@@ -67,6 +67,15 @@ CASES: dict[str, tuple[tuple[tuple[int, int], int], dict]] = {  # shape and tile
     "improved": (((299, 45), 256), PRESETS["improved"]),
     "tutorial": (((45, 299), 256), {**PRESETS["tutorial"], "content_layers": ("conv4_2",)}),
     "luma": (((61, 213), 160), {"preserve_color": "luma"}),
+    "photorealistic": (
+        ((61, 83), 40),
+        {
+            "photorealistic": True,
+            "matting_weight": 1e3,
+            "style_layers": ("conv1_1",),
+            "content_layers": ("conv1_2",),
+        },
+    ),
     "laplacian": (
         ((61, 83), 48),
         {"content_loss": "laplacian", "style_layers": ("conv1_1",), "content_layers": ("conv1_2",)},
@@ -82,12 +91,15 @@ CASES: dict[str, tuple[tuple[tuple[int, int], int], dict]] = {  # shape and tile
 }
 
 
+MADE_ANEW = ("gatys", "laplacian", "photorealistic")
+
+
 @pytest.mark.parametrize(
     ("case", "masked"),
     [(case, case not in ("tutorial", "improved")) for case in CASES],
 )
 def test_value_gradient_and_terms_equal_the_whole_picture_s(params, rng, case, masked):
-    check(params, rng, *CASES[case][0], masked, CASES[case][1], made_anew=case in ("gatys", "laplacian"))
+    check(params, rng, *CASES[case][0], masked, CASES[case][1], made_anew=case in MADE_ANEW)
 
 
 @pytest.mark.parametrize("loss", sorted(STYLE_LOSSES))

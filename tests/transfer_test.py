@@ -86,8 +86,10 @@ def test_only_what_changes_the_program_compiles_anew(params, pictures, optimizer
         run(learning_rate=0.01)
     assert compilations("chunk") == 1
     assert compilations("start") == 1
-    run(pooling="max", style_layers=("conv1_1", "conv2_2"))
+    run(photorealistic=True, style_layers=("conv1_1", "conv2_2"))
     assert compilations("chunk") == 2  # else the count above could not fail
+    run(photorealistic=True, style_layers=("conv1_1", "conv2_2"), matting_weight=1.0)
+    assert compilations("chunk") == 2
 
 
 def test_the_memory_forecast_compiles_the_programs_that_then_run(params, pictures, compilations):

@@ -10,6 +10,7 @@ from rich.progress import Progress as Bar
 from rich.table import Column
 
 from nst_jax.config import Rung
+from nst_jax.report import terms_in
 from nst_jax.transfer import Progress
 
 
@@ -50,9 +51,7 @@ class Display:
 
     def _describe(self, progress: Progress) -> str:
         now = time.monotonic()
-        losses = "  ".join(
-            f"{term} {progress.losses[term]:.4g}" for term in ("total", "content", "style", "tv")
-        )
+        losses = "  ".join(f"{term} {progress.losses[term]:.4g}" for term in terms_in(progress.losses))
         if progress.rungs > 1:
             losses = f"rung {progress.rung}/{progress.rungs} {max(progress.image.shape)} px  {losses}"
         if self.began is None or progress.step == 0:

@@ -50,9 +50,8 @@ from nst_jax.launchers.judge import Against, judged_sizes, try_verdict
 from nst_jax.launchers.keeping import Keeper, check_same, surroundings
 from nst_jax.options import check_options, option, parse_option
 from nst_jax.problem import Problem, make_problem, vary
-from nst_jax.report import can_plot, to_json
+from nst_jax.report import can_plot, terms_in, to_json
 from nst_jax.sheet import (
-    TERMS,
     WIDTH,
     Tile,
     contact_sheet,
@@ -71,8 +70,8 @@ UNFINISHED = "unfinished"  # folder in --output_dir, of checkpoints
 LARGEST = 2**26  # bytes of a sweep.json, 2000 for each of 30 thousand pictures
 MANY = 10_000  # pictures: above that --yes is asked for
 SWEEPABLE = (
-    *("strength", "style_weight", "content_weight", "tv_weight", "style_mix", "layer_weighting"),
-    *("learning_rate", "seed", "style", "content"),
+    *("strength", "style_weight", "content_weight", "tv_weight", "matting_weight", "style_mix"),
+    *("layer_weighting", "learning_rate", "seed", "style", "content"),
 )
 LISTS = ("style_mix", "layer_weighting")  # a value is numbers with colons between them
 FILES = ("style", "content")
@@ -286,7 +285,8 @@ def _number(entry: dict[str, Any], request: Request) -> int:
     values = json.loads(to_json(request.cells[number]))
     if number < 0 or (entry["file"], entry["values"]) != (_file(number), values):
         raise ValueError(f"{entry['file']!r} is not of this sweep")
-    if not all(loss is None or float(loss) >= 0 for loss in map(entry["losses"].__getitem__, TERMS)):
+    losses = [entry["losses"][term] for term in terms_in(entry["losses"])]
+    if not all(loss is None or float(loss) >= 0 for loss in losses):
         raise ValueError(f"a loss of {entry['file']} is below 0")
     if entry["flag"] not in (None, "non-finite"):
         raise ValueError(f"the flag of {entry['file']} is unknown")
