@@ -1,7 +1,7 @@
 """The study: every preset on six pairs of pictures at three sizes, judged; and what --strength does.
 
-python docs/study.py --out=FOLDER makes what FOLDER does not have yet, then docs/study.md, docs/study.json and the
-sheets docs/study-*.jpg anew. Some hours on two CPU cores. Each picture is made by the program nst.
+python docs/study.py --out=FOLDER makes what FOLDER does not have yet, then docs/study.md, docs/study.json and
+the sheets docs/study-*.jpg anew. Some hours on two CPU cores. Each picture is made by the program nst.
 """
 
 import argparse

@@ -20,12 +20,18 @@ def test_measures_every_row_that_fits_and_reports_it(tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(device, "free_memory", lambda: 2**28)
-    arguments = ["--sizes=32,512", "--repeats=1", "--optimizers=adam", "--iterations=1"]
+    arguments = [
+        "--sizes=32,512",
+        "--style_losses=moments",
+        "--repeats=1",
+        "--optimizers=adam",
+        "--iterations=1",
+    ]
     assert run(bench.PROGRAM, [*arguments, "--report=b.json", "--plot=p.svg"]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[0].split()[:5] == ["network", "size", "optimizer", "precision", "batch"]
-    case = ["adam", "float32", "1"]
-    assert [line.split()[:5] for line in out[1:3]] == [["vgg16", size, *case] for size in ("32", "512")]
+    assert out[0].split()[:7] == ["network", "size", "style", "loss", "optimizer", "precision", "batch"]
+    case = ["moments", "adam", "float32", "1"]
+    assert [line.split()[:6] for line in out[1:3]] == [["vgg16", size, *case] for size in ("32", "512")]
     assert re.search(r"1 does not fit: needs 0\.[5-9] GiB, 0\.2 GiB free$", out[2])
     assert out[3:] == ["b.json", "p.svg"]
     assert (tmp_path / "p.svg").read_bytes().startswith(b"<?xml")
@@ -45,6 +51,7 @@ def test_measures_every_row_that_fits_and_reports_it(tmp_path, monkeypatch, caps
     times = row["seconds_per_evaluation"]
     assert 0 < times["min"] <= times["median"] <= times["max"]
     np.testing.assert_allclose(row["chunk_seconds"], bench.STEPS * times["median"])
+    assert 0 < row["lone_over_gram"] != 1
     np.testing.assert_allclose(row["loop_over_lone"], times["median"] / row["lone_seconds"])
     np.testing.assert_allclose(row["gflop_per_second"], row["gflop"] / times["median"])
     share = row["gflop_per_second"] / row["ceiling_gflop_per_second"]
@@ -65,9 +72,10 @@ def test_a_batch_is_told_by_the_picture_and_goes_on_without_a_compiler(tmp_path,
     monkeypatch.chdir(tmp_path)
     arguments = ["--sizes=32", "--batch=2", "--precisions=tensorfloat32", "--optimizers=adam", "--repeats=1"]
     assert run(bench.PROGRAM, [*arguments, "--iterations=1", "--compare=torch", "--report=b.json"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split()[:5] == [
+    assert capsys.readouterr().out.splitlines()[1].split()[:6] == [
         "vgg16",
         "32",
+        "gram",
         "adam",
         "tensorfloat32",
         "2",
@@ -100,7 +108,7 @@ def test_torch_evaluates_the_same_loss_in_every_variant(precision, weights, para
 
 
 def test_rows_that_run_out_of_memory_say_so_and_other_faults_are_not_hidden(monkeypatch):
-    case = bench.Case("vgg16", 32, "adam", "float32", 1)
+    case = bench.Case("vgg16", 32, "gram", "adam", "float32", 1)
 
     def fail_with(error):
         def fail(*_):
@@ -154,6 +162,10 @@ def test_the_selftest_trusts_no_number_that_is_none(params, monkeypatch):
     [
         ("--sizes=8", "--sizes: a whole number from 16 to 16384; got 8"),
         ("--sizes=", "--sizes: at least one"),
+        (
+            ["--compare=torch", "--style_losses=gram,patch"],
+            "--style_losses: gram, where there is --compare; got gram,patch",
+        ),
         ("--batch=", "--batch: at least one"),
         ("--batch=0", "--batch: a whole number from 1 to 4096; got 0"),
         ("--optimizers=sgd", "--optimizers: lbfgs or adam; got 'sgd'"),
@@ -165,5 +177,5 @@ def test_the_selftest_trusts_no_number_that_is_none(params, monkeypatch):
 )
 def test_wrong_requests_are_told_before_anything_is_measured(argument, message, capsys, monkeypatch):
     monkeypatch.delattr(bench, "load_weights")
-    assert run(bench.PROGRAM, [argument]) == 2
+    assert run(bench.PROGRAM, argument if isinstance(argument, list) else [argument]) == 2
     assert message in capsys.readouterr().err

@@ -39,6 +39,7 @@ from nst_jax.options import check_options, is_tuple, option
 from nst_jax.plan import bytes_needed
 from nst_jax.problem import Problem, make_problem, vary
 from nst_jax.report import PLOT_FORMATS, check_plot, to_json
+from nst_jax.style import STYLE_LOSSES
 from nst_jax.sweep import sweep
 from nst_jax.targets import make_targets
 from nst_jax.transfer import stylize_steps
@@ -53,6 +54,9 @@ class Bench:
 
     sizes: tuple[int, ...] = option((256, 512), "sides of square pictures, in pixels", low=16, high=16384)
     networks: tuple[str, ...] = option(("vgg16",), "networks", choices=vgg.NETWORKS)
+    style_losses: tuple[str, ...] = option(
+        ("gram",), "style losses, each measured in turn with gram", choices=STYLE_LOSSES
+    )
     optimizers: tuple[str, ...] = option(("lbfgs", "adam"), "optimisers", choices=OPTIMIZERS)
     precisions: tuple[str, ...] = option(("float32",), "precisions", choices=vgg.PRECISIONS)
     batch: tuple[int, ...] = option((1,), "pictures optimised at once", low=1, high=4096)
@@ -79,6 +83,7 @@ class Case(NamedTuple):
 
     network: str
     size: int
+    style_loss: str
     optimizer: str
     precision: str
     batch: int
@@ -107,8 +112,15 @@ def main(given: Given) -> int:
         measured = ceilings.measure(bench.precisions, bench.repeats)
         rows = []
         tell(" ".join(f"{title:>{width}}" for title, width, _ in COLUMNS))
-        cases = (bench.networks, bench.sizes, bench.optimizers, bench.precisions, bench.batch)
-        for case in itertools.starmap(Case, itertools.product(*cases)):
+        cases = itertools.product(
+            bench.networks,
+            bench.sizes,
+            bench.style_losses,
+            bench.optimizers,
+            bench.precisions,
+            bench.batch,
+        )
+        for case in itertools.starmap(Case, cases):
             rows.append({**case._asdict(), **measure(arrays[case.network], case, bench)})
             tell(_line(rows[-1]))
     done = [row for row in rows if "does_not_fit" not in row]
@@ -128,6 +140,9 @@ def _check(bench: Bench) -> None:
     if bench.plot:
         check_plot()
         images.check_output(bench.plot, PLOT_FORMATS)
+    if bench.compare and bench.style_losses != ("gram",):
+        came = f"got {','.join(bench.style_losses)}"
+        raise InputError("--style_losses", "gram, where there is --compare", came)
     if bench.compare and importlib.util.find_spec("torch") is None:
         raise InputError("--compare=torch", "needs torch: pip install torch", "it is not installed")
 
@@ -163,6 +178,7 @@ def measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
 def _measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
     config = Config(
         network=case.network,
+        style_loss=case.style_loss,
         optimizer=case.optimizer,
         precision=case.precision,
         iterations=bench.iterations,
@@ -181,6 +197,9 @@ def _measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
         "convolutions": partial(own_convolutions, problem.params, problem.spec, case.size, case.batch),
         "ceiling": partial(ceilings.convolution_rate, case.precision),
     }
+    if case.style_loss != "gram":
+        gram = _lone_gram(params, problem, pictures, case.batch)
+        calls["gram"] = lambda: seconds(gram) / case.batch
     if bench.iterations:
         calls["run"] = partial(seconds, partial(_run, problem, case.batch))
     for call in calls.values():
@@ -195,6 +214,14 @@ def _measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
     timed = _rounds(calls, bench.repeats)
     timed["loop"] = [value / in_chunk for value in timed["chunk"]]
     return row | _times(timed, list(others)) | _rates(case, problem.spec, timed)
+
+
+def _lone_gram(params: vgg.Params, problem: Problem, pictures: jax.Array, batch: int) -> Callable[[], Any]:
+    """Return what evaluates the same problem with the style loss gram."""
+    config = dataclasses.replace(problem.config, style_loss="gram")
+    problem = make_problem(params, problem.content, problem.styles, config)
+    programs = _programs(config, batch)
+    return partial(programs.evaluate, pictures, problem.params, problem.targets(), programs.weights)
 
 
 def _programs(config: Config, batch: int) -> Programs:
@@ -313,6 +340,7 @@ def _times(timed: dict[str, list[float]], others: Sequence[str]) -> dict[str, An
         "run_seconds": median.get("run"),
         "lone_seconds": median["lone"],
         "convolution_seconds": median["convolutions"],
+        "lone_over_gram": median["lone"] / median.get("gram", median["lone"]),
         "loop_over_lone": loop / median["lone"],
         "loop_over_convolutions": loop / median["convolutions"],
         "convolution_share": median["convolutions"] / loop,
@@ -338,6 +366,7 @@ def _circumstances(bench: Bench) -> dict[str, Any]:
 COLUMNS: list[tuple[str, int, Callable[[dict[str, Any]], str]]] = [
     ("network", 7, lambda row: row["network"]),
     ("size", 5, lambda row: str(row["size"])),
+    ("style loss", 11, lambda row: row["style_loss"]),
     ("optimizer", 9, lambda row: row["optimizer"]),
     ("precision", 13, lambda row: row["precision"]),
     ("batch", 5, lambda row: str(row["batch"])),
@@ -349,6 +378,7 @@ COLUMNS: list[tuple[str, int, Callable[[dict[str, Any]], str]]] = [
     ("GFLOP/s", 8, lambda row: f"{row['gflop_per_second']:.0f}"),
     ("share", 5, lambda row: f"{row['share_of_ceiling']:.2f}"),
     ("peak GiB", 8, lambda row: f"{row['peak_memory_bytes'] / 2**30:.2f}"),
+    ("lone/gram", 9, lambda row: f"{row['lone_over_gram']:.3f}"),
     ("loop/lone", 9, lambda row: f"{row['loop_over_lone']:.3f}"),
     ("loop/convs", 10, lambda row: f"{row['loop_over_convolutions']:.3f}"),
     (
