@@ -95,7 +95,7 @@ class Config:
         "content's",
     )
     matting_weight: float = option(
-        1e4, "lambda, the weight of the matting Laplacian; photorealistic only", low=0, high=3e38
+        1e7, "lambda, the weight of the matting Laplacian; photorealistic only", low=0, high=3e38
     )
     balance: str = option(
         "none",
@@ -122,7 +122,10 @@ class Config:
     style_loss: str = option(
         "gram",
         "statistic of a style: gram, of each layer; chain, of each layer with the one below in use; "
-        "tutorial; moments, mean and covariance; wasserstein, the transport distance of these",
+        "tutorial; moments, mean and covariance; wasserstein, the transport distance of these; histogram, "
+        "gram and each channel's histogram; or what in the style is most alike: nearest, of each position; "
+        "remd, and of each of the style's; patch, of 3x3 positions. Weights differ by orders of magnitude: "
+        "give --strength beside it",
         choices=STYLE_LOSSES,
     )
     content_loss: str = option(
