@@ -114,18 +114,22 @@ def _lbfgs_step(
     del learning_rate  # the search finds its own
     image, _, gradient, _ = iterate
     point, slope = coordinates.unscale(image), coordinates.scale(gradient)
-    memory = _restart(memory, ~_has_positive_curvature(memory, point, slope))
+    bent = ~_has_positive_curvature(memory, point, slope)
+    last = jnp.linalg.norm(image - coordinates.scale(memory.params))
+    memory = _restart(memory, bent)
     fresh = memory.count == 0
     descent, memory = _lbfgs.update(slope, memory, point)
     direction = _feasible(image, -coordinates.scale(descent))
     steepest = _feasible(image, -gradient) / jnp.maximum(1, jnp.linalg.norm(gradient))
     direction = jnp.where(jnp.vdot(direction, gradient) < 0, direction, steepest)
+    # Where the path bends down a longer step is worth a trial: without a pair nothing else tells how long.
+    length = jnp.where(bent, jnp.maximum(1, 2 * last / jnp.linalg.norm(direction)), 1)
 
     # One evaluation in the body and none outside it, so that a batch of pictures costs one a trial as well.
     found = jax.lax.while_loop(
         lambda trial: ~trial.accepted & (trial.trials < TRIALS),
         partial(_try, evaluate, iterate, direction),
-        Trial(iterate, jnp.asarray(False), jnp.asarray(0, jnp.int32), jnp.asarray(1, jnp.float32)),
+        Trial(iterate, jnp.asarray(False), jnp.asarray(0, jnp.int32), length),
     )
     # Stay where nothing lower was found, and forget; where there was nothing to forget, the value is as low
     # as float32 can tell, or not finite: then that is handed out, for the loop to end on.

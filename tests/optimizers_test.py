@@ -132,6 +132,17 @@ def test_lbfgs_restarts_its_memory_at_negative_curvature_and_still_descends():
     np.testing.assert_allclose(iterates[-1].image, 1.0, atol=1e-3)  # cos(3.06) is the least in the box
 
 
+def test_steps_grow_where_the_path_bends_down():
+    """In units of a gradient of norm 1 a step moves each of many pixels by little, and no pair says more."""
+
+    def objective(image, factors):
+        return factors["all"] * jnp.sum(jnp.cos(3 * image)) / 300
+
+    iterates, _ = run(OPTIMIZERS["lbfgs"], objective, jnp.full((60, 50, 3), 0.1), 10)
+    assert iterates[1].image.mean() < 0.11
+    np.testing.assert_allclose(iterates[-1].image, 1.0, atol=1e-3)
+
+
 def test_lbfgs_forgets_after_a_step_of_negative_curvature():
     image = jnp.full((2, 2, 3), 0.5)
     _, memory = optimizers._lbfgs.update(image, optimizers._lbfgs.init(image), image)  # at 0.5, gradient 0.5

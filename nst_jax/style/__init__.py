@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nst_jax.samples import Samples
@@ -71,5 +70,13 @@ def term_names(style_loss: str, layers: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of the terms that a style loss makes of these layers, from the bottom up."""
     maps = {layer: np.zeros((2 ** (6 - block_of(layer)),) * 2 + (1,), np.float32) for layer in layers}
     samples = Samples(dict.fromkeys(layers, np.zeros((1, 2), np.int32)))
-    loss, where = STYLE_LOSSES[style_loss], (maps, jnp.float32(0), None, 0)
-    return tuple(jax.eval_shape(lambda: loss.aim(*where, samples) if loss.aim else loss.sums(*where)))
+    loss = STYLE_LOSSES[style_loss]
+    # Shapes of numpy's arrays: before the device is known, and it may not be there.
+    shapes = jax.eval_shape(
+        lambda maps, shift: (
+            loss.aim(maps, shift, None, 0, samples) if loss.aim else loss.sums(maps, shift, None, 0)
+        ),
+        maps,
+        np.float32(0),
+    )
+    return tuple(shapes)
