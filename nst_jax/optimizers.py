@@ -113,12 +113,15 @@ def _lbfgs_step(
 ) -> Step:
     del learning_rate  # the search finds its own
     image, _, gradient, _ = iterate
-    point, slope = coordinates.unscale(image), coordinates.scale(gradient)
-    bent = ~_has_positive_curvature(memory, point, slope)
-    last = jnp.linalg.norm(image - coordinates.scale(memory.params))
+    # The memory keeps the picture itself: a difference of two, and then its coordinates, loses no digits.
+    moved, slope = image - memory.params, coordinates.scale(gradient)
+    last, memory = jnp.linalg.norm(moved), memory._replace(params=jnp.zeros_like(image))
+    moved = coordinates.unscale(moved)
+    bent = ~_has_positive_curvature(memory, moved, slope)
     memory = _restart(memory, bent)
     fresh = memory.count == 0
-    descent, memory = _lbfgs.update(slope, memory, point)
+    descent, memory = _lbfgs.update(slope, memory, moved)
+    memory = memory._replace(params=image)
     direction = _feasible(image, -coordinates.scale(descent))
     steepest = _feasible(image, -gradient) / jnp.maximum(1, jnp.linalg.norm(gradient))
     direction = jnp.where(jnp.vdot(direction, gradient) < 0, direction, steepest)
@@ -151,9 +154,9 @@ def _try(evaluate: Evaluate, start: Iterate, direction: Image, last: Trial) -> T
     return Trial(moved, accepted, last.trials + 1, last.length * shrink)
 
 
-def _has_positive_curvature(memory: Any, point: Image, slope: Image) -> Bool[Array, ""]:
+def _has_positive_curvature(memory: Any, moved: Image, slope: Image) -> Bool[Array, ""]:
     """Tell whether the last step met s.y > 0: no positive definite matrix maps s to y otherwise."""
-    curvature = jnp.vdot(slope - memory.updates, point - memory.params)
+    curvature = jnp.vdot(slope - memory.updates, moved)
     return (curvature > 0) | (memory.count == 0)
 
 

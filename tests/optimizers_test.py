@@ -149,7 +149,7 @@ def test_lbfgs_forgets_after_a_step_of_negative_curvature():
     _, memory = optimizers._lbfgs.update(image + 0.1, memory, image + 0.1)
     assert memory.weights_memory.shape == (10,)
     assert memory.weights_memory.any()
-    step = image + 0.2
+    step = jnp.full((2, 2, 3), 0.1)
     assert optimizers._has_positive_curvature(memory, step, image + 0.2)
     assert not optimizers._has_positive_curvature(memory, step, image)  # the gradient fell along the step
     assert not optimizers._restart(memory, jnp.asarray(True)).weights_memory.any()

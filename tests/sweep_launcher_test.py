@@ -99,7 +99,7 @@ SWEPT = {
     "style_weight, masked": (
         [*TWO_STYLES, "--style_mask=left.png", "--style_mask=right.png", "--style_source_mask=top.png"]
         + ["--style_source_mask="],
-        *(["1e6", "1e9"], None, None),
+        *(["1", "1e9"], None, None),
     ),
     "style_mix, labelled": (
         [*TWO_STYLES, "--content_labels=labels.png", "--style_labels=top.png", "--style_labels="],
