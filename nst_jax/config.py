@@ -34,6 +34,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quality": {"size": 1024, "scales": "auto", "iterations": (240,), "style_weight": 4e8},
     # Means and covariances by the distance of their Gaussians; the weight chosen by eye beside `gatys`.
     "wasserstein": {"style_loss": "wasserstein", "style_weight": 1e7},
+    # Kolkin et al. 2019: both losses of STROTSS; at one size where no --scales are given.
+    "strotss": {"style_loss": "remd", "content_loss": "self_similarity", "balance": "auto"},
+    # Li & Wand 2016: their two layers. Adam: a patch that another one replaces makes the loss jump, which a
+    # line search does not get over.
+    "patch": {
+        "style_loss": "patch",
+        "style_layers": ("conv3_1", "conv4_1"),
+        "optimizer": "adam",
+        "balance": "auto",
+    },
     # The published code of the tutorial. Its content loss lacks the 1/2, so alpha is twice its 0.025; its
     # style weight 5 is for each style, so with k styles --style_weight is 5 k.
     "tutorial": {
@@ -49,7 +59,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 # Weights with balance auto, in units of each term's pull.
-BALANCED = {"content_weight": 1.0, "style_weight": 1.0, "tv_weight": 0.07, "matting_weight": 1.0}
+BALANCED = {"content_weight": 1.0, "style_weight": 1.0, "tv_weight": 0.07, "matting_weight": 100.0}
 
 COARSEST = 128  # pixels: the least longest side of --scales=auto
 
@@ -72,7 +82,8 @@ class Config:
         "gatys",
         "set of defaults; an option given beside it wins. gatys: Gatys et al. 2015; improved: Novak and "
         "Nikulin 2016; quality: gatys from coarse to fine, for 1024 pixels and more; wasserstein: the "
-        "transport distance of means and covariances; tutorial: the published code, to compare with: it "
+        "transport distance of means and covariances; strotss: Kolkin et al. 2019, the features most alike; "
+        "patch: Li and Wand 2016, patches of the painting; tutorial: the published code, to compare with: it "
         "maximises the deepest mismatch",
         choices=PRESETS,
     )
@@ -100,7 +111,7 @@ class Config:
     balance: str = option(
         "none",
         "auto: each weight is divided by its term's pull, the norm of its gradient at the start, so that it "
-        "means the same at any --size and with any --style_loss; 1, 1 and 0.07 by default",
+        "means the same at any --size and with any --style_loss; 1, 1, 0.07 and 100 by default",
         choices=("none", "auto"),
     )
     strength: float = option(

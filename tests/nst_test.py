@@ -637,6 +637,7 @@ def test_a_loss_that_is_not_finite_exits_3_with_the_last_finite_picture(call):
 
 def test_a_run_that_no_step_lowers_says_so(call, caplog):
     at_the_minimum = [*PAIR, "--size=48", "--iterations=300", "--style_weight=0", "--tv_weight=0"]
+    at_the_minimum += ["--style_layers=conv1_1", "--content_layers=conv2_1"]
     call(*at_the_minimum, "--output=a.png", "--report=r.json")
     report = read_json("r.json")
     steps = report["history"]["step"][-1]
