@@ -1,12 +1,11 @@
 """The study: every preset on six pairs of pictures at three sizes, judged; and what --strength does.
 
-python docs/study.py --out=FOLDER makes what FOLDER does not have yet, then docs/study.md, docs/study.json and
-the sheets docs/study-*.jpg anew. Some hours on two CPU cores. Each picture is made by the program nst.
+python docs/study.py --out=FOLDER makes what FOLDER does not have yet, by the program nst, then docs/study.md,
+docs/study.json and the sheets docs/study-*.jpg anew. About an hour on two CPU cores.
 """
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,13 +18,16 @@ sys.path.insert(0, str(DOCS.parent))
 
 from nst_jax.config import PRESETS  # noqa: E402  (the checkout's own)
 from nst_jax.judge import METRICS  # noqa: E402
+from nst_jax.launchers.common import run as run_program  # noqa: E402
+from nst_jax.launchers.nst import PROGRAM  # noqa: E402
 from nst_jax.style import STYLE_LOSSES  # noqa: E402
 
 PAIRS = ("coffee night", "cat waves", "rocket glass", "coffee glass", "cat night", "rocket ink")
-SIZES = (128, 256, 512)
+SIZES = (96, 192, 384)
 STRENGTHS = (0.3, 0.5, 0.7)
 STRENGTH_SIZES = (256, 512, 1024)
-STEPS = 60
+LOSSES_AT = 192  # pixels
+STEPS = 30
 SIDE, LINE = 200, 16  # pixels of a picture on a sheet, and of a line of text
 
 
@@ -50,8 +52,8 @@ def make(run: Run, folder: Path) -> tuple[Path, dict[str, Any]]:
         content, style = run.pair.split()
         fixed = [f"--content=example:{content}", f"--style=example:{style}", f"--size={run.size}"]
         fixed += [f"--iterations={STEPS}", f"--output={picture}", f"--report={report}", "--judge", "--quiet"]
-        subprocess.run([sys.executable, DOCS.parent / "bin/nst", *fixed, *run.options], check=True)
-        print(run.name, flush=True)
+        if run_program(PROGRAM, [*fixed, *run.options]):
+            sys.exit(f"{run.name} failed")
     return picture, json.loads(report.read_text())
 
 
@@ -101,8 +103,8 @@ def presets(folder: Path, sizes: list[int]) -> tuple[list[str], dict[str, Any]]:
     for size in sizes:
         made = {
             (preset, pair): make(Run(pair, size, (f"--preset={preset}",)), folder)
+            for preset in PRESETS  # one after the other: programs of one preset and shape are compiled once
             for pair in PAIRS
-            for preset in PRESETS
         }
         rows = {pair: [made[preset, pair][0] for preset in PRESETS] for pair in PAIRS}
         sheet(DOCS / f"study-{size}.jpg", rows, list(PRESETS))
@@ -129,10 +131,11 @@ def presets(folder: Path, sizes: list[int]) -> tuple[list[str], dict[str, Any]]:
 def strengths(folder: Path) -> tuple[list[str], dict[str, Any]]:
     """Make the pictures of some strengths, at some sizes and with every style loss, and their sheets."""
     lines, kept = [], {}
-    losses = [name for name in STYLE_LOSSES if name != "tutorial"]
+    losses = {name: (f"--style_loss={name}",) for name in STYLE_LOSSES if name != "tutorial"}
+    losses["patch"] = ("--preset=patch",)
     asked = {
         "sizes": [(str(size), Run(PAIRS[0], size, ())) for size in STRENGTH_SIZES],
-        "losses": [(name, Run(PAIRS[0], 256, (f"--style_loss={name}",))) for name in losses],
+        "losses": [(name, Run(PAIRS[0], LOSSES_AT, options)) for name, options in losses.items()],
     }
     for what, columns in asked.items():
         rows, found = {}, {}

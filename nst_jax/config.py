@@ -165,7 +165,7 @@ class Config:
         choices=PARAMETRIZATIONS,
     )
     iterations: tuple[int, ...] | int = option(
-        (200,),
+        (150,),
         "steps of the optimiser: in all (the coarsest of the --scales gets two shares, every other one), "
         "or a number for each of the scales, with commas; 0 gives the first picture",
         low=0,
