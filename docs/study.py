@@ -23,11 +23,11 @@ from nst_jax.launchers.nst import PROGRAM  # noqa: E402
 from nst_jax.style import STYLE_LOSSES  # noqa: E402
 
 PAIRS = ("coffee night", "cat waves", "rocket glass", "coffee glass", "cat night", "rocket ink")
-SIZES = (96, 192, 384)
-STRENGTHS = (0.3, 0.5, 0.7)
+SIZES = (96, 192, 320)
+STRENGTHS = (0.35, 0.65)
 STRENGTH_SIZES = (256, 512, 1024)
 LOSSES_AT = 192  # pixels
-STEPS = 30
+STEPS = 24
 SIDE, LINE = 200, 16  # pixels of a picture on a sheet, and of a line of text
 
 
