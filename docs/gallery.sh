@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the pictures of the README anew, in this folder; a minute or two each on two CPU cores.
+# Makes the pictures of the README anew, in this folder; under a minute each on two CPU cores.
 set -e
 cd "$(dirname "$0")"
 nst=${NST:-../.venv/bin/nst}
@@ -7,11 +7,15 @@ nst=${NST:-../.venv/bin/nst}
 make() {  # make NAME FLAGS...
   name=$1
   shift
-  "$nst" --quiet --size=400 --iterations=100 --output="$name.jpg" "$@"
+  "$nst" --quiet --size=400 --iterations=40 --output="$name.jpg" "$@"
 }
 
 make coffee-night --content=example:coffee --style=example:night
 make coffee-night-improved --content=example:coffee --style=example:night --preset=improved
+make coffee-night-wasserstein --content=example:coffee --style=example:night --preset=wasserstein
+make coffee-night-strotss --content=example:coffee --style=example:night --preset=strotss
+make coffee-night-patch --content=example:coffee --style=example:night --preset=patch
+make cat-glass-photorealistic --content=example:cat --style=example:glass --photorealistic
 make rocket-glass --content=example:rocket --style=example:glass
 make rocket-glass-improved --content=example:rocket --style=example:glass --preset=improved
 make cat-waves --content=example:cat --style=example:waves
@@ -22,7 +26,7 @@ make rocket-waves --content=example:rocket --style=example:waves
 make rocket-waves-labels --content=example:rocket --style=example:waves \
   --content_labels=example:rocket-labels --style_labels=example:waves-labels
 make doodle-night --style=example:night --content_weight=0 --content_labels=example:doodle \
-  --style_labels=example:night-labels --init=example:doodle --scales=130,400 --iterations=70,30
+  --style_labels=example:night-labels --init=example:doodle --scales=130,400 --iterations=50,20
 make coffee-cup --content=example:coffee --style=example:waves --content_mask=example:coffee-cup
 make cat-glass --content=example:cat --style=example:glass
 make cat-glass-luma_swap --content=example:cat --style=example:glass --preserve_color=luma_swap
@@ -30,14 +34,14 @@ make cat-glass-luma --content=example:cat --style=example:glass --preserve_color
 make cat-glass-match --content=example:cat --style=example:glass --preserve_color=match
 make cat-glass-histogram --content=example:cat --style=example:glass --preserve_color=histogram
 make cat-small-strokes --content=example:cat --style=example:glass --style_scale=0.5
-# docs/precision.jpg: coffee and night, cat and waves, rocket and glass, each with --size=192 --iterations=80 and
+# docs/precision.jpg: coffee and night, cat and waves, rocket and glass, each with --size=192 --iterations=80 --parametrization=pixels and
 # --precision=float32, bfloat16, put side by side.
 make texture-night --style=example:night --init=noise --content_weight=0 --layer_weighting=64,16,4,1,1 --tv_weight=1e-5
 
 # poster.jpg: three places cut out of two pictures of 1500 pixels, made at once (left) and from coarse to fine (right);
 # half an hour on two CPU cores. poster-whole.jpg is the latter, made smaller.
 folder=$(mktemp -d)
-poster="--quiet --content=example:coffee --style=example:night --size=1500 --style_weight=8.6e8"
+poster="--quiet --parametrization=pixels --content=example:coffee --style=example:night --size=1500 --style_weight=8.6e8"
 "$nst" $poster --iterations=40 --output="$folder/plain.png"
 "$nst" $poster --preset=quality --scales=187,375,750,1500 --iterations=100,60,40,20 --output="$folder/rungs.png"
 "$(dirname "$nst")/python" poster.py "$folder/plain.png" "$folder/rungs.png"
