@@ -93,6 +93,7 @@ def _adam_carry(memory: Any, shape: tuple[int, ...], factor: Float[Array, ""]) -
 _lbfgs = optax.scale_by_lbfgs(memory_size=10)
 TRIALS = 20  # of step lengths, before the search gives up
 SUFFICIENT = 1e-4  # share of the decrease promised by the slope
+TINY = 1e-12  # less than the norm of any direction that is worth a step
 
 
 class Trial(NamedTuple):
@@ -126,7 +127,7 @@ def _lbfgs_step(
     steepest = _feasible(image, -gradient) / jnp.maximum(1, jnp.linalg.norm(gradient))
     direction = jnp.where(jnp.vdot(direction, gradient) < 0, direction, steepest)
     # Where the path bends down a longer step is worth a trial: without a pair nothing else tells how long.
-    length = jnp.where(bent, jnp.maximum(1, 2 * last / jnp.linalg.norm(direction)), 1)
+    length = jnp.where(bent, jnp.maximum(1, 2 * last / jnp.maximum(TINY, jnp.linalg.norm(direction))), 1)
 
     # One evaluation in the body and none outside it, so that a batch of pictures costs one a trial as well.
     found = jax.lax.while_loop(

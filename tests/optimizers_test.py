@@ -143,6 +143,15 @@ def test_steps_grow_where_the_path_bends_down():
     np.testing.assert_allclose(iterates[-1].image, 1.0, atol=1e-3)
 
 
+def test_a_path_without_curvature_ends_in_the_corner_of_the_box():
+    """Where no direction is left there is none whose length could be asked for."""
+    iterates, _ = run(
+        OPTIMIZERS["lbfgs"], lambda image, _: jnp.sum(image) / 300, jnp.full((60, 50, 3), 0.3), 12
+    )
+    assert all(np.isfinite(iterate.value) for iterate in iterates)
+    np.testing.assert_array_equal(iterates[-1].image, 0)
+
+
 def test_lbfgs_forgets_after_a_step_of_negative_curvature():
     image = jnp.full((2, 2, 3), 0.5)
     _, memory = optimizers._lbfgs.update(image, optimizers._lbfgs.init(image), image)  # at 0.5, gradient 0.5
