@@ -13,21 +13,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from nst_jax.config import PRESETS
+from nst_jax.judge import METRICS
+from nst_jax.launchers.common import run as run_program
+from nst_jax.launchers.nst import PROGRAM
+from nst_jax.style import STYLE_LOSSES
+
 DOCS = Path(__file__).parent
-sys.path.insert(0, str(DOCS.parent))
-
-from nst_jax.config import PRESETS  # noqa: E402  (the checkout's own)
-from nst_jax.judge import METRICS  # noqa: E402
-from nst_jax.launchers.common import run as run_program  # noqa: E402
-from nst_jax.launchers.nst import PROGRAM  # noqa: E402
-from nst_jax.style import STYLE_LOSSES  # noqa: E402
-
 PAIRS = ("coffee night", "cat waves", "rocket glass", "coffee glass", "cat night", "rocket ink")
 SIZES = (96, 192, 320)
 STRENGTHS = (0.35, 0.65)
 STRENGTH_SIZES = (256, 512, 1024)
 LOSSES_AT = 192  # pixels
 STEPS = 24
+TABLES = "# Tables and sheets\n"  # what follows in the page is written anew
 SIDE, LINE = 200, 16  # pixels of a picture on a sheet, and of a line of text
 
 
@@ -163,8 +162,9 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lines, kept = presets(folder, [int(size) for size in asked.sizes.split(",")])
     more, numbers = strengths(folder)
-    said = (DOCS / "study-text.md").read_text()
-    (DOCS / "study.md").write_text("\n".join([said, *lines, *more]).rstrip() + "\n")
+    page = DOCS / "study.md"
+    said = page.read_text().partition(TABLES)[0]  # written by hand, and kept
+    page.write_text("\n".join([said + TABLES, *lines, *more]).rstrip() + "\n")
     (DOCS / "study.json").write_text(json.dumps(kept | numbers, indent=1) + "\n")
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nst_jax import objective, rows, tiling
 from nst_jax.objective import Frame, LossWeights, Spec, Targets, Terms, coefficients, shown
-from nst_jax.optimizers import OPTIMIZERS, Coordinates, Iterate
+from nst_jax.optimizers import OPTIMIZERS, Iterate
 from nst_jax.parametrizations import PARAMETRIZATIONS
 from nst_jax.vgg import AnyArray, Params
 
@@ -83,8 +83,7 @@ def chunk(
     factors = jax.tree.map(lambda factor: state.scale * factor, coefficients(weights))
     evaluate = partial(_evaluate, params, targets, factors, spec)
     stop = state.step + steps
-    scale, unscale = PARAMETRIZATIONS[spec.parametrization]
-    coordinates = Coordinates(partial(scale, spec=spec), partial(unscale, spec=spec))
+    coordinates = PARAMETRIZATIONS[spec.parametrization](spec)
 
     def advance(state: State) -> State:
         step = OPTIMIZERS[spec.optimizer].step

@@ -27,7 +27,8 @@ def matting_loss(
     natural image matting, IEEE TPAMI 30), eq. 12; as a loss Luan et al. 2017 (arXiv 1703.07511), eq. 2.
     owned: 1 where a window counts, by its middle. rows: of the picture, below which it is padded; 0: all.
     """
-    inside = keep_rows(jnp.ones(image.shape[:2]) if owned is None else owned, rows and rows - 1)[1:-1, 1:-1]
+    ones = jnp.ones(image.shape[:2])
+    inside = keep_rows(ones if owned is None else owned, max(1, rows - 1) if rows else 0)[1:-1, 1:-1]
     ours, theirs = _centred(image), _centred(guide)
     found = []
     for x, a in zip(ours, _slopes(theirs, ours), strict=True):

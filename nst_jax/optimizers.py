@@ -45,7 +45,7 @@ class Optimizer(NamedTuple):
     """
 
     init: Callable[[Image], Any]
-    step: Callable[..., "Step"]
+    step: Callable[[Evaluate, Float[Array, ""], Iterate, Any, Coordinates], "Step"]
     # carry(memory, shape, factor) brings a memory to pictures of another shape, where gradients are scaled
     # `factor` times as much. None: a picture of another shape starts afresh.
     carry: Callable[[Any, tuple[int, ...], Float[Array, ""]], Any] | None = None
@@ -70,7 +70,7 @@ def _adam_step(
     learning_rate: Float[Array, ""],
     iterate: Iterate,
     memory: Any,
-    coordinates: Coordinates = PIXELS,
+    coordinates: Coordinates,
 ) -> Step:
     direction, memory = _adam.update(coordinates.scale(iterate.gradient), memory)
     image = jnp.clip(iterate.image - learning_rate * coordinates.scale(direction), 0, 1)
@@ -110,7 +110,7 @@ def _lbfgs_step(
     learning_rate: Float[Array, ""],
     iterate: Iterate,
     memory: Any,
-    coordinates: Coordinates = PIXELS,
+    coordinates: Coordinates,
 ) -> Step:
     del learning_rate  # the search finds its own
     image, _, gradient, _ = iterate

@@ -9,27 +9,17 @@ place of the identity as the first inverse Hessian. Pictures parametrised by the
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from nst_jax import rows
 from nst_jax.objective import Spec
-
-Image = Float[Array, "h w 3"]
+from nst_jax.optimizers import PIXELS, Coordinates, Image
 
 MEAN = 4 * math.log(1 + math.sqrt(2))  # of 1/f over all frequencies: by it S has a mean square of 1
 
 
-class Parametrization(NamedTuple):
-    """S and its inverse, of a picture that is laid as the spec says."""
-
-    scale: Callable[..., Image]
-    unscale: Callable[..., Image]
-
-
-def _filtered(power: float, image: Image, spec: Spec) -> Image:
+def _filtered(spec: Spec, power: float, image: Image) -> Image:
     """Return the picture with its frequencies f, in cycles a pixel, times (MEAN f)^power.
 
     The mean counts as the lowest frequency. In natural pictures amplitudes fall like 1/f: in such units
@@ -48,11 +38,8 @@ def _filtered(power: float, image: Image, spec: Spec) -> Image:
     return rows.keep(jnp.pad(jnp.stack(planes, -1), [(0, below), (0, 0), (0, 0)]), spec)
 
 
-def _unchanged(image: Image, spec: Spec) -> Image:
-    return image
-
-
-PARAMETRIZATIONS = {
-    "fourier": Parametrization(partial(_filtered, -0.5), partial(_filtered, 0.5)),
-    "pixels": Parametrization(_unchanged, _unchanged),
+# Of a picture that is laid as the spec says.
+PARAMETRIZATIONS: dict[str, Callable[[Spec], Coordinates]] = {
+    "fourier": lambda spec: Coordinates(partial(_filtered, spec, -0.5), partial(_filtered, spec, 0.5)),
+    "pixels": lambda spec: PIXELS,
 }

@@ -53,7 +53,8 @@ def fill(disk: Path) -> None:
 
 def vanish(disk: Path) -> None:
     """Take the folder away."""
-    shutil.rmtree(disk / "there")
+    (disk / "there").rename(disk / "gone")  # at once: a checkpoint may be being written in it
+    shutil.rmtree(disk / "gone")
 
 
 def forbid(disk: Path) -> None:

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from nst_jax import optimizers
-from nst_jax.optimizers import OPTIMIZERS, Iterate
+from nst_jax.optimizers import OPTIMIZERS, PIXELS, Iterate
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -41,7 +41,7 @@ def run(optimizer, objective, image, steps, coefficients=ONE):
     """Return the iterates and the number of evaluations after the first."""
     step = jax.jit(
         lambda iterate, memory: optimizer.step(
-            partial(evaluate, objective, coefficients), RATE, iterate, memory
+            partial(evaluate, objective, coefficients), RATE, iterate, memory, PIXELS
         )
     )
     iterate, memory = evaluate(objective, coefficients, image), optimizer.init(image)
@@ -178,7 +178,7 @@ def test_lbfgs_stays_where_the_search_finds_nothing_lower():
     objective = quadratic(target, jnp.full((4, 5, 3), 2.0))
     at = evaluate(objective, ONE, target)
     step = OPTIMIZERS["lbfgs"].step(
-        partial(evaluate, objective, ONE), RATE, at, OPTIMIZERS["lbfgs"].init(target)
+        partial(evaluate, objective, ONE), RATE, at, OPTIMIZERS["lbfgs"].init(target), PIXELS
     )
     np.testing.assert_array_equal(step.iterate.image, target)
     assert step.converged
@@ -201,16 +201,16 @@ def test_a_search_that_fails_starts_the_memory_anew_and_ends_only_from_scratch(m
     memory = optimizers._lbfgs.init(image)._replace(
         count=jnp.int32(1), params=image - 0.1, updates=at.gradient - 0.1
     )
-    step = optimizers._lbfgs_step(calls, RATE, at, memory)
+    step = optimizers._lbfgs_step(calls, RATE, at, memory, PIXELS)
     np.testing.assert_array_equal(step.iterate.image, image)
     assert step.evaluations == optimizers.TRIALS
     assert not step.converged
-    step = optimizers._lbfgs_step(calls, RATE, step.iterate, step.memory)
+    step = optimizers._lbfgs_step(calls, RATE, step.iterate, step.memory, PIXELS)
     assert step.iterate.value < at.value
     monkeypatch.setattr(
         optimizers, "_lbfgs", optimizers._lbfgs._replace(update=lambda g, memory, _: (1e38 * g, memory))
     )
-    step = optimizers._lbfgs_step(calls, RATE, at, optimizers._lbfgs.init(image))
+    step = optimizers._lbfgs_step(calls, RATE, at, optimizers._lbfgs.init(image), PIXELS)
     assert not jnp.isfinite(step.iterate.value)  # for the loop to end on
     assert not step.converged
 
@@ -229,7 +229,7 @@ def test_vmap_over_coefficients_equals_one_after_the_other(optimizer, problem):
         iterate, memory = evaluate(objective, coefficients, image), optimizer.init(image)
         for _ in range(3):
             iterate, memory, _, _ = optimizer.step(
-                partial(evaluate, objective, coefficients), RATE, iterate, memory
+                partial(evaluate, objective, coefficients), RATE, iterate, memory, PIXELS
             )
         return iterate.image
 

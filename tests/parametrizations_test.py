@@ -13,7 +13,7 @@ from nst_jax.optimizers import OPTIMIZERS, Coordinates, Iterate
 from nst_jax.parametrizations import PARAMETRIZATIONS
 
 SPEC = Config().spec()
-SCALE, UNSCALE = PARAMETRIZATIONS["fourier"]
+SCALE, UNSCALE = PARAMETRIZATIONS["fourier"](SPEC)
 
 
 def twin(image, power):
@@ -28,19 +28,19 @@ def twin(image, power):
 def test_the_filter_equals_its_float64_twin_s(rng, shape):
     image = jnp.asarray(rng.random((*shape, 3), np.float32))
     for filtered, power in ((SCALE, -0.5), (UNSCALE, 0.5)):
-        np.testing.assert_allclose(filtered(image, spec=SPEC), twin(image, power), atol=1e-5)
-    np.testing.assert_allclose(UNSCALE(SCALE(image, spec=SPEC), spec=SPEC), image, atol=1e-5)
+        np.testing.assert_allclose(filtered(image), twin(image, power), atol=1e-5)
+    np.testing.assert_allclose(UNSCALE(SCALE(image)), image, atol=1e-5)
 
 
 def test_the_filter_is_symmetric_and_keeps_the_size_of_steps(rng):
     a, b = jnp.asarray(rng.normal(size=(2, 64, 48, 3)), jnp.float32)
-    np.testing.assert_allclose(np.vdot(SCALE(a, spec=SPEC), b), np.vdot(a, SCALE(b, spec=SPEC)), rtol=1e-3)
-    assert 0.9 < np.square(SCALE(a, spec=SPEC)).mean() < 1.1  # of white noise
+    np.testing.assert_allclose(np.vdot(SCALE(a), b), np.vdot(a, SCALE(b)), rtol=1e-3)
+    assert 0.9 < np.square(SCALE(a)).mean() < 1.1  # of white noise
 
 
 def test_pixels_are_pixels(rng):
     image = jnp.zeros((4, 5, 3))
-    assert all(function(image, spec=SPEC) is image for function in PARAMETRIZATIONS["pixels"])
+    assert all(function(image) is image for function in PARAMETRIZATIONS["pixels"](SPEC))
 
 
 def test_over_devices_it_is_the_filter_of_the_picture_s_own_rows(rng):
@@ -48,9 +48,9 @@ def test_over_devices_it_is_the_filter_of_the_picture_s_own_rows(rng):
     image = rng.random((21, 18, 3), np.float32)
     spec = rows.spec_of(image, SPEC._replace(mesh=rows.make_mesh(3)))
     padded = rows.put(rows.pad(image, spec), spec)
-    found = jax.jit(partial(SCALE, spec=spec))(padded)
+    found = jax.jit(PARAMETRIZATIONS["fourier"](spec).scale)(padded)
     assert found.sharding == padded.sharding
-    np.testing.assert_allclose(found[:21], SCALE(jnp.asarray(image), spec=SPEC), atol=1e-5)
+    np.testing.assert_allclose(found[:21], SCALE(jnp.asarray(image)), atol=1e-5)
     assert not np.asarray(found[21:]).any()
 
 
@@ -60,7 +60,7 @@ def test_steps_are_those_in_pixels_of_the_objective_of_the_coordinates(name, rng
     """Inside the box x = S z, where z takes the steps that it would take by itself for f(S z)."""
     target = rng.uniform(0.45, 0.55, (6, 5, 3)).astype(np.float32)
     curvature = jnp.asarray(rng.uniform(1, 9, (6, 5, 3)), jnp.float32)
-    scale, unscale = (jax.jit(partial(function, spec=SPEC)) for function in (SCALE, UNSCALE))
+    scale, unscale = (jax.jit(function) for function in (SCALE, UNSCALE))
 
     def objective(image):
         return jnp.sum(curvature * (image - target) ** 2)

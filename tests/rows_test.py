@@ -101,7 +101,9 @@ def test_windows_are_of_columns_only_and_exact(params):
     assert "all-gather" not in program.as_text()
 
 
-@pytest.mark.parametrize(("optimizer", "parametrization"), [("lbfgs", "fourier"), ("adam", "pixels")])
+@pytest.mark.parametrize(
+    ("optimizer", "parametrization"), [("lbfgs", "fourier"), ("lbfgs", "pixels"), ("adam", "pixels")]
+)
 def test_no_maps_are_gathered_and_each_device_needs_its_share_of_the_memory(
     params, optimizer, parametrization
 ):

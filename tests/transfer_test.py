@@ -534,14 +534,14 @@ def test_another_mask_of_the_same_size_compiles_nothing(params, pictures, compil
 
 def test_a_small_region_takes_the_style_as_well_as_a_large_one(params, pictures):
     """Area normalisation: what is left of the style loss after some steps, 5 % against 50 % of the picture."""
-    content = np.tile(pictures[0], (4, 3, 1))  # 128x144
+    content = np.tile(pictures[0], (6, 4, 1))  # 192x192
     options = {"content_weight": 0.0, "tv_weight": 0.0, "style_layers": ("conv1_1", "conv2_1")}
     shares = {}
-    for name, white in {"small": np.s_[40:70, 40:70], "large": np.s_[:, :72]}.items():
-        mask = np.zeros((128, 144), np.float32)
+    for name, white in {"small": np.s_[60:103, 60:103], "large": np.s_[:, :96]}.items():
+        mask = np.zeros((192, 192), np.float32)
         mask[white] = 1
         steps = stylize_steps(
-            params, content, [pictures[1]], Config(iterations=20, **options), masks=Masks(content=mask)
+            params, content, [pictures[1]], Config(iterations=12, **options), masks=Masks(content=mask)
         )
         first, *_, last = steps
         shares[name] = last.losses["style"] / first.losses["style"]
