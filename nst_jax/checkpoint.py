@@ -183,6 +183,11 @@ class Checkpoints:
             self.close()
             raise OSError("another run writes to it") from error
 
+    def _check_lock(self) -> None:
+        """Raise OSError where the folder is no longer the one that was opened: orbax makes it anew, unlocked."""
+        if self.lock is not None and not os.path.samestat(os.fstat(self.lock), os.stat(self.folder / LOCK)):
+            raise OSError("another folder has taken its place")
+
     def close(self) -> None:
         """Let others open the folder."""
         self.thread.shutdown()
@@ -200,6 +205,7 @@ class Checkpoints:
         """Close the folder, and remove all checkpoints; itself, too, where nothing else is in it."""
         with contextlib.suppress(OSError, InputError):
             self.finish()
+            self._check_lock()
             self.close()
             self._remove(-1)
             (self.folder / LOCK).unlink()
@@ -217,6 +223,7 @@ class Checkpoints:
         check_folder(self.folder)  # in one that is forbidden orbax waits for minutes
         check_space(_path(self.folder, step), sum(leaf.nbytes for leaf in named.values()))
         with _refusing(_unwritable, self.folder):
+            self._check_lock()
             self.manager.save(step, args=ocp.args.StandardSave(named), force=True)
         self.written = self.thread.submit(self._commit, step, _shapes(named), record)
         if jax.process_count() > 1:  # whose own exchanges would cross those of the thread
@@ -233,6 +240,7 @@ class Checkpoints:
         self.manager.wait_until_finished()
         if jax.process_index() > 0:
             return
+        self._check_lock()
         path = _path(self.folder, step)
         if not (sums := _checksums(path)):
             raise OSError("nothing was written")

@@ -100,6 +100,25 @@ def test_no_two_runs_write_to_one_folder(three):
     Checkpoints(three, 30).close()
 
 
+def test_a_folder_that_another_has_taken_the_place_of_is_left_alone(three, tmp_path):
+    checkpoints = Checkpoints(three, 30)
+    gone = tmp_path.with_name("gone")
+    three.rename(gone)
+    with pytest.raises(InputError, match="No such file or directory"):
+        checkpoints.save(31, tree(31), {})
+    assert not three.exists()
+    other = Checkpoints(three, None)
+    other.save(1, tree(1), {})
+    other.finish()
+    with pytest.raises(InputError, match="another folder has taken its place"):
+        checkpoints.save(31, tree(31), {})
+    checkpoints.remove()
+    assert newest(three).step == 1
+    assert newest(gone).step == 30
+    checkpoints.close()
+    other.close()
+
+
 def first_file(folder):
     return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
 
