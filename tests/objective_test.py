@@ -10,6 +10,7 @@ from nst_jax.config import PRESETS, Config
 from nst_jax.masks import Masks
 from nst_jax.objective import (
     coefficients,
+    evaluate,
     loss_terms,
     summarize,
     total_loss,
@@ -37,6 +38,7 @@ def pictures(rng):
 
 compiled_terms = jax.jit(loss_terms, static_argnums=3)
 compiled_loss = jax.jit(total_loss, static_argnums=4)
+compiled_evaluate = jax.jit(evaluate, static_argnums=4)
 
 
 def compare(params, weights, pictures, masks=None, **options):
@@ -46,10 +48,7 @@ def compare(params, weights, pictures, masks=None, **options):
     spec, factors = config.spec(), config.loss_weights(len(styles))
     targets = make_targets(params, content, styles, spec, config.activation_shift, config.tv_power, masks)
     targets = targets._replace(frame=None)  # which has a test of its own
-    terms = compiled_terms(params, image, targets, spec)
-    gradient = jax.jit(jax.grad(total_loss, argnums=1), static_argnums=4)(
-        params, image, targets, factors, spec
-    )
+    _, gradient, terms = compiled_evaluate(params, image, targets, coefficients(factors), spec)
     twin, twin_gradient = reference.objective(
         weights.arrays,
         image,

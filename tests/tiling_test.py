@@ -57,16 +57,12 @@ def test_the_halo_is_what_a_position_depends_on(params):
         assert rows[-1] - rows[0] + 1 >= 2 * reach + unit - 2  # a dead ReLU may hide the outermost
 
 
+LOW = {"style_layers": ("conv1_2", "conv2_1"), "content_layers": ("conv2_2",)}
 CASES: dict[str, tuple[tuple[tuple[int, int], int], dict]] = {  # shape and tile; options
     "gatys": (((93, 205), 160), {}),
-    "all": (((61, 293), 256), {"style_layers": ("all",), "content_layers": ("all",)}),
-    "low": (
-        ((61, 83), 40),
-        {"style_layers": ("conv1_2", "conv2_1"), "content_layers": ("conv2_2",), "pooling": "average"},
-    ),
-    "improved": (((299, 45), 256), PRESETS["improved"]),
-    "tutorial": (((45, 299), 256), {**PRESETS["tutorial"], "content_layers": ("conv4_2",)}),
-    "luma": (((61, 213), 160), {"preserve_color": "luma"}),
+    "low": (((61, 83), 40), {**LOW, "pooling": "average", "tv_power": 1.0}),
+    "all": (((299, 45), 256), PRESETS["improved"]),
+    "luma": (((83, 61), 40), {**LOW, "preserve_color": "luma"}),
     "photorealistic": (
         ((61, 83), 40),
         {
@@ -91,21 +87,18 @@ CASES: dict[str, tuple[tuple[tuple[int, int], int], dict]] = {  # shape and tile
 }
 
 
-MADE_ANEW = ("gatys", "laplacian", "photorealistic")
+MADE_ANEW = ("low", "laplacian")
 
 
-@pytest.mark.parametrize(
-    ("case", "masked"),
-    [(case, case not in ("tutorial", "improved")) for case in CASES],
-)
-def test_value_gradient_and_terms_equal_the_whole_picture_s(params, rng, case, masked):
-    check(params, rng, *CASES[case][0], masked, CASES[case][1], made_anew=case in MADE_ANEW)
+@pytest.mark.parametrize("case", CASES)
+def test_value_gradient_and_terms_equal_the_whole_picture_s(params, rng, case):
+    check(params, rng, *CASES[case][0], case != "all", CASES[case][1], made_anew=case in MADE_ANEW)
 
 
 @pytest.mark.parametrize("loss", sorted(STYLE_LOSSES))
 def test_contract_of_every_style_loss(params, rng, loss, monkeypatch):
     if STYLE_LOSSES[loss].samples:
-        monkeypatch.setitem(STYLE_LOSSES, loss, STYLE_LOSSES[loss]._replace(samples=256))
+        monkeypatch.setitem(STYLE_LOSSES, loss, STYLE_LOSSES[loss]._replace(samples=64))
     layers = ("conv1_2", "conv2_2")
     check(
         params,
@@ -119,20 +112,20 @@ def test_contract_of_every_style_loss(params, rng, loss, monkeypatch):
 
 def test_in_bfloat16_only_rounding_differs(params, rng):
     """Sums of other shapes are taken in another order, so the last of eight bits may differ."""
-    check(params, rng, (61, 213), 160, False, {"precision": "bfloat16"}, tolerance=1e-2)
+    check(params, rng, (61, 83), 40, False, {**LOW, "precision": "bfloat16"}, tolerance=1e-2)
 
 
 def check(params, rng, shape, tile, masked, options, made_anew=False, tolerance=1e-5):
     """Compare with the whole; made_anew: also where the content's activations are not kept."""
     config = Config(**{**options, **WEIGHTS, "style_mix": (3.0, 1.0)})
     spec, weights = config.spec(), config.loss_weights(2)
-    styles = [rng.random((70, 90, 3), np.float32), rng.random((97, 81, 3), np.float32)]
+    styles = list(rng.random((2, 70, 90, 3), np.float32))  # of one size, for one program
     image, content = rng.random((2, *shape, 3), np.float32)
     masks = None
     if masked:
         soft = rng.random(shape, np.float32) ** 3
         soft[:, : shape[1] // 4] = 0
-        masks = Masks(styles=[soft, np.float32(1) - soft], sources=[None, rng.random((97, 81), np.float32)])
+        masks = Masks(styles=[soft, np.float32(1) - soft], sources=list(rng.random((2, 70, 90), np.float32)))
     targets = make_targets(params, content, styles, spec, config.activation_shift, 2.5, masks)
     expected = whole(params, image, targets, coefficients(weights), spec)
     spec = spec._replace(tile=tile)

@@ -17,6 +17,12 @@ from nst_jax.transfer import stylize, stylize_steps
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
 OPTIMIZERS = ["lbfgs", "adam"]
+SHALLOW = {"style_layers": ("conv1_1", "conv2_1"), "content_layers": ("conv2_1",)}
+SHALLOW_TWIN = {
+    "style_layers": SHALLOW["style_layers"],
+    "style_weights": {"conv1_1": 0.5, "conv2_1": 0.5},
+    "content_layers": {"conv2_1": 1.0},
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +62,7 @@ def test_the_losses_told_are_those_of_the_picture_handed_out(params, weights, pi
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_chunked_equals_unchunked_bit_for_bit(params, pictures, optimizer):
     content, style = pictures
-    config = Config(optimizer=optimizer, iterations=7)
+    config = Config(optimizer=optimizer, iterations=7, **SHALLOW)
     *_, whole = stylize_steps(params, content, [style], config, every=7)
     *_, chunked = stylize_steps(params, content, [style], config, every=3)
     np.testing.assert_array_equal(whole.image, chunked.image)
@@ -151,7 +157,7 @@ def test_a_loss_that_is_not_finite_at_once_ends_at_once(params, pictures, optimi
 def test_the_scale_of_the_weights_changes_nothing(params, pictures, optimizer):
     """Squares of gradients must fit into float32 whatever the weights: a power of two changes no bit."""
     content, style = pictures
-    options = {"optimizer": optimizer, "iterations": 6}
+    options = {"optimizer": optimizer, "iterations": 6, **SHALLOW}
     base = Config(content_weight=1.0, style_weight=2.0**20, tv_weight=2.0**-10, **options)
     last = stylize(params, content, [style], base)
     assert last.losses["style"] < 0.9 * first_loss(params, content, style, base)
@@ -170,7 +176,9 @@ def first_loss(params, content, style, config):
 def test_lbfgs_ends_where_no_step_lowers_the_loss(params, pictures):
     """A picture in its own style: the loss is 0 but for rounding, and no time is spent on that."""
     content, _ = pictures
-    steps = list(stylize_steps(params, content, [content], Config(tv_weight=0.0, iterations=300), every=1))
+    steps = list(
+        stylize_steps(params, content, [content], Config(tv_weight=0.0, iterations=300, **SHALLOW), every=1)
+    )
     totals = [progress.losses["total"] for progress in steps]
     assert totals == sorted(totals, reverse=True)
     assert steps[-1].converged
@@ -188,7 +196,7 @@ def test_numbers_that_are_no_pictures_are_refused(params, pictures):
 
 def test_texture_synthesis_without_content(params, pictures):
     _, style = pictures
-    config = Config(init="noise", content_weight=0.0, iterations=20, tv_weight=0.0)
+    config = Config(init="noise", content_weight=0.0, iterations=20, tv_weight=0.0, **SHALLOW)
     steps = list(stylize_steps(params, None, [style], config))
     assert steps[-1].image.shape == style.shape
     assert steps[-1].losses["content"] == 0
@@ -198,7 +206,7 @@ def test_texture_synthesis_without_content(params, pictures):
 
 def test_the_picture_does_not_depend_on_the_styles_size(params, pictures):
     content, style = pictures
-    last = stylize(params, content, [style, style[:20, :31]], Config(iterations=1))
+    last = stylize(params, content, [style, style[:20, :31]], Config(iterations=1, **SHALLOW))
     assert last.image.shape == content.shape
 
 
@@ -241,14 +249,6 @@ def test_pictures_too_small_for_the_layers(params, pictures):
         stylize(params, content[:12], [style], Config())
     with pytest.raises(InputError, match="style: at least 16 pixels a side for layer conv5_1; got 9x36"):
         stylize(params, content, [style[:, :9]], Config())
-
-
-SHALLOW = {"style_layers": ("conv1_1", "conv2_1"), "content_layers": ("conv2_1",)}
-SHALLOW_TWIN = {
-    "style_layers": SHALLOW["style_layers"],
-    "style_weights": {"conv1_1": 0.5, "conv2_1": 0.5},
-    "content_layers": {"conv2_1": 1.0},
-}
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -320,6 +320,7 @@ def test_adams_moments_go_on_from_rung_to_rung(params, pictures):
     )
     spec = config.spec()
     steps = list(stylize_steps(params, content, [style], config, every=1))
+    slope = jax.jit(jax.grad(total_loss, argnums=1), static_argnames="spec")
 
     def gradient(now):
         height, width, _ = now.image.shape
@@ -327,8 +328,7 @@ def test_adams_moments_go_on_from_rung_to_rung(params, pictures):
         painted = style if width == 48 else images.resize(style, 18, 21)
         targets = make_targets(params, small, [painted], spec)
         weights = Config(style_weight=1e8 * (width / 48) ** 2, **SHALLOW).loss_weights(1)
-        slope = jax.grad(lambda image: total_loss(params, image, targets, weights, spec))
-        return np.asarray(slope(now.image), np.float64)
+        return np.asarray(slope(params, now.image, targets, weights, spec), np.float64)
 
     first = second = np.zeros((16, 24, 3))
     for now in steps[:4]:
@@ -383,7 +383,7 @@ def test_the_average_starts_the_next_rung_and_starts_anew(params, pictures):
 
 def test_a_step_that_is_not_taken_is_not_averaged(params, pictures):
     content, style = pictures
-    config = Config(optimizer="adam", average=0.5, iterations=5, style_weight=1.0, tv_weight=3e38)
+    config = Config(optimizer="adam", average=0.5, iterations=5, style_weight=1.0, tv_weight=3e38, **SHALLOW)
     *_, last = stylize_steps(params, content, [style], config, init=np.full_like(content, 0.5))
     assert not last.finite
     np.testing.assert_array_equal(last.image, 0.5)
@@ -438,7 +438,7 @@ def test_masks_and_several_styles_on_every_rung(params, pictures, optimizer):
 def test_around_a_texture_in_a_mask_each_rung_has_its_own_first_picture(params, pictures):
     _, style = pictures
     options = {"content_weight": 0.0, "size": 42, "scales": "21,42", "iterations": (2, 2)}
-    config = Config(init="style", style_layers=SHALLOW["style_layers"], **options)
+    config = Config(init="style", **SHALLOW, **options)
     last = stylize(params, None, [style], config, init=style, masks=Masks(content=half(style)))
     np.testing.assert_array_equal(last.image[:, 24:], style[:, 24:])  # not enlarged from the smaller one
 
@@ -479,7 +479,7 @@ def half(content, white=slice(0, 24)):
 @pytest.mark.parametrize("init", ["content", "noise"])
 def test_outside_the_masks_the_picture_is_the_content_to_the_bit(params, pictures, optimizer, init):
     content, style = pictures
-    config = Config(optimizer=optimizer, iterations=6, init=init, style_weight=1e9)
+    config = Config(optimizer=optimizer, iterations=6, init=init, style_weight=1e9, **SHALLOW)
     last = stylize(params, content, [style], config, masks=Masks(content=half(content)))
     np.testing.assert_array_equal(last.image[:, 24:], content[:, 24:])
     assert np.abs(last.image[:, :24] - content[:, :24]).mean() > 0.01
@@ -491,7 +491,11 @@ def test_outside_the_masks_the_picture_is_the_content_to_the_bit(params, picture
 def test_masks_colours_losses_and_several_styles_work_together(params, pictures, preserve_color, style_loss):
     content, style = pictures
     config = Config(
-        preserve_color=preserve_color, style_loss=style_loss, iterations=4, layer_weighting="geometric"
+        preserve_color=preserve_color,
+        style_loss=style_loss,
+        iterations=4,
+        layer_weighting="geometric",
+        **SHALLOW,
     )
     left, right = half(content), half(content, slice(28, 44))
     masks = Masks(styles=[left, right], sources=[None, half(style, slice(0, 30))])
@@ -506,7 +510,7 @@ def test_masks_colours_losses_and_several_styles_work_together(params, pictures,
 
 def test_a_texture_within_a_mask_leaves_the_first_picture_around_it(params, pictures):
     _, style = pictures
-    config = Config(init="noise", content_weight=0.0, iterations=4)
+    config = Config(init="noise", content_weight=0.0, iterations=4, **SHALLOW)
     first, *_, last = stylize_steps(params, None, [style], config, masks=Masks(content=half(style)))
     np.testing.assert_array_equal(last.image[:, 24:], first.image[:, 24:])
     assert last.losses["style"] < first.losses["style"]
@@ -514,7 +518,9 @@ def test_a_texture_within_a_mask_leaves_the_first_picture_around_it(params, pict
 
 def test_luma_optimises_nothing_but_luma(params, pictures):
     content, style = pictures
-    last = stylize(params, content, [style], Config(preserve_color="luma", iterations=5, style_weight=1e9))
+    last = stylize(
+        params, content, [style], Config(preserve_color="luma", iterations=5, style_weight=1e9, **SHALLOW)
+    )
     weights = np.array([0.299, 0.587, 0.114])
     for blue, scale in ((2, 1.772), (0, 1.402)):  # Cb and Cr, BT.601 full range
         chroma = [(x[..., blue] - np.float64(x) @ weights) / scale for x in (last.image, content)]
@@ -524,7 +530,7 @@ def test_luma_optimises_nothing_but_luma(params, pictures):
 
 def test_another_mask_of_the_same_size_compiles_nothing(params, pictures, compilations):
     content, style = pictures
-    config = Config(iterations=2, style_layers=("conv2_1", "conv3_1"))
+    config = Config(iterations=2, style_layers=("conv2_1",), content_layers=("conv2_2",))
     for white in (slice(0, 24), slice(5, 44)):
         stylize(params, content, [style], config, masks=Masks(content=half(content, white)))
     assert compilations("chunk") == 1
@@ -535,7 +541,7 @@ def test_another_mask_of_the_same_size_compiles_nothing(params, pictures, compil
 def test_a_small_region_takes_the_style_as_well_as_a_large_one(params, pictures):
     """Area normalisation: what is left of the style loss after some steps, 5 % against 50 % of the picture."""
     content = np.tile(pictures[0], (6, 4, 1))  # 192x192
-    options = {"content_weight": 0.0, "tv_weight": 0.0, "style_layers": ("conv1_1", "conv2_1")}
+    options = {"content_weight": 0.0, "tv_weight": 0.0, **SHALLOW}
     shares = {}
     for name, white in {"small": np.s_[60:103, 60:103], "large": np.s_[:, :96]}.items():
         mask = np.zeros((192, 192), np.float32)
