@@ -7,11 +7,6 @@ import os
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 # LLVM's optimiser takes a fifth of the tests' time, and what it does is not what they test.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
-# What glibc gives back to the kernel after every compilation it soon asks for anew: a tenth of the tests' time.
-# Read by a process as it starts: by the workers of pytest-xdist, and what tests start.
-os.environ.setdefault(
-    "GLIBC_TUNABLES", "glibc.malloc.trim_threshold=1073741824:glibc.malloc.top_pad=67108864"
-)
 
 import jax
 import numpy as np
