@@ -184,7 +184,7 @@ class Checkpoints:
             raise OSError("another run writes to it") from error
 
     def _check_lock(self) -> None:
-        """Raise OSError where the folder is no longer that which was opened: orbax makes it anew, unlocked."""
+        """Raise OSError where the folder is not the one that was opened: orbax makes it anew, unlocked."""
         if self.lock is not None and not os.path.samestat(os.fstat(self.lock), os.stat(self.folder / LOCK)):
             raise OSError("another folder has taken its place")
 
