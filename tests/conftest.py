@@ -17,6 +17,7 @@ from nst_jax.weights import Weights, load_weights
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_enable_compilation_cache", False)  # the user's: neither read nor written
 
 
 @pytest.fixture(scope="session")
