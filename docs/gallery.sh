@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the pictures of the README anew, in this folder; under a minute each on two CPU cores.
+# Makes the pictures of the README anew, in this folder; under two minutes each on two CPU cores.
 set -e
 cd "$(dirname "$0")"
 nst=${NST:-../.venv/bin/nst}
@@ -10,9 +10,9 @@ make() {  # make NAME FLAGS...
   "$nst" --quiet --size=400 --iterations=40 --output="$name.jpg" "$@"
 }
 
-make coffee-night --content=example:coffee --style=example:night
-make coffee-night-improved --content=example:coffee --style=example:night --preset=improved
-make coffee-night-wasserstein --content=example:coffee --style=example:night --preset=wasserstein
+make coffee-night --size=512 --content=example:coffee --style=example:night
+make coffee-night-improved --size=512 --content=example:coffee --style=example:night --preset=improved
+make coffee-night-wasserstein --size=512 --content=example:coffee --style=example:night --preset=wasserstein
 make coffee-night-strotss --content=example:coffee --style=example:night --preset=strotss
 make coffee-night-patch --content=example:coffee --style=example:night --preset=patch
 make cat-glass-photorealistic --content=example:cat --style=example:glass --photorealistic
