@@ -206,10 +206,10 @@ class Checkpoints:
         with contextlib.suppress(OSError, InputError):
             self.finish()
             self._check_lock()
-            self.close()
             self._remove(-1)
             (self.folder / LOCK).unlink()
             self.folder.rmdir()
+        self.close()
 
     def save(self, step: int, tree: Any, record: dict[str, Any]) -> None:
         """Begin to write a checkpoint; the arrays are free when this returns.

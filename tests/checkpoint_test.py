@@ -115,7 +115,6 @@ def test_a_folder_that_another_has_taken_the_place_of_is_left_alone(three, tmp_p
     checkpoints.remove()
     assert newest(three).step == 1
     assert newest(gone).step == 30
-    checkpoints.close()
     other.close()
 
 
