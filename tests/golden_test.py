@@ -1,7 +1,8 @@
-"""What the presets come to: the numbers that are kept, across versions."""
+"""What the presets come to: the same bytes from every run, and the numbers that are kept, across versions."""
 
 import json
 
+import numpy as np
 import pytest
 from golden import generate
 
@@ -12,8 +13,12 @@ pytestmark = pytest.mark.usefixtures("optax_promotion")
 TOLERANCE = 2e-5
 
 
-def test_the_numbers_are_what_they_were(params):
+def test_two_runs_give_equal_bytes_and_the_numbers_are_what_they_were(params):
     runs = {name: generate.run(params, name) for name in generate.RUNS}
+    for name, steps in runs.items():
+        again = generate.run(params, name)[-1]
+        np.testing.assert_array_equal(again.image, steps[-1].image, name)
+        assert again.losses == steps[-1].losses
     kept, found = json.loads(generate.FILE.read_text()), generate.measure(params, runs)
     assert found.keys() == kept.keys()
     for group, numbers in kept.items():

@@ -71,41 +71,34 @@ def compare(params, weights, pictures, masks=None, **options):
     return summarize(*jax.device_get((terms, factors))), np.asarray(gradient), twin, twin_gradient
 
 
-OPTIONS = {
-    "gatys": {},
-    "chain": {"style_loss": "chain", "style_layers": ("conv1_1", "conv3_2", "conv3_3", "conv5_1")},
-    "wasserstein": {  # 42 positions of 512 channels
-        "style_loss": "wasserstein",
-        "style_layers": ("conv1_1", "conv4_1"),
-    },
-    "improved": PRESETS["improved"],
-    "tutorial": {**PRESETS["tutorial"], "style_layers": ("conv1_1", "conv2_1", "conv3_1")},
-}
-MASKED = OPTIONS | {
-    "mix": {"style_mix": (3.0, 1.0), "pooling": "average"},
-    "shift": {"activation_shift": -1.0, "layer_weighting": "geometric", "tv_power": 2.0},
-    "layers": {
-        "content_layers": ("conv2_2", "conv5_2"),
-        "style_layers": ("conv2_1", "conv1_1"),
-        "layer_weighting": "0.25,1",
-    },
-}
-
-
 @pytest.mark.parametrize(
-    ("name", "masked"), [*((name, True) for name in MASKED), *((name, False) for name in OPTIONS)]
+    "options",
+    [
+        {},
+        {"style_mix": (3.0, 1.0), "pooling": "average"},
+        {"activation_shift": -1.0, "layer_weighting": "geometric", "tv_power": 2.0},
+        {
+            "content_layers": ("conv2_2", "conv5_2"),
+            "style_layers": ("conv2_1", "conv1_1"),
+            "layer_weighting": "0.25,1",
+        },
+        {"style_loss": "chain", "style_layers": ("conv1_1", "conv3_2", "conv3_3", "conv5_1")},
+        {"style_loss": "wasserstein", "style_layers": ("conv1_1", "conv4_1")},  # 42 positions of 512 channels
+        PRESETS["improved"],
+        {**PRESETS["tutorial"], "style_layers": ("conv1_1", "conv2_1", "conv3_1")},
+    ],
+    ids=["gatys", "mix", "shift", "layers", "chain", "wasserstein", "improved", "tutorial"],
 )
+@pytest.mark.parametrize("masked", [False, True])
 def test_terms_and_gradient_on_real_weights_equal_the_float64_twin(
-    params, weights, pictures, name, masked, rng
+    params, weights, pictures, options, masked, rng
 ):
     masks = None
     if masked:
         soft = [rng.random(picture.shape[:2], np.float32) ** 3 for picture in (pictures[0], *pictures[2])]
         masks = Masks(styles=[soft[0], 1 - soft[0]], sources=[None, soft[2]])
     common = {"content_weight": ALPHA, "style_weight": BETA, "tv_weight": GAMMA}
-    ours, gradient, twin, twin_gradient = compare(
-        params, weights, pictures, masks, **{**MASKED[name], **common}
-    )
+    ours, gradient, twin, twin_gradient = compare(params, weights, pictures, masks, **{**options, **common})
     for term in ("total", "content", "style", "tv"):
         np.testing.assert_allclose(ours[term], twin[term], rtol=1e-4, err_msg=term)
     for terms in ("content_by_layer", "style_by_layer"):
