@@ -39,6 +39,7 @@ def _pull(problem: Problem, targets: Targets, picture: np.ndarray, name: str) ->
     alone = weights._replace(**{other: jnp.float32(other == name) for other in weights.terms})
     image = rows.put(rows.pad(picture, problem.spec), problem.spec)
     # The loop's own program, which is compiled in any case; its gradient is scaled to a norm of about 1.
-    state = start(problem.params, image, targets, alone, problem.spec, problem.decay)
+    rest = targets, alone, problem.learning_rate, problem.spec, problem.decay
+    state = start(problem.params, image, *rest)
     norm = jnp.linalg.norm(state.iterate.gradient) / state.scale
     return jnp.where(norm > 0, norm, 1)

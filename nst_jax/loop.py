@@ -1,4 +1,8 @@
-"""The compiled loop: the state of an optimisation, its first one, and chunks of steps."""
+"""The compiled loop: the state of an optimisation, its first one, and chunks of steps.
+
+One program with one evaluation in it: the first picture is evaluated by the loop that takes the steps, so the
+network is compiled once.
+"""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -41,23 +45,33 @@ class State(NamedTuple):
 
 
 @jax.jit(static_argnames="spec")
+def unseen(
+    image: Float[Array, "h w 3"], weights: LossWeights, spec: Spec, decay: Float[Array, ""] | None = None
+) -> State:
+    """Return the state of a picture that is not yet evaluated, which the next chunk does before its steps.
+
+    With a decay it averages.
+    """
+    terms = jax.tree.map(jnp.zeros_like, coefficients(weights))
+    iterate = Iterate(image, jnp.float32(jnp.inf), jnp.zeros_like(image), terms)
+    memory = OPTIMIZERS[spec.optimizer].init(image)
+    average = None if decay is None else Average(image, decay)
+    none, no, yes = jnp.int32(0), jnp.asarray(False), jnp.asarray(True)
+    return rows.keep(State(iterate, memory, jnp.float32(1), none, none, yes, no, average), spec)
+
+
 def start(
     params: Params,
     image: Float[Array, "h w 3"],
     targets: Targets,
     weights: LossWeights,
+    learning_rate: Float[Array, ""],
     spec: Spec,
     decay: Float[Array, ""] | None = None,
 ) -> State:
     """Return the state at step 0, after one evaluation; with a decay it averages."""
-    iterate = _evaluate(params, targets, coefficients(weights), spec, image)
-    scale = _power_of_two(iterate.gradient)
-    iterate = iterate._replace(value=scale * iterate.value, gradient=scale * iterate.gradient)
-    finite = _is_finite(iterate)
-    memory = OPTIMIZERS[spec.optimizer].init(image)
-    average = None if decay is None else Average(image, decay)
-    state = State(iterate, memory, scale, jnp.int32(0), jnp.int32(1), finite, jnp.asarray(False), average)
-    return rows.keep(state, spec)
+    state = unseen(image, weights, spec, decay)
+    return run_chunk(state, np.int32(0), params, targets, weights, learning_rate, spec)
 
 
 def _power_of_two(gradient: Float[Array, "h w 3"]) -> Float[Array, ""]:
@@ -80,23 +94,28 @@ def chunk(
     spec: Spec,
 ) -> State:
     """Return the state `steps` steps on, or at the last finite picture. `steps` is traced: one program."""
-    factors = jax.tree.map(lambda factor: state.scale * factor, coefficients(weights))
-    evaluate = partial(_evaluate, params, targets, factors, spec)
     stop = state.step + steps
     coordinates = PARAMETRIZATIONS[spec.parametrization](spec)
 
     def advance(state: State) -> State:
+        factors = jax.tree.map(lambda factor: state.scale * factor, coefficients(weights))
+        evaluate = partial(_evaluate, params, targets, factors, spec)
         step = OPTIMIZERS[spec.optimizer].step
         found = step(evaluate, learning_rate, state.iterate, state.memory, coordinates)
         iterate, memory, evaluations, converged = found
+        # An unseen picture has no gradient, so it has stayed where it is; what is left is to count no step.
+        first = _is_unseen(state)
+        memory = memory._replace(count=jnp.where(first, state.memory.count, memory.count))
+        factor = jax.lax.cond(first, _power_of_two, lambda gradient: jnp.float32(1), iterate.gradient)
+        iterate = iterate._replace(value=factor * iterate.value, gradient=factor * iterate.gradient)
         finite = _is_finite(iterate)
-        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), iterate, state.iterate)
-        moved = finite & ~converged
+        kept = jax.tree.map(lambda new, old: jnp.where(first | finite, new, old), iterate, state.iterate)
+        moved = finite & ~converged & ~first
         count = state.step + moved.astype(jnp.int32)
         return State(
             kept,
             memory,
-            state.scale,
+            factor * state.scale,
             count,
             state.evaluations + evaluations,
             finite,
@@ -105,12 +124,16 @@ def chunk(
         )
 
     def goes_on(state: State) -> Bool[Array, ""]:
-        return (state.step < stop) & state.finite & ~state.converged
+        return ((state.step < stop) | _is_unseen(state)) & state.finite & ~state.converged
 
     return jax.lax.while_loop(goes_on, advance, state)
 
 
 run_chunk = jax.jit(chunk, static_argnames="spec", donate_argnames="state")
+
+
+def _is_unseen(state: State) -> Bool[Array, ""]:
+    return state.evaluations == 0
 
 
 def _evaluate(params: Params, targets: Targets, factors: Terms, spec: Spec, image: Array) -> Iterate:

@@ -17,7 +17,10 @@ Image = Float[Array, "h w 3"]
 
 
 class Iterate(NamedTuple):
-    """A picture in [0, 1], with the objective's value, gradient and unweighted terms at it."""
+    """A picture in [0, 1], with the objective's value, gradient and unweighted terms at it.
+
+    Of one that is not yet evaluated the value is infinite and the gradient 0: a step stays, and evaluates.
+    """
 
     image: Image
     value: Float[Array, ""]
@@ -42,6 +45,7 @@ class Optimizer(NamedTuple):
     """init(image) makes the memory; step(evaluate, learning_rate, iterate, memory, coordinates) a Step.
 
     Gradients come scaled to a norm of about 1 at the first picture, so that their squares fit into float32.
+    A memory's count is that of the steps it has seen; nothing else in it changes where the gradient is 0.
     """
 
     init: Callable[[Image], Any]
@@ -149,6 +153,7 @@ def _try(evaluate: Evaluate, start: Iterate, direction: Image, last: Trial) -> T
     moved = evaluate(jnp.clip(start.image + last.length * direction, 0, 1))
     slope = jnp.vdot(start.gradient, moved.image - start.image)  # of the path that the projection leaves
     accepted = (slope < 0) & (moved.value <= start.value + SUFFICIENT * slope)
+    accepted |= jnp.isinf(start.value)  # which is no picture's: it is the first evaluation
     # To the minimum of the parabola through both values and the slope, within a tenth and a half.
     fitted = -slope / (2 * (moved.value - start.value - slope))
     shrink = jnp.where(jnp.isfinite(fitted), jnp.clip(fitted, 0.1, 0.5), 0.1)

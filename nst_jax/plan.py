@@ -143,10 +143,8 @@ def needs(problem: Problem) -> Needs:
         programs.append((problem.content, content_targets.lower(params, image, spec)))
     once = [(bytes_needed(program.compile()), picture.shape[:2]) for picture, program in programs]
     targets = rows.placed(jax.eval_shape(problem.targets), spec)
-    program = loop.start.lower(params, image, targets, weights, spec, problem.decay)
-    if problem.config.steps:  # it takes more than start, which need not be compiled yet
-        state, rate = state_shapes(problem), problem.learning_rate
-        program = loop.run_chunk.lower(state, np.int32(0), params, targets, weights, rate, spec)
+    state, rate = state_shapes(problem), problem.learning_rate
+    program = loop.run_chunk.lower(state, np.int32(0), params, targets, weights, rate, spec)
     arguments, temporary = _memory(program.compile())
     content = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(targets.content))
     style, largest = max(once)
@@ -158,9 +156,7 @@ def needs(problem: Problem) -> Needs:
 def state_shapes(problem: Problem) -> loop.State:
     """Return the shapes, types and places of a state of the problem; nothing is computed."""
     spec, image = problem.spec, rows.pad(problem.first, problem.spec)
-    targets = rows.placed(jax.eval_shape(problem.targets), spec)
-    start = partial(loop.start, spec=spec)
-    state = jax.eval_shape(start, problem.params, image, targets, problem.weights, decay=problem.decay)
+    state = jax.eval_shape(partial(loop.unseen, spec=spec), image, problem.weights, decay=problem.decay)
     return rows.placed(state, spec)
 
 

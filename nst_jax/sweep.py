@@ -16,7 +16,7 @@ from nst_jax import masks as masking
 from nst_jax.balance import balanced
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
-from nst_jax.loop import State, Told, chunk, start, tell
+from nst_jax.loop import State, Told, chunk, tell, unseen
 from nst_jax.masks import Masks
 from nst_jax.objective import Frame, LossWeights, Spec, Targets
 from nst_jax.plan import bytes_needed
@@ -181,7 +181,7 @@ def _fit(parts: "_Parts", lanes: int, free: int | None) -> int:
     devices = parts.layout.mesh.size
     while free is not None:
         first, batch = parts.batch((0,), lanes)
-        states = jax.eval_shape(partial(_start, layout=parts.layout), first, batch)
+        states = jax.eval_shape(partial(_unseen, layout=parts.layout), first, batch.weights)
         needed = bytes_needed(_advance.lower(states, np.int32(0), batch, parts.layout).compile())
         if needed <= free:
             break
@@ -209,7 +209,7 @@ def _run(
     every = every or chunk_steps(iterations)
     first, batch = parts.batch(numbers, lanes)
     if stopped:
-        shapes = jax.eval_shape(partial(_start, layout=layout), first, batch)
+        shapes = jax.eval_shape(partial(_unseen, layout=layout), first, batch.weights)
         states, step = stopped.states(_placed(shapes, layout)), stopped.step
     else:
         states, step = _start(first, batch, layout), 0
@@ -327,10 +327,12 @@ def _over_lanes(function: Any, axes: tuple[Any, ...], mesh: Mesh) -> Any:
 
 
 @jax.jit(static_argnames="layout")
+def _unseen(first: Float[Array, "n h w 3"], weights: LossWeights, layout: Layout) -> State:
+    return _over_lanes(partial(unseen, spec=layout.spec), (0, 0), layout.mesh)(first, weights)
+
+
 def _start(first: Float[Array, "n h w 3"], batch: Batch, layout: Layout) -> State:
-    axes = (None, 0, _axes(layout.varied), 0)
-    lanes = _over_lanes(partial(start, spec=layout.spec), axes, layout.mesh)
-    return lanes(batch.params, first, batch.targets, batch.weights)
+    return _advance(_unseen(first, batch.weights, layout), np.int32(0), batch, layout)
 
 
 @jax.jit(static_argnames="layout", donate_argnames="states")

@@ -140,7 +140,7 @@ def _climb(
     """
     targets, spec, shape = problem.targets(), problem.spec, problem.first.shape
     problem = balanced(problem, targets)
-    rest = targets, problem.weights, spec, problem.decay
+    rest = targets, problem.weights, problem.learning_rate, spec
     done, spent = (origin.step, origin.evaluations) if origin else (0, 0)
     end = done + iterations
 
@@ -148,7 +148,7 @@ def _climb(
         now = progress(tell(state, targets.frame, spec), problem)
         now = now._replace(step=done + now.step, evaluations=spent + now.evaluations)
         if state.average and now.step > done and (now.step == end or not now.finite):
-            own_state = start(problem.params, state.average.image, *rest)
+            own_state = start(problem.params, state.average.image, *rest, problem.decay)
             own = progress(tell(own_state, targets.frame, spec), problem)
             finite, evaluations = now.finite and own.finite, now.evaluations + 1
             now = now._replace(losses=own.losses, finite=finite, evaluations=evaluations)
@@ -161,15 +161,14 @@ def _climb(
         state = origin.state
     else:
         first = images.resize(origin.image, *shape[:2]) if origin else problem.first
-        state = start(problem.params, rows.put(rows.pad(first, spec), spec), *rest)
+        state = start(problem.params, rows.put(rows.pad(first, spec), spec), *rest, problem.decay)
         if origin and carry:
             state = state._replace(memory=carry(origin.memory, shape, state.scale / origin.scale))
     now = told(state)
     yield now
     while now.step < end and now.finite and not now.converged:
         steps = min(every - now.step % every, end - now.step, most() if most else every)
-        rest_of_it = problem.params, targets, problem.weights, problem.learning_rate, spec
-        state = run_chunk(state, np.int32(steps), *rest_of_it)
+        state = run_chunk(state, np.int32(steps), problem.params, *rest)
         now = told(state)
         yield now
     if not now.finite:

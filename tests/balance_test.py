@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -32,7 +33,7 @@ def test_the_terms_pull_as_their_weights_say(params, pictures):
     for name, expected in {**given, "style": 0.5 * STYLE_LOSSES["gram"].pull}.items():
         alone = weights._replace(**{other: np.float32(0) for other in given if other != name})
         picture = content[::-1, ::-1].copy() if name in ("content", "matting") else content
-        state = start(params, picture, targets, alone, problem.spec, None)
+        state = start(params, jnp.asarray(picture), targets, alone, problem.learning_rate, problem.spec)
         pull = np.linalg.norm(np.float64(state.iterate.gradient)) / state.scale
         np.testing.assert_allclose(pull, expected, rtol=1e-4, err_msg=name)
 

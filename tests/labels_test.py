@@ -231,7 +231,7 @@ def test_other_maps_of_as_many_labels_compile_nothing(params, scene, compilation
     counts = []
     for masks_ in (made, others):
         stylize(params, content, styles, Config(iterations=1, **LOW), masks=masks_)
-        counts.append([compilations(name) for name in ("start", "chunk", "style_statistics")])
+        counts.append([compilations(name) for name in ("unseen", "chunk", "style_statistics")])
     assert counts[0] == counts[1]
     assert counts[0][1] == 1
 

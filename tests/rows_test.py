@@ -10,7 +10,7 @@ import pytest
 from nst_jax import rows
 from nst_jax.config import PRESETS, Config
 from nst_jax.errors import InputError, NotEnoughMemory
-from nst_jax.loop import run_chunk, start
+from nst_jax.loop import run_chunk, start, unseen
 from nst_jax.masks import Masks
 from nst_jax.plan import make_plan, needs
 from nst_jax.problem import make_problem, spread
@@ -51,7 +51,7 @@ def begin(problem):
     targets, spec = problem.targets(), problem.spec
     first = rows.put(rows.pad(problem.first, spec), spec)
     rest = problem.params, targets, problem.weights, problem.learning_rate, spec
-    return start(problem.params, first, targets, problem.weights, spec), rest
+    return start(problem.params, first, *rest[1:]), rest
 
 
 def loop(problem):
@@ -59,7 +59,7 @@ def loop(problem):
     spec = problem.spec
     targets = rows.placed(jax.eval_shape(problem.targets), spec)
     first = rows.put(rows.pad(problem.first, spec), spec)
-    state = jax.eval_shape(partial(start, spec=spec), problem.params, first, targets, problem.weights)
+    state = jax.eval_shape(partial(unseen, spec=spec), first, problem.weights)
     rest = problem.params, targets, problem.weights, problem.learning_rate, spec
     return run_chunk.lower(rows.placed(state, spec), np.int32(1), *rest).compile()
 

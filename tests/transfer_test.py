@@ -93,7 +93,7 @@ def test_only_what_changes_the_program_compiles_anew(params, pictures, optimizer
     if optimizer == "adam":
         run(learning_rate=0.01)
     assert compilations("chunk") == 1
-    assert compilations("start") == 1
+    assert compilations("unseen") == 1
     run(photorealistic=True, style_layers=("conv1_1", "conv2_2"))
     assert compilations("chunk") == 2  # else the count above could not fail
     run(photorealistic=True, style_layers=("conv1_1", "conv2_2"), matting_weight=1.0)
@@ -125,9 +125,10 @@ def test_the_state_has_a_fixed_type(params, pictures, optimizer):
     config = Config(optimizer=optimizer)
     spec, weights = config.spec(), config.loss_weights(1)
     targets = make_targets(params, content, [style], spec)
-    before = start(params, jax.numpy.asarray(content), targets, weights, spec)
+    rate = jax.numpy.float32(0.01)
+    before = start(params, jax.numpy.asarray(content), targets, weights, rate, spec)
     types = jax.tree.map(jax.typeof, before)
-    after = run_chunk(before, np.int32(1), params, targets, weights, jax.numpy.float32(0.01), spec)
+    after = run_chunk(before, np.int32(1), params, targets, weights, rate, spec)
     assert jax.tree.map(jax.typeof, after) == types
 
 
@@ -280,7 +281,7 @@ def test_every_rung_starts_from_the_last_picture_enlarged(params, weights, pictu
         )  # fmt: skip
         for term in ("total", "content", "style", "tv"):
             np.testing.assert_allclose(now.losses[term], twin[term], rtol=1e-4, err_msg=term)
-    assert compilations("chunk") == compilations("start") == 3  # one for each size
+    assert compilations("chunk") == compilations("unseen") == 3  # one for each size
 
 
 def test_one_rung_is_the_run_without_scales_to_the_bit(params, pictures):
@@ -464,9 +465,9 @@ def test_the_memory_of_all_rungs_is_forecast_before_the_first_one_runs(params, p
     )
     steps = stylize_steps(params, content, [style], config, free_memory=2**40)
     next(steps)
-    assert (compilations("chunk"), compilations("start")) == (2, 1)  # the start of 24 has run
+    assert (compilations("chunk"), compilations("unseen")) == (2, 1)  # 24 has begun
     list(steps)
-    assert (compilations("chunk"), compilations("start")) == (2, 2)
+    assert (compilations("chunk"), compilations("unseen")) == (2, 2)
 
 
 def half(content, white=slice(0, 24)):

@@ -32,7 +32,7 @@ from nst_jax.files import check_writable, write_whole
 from nst_jax.launchers import ceilings, device, selftest
 from nst_jax.launchers.ceilings import own_convolutions, seconds
 from nst_jax.launchers.common import DONE, Given, Program, launch, tell
-from nst_jax.loop import chunk, run_chunk, start
+from nst_jax.loop import chunk, run_chunk, unseen
 from nst_jax.objective import LossWeights, Spec, Targets, total_loss
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.options import check_options, is_tuple, option
@@ -92,10 +92,10 @@ class Case(NamedTuple):
 class Programs(NamedTuple):
     """Jitted functions of one picture, or of a batch of pictures with a style weight each."""
 
-    start: Any
+    unseen: Any
     advance: Any
     evaluate: Any
-    static: tuple[Spec, ...]  # what start and advance take last
+    static: tuple[Spec, ...]  # what unseen and advance take last
     lanes: tuple[int, ...]  # the first axes of pictures
     weights: LossWeights
 
@@ -228,11 +228,11 @@ def _programs(config: Config, batch: int) -> Programs:
     spec, weights = config.spec(), config.loss_weights(1)
     evaluate = jax.value_and_grad(partial(_loss, spec=spec))
     if batch == 1:
-        return Programs(start, run_chunk, jax.jit(evaluate), (spec,), (), weights)
+        return Programs(unseen, run_chunk, jax.jit(evaluate), (spec,), (), weights)
     own: Any = jax.tree.map(lambda _: None, weights)._replace(style=0)
     advance = jax.vmap(partial(chunk, spec=spec), in_axes=(0, None, None, None, own, None))
     return Programs(
-        jax.jit(jax.vmap(partial(start, spec=spec), in_axes=(None, 0, None, own))),
+        jax.jit(jax.vmap(partial(unseen, spec=spec), in_axes=(0, own))),
         jax.jit(advance, donate_argnums=0),
         jax.jit(jax.vmap(evaluate, in_axes=(0, None, None, own))),
         (),
@@ -275,30 +275,31 @@ def _compile(params: vgg.Params, case: Case, spec: Spec, programs: Programs) -> 
 
 
 def _compile_loop(params: vgg.Params, pictures: Any, targets: Any, programs: Programs) -> Any:
-    """Compile start and the loop, as calls will find them; return the loop, which takes more memory."""
+    """Compile the first state and the loop, as calls will find them; return the loop."""
     number = jax.ShapeDtypeStruct((), jnp.float32)
-    rest = targets, programs.weights
-    begin = programs.start.lower(params, pictures, *rest, *programs.static)
-    begin.compile()
-    return programs.advance.lower(begin.out_info, STEPS, params, *rest, number, *programs.static).compile()
+    first = programs.unseen.lower(pictures, programs.weights, *programs.static)
+    first.compile()
+    rest = params, targets, programs.weights, number, *programs.static
+    return programs.advance.lower(first.out_info, STEPS, *rest).compile()
 
 
 def _loop(
     problem: Problem, pictures: jax.Array, targets: Targets, programs: Programs
 ) -> tuple[Callable[[], float], int]:
     """Return what times the first chunk, and how many evaluations that is: the same work in every round."""
-    params, rest = problem.params, (targets, programs.weights)
+    weights, static = programs.weights, programs.static
+    rest = problem.params, targets, weights, problem.learning_rate, *static
 
     def begin() -> Any:
-        return programs.start(params, pictures, *rest, *programs.static)
+        return programs.advance(programs.unseen(pictures, weights, *static), np.int32(0), *rest)
 
     def advance(state: Any) -> Any:
-        return programs.advance(state, STEPS, params, *rest, problem.learning_rate, *programs.static)
+        return programs.advance(state, STEPS, *rest)
 
     def chunk_seconds() -> float:
         return seconds(partial(advance, jax.block_until_ready(begin())))
 
-    return chunk_seconds, int(np.sum(advance(begin()).evaluations - 1))  # one was start's
+    return chunk_seconds, int(np.sum(advance(begin()).evaluations - 1))  # one is the first picture's
 
 
 def _run(problem: Problem, batch: int) -> None:
