@@ -22,10 +22,10 @@ from nst_jax.style import STYLE_LOSSES
 DOCS = Path(__file__).parent
 PAIRS = ("coffee night", "cat waves", "rocket glass", "coffee glass", "cat night", "rocket ink")
 SIZES = (96, 192, 320)
-STRENGTHS = (0.35, 0.65)
-STRENGTH_SIZES = (256, 512, 1024)
-LOSSES_AT = 192  # pixels
 STEPS = 24
+STRENGTHS = {"sizes": (0.35, 0.65), "losses": (0.2, 0.35, 0.5, 0.65)}
+STRENGTH_SIZES = (256, 512, 1024)
+LOSSES_AT, LOSSES_STEPS = 192, 80  # pixels; enough steps for the weights to tell, and not where steps end
 TABLES = "# Tables and sheets\n"  # what follows in the page is written anew
 SIDE, LINE = 200, 16  # pixels of a picture on a sheet, and of a line of text
 
@@ -36,12 +36,13 @@ class Run(NamedTuple):
     pair: str
     size: int
     options: tuple[str, ...]
+    steps: int = STEPS
 
     @property
     def name(self) -> str:
         """Return the name of its files."""
         told = "-".join(option.removeprefix("--").replace("=", "-") for option in self.options)
-        return f"{self.pair.replace(' ', '-')}-{self.size}-{told}"
+        return f"{self.pair.replace(' ', '-')}-{self.size}-{self.steps}-{told}"
 
 
 def make(run: Run, folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -50,7 +51,13 @@ def make(run: Run, folder: Path) -> tuple[Path, dict[str, Any]]:
     if not report.exists():
         content, style = run.pair.split()
         fixed = [f"--content=example:{content}", f"--style=example:{style}", f"--size={run.size}"]
-        fixed += [f"--iterations={STEPS}", f"--output={picture}", f"--report={report}", "--judge", "--quiet"]
+        fixed += [
+            f"--iterations={run.steps}",
+            f"--output={picture}",
+            f"--report={report}",
+            "--judge",
+            "--quiet",
+        ]
         if run_program(PROGRAM, [*fixed, *run.options]):
             sys.exit(f"{run.name} failed")
     return picture, json.loads(report.read_text())
@@ -134,11 +141,13 @@ def strengths(folder: Path) -> tuple[list[str], dict[str, Any]]:
     losses["patch"] = ("--preset=patch",)
     asked = {
         "sizes": [(str(size), Run(PAIRS[0], size, ())) for size in STRENGTH_SIZES],
-        "losses": [(name, Run(PAIRS[0], LOSSES_AT, options)) for name, options in losses.items()],
+        "losses": [
+            (name, Run(PAIRS[0], LOSSES_AT, options, LOSSES_STEPS)) for name, options in losses.items()
+        ],
     }
     for what, columns in asked.items():
         rows, found = {}, {}
-        for strength in STRENGTHS:
+        for strength in STRENGTHS[what]:
             runs = [run._replace(options=(f"--strength={strength}", *run.options)) for _, run in columns]
             made = [make(run, folder) for run in runs]
             rows[f"strength {strength}"] = [picture for picture, _ in made]

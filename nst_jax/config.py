@@ -14,7 +14,7 @@ from nst_jax.objective import LossWeights, Spec
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.options import check_options, is_tuple, option
 from nst_jax.parametrizations import PARAMETRIZATIONS
-from nst_jax.style import STYLE_LOSSES, term_names
+from nst_jax.style import STYLE_LOSSES, StyleLoss, term_names
 from nst_jax.tiling import least_tile
 from nst_jax.vgg import NETWORKS, POOLINGS, PRECISIONS, check_layers, halo, layer_names
 
@@ -238,7 +238,8 @@ class Config:
     def from_preset(cls, preset: str = "gatys", **given: Any) -> "Config":
         """Return the preset's options with the given ones in their place. Raises InputError.
 
-        With a strength s the weights are 4 (1 - s)^2 of the content and 4 s^2 of the style.
+        With a strength s the weights are (2 (1 - s))^k of the content and m (2 s)^k of the style: its
+        StyleLoss has m and k, so that as much of the photograph is left with any.
         """
         options = {**PRESETS.get(preset, {}), **given}
         if "strength" in given:
@@ -246,7 +247,7 @@ class Config:
         if options.get("balance") == "auto":
             options |= BALANCED | given
         if "strength" in given:
-            options |= _dial(given)
+            options |= _dial(given, STYLE_LOSSES.get(options.get("style_loss", "gram")))
         config = cls(preset=preset, **options)
         if "learning_rate" in given and config.optimizer == "lbfgs":
             raise InputError("--learning_rate", "for --optimizer=adam", "lbfgs searches its own step size")
@@ -386,7 +387,7 @@ class Config:
         return _normalised([named[term] for term in terms])
 
 
-def _dial(given: dict[str, Any]) -> dict[str, float]:
+def _dial(given: dict[str, Any], loss: StyleLoss | None) -> dict[str, float]:
     """Return the weights of a strength. Raises InputError where they are given beside it, or no balance."""
     for name in ("content_weight", "style_weight"):
         if name in given:
@@ -394,9 +395,10 @@ def _dial(given: dict[str, Any]) -> dict[str, float]:
     if given.get("balance", "auto") != "auto":
         raise InputError("--strength", "with --balance=auto", f"got --balance={given['balance']}")
     strength = given["strength"]
-    if not isinstance(strength, int | float) or not 0 <= strength <= 1:
+    if not isinstance(strength, int | float) or not 0 <= strength <= 1 or loss is None:
         return {}  # which the options' own check refuses
-    return {"content_weight": 4.0 * (1 - strength) ** 2, "style_weight": 4.0 * strength**2}
+    content, style = ((2.0 * share) ** loss.power for share in (1 - strength, strength))
+    return {"content_weight": content, "style_weight": loss.middle * style}
 
 
 def _normalised(numbers: Sequence[float]) -> list[float]:

@@ -62,10 +62,12 @@ def test_strength_is_one_dial():
         config = nst.Config.from_preset(**given)
         return config.balance, config.content_weight, config.style_weight, config.tv_weight
 
-    assert weights(strength=0.5) == weights(balance="auto") == ("auto", 1.0, 1.0, 0.07)
-    assert weights(strength=0.0) == ("auto", 4.0, 0.0, 0.07)
-    assert weights(strength=1.0, tv_weight=0.3) == ("auto", 0.0, 4.0, 0.3)
-    assert weights(strength=0.25, preset="improved") == ("auto", 2.25, 0.25, 0.07)
+    assert weights(balance="auto") == ("auto", 1.0, 1.0, 0.07)
+    assert weights(strength=0.5) == ("auto", 1.0, 0.25, 0.07)
+    assert weights(strength=0.0) == ("auto", 2**2.5, 0.0, 0.07)
+    assert weights(strength=1.0, tv_weight=0.3) == ("auto", 0.0, 2**0.5, 0.3)
+    assert weights(strength=0.25, preset="strotss") == ("auto", 1.5**2.2, 0.5**2.2, 0.07)
+    assert weights(strength=0.25, style_loss="patch") == ("auto", 1.5**1.8, 2.4 * 0.5**1.8, 0.07)
     assert weights(balance="auto", style_weight=3.0) == ("auto", 1.0, 3.0, 0.07)
     assert weights() == ("none", 1.0, 1e8, 1e-3)
 

@@ -29,20 +29,26 @@ from nst_jax.style.statistics import Sums as Sums
 from nst_jax.style.statistics import is_node as is_node
 from nst_jax.vgg import block_of
 
+# A StyleLoss's middle and power are those by which VGG-16's LPIPS to the photograph falls alike with all of
+# them, from gram's, on two pairs at 160 pixels and 80 steps: BUILD.md has the numbers.
 # The pulls are what the presets' weights, chosen by eye, come to on six pairs of pictures at 256 pixels; of
 # the losses without a preset those of pictures that look as strong on two pairs at 224 pixels. They differ:
 # a loss of fourth powers falls faster than one of squares, and patches bring their content with them.
 STYLE_LOSSES = {
     "gram": StyleLoss(gram_sums, squared_distance, pull=50.0),
-    "chain": StyleLoss(chain_sums, squared_distance, pull=130.0),
+    "chain": StyleLoss(chain_sums, squared_distance, pull=130.0, middle=0.05, power=2.1),
     "tutorial": StyleLoss(gram_sums, tutorial_distance, scale=shares_of_lowest),
-    "moments": StyleLoss(moment_sums, moments_distance, pull=15.0, shifts=False),
-    "wasserstein": StyleLoss(moment_sums, wasserstein_distance, pull=5.0, shifts=False),
+    "moments": StyleLoss(moment_sums, moments_distance, pull=15.0, middle=0.8, power=2.1, shifts=False),
+    "wasserstein": StyleLoss(
+        moment_sums, wasserstein_distance, pull=5.0, middle=1.0, power=1.7, shifts=False
+    ),
     "histogram": StyleLoss(histogram_sums, histogram_distance, shifts=False, aim=histogram_aim),
     "nearest": StyleLoss(
         nearest_sums,
         nearest_distance,
         pull=15.0,
+        middle=1.0,
+        power=2.3,
         shifts=False,
         aim=sampled_features,
         prepare=directions,
@@ -52,6 +58,8 @@ STYLE_LOSSES = {
         remd_sums,
         remd_distance,
         pull=12.0,
+        middle=1.0,
+        power=2.2,
         shifts=False,
         aim=sampled_features,
         prepare=directions,
@@ -61,6 +69,8 @@ STYLE_LOSSES = {
         patch_sums,
         the_mean_itself,
         pull=1.0,
+        middle=2.4,
+        power=1.8,
         shifts=False,
         aim=sampled_patches,
         samples=4096,

@@ -61,6 +61,8 @@ class StyleLoss(NamedTuple):
     sums: Callable[..., Sums]  # of features, shift, mask (or None), rows (0: all); with an aim also the aims
     distance: Callable[[Any, Any], Float[Array, ""]]
     pull: float = 50.0  # at the start, of style weight 1 with balance auto, to 1 of the content's
+    middle: float = 0.25  # the style weight at strength 0.5, to 1 of the content's
+    power: float = 2.5  # of s / (1 - s), by which a strength s changes it
     shifts: bool = True  # whether the activation shift means anything to it
     scale: Callable[[Mapping[str, int]], Mapping[str, float]] | None = None  # of the means, from positions
     # Of the style's features, shift, mask, rows and samples: sums, of whose means prepare makes the aims.
