@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import notebook
@@ -186,8 +188,9 @@ def test_vmap_over_style_weights_equals_one_after_the_other(params, pictures):
     targets = make_targets(params, content, styles[:1], spec)
     betas = jnp.array([0.0, 1e5, 1e8])
     axes = jax.tree.map(lambda _: None, weights)._replace(style=0)
-    batched = jax.jit(jax.vmap(lambda w: total_loss(params, image, targets, w, spec), in_axes=(axes,)))
-    for beta, value in zip(betas, batched(weights._replace(style=betas)), strict=True):
+    batched = jax.jit(jax.vmap(partial(total_loss, spec=spec), in_axes=(None, None, None, axes)))
+    values = batched(params, image, targets, weights._replace(style=betas))
+    for beta, value in zip(betas, values, strict=True):
         single = compiled_loss(params, image, targets, weights._replace(style=beta), spec)
         np.testing.assert_allclose(value, single, rtol=1e-5)
 
