@@ -95,11 +95,12 @@ def rotation(matrix: Float[Array, "c c"]) -> Float[Array, "c c"]:
     scaling of Chen & Chow 2014 ("A stable scaling of Newton-Schulz").
     """
 
-    def closer(q: Array, a: Array) -> tuple[Array, None]:
-        return a / 2 * (3 * q - a**2 * (q @ (q.T @ q))), None
+    def closer(q: Array, factors: Array) -> tuple[Array, None]:
+        return factors[0] * q - factors[1] * (q @ (q.T @ q)), None
 
     # A loop, which is compiled once: without it the steps are most of what the compiler has to do.
-    return lax.scan(closer, matrix / jnp.linalg.norm(matrix), jnp.array(SCALINGS, matrix.dtype))[0]
+    factors = jnp.array([(1.5 * a, 0.5 * a**3) for a in SCALINGS], matrix.dtype)
+    return lax.scan(closer, matrix / jnp.linalg.norm(matrix), factors)[0]
 
 
 def _scalings(least: float) -> list[float]:
