@@ -151,6 +151,8 @@ def test_a_loss_that_is_not_finite_at_once_ends_at_once(params, pictures, optimi
     config = Config(optimizer=optimizer, iterations=5, style_weight=3e38)
     (only,) = stylize_steps(params, content, [style], config)
     assert not only.finite
+    assert (only.step, only.evaluations) == (0, 1)
+    assert only.losses["style"] > 0  # what it met is told: without its weight it is finite
     np.testing.assert_array_equal(only.image, content)
 
 
