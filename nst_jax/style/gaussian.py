@@ -4,7 +4,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
@@ -94,13 +93,10 @@ def rotation(matrix: Float[Array, "c c"]) -> Float[Array, "c c"]:
     Y <- a Y (3 - a^2 Y^T Y) / 2: products only. a brings the least and the greatest to the same number, the
     scaling of Chen & Chow 2014 ("A stable scaling of Newton-Schulz").
     """
-
-    def closer(q: Array, factors: Array) -> tuple[Array, None]:
-        return factors[0] * q - factors[1] * (q @ (q.T @ q)), None
-
-    # A loop, which is compiled once: without it the steps are most of what the compiler has to do.
-    factors = jnp.array([(1.5 * a, 0.5 * a**3) for a in SCALINGS], matrix.dtype)
-    return lax.scan(closer, matrix / jnp.linalg.norm(matrix), factors)[0]
+    q = matrix / jnp.linalg.norm(matrix)
+    for a in SCALINGS:
+        q = a / 2 * (3 * q - a**2 * (q @ (q.T @ q)))
+    return q
 
 
 def _scalings(least: float) -> list[float]:
