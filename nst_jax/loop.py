@@ -103,9 +103,7 @@ def chunk(
         step = OPTIMIZERS[spec.optimizer].step
         found = step(evaluate, learning_rate, state.iterate, state.memory, coordinates)
         iterate, memory, evaluations, converged = found
-        # An unseen picture has no gradient, so it has stayed where it is; what is left is to count no step.
-        first = _is_unseen(state)
-        memory = memory._replace(count=jnp.where(first, state.memory.count, memory.count))
+        first = _is_unseen(state)  # without a gradient it has stayed where it is
         factor = jax.lax.cond(first, _power_of_two, lambda gradient: jnp.float32(1), iterate.gradient)
         iterate = iterate._replace(value=factor * iterate.value, gradient=factor * iterate.gradient)
         finite = _is_finite(iterate)

@@ -1,8 +1,8 @@
 """Parametrisations by name: coordinates z of a picture x = S z, S symmetric, in which optimisers take steps.
 
-A picture is evaluated, and kept in [0, 1], as x. An optimiser sees S g for a gradient g and S^-1 x for the
-picture, and moves x by S d where its direction is d. For L-BFGS that is its recursion in pixels, with S S in
-place of the identity as the first inverse Hessian. Pictures parametrised by their spectrum: Olah et al. 2017
+A picture is evaluated, and kept in [0, 1], as x. An optimiser of z sees S g for a gradient g, and moves x by
+S d where its direction is d. For L-BFGS that is its recursion in pixels, with S S in place of the identity as
+the first inverse Hessian. Pictures parametrised by their spectrum: Olah et al. 2017
 ("Feature visualization"). Differs from it: 1/f^1/2, not 1/f; the box is that of the pixels.
 """
 
@@ -10,7 +10,9 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from nst_jax import rows
 from nst_jax.objective import Spec
@@ -26,20 +28,22 @@ def _filtered(spec: Spec, power: float, image: Image) -> Image:
     large areas change as easily as small strokes.
     """
     own = rows.gather(image, spec)  # whole on every device: three numbers a pixel, little beside the maps
-    height, width, channels = own.shape
+    height, width, _ = own.shape
     frequency = jnp.hypot(jnp.fft.fftfreq(height)[:, None], jnp.fft.rfftfreq(width)[None])
     gain = ((MEAN * jnp.maximum(frequency, 1 / max(height, width))) ** power).astype(jnp.complex64)
-    # One channel at a time: over a mesh XLA:CPU may lay three at once so that its FFT refuses them.
-    planes = [
-        jnp.fft.irfft2(jnp.fft.rfft2(own[..., channel]) * gain, s=(height, width))
-        for channel in range(channels)
-    ]
+
+    def filter(plane: Float[Array, "h w"]) -> Float[Array, "h w"]:
+        return jnp.fft.irfft2(jnp.fft.rfft2(plane) * gain, s=(height, width))
+
+    planes = jnp.moveaxis(own, -1, 0)
+    # Over a mesh one after the other: XLA:CPU may lay three at once so that its FFT refuses them.
+    filtered = jnp.stack([filter(plane) for plane in planes]) if spec.mesh else jax.vmap(filter)(planes)
     below = image.shape[0] - height
-    return rows.keep(jnp.pad(jnp.stack(planes, -1), [(0, below), (0, 0), (0, 0)]), spec)
+    return rows.keep(jnp.pad(jnp.moveaxis(filtered, 0, -1), [(0, below), (0, 0), (0, 0)]), spec)
 
 
 # Of a picture that is laid as the spec says.
 PARAMETRIZATIONS: dict[str, Callable[[Spec], Coordinates]] = {
-    "fourier": lambda spec: Coordinates(partial(_filtered, spec, -0.5), partial(_filtered, spec, 0.5)),
+    "fourier": lambda spec: Coordinates(partial(_filtered, spec, -0.5), partial(_filtered, spec, -1.0)),
     "pixels": lambda spec: PIXELS,
 }

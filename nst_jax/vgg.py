@@ -178,10 +178,8 @@ def features(
         if block_of(name) > block:
             x, block, rows = pool(x), block_of(name), rows // 2
             x = keep_rows(x, rows, 1)  # an odd last row has met the zeros below it
-        convolution = params.convolutions[name]
-        bias = convolution.bias[None, None, None].astype(jnp.float32)
-        x = _convolve(x, convolution.kernel, convolution.flipped, products) + bias
-        x = keep_rows(jax.nn.relu(x).astype(dtype), rows, 1)
+        kernel, flipped, bias = params.convolutions[name]
+        x = keep_rows(_layer(x, kernel, flipped, bias, products), rows, 1)
         activations[name] = x[0]
         if name == max(layers):
             break
@@ -193,7 +191,13 @@ def convolution(
     kernel: Float[Array, "3 3 i o"],
     products: lax.Precision = lax.Precision.HIGHEST,
 ) -> Float[Array, "n h w o"]:
-    """Return the zero-padded cross-correlation of x with kernel, in float32."""
+    """Return the zero-padded cross-correlation of x with kernel, summed in float32, in float32.
+
+    On an accelerator the sums of bfloat16 are rounded to bfloat16.
+    """
+    # XLA:GPU has no convolution of bfloat16 that hands out float32: it would widen x and take TF32 products.
+    # XLA:CPU (jax 0.12) fuses what follows into one that hands out bfloat16, and gives NaN.
+    sums = jnp.float32 if jax.default_backend() == "cpu" else x.dtype
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -201,37 +205,43 @@ def convolution(
         "SAME",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=products,
-        # Not bfloat16: jax 0.12 on CPU fuses what follows into such a convolution and gives NaN.
-        preferred_element_type=jnp.float32,
-    )
+        preferred_element_type=sums,
+    ).astype(jnp.float32)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _convolve(
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _layer(
     x: Float[Array, "n h w i"],
     kernel: Float[Array, "3 3 i o"],
     flipped: Float[Array, "3 3 o i"],
+    bias: Float[Array, " o"],
     products: lax.Precision,
 ) -> Float[Array, "n h w o"]:
-    """Convolve; the kernel is frozen, so only x has a gradient: the cotangent convolved with flipped.
+    """Return relu(x * kernel + bias), held as x is. Kernel and bias are frozen: only x has a gradient.
 
-    XLA's own transposed convolution leaves the fast path inside a loop on CPU (4-5 times slower);
-    an ordinary convolution with a kernel that comes from outside the loop does not.
+    That is the cotangent, where the result is above 0, convolved with flipped. XLA's own transposed
+    convolution leaves the fast path inside a loop on CPU (4-5 times slower); an ordinary convolution with a
+    kernel that comes from outside the loop does not. The result is all that is kept for the backward pass.
     """
     del flipped
-    return convolution(x, kernel, products)
+    sums = convolution(x, kernel, products) + bias[None, None, None].astype(jnp.float32)
+    return jax.nn.relu(sums).astype(x.dtype)
 
 
-def _convolve_forward(x: Any, kernel: Any, flipped: Any, products: lax.Precision) -> tuple[Any, Any]:
-    return convolution(x, kernel, products), flipped
+def _layer_forward(
+    x: Any, kernel: Any, flipped: Any, bias: Any, products: lax.Precision
+) -> tuple[Any, tuple[Any, Any]]:
+    y = _layer(x, kernel, flipped, bias, products)
+    return y, (y, flipped)
 
 
-def _convolve_backward(products: lax.Precision, flipped: Any, cotangent: Any) -> tuple[Any, None, None]:
-    dtype = flipped.dtype
-    return convolution(cotangent.astype(dtype), flipped, products).astype(dtype), None, None
+def _layer_backward(products: lax.Precision, kept: Any, cotangent: Any) -> tuple[Any, None, None, None]:
+    y, flipped = kept
+    passed = jnp.where(y > 0, cotangent, jnp.zeros((), cotangent.dtype))
+    return convolution(passed, flipped, products).astype(y.dtype), None, None, None
 
 
-_convolve.defvjp(_convolve_forward, _convolve_backward)
+_layer.defvjp(_layer_forward, _layer_backward)
 
 
 def _windows(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 2 w//2 2 c"]:

@@ -1,3 +1,4 @@
+import itertools
 from functools import partial
 
 import jax
@@ -7,7 +8,7 @@ import optax
 import pytest
 
 from nst_jax import optimizers
-from nst_jax.optimizers import OPTIMIZERS, PIXELS, Iterate
+from nst_jax.optimizers import OPTIMIZERS, PIXELS, Coordinates, Iterate
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -152,18 +153,70 @@ def test_a_path_without_curvature_ends_in_the_corner_of_the_box():
     np.testing.assert_array_equal(iterates[-1].image, 0)
 
 
-def test_lbfgs_forgets_after_a_step_of_negative_curvature():
-    image = jnp.full((2, 2, 3), 0.5)
-    _, memory = optimizers._lbfgs.update(image, optimizers._lbfgs.init(image), image)  # at 0.5, gradient 0.5
-    _, memory = optimizers._lbfgs.update(image + 0.1, memory, image + 0.1)
-    assert memory.weights_memory.shape == (10,)
-    assert memory.weights_memory.any()
-    step = jnp.full((2, 2, 3), 0.1)
-    assert optimizers._has_positive_curvature(memory, step, image + 0.2)
-    assert not optimizers._has_positive_curvature(memory, step, image)  # the gradient fell along the step
-    assert not optimizers._restart(memory, jnp.asarray(True)).weights_memory.any()
-    assert optimizers._restart(memory, jnp.asarray(True)).count == 0
-    jax.tree.map(np.testing.assert_array_equal, optimizers._restart(memory, jnp.asarray(False)), memory)
+def two_loops(gradient, pairs, square):
+    """Return -H g by Nocedal & Wright 1999, algorithm 7.4, in float64, in the coordinates z of x = S z."""
+    q, alphas = square @ gradient, []
+    inverse = np.linalg.inv(square)
+    pairs = [(inverse @ s, square @ y) for s, y in pairs]
+    for s, y in reversed(pairs):
+        alphas.append(s @ q / (s @ y))
+        q = q - alphas[-1] * y
+    s, y = pairs[-1] if pairs else (q, max(1, np.linalg.norm(q)) * q)
+    q = s @ y / (y @ y) * q
+    for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):
+        q = q + s * (alpha - y @ q / (s @ y))
+    return -square @ q
+
+
+def test_descent_equals_the_two_loops_in_float64_also_when_slots_are_used_again_and_after_a_restart(rng):
+    mixing = np.linalg.qr(rng.normal(size=(24, 24)))[0]
+    square = mixing @ np.diag(rng.uniform(0.5, 2, 24)) @ mixing.T
+    hessian = mixing.T @ np.diag(rng.uniform(1, 30, 24)) @ mixing
+
+    def at(x):
+        image, gradient = (jnp.asarray(v.reshape(2, 4, 3), jnp.float32) for v in (x, hessian @ x))
+        return Iterate(image, jnp.float32(0), gradient, {})
+
+    def twice(image):
+        return jnp.asarray((square @ square @ np.ravel(image)).reshape(2, 4, 3), jnp.float32)
+
+    memory, points = optimizers._lbfgs_init(jnp.zeros((2, 4, 3))), [rng.normal(size=24)]
+    for step in range(27):
+        points = [*points[-optimizers.PAIRS :], rng.normal(size=24)]
+        old, new = at(points[-2]), at(points[-1])
+        if step == 14:  # a step with s.y < 0
+            new = new._replace(gradient=2 * old.gradient - new.gradient)
+        memory = optimizers._remember(memory, old, new, Coordinates(twice, twice))
+        if step == 14:
+            points = points[-1:]
+            assert memory.number == 0
+            np.testing.assert_allclose(memory.leap, np.linalg.norm(new.image - old.image), rtol=1e-6)
+            continue
+        memory = optimizers._with_products(memory)
+        assert memory.leap == 0
+        pairs = [(b - a, hessian @ (b - a)) for a, b in itertools.pairwise(points)]
+        expected = two_loops(hessian @ points[-1], pairs, square)
+        found = np.ravel(optimizers._descent(memory, new.gradient, twice(new.gradient)))
+        assert np.linalg.norm(found - expected) <= 5e-5 * np.linalg.norm(expected), step
+    assert len(pairs) == optimizers.PAIRS
+
+
+def test_without_a_pair_the_step_is_down_the_slope_and_at_most_1_long(rng):
+    memory = optimizers._lbfgs_init(jnp.zeros((2, 4, 3)))
+    for size in (0.01, 7.0):
+        gradient = jnp.full((2, 4, 3), size)
+        found = optimizers._descent(memory, gradient, gradient)
+        np.testing.assert_allclose(np.ravel(found), two_loops(np.ravel(gradient), [], np.eye(24)), rtol=1e-6)
+
+
+def test_the_first_evaluation_and_a_step_that_stays_make_no_pair():
+    image, unseen = jnp.full((2, 2, 3), 0.5), jnp.float32(jnp.inf)
+    memory = optimizers._lbfgs_init(image)
+    first = Iterate(image, unseen, jnp.zeros_like(image), {})
+    seen = Iterate(image, jnp.float32(1), jnp.ones_like(image), {})
+    for old, new in ((first, seen), (seen, seen)):
+        found = optimizers._remember(memory._replace(number=jnp.int32(3)), old, new, PIXELS)
+        assert (found.number, found.leap) == (0, 0)
 
 
 def test_directions_do_not_leave_the_box():
@@ -192,25 +245,21 @@ def test_a_search_that_fails_starts_the_memory_anew_and_ends_only_from_scratch(m
         near = jnp.abs(image - 0.5).max() < 0.4
         return factors["all"] * jnp.where(near, jnp.sum((image - 0.3) ** 2), jnp.inf)
 
-    def far(gradient, memory, _):
-        return jnp.where(memory.count == 0, gradient, 1e38 * gradient), memory
+    def far(memory, gradient, slope):
+        return jnp.where(memory.number == 0, -1, -1e38) * gradient
 
-    monkeypatch.setattr(optimizers, "_lbfgs", optimizers._lbfgs._replace(update=far))
+    monkeypatch.setattr(optimizers, "_descent", far)
     calls = partial(evaluate, objective, ONE)
     at = calls(image)
-    memory = optimizers._lbfgs.init(image)._replace(
-        count=jnp.int32(1), params=image - 0.1, updates=at.gradient - 0.1
-    )
+    memory = optimizers._lbfgs_init(image)._replace(number=jnp.int32(1))
     step = optimizers._lbfgs_step(calls, RATE, at, memory, PIXELS)
     np.testing.assert_array_equal(step.iterate.image, image)
     assert step.evaluations == optimizers.TRIALS
     assert not step.converged
     step = optimizers._lbfgs_step(calls, RATE, step.iterate, step.memory, PIXELS)
     assert step.iterate.value < at.value
-    monkeypatch.setattr(
-        optimizers, "_lbfgs", optimizers._lbfgs._replace(update=lambda g, memory, _: (1e38 * g, memory))
-    )
-    step = optimizers._lbfgs_step(calls, RATE, at, optimizers._lbfgs.init(image), PIXELS)
+    monkeypatch.setattr(optimizers, "_descent", lambda memory, gradient, slope: -1e38 * gradient)
+    step = optimizers._lbfgs_step(calls, RATE, at, optimizers._lbfgs_init(image), PIXELS)
     assert not jnp.isfinite(step.iterate.value)  # for the loop to end on
     assert not step.converged
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
-from nst_jax.style.statistics import Features, Mask, Sum, Sums, at, cross_sum, rows_of
+from nst_jax.style.statistics import Features, Mask, Sum, Sums, at, cross_sum, gram_sum, rows_of
 
 
 def moment_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = None, rows: int = 0) -> Sums:
@@ -21,7 +21,7 @@ def moment_sums(features: Features, shift: Float[Array, ""], mask: Mask | None =
         shifted, one = maps + shift, jnp.ones((*maps.shape[:2], 1), maps.dtype)
         where = jnp.zeros_like(shift), at(mask, layer), rows_of(layer, rows)
         with jax.default_matmul_precision("highest"):  # a covariance is a difference of the two
-            second, mass = cross_sum(shifted, shifted, 1, *where)
+            second, mass = gram_sum(shifted, *where)
             first, _ = cross_sum(shifted, one, 1, *where)
         found[layer] = Sum(jnp.concatenate([second, first], 1), mass)
     return found

@@ -6,7 +6,7 @@ from itertools import pairwise
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nst_jax.style.statistics import Features, Mask, Sums, at, cross_sum, rows_of
+from nst_jax.style.statistics import Features, Mask, Sums, at, cross_sum, gram_sum, rows_of
 from nst_jax.vgg import block_of
 
 
@@ -19,7 +19,7 @@ def gram_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = N
     Gatys et al. 2017 (1611.07865) weigh by the square of their guide, here the mask itself is the weight.
     """
     return {
-        layer: cross_sum(maps, maps, 1, shift, at(mask, layer), rows_of(layer, rows))
+        layer: gram_sum(maps, shift, at(mask, layer), rows_of(layer, rows))
         for layer, maps in features.items()
     }
 

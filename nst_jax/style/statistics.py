@@ -6,6 +6,7 @@ sum and a mass until both are complete, so that a picture may be taken window by
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -139,6 +140,49 @@ def position_weights(
     """Return the weight of each position of a map of this shape; 0 below its rows (0: all are its own)."""
     weights = jnp.ones(shape[:2]) if mask is None else mask
     return jnp.asarray(keep_rows(weights, rows))
+
+
+def gram_sum(
+    maps: Float[AnyArray, "h w c"],
+    shift: Float[Array, ""],
+    mask: Float[AnyArray, "h w"] | None,
+    rows: int,
+) -> Sum:
+    """Return the sum over positions, weighted by the mask, of (F + s)_p (F + s)_p^T.
+
+    rows: that count; 0: all.
+    """
+    height, width, channels = maps.shape
+    values = (maps + shift).reshape(height * width, channels)
+    weights, mass = None, jnp.asarray((rows or height) * width, jnp.float32)
+    if mask is not None or rows not in (0, height):
+        weights = position_weights(maps.shape, mask, rows).reshape(height * width, 1)
+        mass = mass if mask is None else jnp.sum(weights)
+    # The context's precision, which objective.py sets; the backward pass is traced outside of it.
+    return Sum(_gram(values, weights, jax.config.values["jax_default_matmul_precision"]), mass)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _gram(
+    x: Float[AnyArray, "p c"], weights: Float[Array, "p 1"] | None, products: str | None
+) -> Float[Array, "c c"]:
+    """Return sum_p m_p x_p x_p^T. Only x has a gradient: m_p (G + G^T) x_p, one product in place of two."""
+    with jax.default_matmul_precision(products):
+        return jnp.dot(x.T, x if weights is None else weights * x)
+
+
+def _gram_forward(x: Any, weights: Any, products: str | None) -> tuple[Array, tuple[Any, Any]]:
+    return _gram(x, weights, products), (x, weights)
+
+
+def _gram_backward(products: str | None, kept: Any, cotangent: Any) -> tuple[Array, None]:
+    x, weights = kept
+    with jax.default_matmul_precision(products):
+        slope = jnp.dot(x, cotangent + cotangent.T)
+    return slope if weights is None else weights * slope, None
+
+
+_gram.defvjp(_gram_forward, _gram_backward)
 
 
 def cross_sum(
