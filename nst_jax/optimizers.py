@@ -95,8 +95,8 @@ def _adam_carry(memory: Any, shape: tuple[int, ...], factor: Float[Array, ""]) -
 # projected arc t -> clip(x + t d) (Bertsekas 1976; Nocedal & Wright 1999, 3.1). So the pairs (s, y) it learns
 # from are true differences between two pictures in the box; one with s.y <= 0 starts the memory anew.
 # The inverse Hessian is applied in its compact form (Byrd, Nocedal & Schnabel 1994, eq. 3.1): the same matrix
-# as by two loops over the pairs, in three passes over the history in place of forty small steps. On a GPU each
-# of those costs launches: a step of two loops took 0.5 ms there, a third of an evaluation's time.
+# as by two loops over the pairs, in three passes over the history in place of forty small steps. On a GPU
+# each of those costs launches: a step of two loops took 0.5 ms there, a third of an evaluation's time.
 
 PAIRS = 10
 TRIALS = 20  # of step lengths, before the search gives up
