@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.lax import while_loop
 from jaxtyping import Array, Bool, Float, Int
 
 from nst_jax import objective, rows, tiling
@@ -124,7 +125,7 @@ def chunk(
     def goes_on(state: State) -> Bool[Array, ""]:
         return ((state.step < stop) | _is_unseen(state)) & state.finite & ~state.converged
 
-    return jax.lax.while_loop(goes_on, advance, state)
+    return while_loop(goes_on, advance, state)
 
 
 run_chunk = jax.jit(chunk, static_argnames="spec", donate_argnames="state")

@@ -3,6 +3,7 @@
 Everything in a row is measured in turn, round after round, so that ratios survive a noisy machine. In a batch
 too, what is told is for one evaluation of one picture; chunks and runs are of the whole batch.
 Example: nst-bench --sizes=256,512 --compare=torch --report=bench.json
+         nst-bench --suite=laptop --minutes=4
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import itertools
 import math
 import statistics
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -29,9 +31,10 @@ from nst_jax import images, vgg
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.files import check_writable, write_whole
-from nst_jax.launchers import ceilings, device, selftest
+from nst_jax.launchers import ceilings, device, experiments, selftest, suite
 from nst_jax.launchers.ceilings import own_convolutions, seconds
 from nst_jax.launchers.common import DONE, Given, Program, launch, tell
+from nst_jax.launchers.experiments import EXPERIMENTS
 from nst_jax.loop import chunk, run_chunk, unseen
 from nst_jax.objective import LossWeights, Spec, Targets, total_loss
 from nst_jax.optimizers import OPTIMIZERS
@@ -67,9 +70,21 @@ class Bench:
     compare: str = option(
         "", "another implementation of the same loss, measured in turn: torch", choices=("", "torch")
     )
+    brief: bool = option(False, "the evaluation alone and in the loop; no ceilings, no own convolutions")
+    experiment: str = option(
+        "", "flags of XLA or a variant of the program, by name: benchmarks/NOTES.md", choices=EXPERIMENTS
+    )
     report: str = option("", "JSON file for every measured number")
     plot: str = option("", "picture file for the roofline: .png .svg .pdf")
     selftest: bool = option(False, "measure nothing: tell whether this device computes the right numbers")
+    suite: str = option(
+        "",
+        "the standard measurement of this machine: accelerator, laptop, quick, or a TOML file like those of "
+        "benchmarks/; its steps say what is measured",
+    )
+    minutes: float = option(10.0, "of the suite, which ends with them", low=0.1, high=1440)
+    folder: str = option("suite", "where the suite's results go: results.json, results.md, plots")
+    resume: bool = option(False, "go on with the suite whose results are in --folder")
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -103,13 +118,16 @@ class Programs(NamedTuple):
 def main(given: Given) -> int:
     """Run `nst-bench` with the options given: a table row for every case."""
     bench = Bench(**given)
+    if bench.suite:
+        return suite.main(bench.suite, Path(bench.folder), bench.minutes, bench.resume)
     _check(bench)
+    experiments.set_flags(bench.experiment)
     device.set_up(cached=False)
     if bench.selftest:
         return selftest.main()
     arrays = {network: load_weights(network).arrays for network in bench.networks}
-    with _private_cache():
-        measured = ceilings.measure(bench.precisions, bench.repeats)
+    with _private_cache(), experiments.replaced(bench.experiment):
+        measured = {} if bench.brief else ceilings.measure(bench.precisions, bench.repeats)
         rows = []
         tell(" ".join(f"{title:>{width}}" for title, width, _ in COLUMNS))
         cases = itertools.product(
@@ -135,6 +153,8 @@ def main(given: Given) -> int:
 
 
 def _check(bench: Bench) -> None:
+    if bench.brief and bench.plot:
+        raise InputError("--plot", "without --brief, which measures no ceilings", "got both")
     if bench.report:
         check_writable(Path(bench.report))
     if bench.plot:
@@ -184,7 +204,7 @@ def _measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
         iterations=bench.iterations,
     )
     params, programs = vgg.make_params(arrays), _programs(config, case.batch)
-    row = _compile(vgg.cast(params, case.precision), case, config.spec(), programs)
+    row = _compile(vgg.cast(params, case.precision), case, config.spec(), programs, bench.brief)
     content, style = np.random.default_rng(0).random((2, case.size, case.size, 3), np.float32)
     problem = make_problem(params, content, [style], config)
     targets = problem.targets()
@@ -194,14 +214,16 @@ def _measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
     calls: dict[str, Callable[[], float]] = {
         "chunk": chunk_seconds,
         "lone": lambda: seconds(evaluate) / case.batch,
-        "convolutions": partial(own_convolutions, problem.params, problem.spec, case.size, case.batch),
-        "ceiling": partial(ceilings.convolution_rate, case.precision),
     }
+    if not bench.brief:
+        own = partial(own_convolutions, problem.params, problem.spec, case.size, case.batch)
+        calls |= {"convolutions": own, "ceiling": partial(ceilings.convolution_rate, case.precision)}
     if case.style_loss != "gram":
         gram = _lone_gram(params, problem, pictures, case.batch)
         calls["gram"] = lambda: seconds(gram) / case.batch
+    spans: list[tuple[float, int]] = []
     if bench.iterations:
-        calls["run"] = partial(seconds, partial(_run, problem, case.batch))
+        calls["run"] = partial(seconds, partial(_run, problem, case.batch, spans))
     for call in calls.values():
         call()  # compiles what is left
     row["memory"]["peak_bytes"] = row["peak_memory_bytes"] = device.peak_memory()
@@ -213,7 +235,8 @@ def _measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
     calls |= {name: partial(seconds, call) for name, call in others.items()}
     timed = _rounds(calls, bench.repeats)
     timed["loop"] = [value / in_chunk for value in timed["chunk"]]
-    return row | _times(timed, list(others)) | _rates(case, problem.spec, timed)
+    row |= _times(timed, list(others)) | _rates(case, problem.spec, timed)
+    return row | {"idle_share": _idle(spans[1:], statistics.median(timed["loop"]))}
 
 
 def _lone_gram(params: vgg.Params, problem: Problem, pictures: jax.Array, batch: int) -> Callable[[], Any]:
@@ -249,8 +272,11 @@ def _loss(image: Any, params: Any, targets: Any, weights: Any, spec: Spec) -> An
     return total_loss(params, image, targets, weights, spec)
 
 
-def _compile(params: vgg.Params, case: Case, spec: Spec, programs: Programs) -> dict[str, Any]:
-    """Compile all programs, from nothing and then from the cache. Raises NotEnoughMemory before any runs."""
+def _compile(params: vgg.Params, case: Case, spec: Spec, programs: Programs, brief: bool) -> dict[str, Any]:
+    """Compile all programs, from nothing and, if not brief, from the cache.
+
+    Raises NotEnoughMemory before any runs.
+    """
     picture = jax.ShapeDtypeStruct((case.size, case.size, 3), jnp.float32)
     pictures = jax.ShapeDtypeStruct(programs.lanes + picture.shape, jnp.float32)
     targets = jax.eval_shape(partial(make_targets, spec=spec), params, picture, [picture])
@@ -261,14 +287,15 @@ def _compile(params: vgg.Params, case: Case, spec: Spec, programs: Programs) -> 
         needed, free = bytes_needed(loop), device.free_memory()
         if free is not None and needed > free:
             raise NotEnoughMemory(f"needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB free")
-        jax.clear_caches()
         with device.CompileTime() as warm:
-            _compile_loop(params, pictures, targets, programs)
+            if not brief:
+                jax.clear_caches()
+                _compile_loop(params, pictures, targets, programs)
     lone = programs.evaluate.lower(pictures, params, targets, programs.weights).compile()
     flop = (lone.cost_analysis() or {}).get("flops", math.nan)
     return {
         "compile_seconds": cold.seconds,
-        "warm_compile_seconds": warm.seconds,
+        "warm_compile_seconds": None if brief else warm.seconds,
         "gflop_compiler": flop / case.batch / 1e9,
         "memory": {"compiler_bytes": needed},
     }
@@ -302,10 +329,16 @@ def _loop(
     return chunk_seconds, int(np.sum(advance(begin()).evaluations - 1))  # one is the first picture's
 
 
-def _run(problem: Problem, batch: int) -> None:
-    """Run from start to finish, as nst does, or nst-sweep for a batch."""
+def _run(problem: Problem, batch: int, spans: list[tuple[float, int]]) -> None:
+    """Run from start to finish, as nst does, or nst-sweep for a batch.
+
+    Of one picture, add to the spans the seconds and evaluations between the first picture and the last.
+    """
     if batch == 1:
-        deque(stylize_steps(problem.params, problem.content, problem.styles, problem.config), maxlen=0)
+        steps = stylize_steps(problem.params, problem.content, problem.styles, problem.config)
+        first, began = next(steps), time.perf_counter()
+        *_, last = first, *steps
+        spans.append((time.perf_counter() - began, last.evaluations - first.evaluations))
         return
     weights = problem.config.style_weight * _factors(batch)
     lanes = [
@@ -314,37 +347,44 @@ def _run(problem: Problem, batch: int) -> None:
     deque(sweep(lanes, lanes=batch, devices=jax.devices()[:1]), maxlen=0)
 
 
+def _idle(spans: Sequence[tuple[float, int]], loop: float) -> float | None:
+    """Return the share of a run's time in which the device waits between chunks, None without a run."""
+    shares = [1 - evaluations * loop / span for span, evaluations in spans]
+    return statistics.median(shares) if shares else None
+
+
 def _rounds(calls: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
     """Return what every call gives, in turn, round after round."""
     rounds = [[call() for call in calls.values()] for _ in range(repeats)]
     return dict(zip(calls, map(list, zip(*rounds, strict=True)), strict=True))
 
 
-def _rates(case: Case, spec: Spec, timed: dict[str, list[float]]) -> dict[str, float]:
-    loop, ceiling = statistics.median(timed["loop"]), statistics.median(timed["ceiling"])
+def _rates(case: Case, spec: Spec, timed: dict[str, list[float]]) -> dict[str, Any]:
+    loop = statistics.median(timed["loop"])
+    ceiling = statistics.median(timed["ceiling"]) if "ceiling" in timed else None
     flop = ceilings.flop_count(case.network, spec, case.size)
     return {
         "gflop": flop / 1e9,
         "flop_per_byte": flop / ceilings.byte_count(case.network, spec, case.size, case.batch),
         "gflop_per_second": flop / 1e9 / loop,
         "ceiling_gflop_per_second": ceiling,
-        "share_of_ceiling": flop / 1e9 / loop / ceiling,
+        "share_of_ceiling": flop / 1e9 / loop / ceiling if ceiling else None,
     }
 
 
 def _times(timed: dict[str, list[float]], others: Sequence[str]) -> dict[str, Any]:
     median = {name: statistics.median(values) for name, values in timed.items()}
-    loop = median["loop"]
+    loop, own = median["loop"], median.get("convolutions")
     row: dict[str, Any] = {
         "seconds_per_evaluation": {"median": loop, "min": min(timed["loop"]), "max": max(timed["loop"])},
         "chunk_seconds": median["chunk"],
         "run_seconds": median.get("run"),
         "lone_seconds": median["lone"],
-        "convolution_seconds": median["convolutions"],
+        "convolution_seconds": own,
         "lone_over_gram": median["lone"] / median.get("gram", median["lone"]),
         "loop_over_lone": loop / median["lone"],
-        "loop_over_convolutions": loop / median["convolutions"],
-        "convolution_share": median["convolutions"] / loop,
+        "loop_over_convolutions": loop / own if own else None,
+        "convolution_share": own / loop if own else None,
     }
     if others:
         row["compared_seconds"] = {name: median[name] for name in others}
@@ -364,6 +404,10 @@ def _circumstances(bench: Bench) -> dict[str, Any]:
     }
 
 
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
 COLUMNS: list[tuple[str, int, Callable[[dict[str, Any]], str]]] = [
     ("network", 7, lambda row: row["network"]),
     ("size", 5, lambda row: str(row["size"])),
@@ -374,19 +418,16 @@ COLUMNS: list[tuple[str, int, Callable[[dict[str, Any]], str]]] = [
     ("s/eval", 9, lambda row: f"{row['seconds_per_evaluation']['median']:.4g}"),
     ("min", 9, lambda row: f"{row['seconds_per_evaluation']['min']:.4g}"),
     ("max", 9, lambda row: f"{row['seconds_per_evaluation']['max']:.4g}"),
-    ("run s", 7, lambda row: f"{row['run_seconds']:.3g}" if row["run_seconds"] else "-"),
+    ("run s", 7, lambda row: _number(row["run_seconds"], ".3g")),
     ("compile s", 9, lambda row: f"{row['compile_seconds']:.2f}"),
     ("GFLOP/s", 8, lambda row: f"{row['gflop_per_second']:.0f}"),
-    ("share", 5, lambda row: f"{row['share_of_ceiling']:.2f}"),
+    ("share", 5, lambda row: _number(row["share_of_ceiling"], ".2f")),
     ("peak GiB", 8, lambda row: f"{row['peak_memory_bytes'] / 2**30:.2f}"),
     ("lone/gram", 9, lambda row: f"{row['lone_over_gram']:.3f}"),
     ("loop/lone", 9, lambda row: f"{row['loop_over_lone']:.3f}"),
-    ("loop/convs", 10, lambda row: f"{row['loop_over_convolutions']:.3f}"),
-    (
-        "torch/loop",
-        10,
-        lambda row: f"{row['compared_over_loop']:.3f}" if "compared_over_loop" in row else "-",
-    ),
+    ("loop/convs", 10, lambda row: _number(row["loop_over_convolutions"], ".3f")),
+    ("torch/loop", 10, lambda row: _number(row.get("compared_over_loop"), ".3f")),
+    ("idle", 5, lambda row: _number(row["idle_share"], ".2f")),
 ]
 
 
