@@ -189,9 +189,10 @@ class Config:
         "or the longest side of a window in pixels",
     )
     precision: str = option(
-        "float32",
-        "of the network's activations and products; statistics and losses are float32",
-        choices=PRECISIONS,
+        "auto",
+        "of the network's activations and products; statistics and losses are float32. auto: bfloat16 on a "
+        "GPU, float32 elsewhere",
+        choices=("auto", *PRECISIONS),
     )
     learning_rate: float = option(
         0.03, "step size, in units of the picture's range 0..1; adam only", low=1e-8, high=1

@@ -17,7 +17,7 @@ from nst_jax.content import CONTENT_LOSSES
 from nst_jax.matting import matting_loss
 from nst_jax.samples import Part
 from nst_jax.style import STYLE_LOSSES, Look, Statistics, Sums
-from nst_jax.vgg import PRECISIONS, AnyArray, Params, block_of, features, keep_rows, map_shape
+from nst_jax.vgg import PRECISIONS, AnyArray, Params, block_of, features, in_force, keep_rows, map_shape
 
 
 class Spec(NamedTuple):
@@ -32,7 +32,7 @@ class Spec(NamedTuple):
     parametrization: str = "fourier"
     luminance: bool = False  # whether the picture is grey
     photorealistic: bool = False  # whether the matting is a term
-    precision: str = "float32"
+    precision: str = "auto"
     tile: int = 0  # longest side of the windows that are taken one by one, in pixels; 0: the whole at once
     anew: bool = False  # whether the content's activations are made anew for every window, and not kept
     mesh: Mesh | None = None  # whose devices have each a share of the picture's rows; None: one device
@@ -112,14 +112,16 @@ def over_style(
 
 
 def style_maps(maps: dict[str, Array], spec: Spec) -> dict[str, Array]:
-    """Return the style's activations in float32, whatever they are held in."""
+    """Return the style's activations as they are held where the loss takes that, else in float32."""
+    if STYLE_LOSSES[spec.style_loss].narrow and jax.default_backend() != "cpu":
+        return {layer: maps[layer] for layer in spec.style_layers}
     return {layer: maps[layer].astype(jnp.float32) for layer in spec.style_layers}
 
 
 def style_products(spec: Spec) -> Any:
     """Return the context of a style loss's products."""
     # What bfloat16 holds is exact in the products that a GPU takes for it, and the sums are float32.
-    return jax.default_matmul_precision(PRECISIONS[spec.precision].products.name.lower())
+    return jax.default_matmul_precision(PRECISIONS[in_force(spec.precision)].products.name.lower())
 
 
 def positions(shape: Sequence[int], spec: Spec) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """The optimisation: a generator that runs rung after rung, chunk after chunk."""
 
+import functools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -39,12 +40,24 @@ class Standing(NamedTuple):
     evaluations: int
 
 
+class Later:
+    """A picture on the device, read when it is first asked for: nobody waits for one that nobody looks at."""
+
+    def __init__(self, shape: tuple[int, ...], read: Callable[[], Float32[np.ndarray, "h w 3"]]):
+        self.shape, self._read = shape, read
+
+    @functools.cached_property
+    def value(self) -> Float32[np.ndarray, "h w 3"]:
+        """The picture on the host."""
+        return self._read()
+
+
 class Progress(NamedTuple):
-    """Where the optimisation stands between two chunks, on the host."""
+    """Where the optimisation stands between two chunks."""
 
     step: int  # over all rungs, as evaluations are
     evaluations: int
-    image: Float32[np.ndarray, "h w 3"]  # sRGB in [0, 1]
+    picture: Later | Float32[np.ndarray, "h w 3"]
     losses: dict[
         str, Any
     ]  # total (weighted); content, style, tv, matting, content_by_layer, style_by_layer (unweighted)
@@ -54,6 +67,11 @@ class Progress(NamedTuple):
     rungs: int = 1
     ends: bool = True  # the rung has taken its steps
     standing: Standing | None = None  # on the devices, of run() alone
+
+    @property
+    def image(self) -> Float32[np.ndarray, "h w 3"]:
+        """The picture, sRGB in [0, 1]."""
+        return self.picture.value if isinstance(self.picture, Later) else self.picture
 
 
 def stylize(
@@ -142,14 +160,14 @@ def _climb(
     problem = balanced(problem, targets)
     rest = targets, problem.weights, problem.learning_rate, spec
     done, spent = (origin.step, origin.evaluations) if origin else (0, 0)
-    end = done + iterations
+    end, known = done + iterations, problem._replace(weights=jax.device_get(problem.weights))
 
     def told(state: State) -> Progress:
-        now = progress(tell(state, targets.frame, spec), problem)
+        now = progress(tell(state, targets.frame, spec), known)
         now = now._replace(step=done + now.step, evaluations=spent + now.evaluations)
         if state.average and now.step > done and (now.step == end or not now.finite):
             own_state = start(problem.params, state.average.image, *rest, problem.decay)
-            own = progress(tell(own_state, targets.frame, spec), problem)
+            own = progress(tell(own_state, targets.frame, spec), known)
             finite, evaluations = now.finite and own.finite, now.evaluations + 1
             now = now._replace(losses=own.losses, finite=finite, evaluations=evaluations)
         rung, rungs = place
@@ -189,18 +207,24 @@ def chunk_steps(iterations: int) -> int:
 
 
 def progress(told: Told, problem: Problem) -> Progress:
-    """Return what is told of a state, on the host."""
-    told = jax.device_get(told)
-    opacity = None if told.opacity is None else np.asarray(told.opacity)
-    losses = summarize(told.terms, jax.device_get(problem.weights))
+    """Return what is told of a state: numbers on the host, the picture when it is asked for."""
+    terms, step, evaluations, finite, converged = jax.device_get(
+        (told.terms, told.step, told.evaluations, told.finite, told.converged)
+    )
+    losses = summarize(terms, jax.device_get(problem.weights))
     if labels := problem.masks.labels:
         named = ({"picture": label.picture + 1, "label": label.name} for label in labels)
         losses["by_style"] = [name | loss for name, loss in zip(named, losses["by_style"], strict=True)]
+
+    def read() -> Float32[np.ndarray, "h w 3"]:
+        opacity = None if told.opacity is None else np.asarray(told.opacity)
+        return finish(np.array(told.image), problem.photograph, opacity, problem.config)
+
     return Progress(
-        step=int(told.step),
-        evaluations=int(told.evaluations),
-        image=finish(np.array(told.image), problem.photograph, opacity, problem.config),
+        step=int(step),
+        evaluations=int(evaluations),
+        picture=Later(told.image.shape, read),
         losses=losses,
-        finite=bool(told.finite),
-        converged=bool(told.converged),
+        finite=bool(finite),
+        converged=bool(converged),
     )

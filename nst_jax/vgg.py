@@ -36,6 +36,12 @@ PRECISIONS = {
     "tensorfloat32": Precision(jnp.float32, lax.Precision.HIGH),  # GPU: TF32; TPU: three bfloat16 passes
     "bfloat16": Precision(jnp.bfloat16, lax.Precision.HIGH),
 }
+AUTO = {"gpu": "bfloat16"}  # by platform; else float32: see benchmarks/NOTES.md for why
+
+
+def in_force(precision: str) -> str:
+    """Return the key of PRECISIONS that a precision stands for: auto is what this platform is best at."""
+    return AUTO.get(jax.default_backend(), "float32") if precision == "auto" else precision
 
 
 class Convolution(NamedTuple):
@@ -144,8 +150,8 @@ def make_params(arrays: Mapping[str, Any]) -> Params:
 
 
 def cast(params: Params, precision: str) -> Params:
-    """Return the network with its convolutions held as a key of PRECISIONS says."""
-    dtype = PRECISIONS[precision].activations
+    """Return the network with its convolutions held as a key of PRECISIONS says, or auto."""
+    dtype = PRECISIONS[in_force(precision)].activations
     return params._replace(convolutions=jax.tree.map(lambda a: a.astype(dtype), params.convolutions))
 
 
@@ -160,7 +166,8 @@ def features(
     """Return the activations after ReLU at the layers, each (h, w, c), of an RGB picture in [0, 1].
 
     Only as much of the network runs as the deepest layer needs. Convolutions are zero-padded; poolings
-    halve each side and drop a last odd row or column. pooling is a key of POOLINGS, precision of PRECISIONS.
+    halve each side and drop a last odd row or column. pooling is a key of POOLINGS, precision one of
+    PRECISIONS or auto.
     rows: the picture is the first so many rows and what lies below has no influence: the activations are
     those of the picture alone, then zeros. 0: all rows.
     Raises InputError where the picture is too small for the deepest layer.
@@ -168,7 +175,7 @@ def features(
     if not layers:
         return {}
     check_size((rows or image.shape[0], image.shape[1]), layers, "picture")
-    pool, (dtype, products) = POOLINGS[pooling], PRECISIONS[precision]
+    pool, (dtype, products) = POOLINGS[pooling], PRECISIONS[in_force(precision)]
     params = cast(params, precision)
     x = ((image - params.mean[None, None]) / params.std[None, None])[None].astype(dtype)
     x = keep_rows(x, rows, 1)
@@ -178,12 +185,28 @@ def features(
         if block_of(name) > block:
             x, block, rows = pool(x), block_of(name), rows // 2
             x = keep_rows(x, rows, 1)  # an odd last row has met the zeros below it
-        kernel, flipped, bias = params.convolutions[name]
-        x = keep_rows(_layer(x, kernel, flipped, bias, products), rows, 1)
+        x = keep_rows(_apply(params.convolutions[name], x, products), rows, 1)
         activations[name] = x[0]
         if name == max(layers):
             break
     return {name: activations[name] for name in layers}
+
+
+PADDED = 8  # channels that tensor cores take at once
+
+
+def _apply(
+    convolution: Convolution, x: Float[AnyArray, "n h w i"], products: lax.Precision
+) -> Float[Array, "n h w o"]:
+    """Return what a layer makes of x. On an accelerator a picture gets the channels that it convolves in."""
+    kernel, flipped, bias = convolution
+    x = jnp.asarray(x)
+    missing = PADDED - x.shape[3]
+    if missing > 0 and jax.default_backend() != "cpu":
+        x = jnp.pad(x, [(0, 0)] * 3 + [(0, missing)])
+        kernel = jnp.pad(kernel, [(0, 0)] * 2 + [(0, missing), (0, 0)])
+        flipped = jnp.pad(flipped, [(0, 0)] * 3 + [(0, missing)])
+    return _layer(x, kernel, flipped, bias, products)
 
 
 def convolution(

@@ -136,8 +136,9 @@ def test_the_selftest_finds_a_silent_tf32(where, capsys, monkeypatch):
     """Factors rounded to 10 bits, as a GPU does unasked: in the network, or in the Grams alone."""
 
     def rounding(function):
-        def rounded(a, b, *rest):
-            return function(jax.lax.reduce_precision(a, 8, 10), jax.lax.reduce_precision(b, 8, 10), *rest)
+        def rounded(a, b, *rest, **options):
+            a, b = (jax.lax.reduce_precision(x, 8, 10) for x in (a, b))
+            return function(a, b, *rest, **options)
 
         return rounded
 

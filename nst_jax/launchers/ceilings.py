@@ -84,7 +84,7 @@ def convolution_rate(precision: str) -> float:
 
 def own_convolutions(params: vgg.Params, spec: Spec, size: int, batch: int) -> float:
     """Return the seconds, for each picture, of an evaluation's own convolutions, each run alone."""
-    dtype, products = vgg.PRECISIONS[spec.precision]
+    dtype, products = vgg.PRECISIONS[vgg.in_force(spec.precision)]
     total = 0.0
     for name, side in _sides(params.convolutions, spec, size):
         for kernel in params.convolutions[name][:2]:  # forward and backward
@@ -113,7 +113,7 @@ def byte_count(network: str, spec: Spec, size: int, batch: int) -> float:
         sum(shapes[name][2:]) * side**2 + math.prod(shapes[name]) / batch
         for name, side in _sides(shapes, spec, size)
     ]
-    return 2 * sum(numbers) * jnp.dtype(vgg.PRECISIONS[spec.precision].activations).itemsize
+    return 2 * sum(numbers) * jnp.dtype(vgg.PRECISIONS[vgg.in_force(spec.precision)].activations).itemsize
 
 
 def scaling(rows: Sequence[Row], case: Sequence[str]) -> dict[str, list[Row]]:

@@ -30,6 +30,8 @@ def be_deterministic() -> None:
 def set_up(cached: bool = True) -> None:
     """Find the device; if cached, keep compiled programs in the user's cache folder. Raises InputError."""
     jax.config.update("jax_enable_x64", False)  # float32 is what everything here is made for
+    # To take three quarters of a GPU's memory beforehand costs a second, and keeps other programs out.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # A damaged or full cache costs a compilation, no more.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
     if not cached:

@@ -53,7 +53,7 @@ class Display:
         now = time.monotonic()
         losses = "  ".join(f"{term} {progress.losses[term]:.4g}" for term in terms_in(progress.losses))
         if progress.rungs > 1:
-            losses = f"rung {progress.rung}/{progress.rungs} {max(progress.image.shape)} px  {losses}"
+            losses = f"rung {progress.rung}/{progress.rungs} {max(progress.picture.shape)} px  {losses}"
         if self.began is None or progress.step == 0:
             self.began = now, progress.evaluations
             return losses

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nst_jax import loop, vgg
+from nst_jax import loop, objective, vgg
 from nst_jax.optimizers import Coordinates
 from nst_jax.parametrizations import PARAMETRIZATIONS
 
@@ -42,18 +42,18 @@ def _wide_convolution(x: Any, kernel: Any, products: lax.Precision = lax.Precisi
     )
 
 
-def _padded_layer(channels: int) -> Callable[..., Any]:
-    """Return the layer with the picture's 3 channels padded, which are the backward pass's results, too."""
-    layer = vgg._layer
+def _padded(channels: int) -> Callable[..., Any]:
+    """Return what applies a layer with the picture's 3 channels padded, the backward pass's results, too."""
 
-    def padded(x: Any, kernel: Any, flipped: Any, bias: Any, products: lax.Precision) -> Any:
+    def apply(convolution: vgg.Convolution, x: Any, products: lax.Precision) -> Any:
+        kernel, flipped, bias = convolution
         if (missing := channels - x.shape[3]) > 0:
             x = jnp.pad(x, [(0, 0)] * 3 + [(0, missing)])
             kernel = jnp.pad(kernel, [(0, 0)] * 2 + [(0, missing), (0, 0)])
             flipped = jnp.pad(flipped, [(0, 0)] * 3 + [(0, missing)])
-        return layer(x, kernel, flipped, bias, products)
+        return vgg._layer(x, kernel, flipped, bias, products)
 
-    return padded
+    return apply
 
 
 def _plain_layer(x: Any, kernel: Any, flipped: Any, bias: Any, products: lax.Precision) -> Any:
@@ -101,14 +101,21 @@ def _separable(spec: Any) -> Coordinates:
     return Coordinates(blur, lambda image: blur(blur(image)))
 
 
+def _wide_maps(maps: dict[str, Any], spec: objective.Spec) -> dict[str, Any]:
+    """Return the style's activations in float32, whatever they are held in."""
+    return {layer: maps[layer].astype(jnp.float32) for layer in spec.style_layers}
+
+
 _LAYER = (vgg, "_layer")
 _BUFFERS = "--xla_gpu_enable_command_buffer="
 
 EXPERIMENTS = {
     "": Experiment(),
     "wide-sums": Experiment(replaced={(vgg, "convolution"): _wide_convolution}, platform="gpu"),
-    "padded-4": Experiment(replaced={_LAYER: _padded_layer(4)}),
-    "padded-8": Experiment(replaced={_LAYER: _padded_layer(8)}),
+    "padded-3": Experiment(replaced={(vgg, "_apply"): _padded(3)}),
+    "padded-4": Experiment(replaced={(vgg, "_apply"): _padded(4)}),
+    "padded-8": Experiment(replaced={(vgg, "_apply"): _padded(8)}),
+    "wide-grams": Experiment(replaced={(objective, "style_maps"): _wide_maps}, platform="gpu"),
     "transposed": Experiment(replaced={_LAYER: _plain_layer}),
     "bias-in-bfloat16": Experiment(replaced={_LAYER: _narrow()}, platform="gpu"),
     "runtime-fusion": Experiment(("--xla_gpu_use_runtime_fusion=true",), {_LAYER: _narrow()}, platform="gpu"),

@@ -77,7 +77,7 @@ from nst_jax.report import (
 )
 from nst_jax.scales import make_problems
 from nst_jax.transfer import Progress, Standing, chunk_steps, run
-from nst_jax.vgg import Params, make_params
+from nst_jax.vgg import Params, in_force, make_params
 from nst_jax.weights import Weights, load_weights
 
 PREVIEWS = 100_000  # at most
@@ -315,7 +315,7 @@ def _seconds_per_pixel(problem: Problem) -> float:
     """Return the seconds that a step takes for each pixel, from the second to the last of a short run."""
     times = [(time.monotonic(), now) for now in run([problem], every=1)][1:]
     (began, first), *_, (ended, last) = times * 2
-    height, width, _ = last.image.shape
+    height, width, _ = last.picture.shape
     return (ended - began) / max(1, last.step - first.step) / (height * width)
 
 
@@ -483,7 +483,7 @@ def _is_told(now: Progress, seen: Sequence[Point], every: int) -> bool:
 
 
 def _point(now: Progress) -> Point:
-    height, width, _ = now.image.shape
+    height, width, _ = now.picture.shape
     return Point(now.step, now.rung, height, width, now.losses)
 
 
@@ -591,7 +591,7 @@ def _report(run: Run, ready: Ready, began: float) -> dict[str, Any]:
             "sha256": weights.sha256,
             "source": weights.source,
         },
-        "image": {"height": last.image.shape[0], "width": last.image.shape[1]},
+        "image": {"height": last.picture.shape[0], "width": last.picture.shape[1]},
         "losses": {"initial": initial, "final": last.losses},
         "rungs": rungs(run.history),
         "history": history(run.history),
@@ -599,6 +599,7 @@ def _report(run: Run, ready: Ready, began: float) -> dict[str, Any]:
         "evaluations": last.evaluations,
         "seconds": seconds,
         "device": device.describe(devices),
+        "precision": in_force(config.precision),
         "depends_on": device.depends_on(devices) | {"tiles": run.tiles},
         "peak_memory_bytes": device.peak_memory(),
     }

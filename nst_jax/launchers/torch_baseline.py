@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from nst_jax.problem import Problem
-from nst_jax.vgg import block_of
+from nst_jax.vgg import block_of, in_force
 
 VARIANTS = {  # memory layout, whether compiled
     "torch_nchw": (torch.contiguous_format, False),
@@ -35,7 +35,7 @@ def evaluations(
         except RuntimeError as error:  # no C++ compiler, no memory
             failures[name] = str(error).strip().splitlines()[0]
             continue
-        if not np.isclose(value, expected, rtol=TOLERANCES[problem.spec.precision]):
+        if not np.isclose(value, expected, rtol=TOLERANCES[in_force(problem.spec.precision)]):
             raise AssertionError(f"{name}'s loss {value} is not {expected}: the comparison would be void")
         calls[name] = call
     return calls, failures
@@ -43,12 +43,12 @@ def evaluations(
 
 def evaluation(arrays: dict[str, np.ndarray], problem: Problem, variant: str) -> Evaluation:
     """Return a function that evaluates the total loss and its gradient at the first picture."""
-    spec, weights = problem.spec, problem.weights
+    spec, weights, precision = problem.spec, problem.weights, in_force(problem.spec.precision)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     layout, compiled = VARIANTS[variant]
-    dtype = torch.bfloat16 if spec.precision == "bfloat16" else torch.float32
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     # Of the whole process. What bfloat16 holds is exact in TF32, so its Grams may take it, as ours do.
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = spec.precision != "float32"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
 
     def tensor(array: Any) -> Any:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)

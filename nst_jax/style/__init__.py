@@ -35,9 +35,9 @@ from nst_jax.vgg import block_of
 # the losses without a preset those of pictures that look as strong on two pairs at 224 pixels. They differ:
 # a loss of fourth powers falls faster than one of squares, and patches bring their content with them.
 STYLE_LOSSES = {
-    "gram": StyleLoss(gram_sums, squared_distance, pull=50.0),
+    "gram": StyleLoss(gram_sums, squared_distance, pull=50.0, narrow=True),
     "chain": StyleLoss(chain_sums, squared_distance, pull=130.0, middle=0.05, power=2.1),
-    "tutorial": StyleLoss(gram_sums, tutorial_distance, scale=shares_of_lowest),
+    "tutorial": StyleLoss(gram_sums, tutorial_distance, scale=shares_of_lowest, narrow=True),
     "moments": StyleLoss(moment_sums, moments_distance, pull=15.0, middle=0.8, power=2.1, shifts=False),
     "wasserstein": StyleLoss(
         moment_sums, wasserstein_distance, pull=5.0, middle=1.0, power=1.7, shifts=False

@@ -69,6 +69,7 @@ class StyleLoss(NamedTuple):
     # Of the style's features, shift, mask, rows and samples: sums, of whose means prepare makes the aims.
     aim: Callable[..., Sums] | None = None
     prepare: Callable[[Statistics], Statistics] = lambda found: found
+    narrow: bool = False  # whether it takes bfloat16 as it is held, where products of that are fast
     samples: int = 0  # positions of each layer of a style that aim is given
     reach: int = 0  # positions of a layer that it looks to each side
 
@@ -148,27 +149,34 @@ def gram_sum(
     mask: Float[AnyArray, "h w"] | None,
     rows: int,
 ) -> Sum:
-    """Return the sum over positions, weighted by the mask, of (F + s)_p (F + s)_p^T.
+    """Return the sum over positions, weighted by the mask, of (F + s)_p (F + s)_p^T, in float32.
 
-    rows: that count; 0: all.
+    Factors are held as maps are. rows: that count; 0: all.
     """
     height, width, channels = maps.shape
-    values = (maps + shift).reshape(height * width, channels)
+    values = (maps.astype(jnp.float32) + shift).astype(maps.dtype).reshape(height * width, channels)
     weights, mass = None, jnp.asarray((rows or height) * width, jnp.float32)
     if mask is not None or rows not in (0, height):
         weights = position_weights(maps.shape, mask, rows).reshape(height * width, 1)
         mass = mass if mask is None else jnp.sum(weights)
     # The context's precision, which objective.py sets; the backward pass is traced outside of it.
-    return Sum(_gram(values, weights, jax.config.values["jax_default_matmul_precision"]), mass)
+    return Sum(_gram(jnp.asarray(values), weights, jax.config.values["jax_default_matmul_precision"]), mass)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _gram(
-    x: Float[AnyArray, "p c"], weights: Float[Array, "p 1"] | None, products: str | None
+    x: Float[Array, "p c"], weights: Float[Array, "p 1"] | None, products: str | None
 ) -> Float[Array, "c c"]:
-    """Return sum_p m_p x_p x_p^T. Only x has a gradient: m_p (G + G^T) x_p, one product in place of two."""
+    """Return sum_p m_p x_p x_p^T in float32. Only x has a gradient: m_p (G + G^T) x_p, held as x is.
+
+    So one product in place of two, and no map of float32 where x is bfloat16.
+    """
     with jax.default_matmul_precision(products):
-        return jnp.dot(x.T, x if weights is None else weights * x)
+        return jnp.dot(x.T, _weighted(weights, x), preferred_element_type=jnp.float32)
+
+
+def _weighted(weights: Float[Array, "p 1"] | None, x: Float[Array, "p c"]) -> Float[Array, "p c"]:
+    return x if weights is None else (weights * x.astype(jnp.float32)).astype(x.dtype)
 
 
 def _gram_forward(x: Any, weights: Any, products: str | None) -> tuple[Array, tuple[Any, Any]]:
@@ -177,9 +185,9 @@ def _gram_forward(x: Any, weights: Any, products: str | None) -> tuple[Array, tu
 
 def _gram_backward(products: str | None, kept: Any, cotangent: Any) -> tuple[Array, None]:
     x, weights = kept
+    both = (cotangent + cotangent.T).astype(x.dtype)
     with jax.default_matmul_precision(products):
-        slope = jnp.dot(x, cotangent + cotangent.T)
-    return slope if weights is None else weights * slope, None
+        return _weighted(weights, jnp.dot(x, both, preferred_element_type=x.dtype)), None
 
 
 _gram.defvjp(_gram_forward, _gram_backward)
