@@ -285,7 +285,9 @@ def total_variation(
     flat = squares == 0  # a root's slope at 0 is infinite; the term's own, as a minimum, is taken as 0
     if owned is not None:
         flat |= owned[..., None] == 0
-    return jnp.sum(jnp.where(flat, 0.0, jnp.where(flat, 1.0, squares) ** (power / 2)))
+    # Not **: its slope takes a power of its own, where that of exp takes the value again.
+    powers = jnp.exp(power / 2 * jnp.log(jnp.where(flat, 1.0, squares)))
+    return jnp.sum(jnp.where(flat, 0.0, powers))
 
 
 def coefficients(weights: LossWeights) -> Terms:

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import reference
 
-from nst_jax import vgg
+from nst_jax import objective, vgg
+from nst_jax.config import Config
 from nst_jax.errors import InputError
+from nst_jax.objective import coefficients
+from nst_jax.targets import make_targets
 
 FIVE = ("conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3")
 
@@ -91,3 +94,49 @@ def test_unknown_layers_are_named_with_the_nearest():
         vgg.check_layers("vgg16", ["conv5_4"])
     with pytest.raises(InputError, match="each layer once"):
         vgg.check_layers("vgg16", ["conv1_1", "conv1_1"])
+
+
+def test_an_accelerator_s_padding_and_narrow_grams_change_nothing_but_rounding(params, rng):
+    """In bfloat16 the sums of convolutions and the factors of Grams are rounded, which adds half at most."""
+    image, content, style = rng.random((3, 48, 32, 3), np.float32)
+    factors = coefficients(Config().loss_weights(1))
+
+    def evaluate(precision, platform):
+        jax.clear_caches()
+        spec = Config(precision=precision).spec()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(jax, "default_backend", lambda: platform)
+            targets = make_targets(params, content, [style], spec)
+            return jax.device_get(objective.evaluate(params, image, targets, factors, spec))
+
+    exact = evaluate("float32", "cpu")
+
+    def errors(precision, platform):
+        found = evaluate(precision, platform)
+        slope = np.linalg.norm(found.gradient - exact.gradient) / np.linalg.norm(exact.gradient)
+        return np.array([abs(found.value / exact.value - 1), slope])
+
+    assert (errors("tensorfloat32", "gpu") < 1e-5).all()
+    wide, narrow = errors("bfloat16", "cpu"), errors("bfloat16", "gpu")
+    assert narrow[0] < 1e-2
+    assert 0 < narrow[1] < 1.5 * wide[1] < 0.15
+
+
+def test_max_pooling_shares_the_gradient_of_equal_ones_as_max_does(rng):
+    x = jnp.asarray(rng.integers(0, 3, (2, 7, 9, 5)), jnp.float32)  # many are equal; odd sides
+
+    def reduced(x):
+        return vgg._windows(x).max((2, 4))
+
+    y, back = jax.vjp(vgg.POOLINGS["max"], x)
+    expected, expected_back = jax.vjp(reduced, x)
+    np.testing.assert_array_equal(y, expected)
+    slope = jnp.asarray(rng.normal(size=y.shape), jnp.float32)
+    np.testing.assert_array_equal(back(slope)[0], expected_back(slope)[0])
+
+
+def test_auto_is_a_precision_for_each_platform(monkeypatch):
+    assert vgg.in_force("auto") == "float32"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert vgg.in_force("auto") == vgg.AUTO["gpu"]
+    assert vgg.in_force("float32") == "float32"

@@ -2,8 +2,7 @@
 
 A suite is a TOML file. Its steps stand in the order of their importance; each has commands, which run one
 after the other in processes of their own and share an empty cache of compiled programs, so that the second of
-two equal ones is warm. A step gets its share of the minutes that are left; what it does not take is left to
-those after it. After every command everything known so far is written: results.json, results.md and plots.
+two equal ones is warm. A step may take its share of the minutes that are left when it begins. After every command everything known so far is written: results.json, results.md and plots.
 """
 
 import contextlib
@@ -42,7 +41,7 @@ class Step(NamedTuple):
     """One step of a suite."""
 
     name: str
-    share: float  # of the suite's minutes, against the other steps' shares
+    share: float  # of the minutes that are left when it begins, at most
     commands: dict[str, list[str]]  # by label: a program and its flags
     platform: str = ""  # the only one on which it means anything
     equal: bool = False  # whether all commands are to write the same bytes
@@ -59,10 +58,9 @@ def main(name: str, folder: Path, minutes: float, resume: bool) -> int:
     found |= {"minutes": found.get("minutes", 0) + minutes}
     known = {(one["step"], one["label"]) for one in found["results"] if one["state"] != "no time left"}
     found["results"] = [one for one in found["results"] if one["state"] != "no time left"]
-    for number, step in enumerate(steps):
-        shares = sum(later.share for later in steps[number:])
-        left = deadline - time.monotonic()
-        step_end = time.monotonic() + left * step.share / shares
+    for step in steps:
+        began = time.monotonic()
+        step_end = began + step.share * (deadline - began)
         with tempfile.TemporaryDirectory(prefix="nst_jax-suite-") as scratch:
             for label in step.commands:
                 if (step.name, label) in known:
@@ -123,6 +121,8 @@ def _step(table: Mapping[str, Any]) -> Step:
         tried = {name: [*command, f"--experiment={name}"] for name in names}
         commands = {label: command, **tried, f"{label} again": command}
     share, where, equal = float(table["share"]), table.get("platform", ""), table.get("equal", False)
+    if not 0 < share <= 1:
+        raise ValueError(f"a share is above 0 and at most 1, not {share:g}")
     return Step(table["name"], share, commands, where, equal)
 
 
