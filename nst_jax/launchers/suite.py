@@ -2,7 +2,8 @@
 
 A suite is a TOML file. Its steps stand in the order of their importance; each has commands, which run one
 after the other in processes of their own and share an empty cache of compiled programs, so that the second of
-two equal ones is warm. A step may take its share of the minutes that are left when it begins. After every command everything known so far is written: results.json, results.md and plots.
+two equal ones is warm. A step may take its share of the minutes that are left when it begins. After every
+command everything known so far is written: results.json, results.md and plots.
 """
 
 import contextlib
