@@ -119,6 +119,9 @@ def main(given: Given) -> int:
     """Run `nst-bench` with the options given: a table row for every case."""
     bench = Bench(**given)
     if bench.suite:
+        if others := set(given) - {"suite", "minutes", "folder", "resume"}:
+            allowed = "not beside --suite, whose steps say what is measured"
+            raise InputError(f"--{min(others)}", allowed, "got both")
         return suite.main(bench.suite, Path(bench.folder), bench.minutes, bench.resume)
     _check(bench)
     experiments.set_flags(bench.experiment)
@@ -141,10 +144,11 @@ def main(given: Given) -> int:
         for case in itertools.starmap(Case, cases):
             rows.append({**case._asdict(), **measure(arrays[case.network], case, bench)})
             tell(_line(rows[-1]))
-    done = [row for row in rows if "does_not_fit" not in row]
+            done = [row for row in rows if "does_not_fit" not in row]
+            if bench.report:  # after every row: the next one may take longer than there is time
+                found = {"ceilings": measured, "scaling": ceilings.scaling(done, Case._fields), "rows": rows}
+                write_whole(Path(bench.report), to_json({**_circumstances(bench), **found}))
     if bench.report:
-        found = {"ceilings": measured, "scaling": ceilings.scaling(done, Case._fields), "rows": rows}
-        write_whole(Path(bench.report), to_json({**_circumstances(bench), **found}))
         tell(bench.report)
     if bench.plot:
         write_whole(Path(bench.plot), ceilings.plot(measured, done, Path(bench.plot).suffix))

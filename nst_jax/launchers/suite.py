@@ -220,16 +220,18 @@ def _state(code: int | None, said: str) -> str:
         return "skipped: this version of XLA has no such flag"
     lines = [line for line in said.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
-    return f"failed, exit {code}: {[*lines, ' '][-1] if not errors else errors[-1].removeprefix('error: ')}"
+    last = (errors or lines or ["it said nothing"])[-1]
+    return f"failed, exit {code}: {last.removeprefix('error: ')}"
 
 
 def headline(result: Result) -> str:
     """Return the numbers of a result that a table has room for."""
-    if result["state"] != "done":
-        return str(result["state"])
     report = result.get("report") or {}
     if "rows" in report:
-        return "; ".join(map(_row, report["rows"]))
+        rows = "; ".join(map(_row, report["rows"]))
+        return rows if result["state"] == "done" else f"{rows}; then: {result['state']}"
+    if result["state"] != "done":
+        return str(result["state"])
     if "evaluations" in report:
         seconds = report["seconds"]
         each = 1000 * seconds["per_evaluation"]
