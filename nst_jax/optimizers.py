@@ -96,7 +96,7 @@ def _adam_carry(memory: Any, shape: tuple[int, ...], factor: Float[Array, ""]) -
 # from are true differences between two pictures in the box; one with s.y <= 0 starts the memory anew.
 # The inverse Hessian is applied in its compact form (Byrd, Nocedal & Schnabel 1994, eq. 3.1): the same matrix
 # as by two loops over the pairs, in three passes over the history in place of forty small steps. On a GPU
-# each of those costs launches: a step of two loops took 0.5 ms there, a third of an evaluation's time.
+# each of those costs launches: two loops took 0.5 ms of a step there, a third of an evaluation's time.
 
 PAIRS = 10
 TRIALS = 20  # of step lengths, before the search gives up
@@ -130,9 +130,9 @@ def _remember(memory: Pairs, old: Iterate, new: Iterate, coordinates: Coordinate
     The pair's inner products with the others are left to the next step: here, the history is written in place
     because nothing reads it any more.
     """
-    move, turn = new.image - old.image, new.gradient - old.gradient
-    curvature = jnp.vdot(move, turn)
     seen = jnp.isfinite(old.value)  # else it is the first picture's evaluation, and no step
+    move, turn = new.image - old.image, jnp.where(seen, new.gradient - old.gradient, 0)
+    curvature = jnp.vdot(move, turn, precision=EXACT)
     good = seen & (curvature > 0)  # no positive definite matrix maps another s to y
     slot = memory.number % PAIRS
     history = jax.lax.dynamic_update_index_in_dim(memory.history, move, slot, 0)
@@ -170,7 +170,7 @@ def _descent(memory: Pairs, gradient: Image, slope: Image) -> Image:
     on_moves, on_bends = (
         jnp.where(used, part[order], 0.0) for part in jnp.split(_along(memory.history, gradient), 2)
     )
-    steepest = jnp.minimum(1, 1 / jnp.sqrt(jnp.vdot(gradient, slope)))
+    steepest = jnp.minimum(1, 1 / jnp.sqrt(jnp.vdot(gradient, slope, precision=EXACT)))
     newest = products[-1, -1] / jnp.where(bends[-1, -1] > 0, bends[-1, -1], 1)
     scale = jnp.where(count > 0, newest, steepest)
     inner = solve_triangular(upper, on_moves)

@@ -111,7 +111,7 @@ def make_plans(problems: Sequence[Problem], free: int | None, ways: Sequence[Way
 class Needs(NamedTuple):
     """The bytes that a problem's programs take."""
 
-    beside: int  # what the process takes beside them on a CPU, where it shares the memory
+    beside: int  # what the process takes beside them
     arguments: int  # of the loop: the state, what it is compared with, the network
     temporary: int  # of the loop
     content: int  # of the content's activations, among the arguments
@@ -149,7 +149,8 @@ def needs(problem: Problem) -> Needs:
     content = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(targets.content))
     style, largest = max(once)
     shared = jax.devices()[0].platform == "cpu"
-    beside = PROCESS + HOST_COPIES * first.nbytes if shared else 0
+    # On an accelerator the picture that is shown, and its opacity, until somebody has read it.
+    beside = PROCESS + HOST_COPIES * first.nbytes if shared else 2 * first.nbytes
     return Needs(beside, arguments, temporary, content, style, largest)
 
 

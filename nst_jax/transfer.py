@@ -1,6 +1,5 @@
 """The optimisation: a generator that runs rung after rung, chunk after chunk."""
 
-import functools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -44,12 +43,20 @@ class Later:
     """A picture on the device, read when it is first asked for: nobody waits for one that nobody looks at."""
 
     def __init__(self, shape: tuple[int, ...], read: Callable[[], Float32[np.ndarray, "h w 3"]]):
-        self.shape, self._read = shape, read
+        self.shape = shape
+        self._read: Callable[[], Float32[np.ndarray, "h w 3"]] | None = read
+        self._value: Float32[np.ndarray, "h w 3"] | None = None
 
-    @functools.cached_property
+    @property
     def value(self) -> Float32[np.ndarray, "h w 3"]:
-        """The picture on the host."""
-        return self._read()
+        """The picture on the host; what it was on the device is let go."""
+        if self._read is not None:
+            self._value, self._read = self._read(), None
+        assert self._value is not None
+        return self._value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.asarray, (self.value,)
 
 
 class Progress(NamedTuple):
@@ -216,9 +223,10 @@ def progress(told: Told, problem: Problem) -> Progress:
         named = ({"picture": label.picture + 1, "label": label.name} for label in labels)
         losses["by_style"] = [name | loss for name, loss in zip(named, losses["by_style"], strict=True)]
 
+    shown, opacity, photograph, config = told.image, told.opacity, problem.photograph, problem.config
+
     def read() -> Float32[np.ndarray, "h w 3"]:
-        opacity = None if told.opacity is None else np.asarray(told.opacity)
-        return finish(np.array(told.image), problem.photograph, opacity, problem.config)
+        return finish(np.array(shown), photograph, None if opacity is None else np.asarray(opacity), config)
 
     return Progress(
         step=int(step),

@@ -180,12 +180,30 @@ def test_an_experiment_s_unknown_flag_ends_its_process_with_the_words_that_are_l
         ('[[step]]\nname = "a"\nshare = 2\ncommands.b = "nst"', "a share is above 0 and at most 1, not 2"),
         ('[[step]]\nname = "a"\nshare = 1\ncommands.b = "rm -r x"', "b runs nst-bench or nst, not rm"),
         ('[[step]]\nname = "a"\nshare = 1\ncommands.b = ""', "must be TOML with [[step]] tables"),
+        ('[[step]]\nname = "a"\nshare = 1\ncommands.b = 3', "must be TOML with [[step]] tables"),
+        ('[[step]]\nname = "a"\nshare = 1\ncommands = "nst"', "must be TOML with [[step]] tables"),
+        ('[[step]]\nname = ["a"]\nshare = 1\ncommands.b = "nst"', "a name and at least one command"),
+        ('[[step]]\nname = "a"\nshare = 1\ncommands = {}', "a name and at least one command"),
+        ("step = []", "it has no step, or two of one name"),
+        (f"step = {900 * '['}", "must be TOML with [[step]] tables"),
+        (
+            '[[step]]\nname = "a"\nshare = 1\ncommands.b = "nst-bench --experiment=typo"',
+            "experiments are named by experiments = [...]",
+        ),
+        (
+            '[[step]]\nname = "a"\nshare = 1\ncommands.transposed = "nst-bench"',
+            "experiments are named by experiments = [...]",
+        ),
+        (
+            '[[step]]\nname = "a"\nshare = 1\nexperiments = ["buffers"]\ncommands.b = "nst"',
+            "experiments are of one command, of nst-bench",
+        ),
         ('[[step]]\nname = "a"\nshare = 1\nspeed = 1\ncommands.b = "nst"', "experiments, name, platform"),
         (
             '[[step]]\nname = "a"\nshare = 1\nexperiments = ["fast"]\ncommands.b = "nst-bench"',
-            "no experiment is called fast",
+            "no experiment is called 'fast'",
         ),
-        (2 * '[[step]]\nname = "a"\nshare = 1\ncommands.b = "nst"\n', "steps of different names"),
+        (2 * '[[step]]\nname = "a"\nshare = 1\ncommands.b = "nst"\n', "it has no step, or two of one name"),
     ],
 )
 def test_files_that_are_no_suites_are_told_before_anything_runs(content, message, folder, capsys):
@@ -207,6 +225,15 @@ def test_wrong_requests_of_suites_are_told(folder, capsys):
     (folder / "suite/results.json").write_text(json.dumps(found | {"versions": {"jax": "0.0.1"}}))
     assert run(bench.PROGRAM, ["--suite=quick", "--resume"]) == 2
     assert "versions was {'jax': '0.0.1'} and is {" in capsys.readouterr().err
+    for damage in ("{", json.dumps(found), json.dumps(found | {"minutes": 1, "results": [3]}), 9000 * "["):
+        (folder / "suite/results.json").write_text(damage)
+        assert run(bench.PROGRAM, ["--suite=quick", "--resume"]) == 2
+        assert "--resume: a results.json of this suite in suite" in capsys.readouterr().err
+    for lone in (["--minutes=3"], ["--resume"], ["--selftest", "--experiment=transposed"]):
+        assert run(bench.PROGRAM, lone) == 2
+        assert "with --suite; got no --suite" in (err := capsys.readouterr().err) or "not beside" in err
+    assert run(bench.PROGRAM, ["--experiment=buffers"]) == 2
+    assert "--experiment=buffers: on gpu only; this is cpu" in capsys.readouterr().err
     assert run(bench.PROGRAM, ["--suite=quick", "--sizes=16"]) == 2
     assert "--sizes: not beside --suite, whose steps say what is measured" in capsys.readouterr().err
 

@@ -48,6 +48,7 @@ from nst_jax.targets import make_targets
 from nst_jax.transfer import stylize_steps
 from nst_jax.weights import load_weights
 
+OF_SUITES = {"minutes", "folder", "resume"}  # the flags that go with --suite
 STEPS = np.int32(10)  # of the optimiser in one timed chunk: as long as those of nst
 
 
@@ -119,13 +120,19 @@ def main(given: Given) -> int:
     """Run `nst-bench` with the options given: a table row for every case."""
     bench = Bench(**given)
     if bench.suite:
-        if others := set(given) - {"suite", "minutes", "folder", "resume"}:
-            allowed = "not beside --suite, whose steps say what is measured"
-            raise InputError(f"--{min(others)}", allowed, "got both")
+        _check_alone(given, "suite", {"suite", *OF_SUITES})
         return suite.main(bench.suite, Path(bench.folder), bench.minutes, bench.resume)
+    if lone := OF_SUITES & set(given):
+        raise InputError(f"--{min(lone)}", "with --suite", "got no --suite")
+    if bench.selftest:
+        _check_alone(given, "selftest", {"selftest"})
     _check(bench)
     experiments.set_flags(bench.experiment)
     device.set_up(cached=False)
+    where = EXPERIMENTS[bench.experiment].platform
+    if where and where != jax.default_backend():
+        came = f"this is {jax.default_backend()}"
+        raise InputError(f"--experiment={bench.experiment}", f"on {where} only", came)
     if bench.selftest:
         return selftest.main()
     arrays = {network: load_weights(network).arrays for network in bench.networks}
@@ -154,6 +161,11 @@ def main(given: Given) -> int:
         write_whole(Path(bench.plot), ceilings.plot(measured, done, Path(bench.plot).suffix))
         tell(bench.plot)
     return DONE
+
+
+def _check_alone(given: Given, name: str, its: set[str]) -> None:
+    if others := set(given) - its:
+        raise InputError(f"--{min(others)}", f"not beside --{name}", "got both")
 
 
 def _check(bench: Bench) -> None:

@@ -33,6 +33,7 @@ from nst_jax.report import can_plot, draw, new_axes, to_json
 HERE = Path(__file__).resolve().parent
 SUITES = HERE / "suites" if (HERE / "suites").exists() else HERE.parents[1] / "benchmarks"  # wheel, checkout
 PROGRAMS = {"nst-bench": "bench", "nst": "nst"}  # and the modules that run them
+TOO_LONG, NO_TIME = LATER = ("took too long", "no time left")  # what a resumed suite does again
 LEAST = 2.0  # seconds that a command is started with
 UNKNOWN = ("Unknown flag in XLA_FLAGS", "Illegal value for --xla")  # how XLA ends where it does not know one
 Result = dict[str, Any]
@@ -57,8 +58,8 @@ def main(name: str, folder: Path, minutes: float, resume: bool) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     check_writable(folder / "results.json")
     found |= {"minutes": found.get("minutes", 0) + minutes}
-    known = {(one["step"], one["label"]) for one in found["results"] if one["state"] != "no time left"}
-    found["results"] = [one for one in found["results"] if one["state"] != "no time left"]
+    found["results"] = [one for one in found["results"] if one["state"] not in LATER]
+    known = {(one["step"], one["label"]) for one in found["results"]}
     for step in steps:
         began = time.monotonic()
         step_end = began + step.share * (deadline - began)
@@ -89,20 +90,12 @@ def find(name: str) -> Path:
 def read(path: Path) -> list[Step]:
     """Return the steps of a suite. Raises InputError where the file is not one."""
     try:
-        tables = tomllib.loads(path.read_text())["step"]
-        steps = [_step(table) for table in tables]
-    except (
-        OSError,
-        UnicodeDecodeError,
-        tomllib.TOMLDecodeError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ) as error:
-        came = f"{type(error).__name__}: {error}"
+        steps = [_step(table) for table in tomllib.loads(path.read_text())["step"]]
+        if not steps or len({step.name for step in steps}) < len(steps):
+            raise ValueError("it has no step, or two of one name")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        came = f"{type(error).__name__}: {error}"  # TOML's and Unicode's errors are ValueErrors
         raise InputError(str(path), "must be TOML with [[step]] tables as in benchmarks/", came) from error
-    if len({step.name for step in steps}) < len(steps):
-        raise InputError(str(path), "must have steps of different names", "two are the same")
     return steps
 
 
@@ -110,21 +103,31 @@ def _step(table: Mapping[str, Any]) -> Step:
     known = {"name", "share", "commands", "platform", "equal", "experiments"}
     if extra := set(table) - known:
         raise ValueError(f"a step has {', '.join(sorted(known))}, not {min(extra)}")
-    commands = {label: shlex.split(line) for label, line in table["commands"].items()}
-    for label, (program, *_) in commands.items():
-        if program not in PROGRAMS:
-            raise ValueError(f"{label} runs {' or '.join(PROGRAMS)}, not {program}")
-    if names := table.get("experiments"):  # in turn between two runs of the same command without one
-        ((label, command),) = commands.items()
-        for name in names:
-            if name not in EXPERIMENTS:
-                raise ValueError(f"no experiment is called {name}")
-        tried = {name: [*command, f"--experiment={name}"] for name in names}
-        commands = {label: command, **tried, f"{label} again": command}
-    share, where, equal = float(table["share"]), table.get("platform", ""), table.get("equal", False)
+    name, share, lines = table["name"], float(table["share"]), table["commands"]
+    if not isinstance(name, str) or not lines:
+        raise ValueError("a step has a name and at least one command")
     if not 0 < share <= 1:
         raise ValueError(f"a share is above 0 and at most 1, not {share:g}")
-    return Step(table["name"], share, commands, where, equal)
+    commands = {label: shlex.split(line) for label, line in lines.items()}
+    for label, (program, *flags) in commands.items():
+        if program not in PROGRAMS:
+            raise ValueError(f"{label} runs {' or '.join(PROGRAMS)}, not {program}")
+        if label in EXPERIMENTS or any(flag.startswith("--experiment") for flag in flags):
+            raise ValueError(f"{label}: experiments are named by experiments = [...]")
+    if names := table.get("experiments"):
+        commands = _tried(commands, names)
+    return Step(name, share, commands, table.get("platform", ""), table.get("equal", False))
+
+
+def _tried(commands: dict[str, list[str]], names: Sequence[str]) -> dict[str, list[str]]:
+    """Return the commands of experiments, in turn between two runs of the same command without one."""
+    if unknown := [name for name in names if not name or name not in EXPERIMENTS]:
+        raise ValueError(f"no experiment is called {unknown[0]!r}")
+    if len(commands) != 1 or next(iter(commands.values()))[0] != "nst-bench":
+        raise ValueError("experiments are of one command, of nst-bench")
+    ((label, command),) = commands.items()
+    tried = {name: [*command, f"--experiment={name}"] for name in names}
+    return {label: command, **tried, f"{label} again": command}
 
 
 def _found(folder: Path, suite: Path, resume: bool) -> dict[str, Any]:
@@ -146,7 +149,8 @@ def _found(folder: Path, suite: Path, resume: bool) -> dict[str, Any]:
     try:
         found = json.loads(there.read_text())
         before = {name: found[name] for name in own}
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        table(found, [Step(one["step"], 1, {}) for one in found["results"]])  # reads all there has to be
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError("--resume", f"a results.json of this suite in {folder}", str(error)) from error
     if differs := [name for name in own if before[name] != own[name]]:
         came = f"{differs[0]} was {before[differs[0]]} and is {own[differs[0]]}"
@@ -160,12 +164,11 @@ def _result(step: Step, label: str, limit: float, scratch: Path, machine: Mappin
     result: Result = {"step": step.name, "label": label, "command": shlex.join(command)}
     if step.platform and machine and machine.get("platform") != step.platform:
         return result | {"state": f"skipped: only on {step.platform}", "seconds": 0.0}
-    experiment = next((flag.partition("=")[2] for flag in command if flag.startswith("--experiment=")), "")
-    where = EXPERIMENTS[experiment].platform
+    where = EXPERIMENTS[label].platform if label in EXPERIMENTS else ""
     if where and machine and machine.get("platform") != where:
         return result | {"state": f"skipped: only on {where}", "seconds": 0.0}
     if limit < LEAST:
-        return result | {"state": "no time left", "seconds": 0.0}
+        return result | {"state": NO_TIME, "seconds": 0.0}
     report, picture = scratch / "report.json", scratch / "picture.png"
     for file in (report, picture):
         file.unlink(missing_ok=True)
@@ -204,7 +207,7 @@ def _run(program: str, flags: Sequence[str], limit: float, scratch: Path) -> tup
         except subprocess.TimeoutExpired:
             pass
         finally:  # also where this process is interrupted: what it has started does not run on
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     return code, log.read_text(errors="replace")
@@ -215,7 +218,7 @@ def _state(code: int | None, said: str) -> str:
     if code == 0:
         return "done"
     if code is None:
-        return "took too long"
+        return TOO_LONG
     if any(words in said for words in UNKNOWN):
         return "skipped: this version of XLA has no such flag"
     lines = [line for line in said.splitlines() if line.strip()]
@@ -279,7 +282,8 @@ def table(found: Mapping[str, Any], steps: Sequence[Step]) -> str:
         results = [one for one in found["results"] if one["step"] == step.name]
         for one in results:
             ratio = _against_first(one, results) if one["label"] in EXPERIMENTS else ""
-            lines.append(f"| {step.name} | {one['label']} | {headline(one)}{ratio} |")
+            said = f"{headline(one)}{ratio}".replace("|", "\\|")
+            lines.append(f"| {step.name} | {one['label']} | {said} |")
         if step.equal and results and all(one["state"] == "done" for one in results):
             same = len({one.get("sha256") for one in results}) == 1
             lines.append(f"| {step.name} | all of them | {'equal bytes' if same else 'DIFFERENT bytes'} |")
@@ -301,7 +305,8 @@ def _milliseconds(result: Result) -> float | None:
 
 def _plots(found: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
     """Yield the plots by file name: milliseconds against size, pictures a second against the batch."""
-    rows = [row for one in found["results"] for row in (one.get("report") or {}).get("rows", [])]
+    plain = [one for one in found["results"] if one["label"] not in EXPERIMENTS]
+    rows = [row for one in plain for row in (one.get("report") or {}).get("rows", [])]
     rows = [row for row in rows if "does_not_fit" not in row and row["style_loss"] == "gram"]
     for name, x, y in (
         ("sizes.png", "size", "milliseconds for an evaluation"),
