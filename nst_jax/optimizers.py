@@ -35,8 +35,9 @@ Evaluate = Callable[[Image], Iterate]
 class Coordinates(NamedTuple):
     """Coordinates z of a picture x = S z, S symmetric, in which steps are taken."""
 
-    scale: Callable[[Image], Image]  # S g, a gradient in z
-    square: Callable[[Image], Image]  # S S g, that gradient as a step of x
+    # Of a picture, or of several side by side in their channels.
+    scale: Callable[[Any], Any]  # S g, a gradient in z
+    square: Callable[[Any], Any]  # S S g, that gradient as a step of x
 
 
 PIXELS = Coordinates(lambda image: image, lambda image: image)
@@ -94,9 +95,9 @@ def _adam_carry(memory: Any, shape: tuple[int, ...], factor: Float[Array, ""]) -
 # L-BFGS: Liu & Nocedal 1989, in the coordinates, with a backtracking search for sufficient decrease along the
 # projected arc t -> clip(x + t d) (Bertsekas 1976; Nocedal & Wright 1999, 3.1). So the pairs (s, y) it learns
 # from are true differences between two pictures in the box; one with s.y <= 0 starts the memory anew.
-# The inverse Hessian is applied in its compact form (Byrd, Nocedal & Schnabel 1994, eq. 3.1): the same matrix
-# as by two loops over the pairs, in three passes over the history in place of forty small steps. On a GPU
-# each of those costs launches: two loops took 0.5 ms of a step there, a third of an evaluation's time.
+# The two loops over the pairs are taken as wholes, each with a triangular system, R u = S^T g for the first:
+# four products with all pairs in place of forty with one. On a GPU each of those costs launches, and two
+# loops took 0.5 ms of a step there, a third of an evaluation's time.
 
 PAIRS = 10
 TRIALS = 20  # of step lengths, before the search gives up
@@ -106,83 +107,84 @@ EXACT = jax.lax.Precision.HIGHEST  # of sums of float32, on devices that would r
 
 
 class Pairs(NamedTuple):
-    """What L-BFGS remembers: pairs s = x' - x, y = g' - g of the last steps, in slots used in turn.
-
-    B = S S is that of the coordinates.
-    """
+    """What L-BFGS remembers: pairs s = x' - x, y = g' - g of the last steps, in slots used in turn."""
 
     number: Int[Array, ""]  # of pairs since it was started; PAIRS of them are kept
-    turn: Image  # y of the last pair
-    history: Float[Array, "n h w 3"]  # s of every slot, then B y
-    products: Float[Array, "m m"]  # s_i . y_j, where s_i is not the younger
-    bends: Float[Array, "m m"]  # y_i . B y_j
+    moves: Float[Array, "m h w 3"]  # s
+    turns: Float[Array, "m h w 3"]  # y
+    products: Float[
+        Array, "m m"
+    ]  # s_i . y_j, where s_i is not the younger; of the youngest y, only with its own s
     leap: Float[Array, ""]  # |s| of a last step with s.y <= 0, else 0
 
 
 def _lbfgs_init(image: Image) -> Pairs:
-    history, square = jnp.zeros((2 * PAIRS, *image.shape)), jnp.zeros((PAIRS, PAIRS))
-    return Pairs(jnp.int32(0), jnp.zeros_like(image), history, square, square, jnp.float32(0))
+    pictures = jnp.zeros((PAIRS, *image.shape))
+    return Pairs(jnp.int32(0), pictures, pictures, jnp.zeros((PAIRS, PAIRS)), jnp.float32(0))
 
 
-def _remember(memory: Pairs, old: Iterate, new: Iterate, coordinates: Coordinates) -> Pairs:
+def _remember(memory: Pairs, old: Iterate, new: Iterate) -> Pairs:
     """Return the memory after a step: with its pair, or anew where that has no curvature or there is none.
 
-    The pair's inner products with the others are left to the next step: here, the history is written in place
-    because nothing reads it any more.
+    At the end of the step, when nothing reads them any more, the pictures are written in place.
     """
     seen = jnp.isfinite(old.value)  # else it is the first picture's evaluation, and no step
     move, turn = new.image - old.image, jnp.where(seen, new.gradient - old.gradient, 0)
     curvature = jnp.vdot(move, turn, precision=EXACT)
     good = seen & (curvature > 0)  # no positive definite matrix maps another s to y
     slot = memory.number % PAIRS
-    history = jax.lax.dynamic_update_index_in_dim(memory.history, move, slot, 0)
-    history = jax.lax.dynamic_update_index_in_dim(history, coordinates.square(turn), PAIRS + slot, 0)
-    leap = jnp.where(seen & ~good, jnp.linalg.norm(move), 0)
-    products = memory.products.at[slot, slot].set(curvature)
-    return Pairs(jnp.where(good, memory.number + 1, 0), turn, history, products, memory.bends, leap)
-
-
-def _with_products(memory: Pairs) -> Pairs:
-    """Return the memory with the inner products of its youngest pair."""
-    slot = (memory.number - 1) % PAIRS
-    products, bends = jnp.split(_along(memory.history, memory.turn), 2)
-    products = products.at[slot].set(memory.products[slot, slot])
-    return memory._replace(
-        products=memory.products.at[:, slot].set(products),
-        bends=memory.bends.at[:, slot].set(bends).at[slot].set(bends),
+    return Pairs(
+        jnp.where(good, memory.number + 1, 0),
+        jax.lax.dynamic_update_index_in_dim(memory.moves, move, slot, 0),
+        jax.lax.dynamic_update_index_in_dim(memory.turns, turn, slot, 0),
+        memory.products.at[slot, slot].set(curvature),
+        jnp.where(seen & ~good, jnp.linalg.norm(move), 0),
     )
 
 
-def _descent(memory: Pairs, gradient: Image, slope: Image) -> Image:
-    """Return -H g, H the inverse Hessian that the pairs make of a multiple of B; slope: B g.
+def _descent(memory: Pairs, gradient: Image, coordinates: Coordinates) -> tuple[Image, Pairs]:
+    """Return -H g, H the inverse Hessian that the pairs make of c B, and the memory with all products.
 
-    H = c B + [S, c B Y] [[R^-T (D + c Y^T B Y) R^-1, -R^-T], [-R^-1, 0]] [S, c B Y]^T, R the upper triangle
-    of S^T Y, D its diagonal, c = s.y / y.B y of the youngest pair; without a pair min(1, 1 / |S g|).
+    R u = S^T g, q = g - Y u, r = c B q, R^T v = D u - Y^T r, H g = r + S v, with R the upper triangle of
+    S^T Y, D its diagonal, B = S S that of the coordinates, c = s.y / y.B y of the youngest pair; without a
+    pair min(1, 1 / |S g|). Nocedal & Wright 1999, algorithm 7.4, with each loop as a whole. One thing follows
+    from the other: over processes, exchanges that do not wait for each other have been seen to deadlock.
     """
-    count = jnp.minimum(memory.number, PAIRS)
+    count, slot = jnp.minimum(memory.number, PAIRS), (memory.number - 1) % PAIRS
     order = (memory.number + jnp.arange(PAIRS)) % PAIRS  # the oldest first
     used = jnp.arange(PAIRS) >= PAIRS - count
-    both = used[:, None] & used[None, :]
-    products, bends = (
-        jnp.where(both, square[order][:, order], 0.0) for square in (memory.products, memory.bends)
+    turn = jax.lax.dynamic_index_in_dim(memory.turns, slot, 0, keepdims=False)
+    curvature = memory.products[slot, slot]
+    column = _along(memory.moves, turn).at[slot].set(curvature)
+    memory = memory._replace(products=memory.products.at[:, slot].set(column))
+    upper = jnp.where(
+        used[:, None] & used[None, :], jnp.triu(memory.products[order][:, order]), jnp.eye(PAIRS)
     )
-    upper = jnp.where(both, jnp.triu(products), jnp.eye(PAIRS))
-    on_moves, on_bends = (
-        jnp.where(used, part[order], 0.0) for part in jnp.split(_along(memory.history, gradient), 2)
-    )
+
+    def by_slot(factors: Float[Array, " m"]) -> Float[Array, " m"]:
+        return jnp.zeros(PAIRS).at[order].set(jnp.where(used, factors, 0))
+
+    inner = solve_triangular(upper, jnp.where(used, _along(memory.moves, gradient)[order], 0))
+    left = gradient - _combined(by_slot(inner), memory.turns)
+    squares = coordinates.square(jnp.concatenate([left, turn], -1))  # six channels at once
+    slope, bend = squares[..., :3], squares[..., 3:]
     steepest = jnp.minimum(1, 1 / jnp.sqrt(jnp.vdot(gradient, slope, precision=EXACT)))
-    newest = products[-1, -1] / jnp.where(bends[-1, -1] > 0, bends[-1, -1], 1)
-    scale = jnp.where(count > 0, newest, steepest)
-    inner = solve_triangular(upper, on_moves)
-    outer = jnp.diag(products) * inner + scale * (jnp.dot(bends, inner, precision=EXACT) - on_bends)
-    factors = solve_triangular(upper, outer, trans="T"), -scale * inner
-    by_slot = [jnp.zeros(PAIRS).at[order].set(jnp.where(used, factor, 0)) for factor in factors]
-    return -scale * slope - jnp.tensordot(jnp.concatenate(by_slot), memory.history, 1, precision=EXACT)
+    bending = jnp.vdot(turn, bend, precision=EXACT)
+    scale = jnp.where(count > 0, curvature / jnp.where(bending > 0, bending, 1), steepest)
+    moved = scale * slope
+    outer = jnp.where(used, jnp.diag(upper) * inner - _along(memory.turns, moved)[order], 0)
+    last = solve_triangular(upper, outer, trans="T")
+    return -moved - _combined(by_slot(last), memory.moves), memory
 
 
-def _along(history: Float[Array, "n h w 3"], image: Image) -> Float[Array, " n"]:
-    """Return the inner product of each picture of a history with an image."""
-    return jnp.tensordot(history, image, 3, precision=EXACT)
+def _along(pictures: Float[Array, "m h w 3"], image: Image) -> Float[Array, " m"]:
+    """Return the inner product of each of some pictures with an image."""
+    return jnp.tensordot(pictures, image, 3, precision=EXACT)
+
+
+def _combined(factors: Float[Array, " m"], pictures: Float[Array, "m h w 3"]) -> Image:
+    """Return the sum of factor times picture."""
+    return jnp.tensordot(factors, pictures, 1, precision=EXACT)
 
 
 class Trial(NamedTuple):
@@ -203,8 +205,8 @@ def _lbfgs_step(
 ) -> Step:
     del learning_rate  # the search finds its own
     image, _, gradient, _ = iterate
-    memory = _with_products(memory)
-    direction = _feasible(image, _descent(memory, gradient, coordinates.square(gradient)))
+    direction, memory = _descent(memory, gradient, coordinates)
+    direction = _feasible(image, direction)
     steepest = _feasible(image, -gradient) / jnp.maximum(1, jnp.linalg.norm(gradient))
     direction = jnp.where(jnp.vdot(direction, gradient) < 0, direction, steepest)
     # Where the path bends down a longer step is worth a trial: without a pair nothing else tells how long.
@@ -223,7 +225,7 @@ def _lbfgs_step(
     converged = failed & fresh & jnp.isfinite(found.iterate.value)
     stays = (failed & ~fresh) | converged
     kept = jax.tree.map(lambda new, old: jnp.where(stays, old, new), found.iterate, iterate)
-    return Step(kept, _remember(memory, iterate, kept, coordinates), found.trials, converged)
+    return Step(kept, _remember(memory, iterate, kept), found.trials, converged)
 
 
 def _try(evaluate: Evaluate, start: Iterate, direction: Image, last: Trial) -> Trial:

@@ -16,18 +16,20 @@ from jaxtyping import Array, Float
 
 from nst_jax import rows
 from nst_jax.objective import Spec
-from nst_jax.optimizers import PIXELS, Coordinates, Image
+from nst_jax.optimizers import PIXELS, Coordinates
 
 MEAN = 4 * math.log(1 + math.sqrt(2))  # of 1/f over all frequencies: by it S has a mean square of 1
 
 
-def _filtered(spec: Spec, power: float, image: Image) -> Image:
+def _filtered(spec: Spec, power: float, image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
     """Return the picture with its frequencies f, in cycles a pixel, times (MEAN f)^power.
 
     The mean counts as the lowest frequency. In natural pictures amplitudes fall like 1/f: in such units
     large areas change as easily as small strokes.
     """
-    own = rows.gather(image, spec)  # whole on every device: three numbers a pixel, little beside the maps
+    own = jnp.asarray(
+        rows.gather(image, spec)
+    )  # whole on every device: three numbers a pixel, little beside the maps
     height, width, _ = own.shape
     frequency = jnp.hypot(jnp.fft.fftfreq(height)[:, None], jnp.fft.rfftfreq(width)[None])
     gain = ((MEAN * jnp.maximum(frequency, 1 / max(height, width))) ** power).astype(jnp.complex64)
@@ -35,11 +37,12 @@ def _filtered(spec: Spec, power: float, image: Image) -> Image:
     def filter(plane: Float[Array, "h w"]) -> Float[Array, "h w"]:
         return jnp.fft.irfft2(jnp.fft.rfft2(plane) * gain, s=(height, width))
 
-    planes = jnp.moveaxis(own, -1, 0)
-    # Over a mesh one after the other: XLA:CPU may lay three at once so that its FFT refuses them.
-    filtered = jnp.stack([filter(plane) for plane in planes]) if spec.mesh else jax.vmap(filter)(planes)
+    if spec.mesh:  # one channel at a time: XLA:CPU may lay three at once so that its FFT refuses them
+        filtered = jnp.stack([filter(own[..., channel]) for channel in range(own.shape[2])], -1)
+    else:
+        filtered = jax.vmap(filter, in_axes=2, out_axes=2)(own)
     below = image.shape[0] - height
-    return rows.keep(jnp.pad(jnp.moveaxis(filtered, 0, -1), [(0, below), (0, 0), (0, 0)]), spec)
+    return rows.keep(jnp.pad(filtered, [(0, below), (0, 0), (0, 0)]), spec)
 
 
 # Of a picture that is laid as the spec says.

@@ -92,8 +92,9 @@ def test_the_report_keeps_its_contract(call):
     report = read_json("a.json")
     assert list(report) == [
         *("nst_jax", "config", "weights", "image", "losses", "rungs", "history", "ended", "evaluations"),
-        *("seconds", "device", "depends_on", "peak_memory_bytes"),
+        *("seconds", "device", "precision", "depends_on", "peak_memory_bytes"),
     ]
+    assert report["precision"] == "float32"  # what auto is on a CPU
     assert report["ended"] == "iterations"
     assert list(report["depends_on"]) == [
         *("nst_jax", "jax", "jaxlib", "numpy", "optax", "pillow"),

@@ -116,7 +116,7 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_runs(params, picture
         list(stylize_steps(params, content, [style], config, free_memory=130 * 2**20))
     large = np.zeros((400, 400, 3), np.float32)
     with pytest.raises(NotEnoughMemory, match="a picture of 400x400 pixels"):  # a style alone
-        list(stylize_steps(params, content, [large], config, free_memory=380 * 2**20))
+        list(stylize_steps(params, content, [large], config, free_memory=280 * 2**20))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
