@@ -112,9 +112,7 @@ class Pairs(NamedTuple):
     number: Int[Array, ""]  # of pairs since it was started; PAIRS of them are kept
     moves: Float[Array, "m h w 3"]  # s
     turns: Float[Array, "m h w 3"]  # y
-    products: Float[
-        Array, "m m"
-    ]  # s_i . y_j, where s_i is not the younger; of the youngest y, only with its own s
+    products: Float[Array, "m m"]  # s_i . y_j, s_i not the younger; the newest y's own until the next step
     leap: Float[Array, ""]  # |s| of a last step with s.y <= 0, else 0
 
 
