@@ -113,9 +113,13 @@ def over_style(
 
 def style_maps(maps: dict[str, Array], spec: Spec) -> dict[str, Array]:
     """Return the style's activations as they are held where the loss takes that, else in float32."""
-    if STYLE_LOSSES[spec.style_loss].narrow and jax.default_backend() != "cpu":
-        return {layer: maps[layer] for layer in spec.style_layers}
-    return {layer: maps[layer].astype(jnp.float32) for layer in spec.style_layers}
+    held = _takes_held(spec)
+    return {layer: maps[layer] if held else maps[layer].astype(jnp.float32) for layer in spec.style_layers}
+
+
+def _takes_held(spec: Spec) -> bool:
+    """Tell whether the style loss takes activations as they are held: where products of bfloat16 are fast."""
+    return STYLE_LOSSES[spec.style_loss].narrow and jax.default_backend() != "cpu"
 
 
 def style_products(spec: Spec) -> Any:

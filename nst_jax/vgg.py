@@ -192,16 +192,24 @@ def features(
     return {name: activations[name] for name in layers}
 
 
-PADDED = 8  # channels that tensor cores take at once
+def _least_channels() -> int:
+    """Return to how many channels a picture is padded: on accelerators to what tensor cores take at once."""
+    return 3 if jax.default_backend() == "cpu" else 8
+
+
+def _sums_type(dtype: Any) -> Any:
+    """Return the type in which a convolution of this one hands out its sums."""
+    # XLA:GPU has no convolution of bfloat16 that hands out float32: it would widen x and take TF32 products.
+    # XLA:CPU (jax 0.12) fuses what follows into one that hands out bfloat16, and gives NaN.
+    return jnp.float32 if jax.default_backend() == "cpu" else dtype
 
 
 def _apply(
     convolution: Convolution, x: Float[Array, "n h w i"], products: lax.Precision
 ) -> Float[Array, "n h w o"]:
-    """Return what a layer makes of x. On an accelerator a picture gets the channels that it convolves in."""
+    """Return what a layer makes of x, which is padded to the least channels there are to be."""
     kernel, flipped, bias = convolution
-    missing = PADDED - x.shape[3]
-    if missing > 0 and jax.default_backend() != "cpu":
+    if (missing := _least_channels() - x.shape[3]) > 0:
         x = jnp.pad(x, [(0, 0)] * 3 + [(0, missing)])
         kernel = jnp.pad(kernel, [(0, 0)] * 2 + [(0, missing), (0, 0)])
         flipped = jnp.pad(flipped, [(0, 0)] * 3 + [(0, missing)])
@@ -217,9 +225,6 @@ def convolution(
 
     On an accelerator the sums of bfloat16 are rounded to bfloat16.
     """
-    # XLA:GPU has no convolution of bfloat16 that hands out float32: it would widen x and take TF32 products.
-    # XLA:CPU (jax 0.12) fuses what follows into one that hands out bfloat16, and gives NaN.
-    sums = jnp.float32 if jax.default_backend() == "cpu" else x.dtype
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -227,7 +232,7 @@ def convolution(
         "SAME",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=products,
-        preferred_element_type=sums,
+        preferred_element_type=_sums_type(x.dtype),
     ).astype(jnp.float32)
 
 

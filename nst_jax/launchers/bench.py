@@ -17,7 +17,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -410,11 +409,9 @@ def _times(timed: dict[str, list[float]], others: Sequence[str]) -> dict[str, An
 
 
 def _circumstances(bench: Bench) -> dict[str, Any]:
-    packages: Sequence[str] = ("jax", "jaxlib", "optax", "numpy", "torch")
-    installed = {dist.metadata["Name"].lower() for dist in metadata.distributions()}
     return {
         "nst_jax": nst_jax.__version__,
-        "versions": {name: metadata.version(name) for name in packages if name in installed},
+        "versions": device.versions(),
         "device": device.describe(),
         "flags": dataclasses.asdict(bench),
     }

@@ -24,7 +24,20 @@ DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 def be_deterministic() -> None:
     """Have XLA give the same bits in every run on a GPU. Has no effect once JAX's backend has started."""
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}".strip()
+    add_flags(DETERMINISTIC)
+
+
+def add_flags(*flags: str) -> None:
+    """Add flags of XLA to the user's. Has no effect once JAX's backend has started."""
+    if flags:
+        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a measurement depends on, of those that are installed."""
+    packages = ("jax", "jaxlib", "optax", "numpy", "torch")
+    installed = {dist.metadata["Name"].lower() for dist in metadata.distributions()}
+    return {name: metadata.version(name) for name in packages if name in installed}
 
 
 def set_up(cached: bool = True) -> None:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nst_jax import loop, objective, vgg
+from nst_jax.launchers import device
 from nst_jax.optimizers import Coordinates
 from nst_jax.parametrizations import PARAMETRIZATIONS
 
@@ -26,34 +27,6 @@ class Experiment(NamedTuple):
     flags: tuple[str, ...] = ()  # {folder}: where what one process finds is left to the next
     replaced: Mapping[tuple[Any, str], Any] = {}
     platform: str = ""  # the only one where it means anything
-
-
-def _wide_convolution(x: Any, kernel: Any, products: lax.Precision = lax.Precision.HIGHEST) -> Any:
-    """Convolve into float32, whatever x is held in."""
-    numbers = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (1, 1),
-        "SAME",
-        dimension_numbers=numbers,
-        precision=products,
-        preferred_element_type=jnp.float32,
-    )
-
-
-def _padded(channels: int) -> Callable[..., Any]:
-    """Return what applies a layer with the picture's 3 channels padded, the backward pass's results, too."""
-
-    def apply(convolution: vgg.Convolution, x: Any, products: lax.Precision) -> Any:
-        kernel, flipped, bias = convolution
-        if (missing := channels - x.shape[3]) > 0:
-            x = jnp.pad(x, [(0, 0)] * 3 + [(0, missing)])
-            kernel = jnp.pad(kernel, [(0, 0)] * 2 + [(0, missing), (0, 0)])
-            flipped = jnp.pad(flipped, [(0, 0)] * 3 + [(0, missing)])
-        return vgg._layer(x, kernel, flipped, bias, products)
-
-    return apply
 
 
 def _plain_layer(x: Any, kernel: Any, flipped: Any, bias: Any, products: lax.Precision) -> Any:
@@ -101,21 +74,16 @@ def _separable(spec: Any) -> Coordinates:
     return Coordinates(blur, lambda image: blur(blur(image)))
 
 
-def _wide_maps(maps: dict[str, Any], spec: objective.Spec) -> dict[str, Any]:
-    """Return the style's activations in float32, whatever they are held in."""
-    return {layer: maps[layer].astype(jnp.float32) for layer in spec.style_layers}
-
-
 _LAYER = (vgg, "_layer")
 _BUFFERS = "--xla_gpu_enable_command_buffer="
 
 EXPERIMENTS = {
     "": Experiment(),
-    "wide-sums": Experiment(replaced={(vgg, "convolution"): _wide_convolution}, platform="gpu"),
-    "padded-3": Experiment(replaced={(vgg, "_apply"): _padded(3)}),
-    "padded-4": Experiment(replaced={(vgg, "_apply"): _padded(4)}),
-    "padded-8": Experiment(replaced={(vgg, "_apply"): _padded(8)}),
-    "wide-grams": Experiment(replaced={(objective, "style_maps"): _wide_maps}, platform="gpu"),
+    "wide-sums": Experiment(replaced={(vgg, "_sums_type"): lambda dtype: jnp.float32}, platform="gpu"),
+    "padded-3": Experiment(replaced={(vgg, "_least_channels"): lambda: 3}),
+    "padded-4": Experiment(replaced={(vgg, "_least_channels"): lambda: 4}),
+    "padded-8": Experiment(replaced={(vgg, "_least_channels"): lambda: 8}),
+    "wide-grams": Experiment(replaced={(objective, "_takes_held"): lambda spec: False}, platform="gpu"),
     "transposed": Experiment(replaced={_LAYER: _plain_layer}),
     "bias-in-bfloat16": Experiment(replaced={_LAYER: _narrow()}, platform="gpu"),
     "runtime-fusion": Experiment(("--xla_gpu_use_runtime_fusion=true",), {_LAYER: _narrow()}, platform="gpu"),
@@ -140,7 +108,7 @@ EXPERIMENTS = {
     "autotuning-loaded": Experiment(
         ("--xla_gpu_load_autotune_results_from={folder}/autotuning.txt",), platform="gpu"
     ),
-    "deterministic": Experiment(("--xla_gpu_deterministic_ops=true",), platform="gpu"),
+    "deterministic": Experiment((device.DETERMINISTIC,), platform="gpu"),
 }
 
 
@@ -150,9 +118,7 @@ def set_flags(name: str) -> None:
     Has no effect once JAX's backend has started.
     """
     folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or tempfile.gettempdir()
-    flags = [flag.format(folder=folder) for flag in EXPERIMENTS[name].flags]
-    if flags:
-        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
+    device.add_flags(*(flag.format(folder=folder) for flag in EXPERIMENTS[name].flags))
 
 
 @contextlib.contextmanager

@@ -19,13 +19,13 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import nst_jax
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.files import check_folder, check_writable, write_whole
+from nst_jax.launchers import device
 from nst_jax.launchers.common import DONE, tell
 from nst_jax.launchers.experiments import EXPERIMENTS
 from nst_jax.report import can_plot, draw, new_axes, to_json
@@ -52,7 +52,8 @@ class Step(NamedTuple):
 def main(name: str, folder: Path, minutes: float, resume: bool) -> int:
     """Run a suite, or what is left of it; return the exit code. Raises InputError."""
     deadline = time.monotonic() + 60 * minutes
-    path, steps = find(name), read(find(name))
+    path = find(name)
+    steps = read(path)
     check_folder(folder)
     found = _found(folder, path, resume)
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,11 +136,13 @@ def _found(folder: Path, suite: Path, resume: bool) -> dict[str, Any]:
 
     Raises InputError.
     """
-    names = ("jax", "jaxlib", "numpy", "optax", "torch")
-    installed = {dist.metadata["Name"].lower() for dist in metadata.distributions()}
-    versions = {name: metadata.version(name) for name in names if name in installed}
     digest = hashlib.sha256(suite.read_bytes()).hexdigest()
-    own = {"suite": suite.stem, "sha256": digest, "nst_jax": nst_jax.__version__, "versions": versions}
+    own = {
+        "suite": suite.stem,
+        "sha256": digest,
+        "nst_jax": nst_jax.__version__,
+        "versions": device.versions(),
+    }
     own |= {"host": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version()}
     there = folder / "results.json"
     if not resume:
