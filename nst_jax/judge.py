@@ -17,7 +17,7 @@ from nst_jax.color import oklab
 from nst_jax.errors import InputError
 from nst_jax.samples import distance_shares, sample_positions
 from nst_jax.style import STYLE_LOSSES, Statistics
-from nst_jax.style.gaussian import wasserstein_distance
+from nst_jax.style.gaussian import mean_and_covariance
 from nst_jax.vgg import Params, block_of, check_size, features
 from nst_jax.weights import load_lpips_heads, load_vgg
 
@@ -173,10 +173,18 @@ def frechet_distance(x: View, s: View) -> Scalar:
 
     mu, S: mean and covariance of the features over the positions of one picture: the single-image FID of
     Shaham et al. 2019 (SinGAN, arXiv 1905.01164). Differs from the paper: features of VGG-16, not of
-    Inception, so the numbers are not SIFIDs; S with a ridge, see style.gaussian.wasserstein_distance.
+    Inception, so the numbers are not SIFIDs; and S + e I, e = 1e-5 (E|x|^2 + E|s|^2), which float32 needs. As
+    the least |L_x Q - L_s|^2 over orthogonal Q, L L^T = S: no difference of traces.
     """
-    mean_and_second = x.moments[FID_LAYER], s.moments[FID_LAYER]
-    return len(x.moments[FID_LAYER]) * wasserstein_distance(*mean_and_second)
+    both = x.moments[FID_LAYER], s.moments[FID_LAYER]
+    power = sum(jnp.trace(moments[:, :-1]) for moments in both)
+    ridge = (1e-5 * power + 1e-12) * jnp.eye(len(both[0]))
+    (mean_x, covariance_x), (mean_s, covariance_s) = map(mean_and_covariance, both)
+    root_x, root_s = (jnp.linalg.cholesky(covariance + ridge) for covariance in (covariance_x, covariance_s))
+    with jax.default_matmul_precision("highest"):
+        left, _, right = jnp.linalg.svd(root_x.T @ root_s)
+        apart = root_x @ left @ right - root_s
+    return jnp.sum((mean_x - mean_s) ** 2) + jnp.sum(apart**2)
 
 
 def color_distance(x: View, y: View) -> Scalar:

@@ -231,15 +231,24 @@ def transport(x: np.ndarray, s: np.ndarray) -> np.ndarray:
     return root @ power(root @ x @ root, -0.5) @ root
 
 
-def wasserstein_distance(x: np.ndarray, s: np.ndarray, damping: float = 1e-5) -> tuple[float, np.ndarray]:
+def wasserstein_distance(
+    x: np.ndarray, s: np.ndarray, rank: int = 64, damping: float = 1e-4
+) -> tuple[float, np.ndarray]:
     """By symmetric roots: tr (s^1/2 x s^1/2)^1/2 = tr T x, and its slope is T / 2."""
-    mean, one = x[:, -1] - s[:, -1], np.eye(len(x))
-    ridge = (damping * (np.trace(x[:, :-1]) + np.trace(s[:, :-1])) + 1e-12) * one
-    spread_x, spread_s = covariance(x) + ridge, covariance(s) + ridge
+    mean, one, power_s = x[:, -1] - s[:, -1], np.eye(len(x)), np.trace(s[:, :-1])
+    variances, axes = np.linalg.eigh(covariance(s))
+    axes = axes[:, -rank:][:, variances[-rank:] > 1e-6 * power_s]
+    along, others = axes.T @ axes, one - axes @ axes.T
+    ridge = damping * (np.trace(x[:, :-1]) + power_s) + 1e-12
+    spread_x, spread_s = (axes.T @ covariance(y) @ axes + ridge * along for y in (x, s))
+    rest_x, rest_s = (np.trace(others @ covariance(y)) + ridge for y in (x, s))
     there = transport(spread_x, spread_s)
     value = mean @ mean + np.trace(spread_x + spread_s - 2 * there @ spread_x)
-    slope = moment_slope(x, 2 * mean, one - there)
-    slope[:, :-1] += damping * np.trace(2 * one - there - np.linalg.inv(there)) * one  # through the ridge
+    value += (rest_x**0.5 - rest_s**0.5) ** 2
+    ratio = (rest_s / rest_x) ** 0.5
+    slope = moment_slope(x, 2 * mean, axes @ (along - there) @ axes.T + (1 - ratio) * others)
+    through = np.trace(2 * along - there - np.linalg.inv(there)) + 2 - ratio - 1 / ratio
+    slope[:, :-1] += damping * through * one  # through the ridge
     return float(value) / len(x), slope / len(x)
 
 

@@ -6,7 +6,12 @@ import jax
 import numpy as np
 
 from nst_jax.samples import Samples
-from nst_jax.style.gaussian import moment_sums, moments_distance, wasserstein_distance
+from nst_jax.style.gaussian import (
+    moment_sums,
+    moments_distance,
+    principal_gaussian,
+    wasserstein_distance,
+)
 from nst_jax.style.gram import chain_sums, gram_sums, shares_of_lowest, squared_distance, tutorial_distance
 from nst_jax.style.histogram import histogram_aim, histogram_distance, histogram_sums
 from nst_jax.style.matching import (
@@ -40,7 +45,13 @@ STYLE_LOSSES = {
     "tutorial": StyleLoss(gram_sums, tutorial_distance, scale=shares_of_lowest, narrow=True),
     "moments": StyleLoss(moment_sums, moments_distance, pull=15.0, middle=0.8, power=2.1, shifts=False),
     "wasserstein": StyleLoss(
-        moment_sums, wasserstein_distance, pull=5.0, middle=1.0, power=1.7, shifts=False
+        moment_sums,
+        wasserstein_distance,
+        pull=5.0,
+        middle=1.0,
+        power=1.7,
+        shifts=False,
+        keep=principal_gaussian,
     ),
     "histogram": StyleLoss(histogram_sums, histogram_distance, shifts=False, aim=histogram_aim),
     "nearest": StyleLoss(

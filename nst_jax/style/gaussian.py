@@ -1,10 +1,10 @@
 """Mean and covariance of the features, and distances of the Gaussians that have these."""
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from nst_jax.style.statistics import Features, Mask, Sum, Sums, at, cross_sum, gram_sum, rows_of
@@ -43,64 +43,111 @@ def moments_distance(x: Float[Array, "c d"], s: Float[Array, "c d"]) -> Float[Ar
     return jnp.mean((mean_x - mean_s) ** 2) + jnp.mean((covariance_x - covariance_s) ** 2)
 
 
-def wasserstein_distance(x: Float[Array, "c d"], s: Float[Array, "c d"]) -> Float[Array, ""]:
-    """Return the squared 2-Wasserstein distance of the Gaussians with these moments, over the channels C.
+class Gaussian(NamedTuple):
+    """A style's Gaussian by its principal axes, those of the greatest variance, and all others together."""
 
-    (|mu_x - mu_s|^2 + tr(S_x + S_s - 2 (S_s^1/2 S_x S_s^1/2)^1/2)) / C: Dowson & Landau 1982; as a style loss
-    Mroueh 2019 (arXiv 1905.12828). Differs from the papers: S + e I, e = 1e-5 (E|x|^2 + E|s|^2), so that it
-    has a slope at singular S.
+    mean: Float[Array, "c 1"]
+    axes: Float[Array, "c r"]  # orthonormal; 0 in place of those without variance
+    variances: Float[Array, " r"]  # along them
+    rest: Float[Array, ""]  # the variance off them, in all
+    power: Float[Array, ""]  # E|s|^2
+
+
+def principal_gaussian(s: Float[Array, "c d"]) -> Gaussian:
+    """Return the Gaussian of moment_sums' statistic, by its RANK first principal axes or all there are.
+
+    What has a variance below LEAST E|s|^2 is no axis: of those any would do that is normal to the others.
     """
-    (mean_x, covariance_x), (mean_s, covariance_s) = mean_and_covariance(x), mean_and_covariance(s)
-    damping = DAMPING * (jnp.trace(x[:, :-1]) + jnp.trace(s[:, :-1])) + TINY
-    ridge = damping * jnp.eye(len(x), dtype=x.dtype)
-    spread = spread_distance(covariance_x + ridge, covariance_s + ridge)
-    return (jnp.sum((mean_x - mean_s) ** 2) + spread) / len(x)
+    mean, covariance = mean_and_covariance(s)
+    power = jnp.trace(s[:, :-1])
+    with jax.default_matmul_precision("highest"):
+        variances, axes = jnp.linalg.eigh(covariance)
+    variances, axes = variances[-RANK:], axes[:, -RANK:]
+    seen = variances > LEAST * power
+    variances = jnp.where(seen, variances, 0)
+    rest = jnp.maximum(jnp.trace(covariance) - jnp.sum(variances), 0)
+    return Gaussian(mean, jnp.where(seen[None], axes, 0), variances, rest, power)
+
+
+def wasserstein_distance(x: Float[Array, "c d"], s: Gaussian) -> Float[Array, ""]:
+    """Return the squared 2-Wasserstein distance of two Gaussians, over the channels C: of x's moments and s.
+
+    (|mu_x - mu_s|^2 + tr(X + S - 2 (S^1/2 X S^1/2)^1/2) + (r_x^1/2 - r_s^1/2)^2) / C, with X and S the
+    covariances along the principal axes of s and r the variance off them. Dowson & Landau 1982; as a style
+    loss Mroueh 2019 (arXiv 1905.12828). Differs from the papers: axes beyond the RANK first count together,
+    as if both covariances were of one shape there; and to X, S and r is added e = DAMPING (E|x|^2 + E|s|^2),
+    on each axis, so that it has a slope where there is no variance.
+    """
+    mean, covariance = mean_and_covariance(x)
+    damping = DAMPING * (jnp.trace(x[:, :-1]) + s.power) + TINY
+    with jax.default_matmul_precision("highest"):
+        along = s.axes.T @ (covariance @ s.axes)
+    ridge = damping * jnp.eye(len(along), dtype=x.dtype)
+    spread = spread_distance(along + ridge, jnp.sqrt(s.variances + damping))
+    rest = jnp.maximum(jnp.trace(covariance) - jnp.trace(along), 0)
+    others = (jnp.sqrt(rest + damping) - jnp.sqrt(s.rest + damping)) ** 2
+    return (jnp.sum((mean - s.mean) ** 2) + spread + others) / len(x)
 
 
 @jax.custom_jvp
-def spread_distance(x: Float[Array, "c c"], s: Float[Array, "c c"]) -> Float[Array, ""]:
-    """Return tr(x + s - 2 (s^1/2 x s^1/2)^1/2) of positive definite x and s, in float32 on every device.
+def spread_distance(x: Float[Array, "r r"], deviations: Float[Array, " r"]) -> Float[Array, ""]:
+    """Return tr(x + D^2 - 2 (D x D)^1/2) of positive definite x and D = diag(deviations), in float32.
 
-    As the least |L_x Q - L_s|^2 over orthogonal Q, L L^T = x or s: a sum of squares, no difference of traces.
-    Its slopes are I - T and I - T^-1, T = L_x^-T Q L_s^T (symmetric, T x T = s), since a change of Q is of
-    second order.
+    As the least |x^1/2 Q - D|^2 over orthogonal Q: a sum of squares, no difference of traces. Its slopes are
+    I - T, T = x^-1/2 Q D (symmetric, T x T = D^2), and 2 (D - diag(x^1/2 Q)), since a change of Q is of
+    second order. In two steps, as the eigenvalues of D x D span the square of what those of x do.
     """
-    return _spread_distance(x, s)[0]
+    return _spread_distance(x, deviations)[0]
 
 
 @spread_distance.defjvp
 def _spread_slope(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    value, root_x, root_s, turn = _spread_distance(*primals)
-    with jax.default_matmul_precision("highest"):
-        there = solve_triangular(root_x, turn @ root_s.T, trans=1, lower=True)
-        back = solve_triangular(root_s, turn.T @ root_x.T, trans=1, lower=True)
-    moved_x, moved_s = tangents
-    slope = jnp.trace(moved_x) - jnp.sum(there * moved_x) + jnp.trace(moved_s) - jnp.sum(back * moved_s)
+    x, deviations = primals
+    value, there, apart = _spread_distance(x, deviations)
+    moved, widened = tangents
+    slope = jnp.trace(moved) - jnp.sum(there * moved) - 2 * jnp.sum(jnp.diagonal(apart) * widened)
     return value, slope
 
 
-def _spread_distance(x: Array, s: Array) -> tuple[Array, Array, Array, Array]:
+def _spread_distance(x: Array, deviations: Array) -> tuple[Array, Array, Array]:
+    """Return the distance, T and x^1/2 Q - D."""
     with jax.default_matmul_precision("highest"):
-        root_x, root_s = jnp.linalg.cholesky(x), jnp.linalg.cholesky(s)
-        turn = rotation(root_x.T @ root_s)
-        return jnp.sum((root_x @ turn - root_s) ** 2), root_x, root_s, turn
+        root, inverse = roots(x)
+        turn = rotation(root * deviations[None])
+        apart = root @ turn - jnp.diag(deviations)
+        return jnp.sum(apart**2), inverse @ turn * deviations[None], apart
 
 
-def rotation(matrix: Float[Array, "c c"]) -> Float[Array, "c c"]:
+def roots(matrix: Float[Array, "r r"]) -> tuple[Float[Array, "r r"], Float[Array, "r r"]]:
+    """Return M^1/2 and M^-1/2 of a positive definite M whose eigenvalues are above DAMPING times its norm.
+
+    By Newton-Schulz steps Y <- Y W, Z <- W Z, W = a (3 - a^2 Z Y) / 2, from M over its norm and I: products
+    only, which are fast on every device and need no threads of another library. Higham 2008 ("Functions of
+    Matrices"), 6.35, with the a of rotation.
+    """
+    norm, one = jnp.linalg.norm(matrix), jnp.eye(len(matrix), dtype=matrix.dtype)
+    y, z = matrix / norm, one
+    for a in _scalings(math.sqrt(DAMPING)):
+        w = a / 2 * (3 * one - a**2 * (z @ y))
+        y, z = y @ w, w @ z
+    return y * jnp.sqrt(norm), z / jnp.sqrt(norm)
+
+
+def rotation(matrix: Float[Array, "r r"]) -> Float[Array, "r r"]:
     """Return the orthogonal Q that is nearest: U V^T of the singular values U diag(s) V^T.
 
     Singular values from DAMPING to 1 times the Frobenius norm are brought to 1 by Newton-Schulz steps
-    Y <- a Y (3 - a^2 Y^T Y) / 2: products only. a brings the least and the greatest to the same number, the
-    scaling of Chen & Chow 2014 ("A stable scaling of Newton-Schulz").
+    Y <- a Y (3 - a^2 Y^T Y) / 2. a brings the least and the greatest to one number, the scaling of Chen &
+    Chow 2014 ("A stable scaling of Newton-Schulz").
     """
     q = matrix / jnp.linalg.norm(matrix)
-    for a in SCALINGS:
+    for a in _scalings(DAMPING):
         q = a / 2 * (3 * q - a**2 * (q @ (q.T @ q)))
     return q
 
 
 def _scalings(least: float) -> list[float]:
-    """Return the a of every step for singular values from the least to 1, until they are 1 in float32."""
+    """Return the a of every step for singular values from least to 1, until they are 1 in float32."""
     found = []
     while 1 - least > 1e-7:
         found.append(math.sqrt(3 / (1 + least + least**2)))
@@ -108,6 +155,7 @@ def _scalings(least: float) -> list[float]:
     return found
 
 
-DAMPING = 1e-5  # of the power of both: some hundred times float32's rounding of a covariance
+RANK = 64  # principal axes of a style: of 512 the pictures are the same, and roots take longer than layers
+LEAST = 1e-6  # of the power: float32's rounding of a covariance is below
+DAMPING = 1e-4  # of the power of both: float32 then has the slope to some 1e-6
 TINY = 1e-12  # of black, where there is no power
-SCALINGS = _scalings(DAMPING)

@@ -69,6 +69,7 @@ class StyleLoss(NamedTuple):
     # Of the style's features, shift, mask, rows and samples: sums, of whose means prepare makes the aims.
     aim: Callable[..., Sums] | None = None
     prepare: Callable[[Statistics], Statistics] = lambda found: found
+    keep: Callable[[Any], Any] = lambda found: found  # of a style's statistic what the distance takes of it
     narrow: bool = False  # whether it takes bfloat16 as it is held, where products of that are fast
     samples: int = 0  # positions of each layer of a style that aim is given
     reach: int = 0  # positions of a layer that it looks to each side
@@ -104,7 +105,7 @@ class StyleLoss(NamedTuple):
             return lambda features, mask, part: self.sums(features, shift, mask, rows, *aims)
 
         if self.aim is None:
-            return self.means(over(sums()), positions)
+            return {term: self.keep(own) for term, own in self.means(over(sums()), positions).items()}
         aim = self.aim
         aims = over(lambda features, mask, part: aim(features, shift, mask, rows, Samples(places, part)))
         aims = self.prepare(self.means(aims, positions))
