@@ -1,7 +1,8 @@
 """The judge: how far a finished picture is from its content and from its styles, by measures not optimised.
 
-All look through the bundled VGG-16, whatever network the picture was made with. They are distances: 0 for
-equal pictures, the same in both directions. They compare only between pictures judged at one size.
+All that look through a network look through the bundled VGG-16, whatever the picture was made with. They are
+distances: 0 for equal pictures and, but for dirt, the same in both directions. They compare only between
+pictures judged at one size.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int32
 
+from nst_jax import images
 from nst_jax.color import oklab
 from nst_jax.errors import InputError
 from nst_jax.samples import distance_shares, sample_positions
 from nst_jax.style import STYLE_LOSSES, Statistics
 from nst_jax.style.gaussian import mean_and_covariance
-from nst_jax.vgg import Params, block_of, check_size, features
-from nst_jax.weights import load_lpips_heads, load_vgg
+from nst_jax.vgg import Params, block_of, check_size, convolution, features
+from nst_jax.weights import load_dists_weights, load_lpips_heads, load_vgg
 
 Picture = Float32[np.ndarray, "h w 3"]
 Scalar = Float[Array, ""]
@@ -31,6 +33,10 @@ CONTENT_LAYERS = (  # of the self-similarity: STROTSS's
 )
 SAMPLES = 1024  # positions of the self-similarity
 QUANTILES = 1024  # of the colours along each direction
+DISTS_SIDE = 256  # pixels: the shorter side of what DISTS looks at, as its authors have it
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # weights of MS-SSIM's scales, from the finest
+WINDOW = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))  # of SSIM, along one axis
+AROUND = 3  # positions to each side over which speckle is averaged
 # The axes of a cube through faces, edges and corners: their projections lose as much of every vector.
 AXES = np.array(
     [
@@ -47,6 +53,7 @@ class Network(NamedTuple):
 
     params: Params
     heads: dict[str, Float[Array, " c"]]
+    shares: Float[Array, "2 1475"]  # DISTS's alpha and beta; all together 1
 
 
 class View(NamedTuple):
@@ -57,6 +64,10 @@ class View(NamedTuple):
     grams: Statistics  # of LAYERS
     moments: Statistics  # of FID_LAYER: mean and second moment
     colors: Float[Array, "a q"]  # quantiles of OkLab along DIRECTIONS
+    gray: Float[Array, "h w"]  # luma, 0 to 1
+    stages: list[Float[Array, "_ _ _"]]  # what DISTS compares: a small picture and its maps
+    shares: Float[Array, "2 1475"]  # the network's
+    speckle: Float[Array, " q"]  # quantiles of the colour's speckle in calm places
 
 
 class Metric(NamedTuple):
@@ -74,14 +85,25 @@ class Metric(NamedTuple):
 
 def load() -> Network:
     """Return what the judge looks through. Raises InputError where the bundled weights are damaged."""
-    return Network(load_vgg("vgg16"), jax.tree.map(jnp.asarray, load_lpips_heads()))
+    dists = load_dists_weights()
+    shares = np.stack([dists["alpha"], dists["beta"]])
+    heads = jax.tree.map(jnp.asarray, load_lpips_heads())
+    return Network(load_vgg("vgg16"), heads, jnp.asarray(shares / shares.sum()))
 
 
-def view(network: Network, image: Picture) -> View:
-    """Return what the judge sees of an RGB picture in [0, 1]. Raises InputError below 16 pixels a side."""
+def view(network: Network, image: Picture, calm_of: Picture | None = None) -> View:
+    """Return what the judge sees of an RGB picture in [0, 1], its calm places those of another one, if given.
+
+    Raises InputError below 16 pixels a side.
+    """
     check_size(image.shape, LAYERS, "picture")
     positions = sample_positions(np.ones(image.shape[:2]), SAMPLES)
-    return _look(network, jnp.asarray(image), jnp.asarray(positions), jnp.asarray(color_quantiles(image)))
+    height, width = image.shape[:2]
+    share = min(1, DISTS_SIDE / min(height, width))
+    small = images.resize(image, round(share * height), round(share * width))
+    calm = calm_places(image if calm_of is None else calm_of)
+    colors, speckle = color_quantiles(image), quantiles(departures(image)[0][calm])
+    return _look(network, *map(jnp.asarray, (image, positions, colors, small, speckle)))
 
 
 @jax.jit
@@ -90,6 +112,8 @@ def _look(
     image: Float[Array, "h w 3"],
     positions: Int32[Array, "n 2"],
     colors: Float[Array, "a q"],
+    small: Float[Array, "_ _ 3"],
+    speckle: Float[Array, " q"],
 ) -> View:
     with jax.default_matmul_precision("highest"):
         seen = features(network.params, image, CONTENT_LAYERS)
@@ -101,7 +125,34 @@ def _look(
             grams=STYLE_LOSSES["gram"].statistics(style, none),
             moments=STYLE_LOSSES["wasserstein"].statistics({FID_LAYER: seen[FID_LAYER]}, none),
             colors=colors,
+            gray=image @ jnp.array([0.299, 0.587, 0.114]),
+            stages=_stages(network.params, small),
+            shares=network.shares,
+            speckle=speckle,
         )
+
+
+def _stages(params: Params, image: Float[Array, "h w 3"]) -> list[Float[Array, "_ _ _"]]:
+    """Return what DISTS compares: the picture and the last map of each block, with L2 pooling between."""
+    x, stages, block = ((image - params.mean[None, None]) / params.std[None, None])[None], [image], 1
+    for name in sorted(params.convolutions):
+        if block_of(name) > block:
+            stages.append(x[0])
+            x, block = _l2_pool(x), block_of(name)
+        kernel, _, bias = params.convolutions[name]
+        x = jax.nn.relu(convolution(x, kernel) + bias[None, None, None])
+    return [*stages, x[0]]
+
+
+def _l2_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n _ _ c"]:
+    """Return the root of the squares' mean over 3x3 positions, by a Hann window, at every other one."""
+    for axis in (1, 2):
+        around = [(0, 0)] * axis + [(1, 1)] + [(0, 0)] * (3 - axis)
+        padded = jnp.pad(x**2 if axis == 1 else x, around)
+        size = padded.shape[axis] - 2
+        left, middle, right = (jax.lax.slice_in_dim(padded, k, k + size, 2, axis) for k in range(3))
+        x = (left + 2 * middle + right) / 4
+    return jnp.sqrt(x + 1e-12)
 
 
 def _unit(x: Float[Array, "*shape c"]) -> Float[Array, "*shape c"]:
@@ -121,8 +172,41 @@ def _columns(image: Array, seen: dict[str, Array], positions: Int32[Array, "n 2"
 def color_quantiles(image: Picture) -> Float32[np.ndarray, "a q"]:
     """Return QUANTILES quantiles of the picture's colours in OkLab along each of DIRECTIONS."""
     colors = oklab(image.reshape(-1, 3)).astype(np.float32)
-    ranks = ((np.arange(QUANTILES) + 0.5) / QUANTILES * len(colors)).astype(int)
-    return np.stack([np.sort(colors @ axis)[ranks] for axis in DIRECTIONS.astype(np.float32)])
+    return np.stack([quantiles(colors @ axis) for axis in DIRECTIONS.astype(np.float32)])
+
+
+def quantiles(numbers: Float[np.ndarray, " n"]) -> Float[np.ndarray, " q"]:
+    """Return QUANTILES quantiles, evenly spaced."""
+    ranks = ((np.arange(QUANTILES) + 0.5) / QUANTILES * len(numbers)).astype(int)
+    return np.sort(numbers)[ranks]
+
+
+def departures(image: Picture) -> Float32[np.ndarray, "2 h w"]:
+    """Return how far chroma and lightness are from their median over 3x3 pixels, averaged around each.
+
+    In 255ths of OkLab's unit, over 7x7 pixels; borders are repeated.
+    """
+    lab = 255 * oklab(image).astype(np.float32)
+    height, width, _ = lab.shape
+    padded = np.pad(lab, [(1, 1), (1, 1), (0, 0)], "edge")
+    shifts = [padded[i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    apart = lab - np.partition(np.stack(shifts), 4, 0)[4]
+    found = np.stack([np.hypot(apart[..., 1], apart[..., 2]), np.abs(apart[..., 0])])
+    for axis in (1, 2):
+        around = [(0, 0)] * axis + [(AROUND, AROUND)] + [(0, 0)] * (2 - axis)
+        windows = np.lib.stride_tricks.sliding_window_view(
+            np.pad(found, around, "edge"), 2 * AROUND + 1, axis
+        )
+        found = windows.mean(-1)
+    return found
+
+
+def calm_places(image: Picture) -> np.ndarray:
+    """Return where a picture has the least fine structure, as a mask of half of its pixels."""
+    energy = departures(image).sum(0)
+    calm = np.zeros(energy.size, bool)
+    calm[np.argsort(energy, axis=None, kind="stable")[: (energy.size + 1) // 2]] = True
+    return calm.reshape(energy.shape)
 
 
 # --- the metrics ---
@@ -137,6 +221,71 @@ def lpips(x: View, c: View) -> Scalar:
     """
     terms = [jnp.mean(jnp.sum((x.maps[layer] - c.maps[layer]) ** 2, -1)) for layer in LAYERS]
     return jnp.sum(jnp.stack(terms))
+
+
+def dists(x: View, c: View) -> Scalar:
+    """Return DISTS: 1 - sum_c (alpha_c l_c + beta_c s_c) over the channels of the picture and of five maps.
+
+    l = (2 mu_x mu_c + e) / (mu_x^2 + mu_c^2 + e), s = (2 cov + e) / (var_x + var_c + e) over the positions,
+    e = 1e-6; alpha and beta sum to 1 together. 0 to about 1. Ding et al. 2020 (arXiv 2004.07728), eq. 5 to 7;
+    at a shorter side of DISTS_SIDE pixels.
+    """
+    means, structures = [], []
+    for one, other in zip(x.stages, c.stages, strict=True):
+        mean_x, mean_c = jnp.mean(one, (0, 1)), jnp.mean(other, (0, 1))
+        apart_x, apart_c = one - mean_x[None, None], other - mean_c[None, None]
+        means.append((2 * mean_x * mean_c + 1e-6) / (mean_x**2 + mean_c**2 + 1e-6))
+        together = 2 * jnp.mean(apart_x * apart_c, (0, 1)) + 1e-6
+        structures.append(together / (jnp.mean(apart_x**2 + apart_c**2, (0, 1)) + 1e-6))
+    alpha, beta = x.shares
+    # Of equal pictures exactly 0: the weights meet what each channel lacks.
+    return jnp.sum(alpha * (1 - jnp.concatenate(means)) + beta * (1 - jnp.concatenate(structures)))
+
+
+def ms_ssim_distance(x: View, c: View) -> Scalar:
+    """Return 1 - MS-SSIM of the luma: 1 - l_M^w_M prod_j cs_j^w_j, scales j each half of the last; 0 to 1.
+
+    Windows of 11 pixels, Gaussian of 1.5; constants 0.01^2 and 0.03^2. Wang et al. 2003 ("Multiscale
+    structural similarity"), eq. 7. Differs from the paper: of a small picture as many scales as the window
+    fits into, their weights by their sum; and cs below 0 counts as 0.
+    """
+    one, other, found = x.gray, c.gray, []
+    count = max(1, sum(min(one.shape) // 2**j >= len(WINDOW) for j in range(len(SCALES))))
+    for j in range(count):
+        luminance, contrast = _ssim_parts(one, other)
+        found.append(jnp.mean(luminance * contrast if j == count - 1 else contrast))
+        one, other = (_halve(gray) for gray in (one, other))
+    weights = jnp.array(SCALES[:count]) / sum(SCALES[:count])
+    return 1 - jnp.prod(jnp.maximum(jnp.stack(found), 0) ** weights)
+
+
+def _ssim_parts(x: Array, c: Array) -> tuple[Array, Array]:
+    window = WINDOW / WINDOW.sum()
+
+    def mean(plane: Array) -> Array:
+        rows, columns = (plane.shape[axis] - len(window) + 1 for axis in (0, 1))
+        plane = sum(weight * plane[k : k + rows] for k, weight in enumerate(window))
+        return sum(weight * plane[:, k : k + columns] for k, weight in enumerate(window))
+
+    mean_x, mean_c = mean(x), mean(c)
+    luminance = (2 * mean_x * mean_c + 0.01**2) / (mean_x**2 + mean_c**2 + 0.01**2)
+    together = 2 * (mean(x * c) - mean_x * mean_c) + 0.03**2
+    return luminance, together / (mean(x**2) - mean_x**2 + mean(c**2) - mean_c**2 + 0.03**2)
+
+
+def _halve(plane: Array) -> Array:
+    rows, columns = plane.shape[0] // 2, plane.shape[1] // 2
+    return plane[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2).mean((1, 3))
+
+
+def dirt(x: View, s: View) -> Scalar:
+    """Return the mean over quantiles q of max(0, e_x(q) - e_s(q)): colour speckle that the painting has not.
+
+    e: departure of chroma from its median over 3x3 pixels, averaged over 7x7, in 255ths of OkLab's unit; of x
+    in the half of the places where the photograph is calmest, of s where the painting is. So a painting of
+    fine dots allows as many; strokes of one colour count for nothing.
+    """
+    return jnp.mean(jnp.maximum(x.speckle - s.speckle, 0))
 
 
 def self_similarity(x: View, c: View) -> Scalar:
@@ -206,6 +355,20 @@ METRICS = {
         "how different people would find it from the photograph, patch by patch",
         "strokes that are wanted from damage: every style raises it; 0 is the photograph",
     ),
+    "dists": Metric(
+        dists,
+        "content",
+        "from 0, seldom above 0.6",
+        "how different people would find it, where textures of one kind are alike",
+        "where in a texture something lies; colours that are wanted from wrong ones",
+    ),
+    "ms_ssim_distance": Metric(
+        ms_ssim_distance,
+        "content",
+        "0 to 1",
+        "whether light and dark are where they were in the photograph, at five scales",
+        "what a thing is; a shift by a few pixels counts as much as its loss; colours",
+    ),
     "self_similarity": Metric(
         self_similarity,
         "content",
@@ -241,6 +404,13 @@ METRICS = {
         "how far the colours are from the painting's",
         "where in the picture they lie; wrong from wanted, with --preserve_color",
     ),
+    "dirt": Metric(
+        dirt,
+        "style",
+        "from 0; to the eye clean below 1",
+        "whether the photograph's calm places have specks of colour that the painting's have not",
+        "specks of light alone, blur, wrong shapes: plain grey is clean",
+    ),
 }
 
 
@@ -271,16 +441,21 @@ def measure(
     mix = np.array(style_mix or [1.0] * len(styles))
     if not 0 < mix.sum() < np.inf:
         raise InputError("style_mix", "numbers of a finite sum above 0", f"got {list(style_mix)}")
-    seen = view(network, result)
+    seen = view(network, result, content)
     found: dict[str, Any] = dict.fromkeys(METRICS)
     if content is not None:
         found |= _numbers(_compare(seen, view(network, content), "content"))
-    seen = seen._replace(maps={})  # the large part of it
-    each = [_numbers(_compare(seen, view(network, style)._replace(maps={}), "style")) for style in styles]
+    seen, others = _for_style(seen), (_for_style(view(network, style)) for style in styles)
+    each = [_numbers(_compare(seen, other, "style")) for other in others]
     found |= {
         name: float(mix @ [one[name] for one in each] / mix.sum()) for name in each[0] if name in METRICS
     }
     return found | {"by_style": each}
+
+
+def _for_style(seen: View) -> View:
+    """Return a view without its large parts, whose sizes are the picture's."""
+    return seen._replace(maps={}, stages=[], gray=jnp.zeros((1, 1)))
 
 
 def _numbers(found: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 A picture is evaluated, and kept in [0, 1], as x. An optimiser of z sees S g for a gradient g, and moves x by
 S d where its direction is d. For L-BFGS that is its update in pixels, with S S in place of the identity as
 the first inverse Hessian. Pictures parametrised by their spectrum: Olah et al. 2017
-("Feature visualization"). Differs from it: 1/f^1/2, not 1/f; the box is that of the pixels.
+("Feature visualization"), and its decorrelated colors. Differs from it: 1/f^1/2, not 1/f; one axis of
+lightness and all of color alike; the box is that of the pixels.
 """
 
 import math
@@ -19,6 +20,7 @@ from nst_jax.objective import Spec
 from nst_jax.optimizers import PIXELS, Coordinates
 
 MEAN = 4 * math.log(1 + math.sqrt(2))  # of 1/f over all frequencies: by it S has a mean square of 1
+LIGHT = 3.0  # how much farther a step goes in lightness than in color; in natural pictures some 4 times
 
 
 def _filtered(spec: Spec, power: float, image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
@@ -45,8 +47,25 @@ def _filtered(spec: Spec, power: float, image: Float[Array, "h w c"]) -> Float[A
     return rows.keep(jnp.pad(filtered, [(0, below), (0, 0), (0, 0)]), spec)
 
 
+def _decorrelated(spec: Spec, power: float, image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    """Return the filtered picture, lightness times a^(-2 power) and what departs from it times b^(-2 power).
+
+    Lightness: the mean of red, green and blue. a = LIGHT b, a^2 + 2 b^2 = 3: S has a mean square of 1. In
+    natural pictures color varies less than lightness; where both move alike, specks of color come first.
+    """
+    color = math.sqrt(3 / (LIGHT**2 + 2))
+    filtered = _filtered(spec, power, image)
+    pictures = filtered.reshape(*image.shape[:2], -1, 3)
+    light = pictures.mean(-1, keepdims=True)
+    a, b = ((gain * color) ** (-2 * power) for gain in (LIGHT, 1.0))
+    return rows.keep((a * light + b * (pictures - light)).reshape(image.shape), spec)
+
+
 # Of a picture that is laid as the spec says.
 PARAMETRIZATIONS: dict[str, Callable[[Spec], Coordinates]] = {
     "fourier": lambda spec: Coordinates(partial(_filtered, spec, -0.5), partial(_filtered, spec, -1.0)),
+    "natural": lambda spec: Coordinates(
+        partial(_decorrelated, spec, -0.5), partial(_decorrelated, spec, -1.0)
+    ),
     "pixels": lambda spec: PIXELS,
 }

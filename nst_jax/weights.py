@@ -76,6 +76,14 @@ def load_lpips_heads() -> dict[str, np.ndarray]:
     return read_lpips_heads(path)
 
 
+def load_dists_weights() -> dict[str, np.ndarray]:
+    """Return DISTS's alpha and beta: of the channels of a picture and of five layers of VGG-16, 1475 in all.
+
+    Ding et al. 2020 (arXiv 2004.07728), as in their package DISTS_pytorch 0.1; they lie beside this module.
+    """
+    return safetensors.numpy.load_file(Path(__file__).with_name("dists.safetensors"))
+
+
 def _expect(network: str, path: Path) -> Weights:
     weights = read_weights(path)
     if weights.network != network:

@@ -1,4 +1,4 @@
-"""The judge: LPIPS against two published implementations, the others against float64 twins and cases by hand."""
+"""The judge: against published implementations, float64 twins and cases by hand."""
 
 import itertools
 import json
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from golden import lpips_pairs
+from golden import judge_pairs
 from scipy.linalg import sqrtm
 from scipy.optimize import linear_sum_assignment
 
@@ -19,7 +19,7 @@ from nst_jax.errors import InputError
 from nst_jax.samples import sample_positions
 from nst_jax.weights import load_lpips_heads
 
-KEPT = json.loads(lpips_pairs.FILE.read_text())
+KEPT = json.loads(judge_pairs.FILE.read_text())
 BLOCKS = ("conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3")  # LPIPS's layers, by its paper
 SAMPLES = 64
 STROTSS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_3", "conv5_3")
@@ -45,14 +45,27 @@ def plain(value, shape=(16, 21)):
 
 def only(**parts):
     """A view of which only some parts are given."""
-    return judge.View({}, jnp.zeros((1, 1)), {}, {}, jnp.zeros((1, 1)))._replace(**parts)
+    none = jnp.zeros((1, 1))
+    return judge.View({}, none, {}, {}, none, none, [], none, jnp.zeros(1))._replace(**parts)
 
 
-@pytest.mark.parametrize("name", KEPT)
-def test_lpips_is_that_of_both_published_implementations(network, name):
-    one, other = (judge.view(network, picture) for picture in lpips_pairs.pairs()[name])
-    for package, value in KEPT[name].items():
-        assert float(judge.lpips(one, other)) == pytest.approx(value, abs=1e-5), package
+@pytest.mark.parametrize("metric", ["lpips", "dists"])
+@pytest.mark.parametrize("name", KEPT["lpips"])
+def test_metrics_are_those_of_published_implementations(network, metric, name):
+    one, other = (judge.view(network, picture) for picture in judge_pairs.pairs()[name])
+    for package, value in KEPT[metric][name].items():
+        assert float(judge.METRICS[metric].measure(one, other)) == pytest.approx(value, abs=1e-5), package
+
+
+@pytest.mark.parametrize("name", KEPT["ms_ssim_distance"])
+def test_ms_ssim_is_that_of_a_published_implementation(name):
+    one, other = (
+        only(gray=jnp.asarray(picture @ np.float32([0.299, 0.587, 0.114])))
+        for picture in judge_pairs.pairs((192, 256), 192)[name]
+    )
+    for package, value in KEPT["ms_ssim_distance"][name].items():
+        # A variance is a difference of two means, here in float32, there in float64.
+        assert float(judge.ms_ssim_distance(one, other)) == pytest.approx(value, abs=1e-4), package
 
 
 def unit(x):
@@ -101,14 +114,16 @@ def test_the_metrics_equal_their_float64_twins(network, weights, pair):
     for name, value in expected.items():
         assert value > 0.01
         assert found[name] == pytest.approx(value, rel=1e-3), name
-    assert judge.METRICS.keys() - expected.keys() == {"color_distance", "content_color_distance"}
+    by_hand = {"color_distance", "content_color_distance", "dirt"}
+    assert judge.METRICS.keys() - expected.keys() == by_hand | {"dists", "ms_ssim_distance"}
 
 
 def test_of_itself_every_metric_is_0_and_it_has_no_direction(network, pair):
     x, y = pair
     there, back, same = (judge.measure(network, *two, [two[1]]) for two in ((x, y), (y, x), (x, x)))
     for name in judge.METRICS:
-        assert there[name] == pytest.approx(back[name], rel=1e-5), name
+        if name != "dirt":
+            assert there[name] == pytest.approx(back[name], rel=1e-5), name
         assert same[name] < 1e-6
 
 
@@ -116,7 +131,8 @@ def test_plain_pictures_give_finite_numbers(network, pair):
     pictures = [pair[0], plain(0), plain(0.5)]
     for one, other in itertools.permutations(pictures, 2):
         found = judge.measure(network, one, other, [other])
-        assert all(np.isfinite(found[name]) and found[name] > 0 for name in judge.METRICS)
+        assert all(np.isfinite(found[name]) for name in judge.METRICS)
+        assert all(found[name] > 0 for name in judge.METRICS.keys() - {"dirt"})
         assert found["style_distance"] <= 1
         assert found["self_similarity"] <= 2
     same = judge.measure(network, plain(0), plain(0), [plain(0)])
@@ -145,6 +161,58 @@ def test_style_distance_by_hand():
     ]
     assert float(judge.style_distance(*apart)) == pytest.approx(1 / np.sqrt(2))
     assert not set(judge.LAYERS) & set(reference.STYLE)  # the defaults' own
+
+
+# --- dirt ---
+
+
+def soiled(picture, rng, amount):
+    """Return a picture with specks of red and green that leave its lightness nearly as it is."""
+    specks = amount * rng.normal(size=picture.shape[:2]).astype(np.float32)
+    return np.clip(picture + specks[..., None] * np.float32([0.5, -0.25, 0]), 0, 1)
+
+
+def strokes(rng, size=(64, 64)):
+    """Return a painting of broad strokes: plain areas with sharp borders."""
+    return np.kron(rng.random((size[0] // 16, size[1] // 16, 3)), np.ones((16, 16, 1))).astype(np.float32)
+
+
+def dirt(network, result, content, style):
+    return judge.measure(network, result, content, [style])["dirt"]
+
+
+def test_dirt_is_colour_that_neither_picture_has(network, rng):
+    painting, photograph = strokes(rng), np.float32(0.5) * strokes(rng) + np.float32(0.2)
+    clean = strokes(rng)
+    found = [dirt(network, soiled(clean, rng, amount), photograph, painting) for amount in (0, 0.1, 0.2, 0.4)]
+    assert found[0] < 0.1
+    assert found[1] > 1
+    assert found[1] < found[2] < found[3]
+    # A painting of fine specks of colour allows as many, of fewer only what it has itself.
+    assert dirt(network, soiled(clean, rng, 0.2), photograph, soiled(painting, rng, 0.2)) < 0.1 * found[2]
+    some = dirt(network, soiled(clean, rng, 0.2), photograph, soiled(painting, rng, 0.1))
+    assert 0.2 * found[2] < some < 0.8 * found[2]
+
+
+def test_dirt_counts_where_the_photograph_is_calm(network, rng):
+    painting, photograph = strokes(rng), strokes(rng)
+    photograph[:, 32:] = rng.random((64, 32, 3))  # its right half is leaves
+    clean, foul = strokes(rng), soiled(strokes(rng), rng, 0.3)
+    left, right = (
+        np.where(np.arange(64)[None, :, None] < 32, *two) for two in ((foul, clean), (clean, foul))
+    )
+    assert dirt(network, left, photograph, painting) > 20 * dirt(network, right, photograph, painting)
+
+
+def test_departures_by_hand():
+    """A lone pixel departs from its median by all it differs, and is averaged over 49."""
+    spot = np.full((15, 15, 3), 0.5, np.float32)
+    spot[7, 7] = [0.5, 0.3, 0.5]
+    apart = 255 * (oklab(spot)[7, 7] - oklab(spot)[0, 0])
+    chroma, lightness = judge.departures(spot)
+    assert chroma[7, 7] == pytest.approx(np.hypot(*apart[1:]) / 49, rel=1e-4)
+    assert lightness[4, 10] == pytest.approx(abs(apart[0]) / 49, rel=1e-4)
+    assert chroma[7, 11] == chroma[3, 7] == 0
 
 
 # --- colours ---
@@ -199,8 +267,9 @@ def test_measure_mixes_styles_and_does_without_a_content(network, pair):
         if metric.to == "content":
             assert found[name] is None
             assert alone[name] > 0
-        else:
+        elif name != "dirt":  # of which the content says where
             assert found[name] == pytest.approx(0.75 * alone[name], rel=1e-4), name
+        if metric.to == "style":
             assert found["by_style"][0][name] < 1e-6
     parts = found["by_style"][1]["style_distance_by_layer"]
     assert [*parts] == list(BLOCKS)

@@ -14,6 +14,8 @@ from nst_jax.parametrizations import PARAMETRIZATIONS
 
 SPEC = Config().spec()
 SCALE, SQUARE = PARAMETRIZATIONS["fourier"](SPEC)
+NATURAL = PARAMETRIZATIONS["natural"](SPEC)
+LIGHT = np.full((3, 3), 1 / 3)  # projects on grey
 
 
 def twin(image, power):
@@ -32,10 +34,24 @@ def test_the_filter_equals_its_float64_twin_s(rng, shape):
     np.testing.assert_allclose(SCALE(SCALE(image)), SQUARE(image), atol=1e-5)
 
 
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_natural_coordinates_move_lightness_three_times_as_far_as_color(rng, pictures):
+    image = jnp.asarray(rng.random((9, 7, 3 * pictures), np.float32))
+    b = np.sqrt(3 / 11)  # (3 b)^2 + 2 b^2 = 3
+    colors = 3 * b * LIGHT + b * (np.eye(3) - LIGHT)
+    for found, power, mixed in (
+        (NATURAL.scale(image), -0.5, colors),
+        (NATURAL.square(image), -1, colors @ colors),
+    ):
+        expected = [twin(part, power) @ mixed for part in np.split(np.asarray(image), pictures, 2)]
+        np.testing.assert_allclose(found, np.concatenate(expected, 2), atol=1e-5)
+
+
 def test_the_filter_is_symmetric_and_keeps_the_size_of_steps(rng):
     a, b = jnp.asarray(rng.normal(size=(2, 64, 48, 3)), jnp.float32)
-    np.testing.assert_allclose(np.vdot(SCALE(a), b), np.vdot(a, SCALE(b)), rtol=1e-3)
-    assert 0.9 < np.square(SCALE(a)).mean() < 1.1  # of white noise
+    for scale in (SCALE, NATURAL.scale):
+        np.testing.assert_allclose(np.vdot(scale(a), b), np.vdot(a, scale(b)), rtol=1e-3)
+        assert 0.9 < np.square(scale(a)).mean() < 1.1  # of white noise
 
 
 def test_pixels_are_pixels(rng):
@@ -43,14 +59,16 @@ def test_pixels_are_pixels(rng):
     assert all(function(image) is image for function in PARAMETRIZATIONS["pixels"](SPEC))
 
 
-def test_over_devices_it_is_the_filter_of_the_picture_s_own_rows(rng):
+@pytest.mark.parametrize("name", ["fourier", "natural"])
+def test_over_devices_it_is_the_filter_of_the_picture_s_own_rows(name, rng):
     """An odd height, padded: what lies below counts for nothing and stays zero."""
     image = rng.random((21, 18, 3), np.float32)
     spec = rows.spec_of(image, SPEC._replace(mesh=rows.make_mesh(3)))
     padded = rows.put(rows.pad(image, spec), spec)
-    found = jax.jit(PARAMETRIZATIONS["fourier"](spec).scale)(padded)
+    found = jax.jit(PARAMETRIZATIONS[name](spec).scale)(padded)
     assert found.sharding == padded.sharding
-    np.testing.assert_allclose(found[:21], SCALE(jnp.asarray(image)), atol=1e-5)
+    expected = PARAMETRIZATIONS[name](SPEC).scale(jnp.asarray(image))
+    np.testing.assert_allclose(found[:21], expected, atol=1e-5)
     assert not np.asarray(found[21:]).any()
 
 

