@@ -18,8 +18,18 @@ from nst_jax.style import STYLE_LOSSES, StyleLoss, term_names
 from nst_jax.tiling import least_tile
 from nst_jax.vgg import NETWORKS, POOLINGS, PRECISIONS, check_layers, halo, layer_names
 
-# By name: what differs from the defaults below, which are `gatys`.
+# By name: what differs from the fields' defaults below, which are `gatys`.
 PRESETS: dict[str, dict[str, Any]] = {
+    # What a program makes of two files. Chosen on real photographs and paintings: docs/pairs.md.
+    "wasserstein": {
+        "style_loss": "wasserstein",
+        "layer_weighting": "lower",
+        "pooling": "average",
+        "parametrization": "natural",
+        "scales": "auto",
+        "strength": 0.5,
+        "balance": "auto",
+    },
     "gatys": {},
     # Novak & Nikulin 2016: 3.1, 3.2, 3.3 and 3.5 together; the weight chosen by eye on several pairs.
     "improved": {
@@ -30,10 +40,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "layer_weighting": "geometric",
         "activation_shift": -1.0,
     },
-    # `gatys` from coarse to fine; its style weight at four times the pixels of 512, for the same balance.
-    "quality": {"size": 1024, "scales": "auto", "iterations": (240,), "style_weight": 4e8},
-    # Means and covariances by the distance of their Gaussians; the weight chosen by eye beside `gatys`.
-    "wasserstein": {"style_loss": "wasserstein", "style_weight": 1e7},
     # Kolkin et al. 2019: both losses of STROTSS; at one size where no --scales are given.
     "strotss": {"style_loss": "remd", "content_loss": "self_similarity", "balance": "auto"},
     # Li & Wand 2016: their two layers. Adam: a patch that another one replaces makes the loss jump, which a
@@ -58,8 +64,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+DEFAULT = "wasserstein"  # of the presets
+
 # Weights with balance auto, in units of each term's pull.
 BALANCED = {"content_weight": 1.0, "style_weight": 1.0, "tv_weight": 0.07, "matting_weight": 100.0}
+
+RATIOS = {"uniform": 1.0, "lower": 4.0, "geometric": 2.0}  # of a style term's weight to the next one's above
+NAMED = (*RATIOS, "telescoped")  # layer weightings
 
 COARSEST = 128  # pixels: the least longest side of --scales=auto
 
@@ -75,14 +86,15 @@ class Rung(NamedTuple):
 class Config:
     """The options of an optimisation; validated when made. Raises InputError.
 
-    The defaults are the preset `gatys`: Gatys et al. 2015 with its five style layers and one content layer.
+    The fields' defaults are the preset `gatys`: Gatys et al. 2015 with its five style layers and one content
+    layer. What the programs and stylize take where nothing is given is Config.from_preset().
     """
 
     preset: str = option(
         "gatys",
-        "set of defaults; an option given beside it wins. gatys: Gatys et al. 2015; improved: Novak and "
-        "Nikulin 2016; quality: gatys from coarse to fine, for 1024 pixels and more; wasserstein: the "
-        "transport distance of means and covariances; strotss: Kolkin et al. 2019, the features most alike; "
+        "set of defaults; an option given beside it wins. wasserstein, of which the defaults here are: the "
+        "transport distance of means and covariances, from coarse to fine; gatys: Gatys et al. 2015; "
+        "improved: Novak and Nikulin 2016; strotss: Kolkin et al. 2019, the features most alike; "
         "patch: Li and Wand 2016, patches of the painting; tutorial: the published code, to compare with: it "
         "maximises the deepest mismatch",
         choices=PRESETS,
@@ -127,7 +139,8 @@ class Config:
     )
     layer_weighting: str = option(
         "uniform",
-        "uniform; geometric (style 2^(D-d), content 2^d over the D terms, sum 1); "
+        "uniform; lower (style 4^(D-d) over the D terms, sum 1: from coarse to fine large shapes are there "
+        "when the finest rung begins); geometric (style 2^(D-d), content 2^d, sum 1); "
         "a number per style term, normalised to sum 1; or telescoped (of the tutorial preset)",
     )
     style_loss: str = option(
@@ -161,7 +174,8 @@ class Config:
     parametrization: str = option(
         "fourier",
         "in which steps are taken: fourier, amplitudes of frequencies in units of those of natural pictures, "
-        "so that areas take the style's colours as quickly as strokes its shapes; or pixels",
+        "so that areas take the style's colours as quickly as strokes its shapes; natural, the same and "
+        "farther in lightness than in color, which leaves fewer specks; or pixels",
         choices=PARAMETRIZATIONS,
     )
     iterations: tuple[int, ...] | int = option(
@@ -174,7 +188,7 @@ class Config:
     scales: str = option(
         "",
         "coarse to fine: longest sides that grow and end at --size, with commas; auto: by factors of the "
-        f"square root of 2, none below {COARSEST}; empty: --size alone",
+        f"square root of 2, none below {COARSEST}, fewer than --iterations; empty: --size alone",
     )
     average: float = option(
         0.0,
@@ -236,19 +250,20 @@ class Config:
             )
 
     @classmethod
-    def from_preset(cls, preset: str = "gatys", **given: Any) -> "Config":
+    def from_preset(cls, preset: str = DEFAULT, **given: Any) -> "Config":
         """Return the preset's options with the given ones in their place. Raises InputError.
 
         With a strength s the weights are (2 (1 - s))^k of the content and m (2 s)^k of the style: its
-        StyleLoss has m and k, so that as much of the photograph is left with any.
+        StyleLoss has m and k, so that as much of the photograph is left with any. A given weight wins over
+        the preset's own strength.
         """
         options = {**PRESETS.get(preset, {}), **given}
         if "strength" in given:
             options = {"balance": "auto", **options}
+            _check_dial(given)
         if options.get("balance") == "auto":
-            options |= BALANCED | given
-        if "strength" in given:
-            options |= _dial(given, STYLE_LOSSES.get(options.get("style_loss", "gram")))
+            loss = STYLE_LOSSES.get(options.get("style_loss", "gram"))
+            options |= BALANCED | _dial(options.get("strength"), loss) | given
         config = cls(preset=preset, **options)
         if "learning_rate" in given and config.optimizer == "lbfgs":
             raise InputError("--learning_rate", "for --optimizer=adam", "lbfgs searches its own step size")
@@ -267,11 +282,13 @@ class Config:
     def rungs(self) -> tuple[Rung, ...]:
         """Return the sizes from coarse to fine, each with its steps; the last one alone where there are none.
 
-        auto: round(size / 2^(i/2)). Of one number of steps for n rungs the coarsest gets two shares of n + 1
-        and what is left over. Ladder and shares: crowsonkb/style-transfer-pytorch. Raises InputError.
+        auto: round(size / 2^(i/2)), one rung less than there are steps at most. Of one number of steps for n
+        rungs the coarsest gets two shares of n + 1 and what is left over. Ladder and shares:
+        crowsonkb/style-transfer-pytorch. Raises InputError.
         """
         assert isinstance(self.iterations, tuple)  # since __post_init__
-        sizes, steps = self._sizes(), self.iterations
+        steps = self.iterations
+        sizes = self._sizes(steps)
         if steps == (0,):
             return (Rung(self.size, 0),)
         count = len(sizes)
@@ -284,10 +301,13 @@ class Config:
             raise InputError("--iterations", allowed, f"got {','.join(map(str, steps)) or 'none'}")
         return tuple(Rung(*pair) for pair in zip(sizes, steps, strict=True))
 
-    def _sizes(self) -> list[int]:
+    def _sizes(self, steps: tuple[int, ...]) -> list[int]:
         if self.scales == "auto":
-            ladder = (round(self.size / 2 ** (i / 2)) for i in range(32))
-            return [size for size in ladder if size >= COARSEST][::-1] or [self.size]
+            ladder = [round(self.size / 2 ** (i / 2)) for i in range(32)]
+            number = max(1, sum(size >= COARSEST for size in ladder))
+            if len(steps) == 1:  # fewer rungs where there are few steps: the coarsest has two
+                number = min(number, max(1, steps[0] - 1))
+            return ladder[:number][::-1]
         try:
             sizes = [int(part) for part in self.scales.split(",")] if self.scales else [self.size]
         except ValueError:
@@ -358,10 +378,8 @@ class Config:
 
     def _style_layer_weights(self) -> list[float]:
         terms = self._style_terms()
-        if self.layer_weighting == "uniform":
-            return _normalised([1.0] * len(terms))
-        if self.layer_weighting == "geometric":
-            return _normalised([2.0 ** (len(terms) - d) for d in range(1, len(terms) + 1)])
+        if self.layer_weighting in RATIOS:
+            return _normalised([RATIOS[self.layer_weighting] ** -d for d in range(len(terms))])
         if self.layer_weighting == "telescoped":
             if len(terms) < 2:
                 came = f"got {','.join(self.style_layers)}"
@@ -372,13 +390,12 @@ class Config:
     def _numbers(self, terms: tuple[str, ...]) -> list[float]:
         """Return layer_weighting's numbers, given in the order of style_layers, in the order of terms."""
         allowed = (
-            f"uniform, geometric, telescoped, or {len(terms)} numbers from 0 to 1e30 (one per style term), "
-            "not all 0"
+            f"{', '.join(NAMED)}, or {len(terms)} numbers from 0 to 1e30 (one per style term), not all 0"
         )
         try:
             numbers = [float(part) for part in self.layer_weighting.split(",")]
         except ValueError:
-            hint = did_you_mean(self.layer_weighting, ("uniform", "geometric", "telescoped"))
+            hint = did_you_mean(self.layer_weighting, NAMED)
             raise InputError("--layer_weighting", allowed, f"got {self.layer_weighting!r}{hint}") from None
         good = all(0 <= number <= 1e30 for number in numbers)
         if len(numbers) != len(terms) or not good or not sum(numbers):
@@ -388,16 +405,19 @@ class Config:
         return _normalised([named[term] for term in terms])
 
 
-def _dial(given: dict[str, Any], loss: StyleLoss | None) -> dict[str, float]:
-    """Return the weights of a strength. Raises InputError where they are given beside it, or no balance."""
+def _check_dial(given: dict[str, Any]) -> None:
+    """Raise InputError where weights are given beside a strength, or no balance."""
     for name in ("content_weight", "style_weight"):
         if name in given:
             raise InputError("--strength", f"without --{name}, whose place it takes", "both were given")
     if given.get("balance", "auto") != "auto":
         raise InputError("--strength", "with --balance=auto", f"got --balance={given['balance']}")
-    strength = given["strength"]
+
+
+def _dial(strength: Any, loss: StyleLoss | None) -> dict[str, float]:
+    """Return the weights of a strength; none where there is none, or what the options' own check refuses."""
     if not isinstance(strength, int | float) or not 0 <= strength <= 1 or loss is None:
-        return {}  # which the options' own check refuses
+        return {}
     content, style = ((2.0 * share) ** loss.power for share in (1 - strength, strength))
     return {"content_weight": content, "style_weight": loss.middle * style}
 

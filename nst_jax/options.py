@@ -33,6 +33,12 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def default_values(options: Any) -> dict[str, Any]:
+    """Return what a dataclass of options holds where none is given: its default preset, if it has presets."""
+    made = options.from_preset() if hasattr(options, "from_preset") else options
+    return {field.name: getattr(made, field.name) for field in dataclasses.fields(options)}
+
+
 def is_tuple(field: Field) -> bool:
     """Tell whether an option holds several values."""
     return _tuple_type(field) is not None

@@ -108,6 +108,7 @@ def stylize_steps(
     """Optimise a picture, yielding a Progress at the start of each rung and where `every` divides the step.
 
     Pictures are sRGB in [0, 1] and used at the sizes they have (config.size and style_scale are for files).
+    config: Config.from_preset() at the picture's size, if it is not given.
     With config.scales they have the last rung's, with config.size for the longest side; the other rungs take
     them smaller, and every rung but the first starts from the picture of the one before, enlarged.
     With config.average the image is the average; the losses are those of the newest picture in it, but at the
@@ -122,10 +123,17 @@ def stylize_steps(
     compiled loop would take more than free_memory bytes on a device.
     """
     mesh = rows.make_mesh(devices)
-    problems = make_problems(params, content, styles, config or Config(), init, masks)
+    config = config or _default(content, styles, init)
+    problems = make_problems(params, content, styles, config, init, masks)
     plans = make_plans([spread(problem, mesh) for problem in problems], free_memory)
     # Without what only a launcher needs: else whoever keeps a Progress keeps the optimiser's memory, too.
     yield from map(lambda now: now._replace(standing=None), run([plan.problem for plan in plans], every))
+
+
+def _default(content: Any, styles: Sequence[Any], init: Any) -> Config:
+    """Return the default preset at the size that the picture is going to have."""
+    pictures = [picture for picture in (content, init, *styles) if picture is not None]
+    return Config.from_preset(size=max(pictures[0].shape[:2])) if pictures else Config.from_preset()
 
 
 def run(

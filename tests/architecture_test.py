@@ -15,7 +15,7 @@ from nst_jax.launchers import bench, judge, nst, sweep, weights
 from nst_jax.launchers.hosts import Machine
 from nst_jax.launchers.inputs import Inputs
 from nst_jax.launchers.keeping import Keeping
-from nst_jax.options import describe_range, is_tuple
+from nst_jax.options import default_values, describe_range, is_tuple
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "nst_jax"
@@ -91,8 +91,10 @@ def test_the_readmes_snippets_run(tmp_path, monkeypatch):
 
 
 def option_rows(options):
+    defaults = default_values(options)
     for field in dataclasses.fields(options):
-        default = ",".join(map(str, field.default)) if is_tuple(field) else str(field.default)
+        value = defaults[field.name]
+        default = ",".join(map(str, value)) if is_tuple(field) else str(value)
         values = describe_range(field) + (", may repeat" if field.metadata["repeated"] else "")
         yield f"| `--{field.name}` | {f'`{default}`' if default else ''} | {values} | {field.metadata['help']} |"
 

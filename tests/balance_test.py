@@ -21,7 +21,7 @@ def pictures(rng):
 
 def problem_of(params, pictures, **options):
     content, style = pictures
-    return make_problem(params, content, [style], nst.Config.from_preset(**{**LAYERS, **options}))
+    return make_problem(params, content, [style], nst.Config.from_preset("gatys", **{**LAYERS, **options}))
 
 
 def test_the_terms_pull_as_their_weights_say(params, pictures):
@@ -59,7 +59,7 @@ def test_terms_that_have_no_pull_keep_their_weights(params):
 
 def test_strength_is_one_dial():
     def weights(**given):
-        config = nst.Config.from_preset(**given)
+        config = nst.Config.from_preset(**{"preset": "gatys", **given})
         return config.balance, config.content_weight, config.style_weight, config.tv_weight
 
     assert weights(balance="auto") == ("auto", 1.0, 1.0, 0.07)
@@ -70,6 +70,19 @@ def test_strength_is_one_dial():
     assert weights(strength=0.25, style_loss="patch") == ("auto", 1.5**1.8, 2.4 * 0.5**1.8, 0.07)
     assert weights(balance="auto", style_weight=3.0) == ("auto", 1.0, 3.0, 0.07)
     assert weights() == ("none", 1.0, 1e8, 1e-3)
+
+
+def test_a_preset_s_strength_gives_way_to_weights_and_follows_the_loss():
+    def weights(**given):
+        config = nst.Config.from_preset(**given)
+        return config.balance, config.content_weight, config.style_weight, config.tv_weight
+
+    assert weights() == ("auto", 1.0, 1.0, 0.07)
+    assert weights(strength=0.25) == ("auto", 1.5**1.7, 0.5**1.7, 0.07)
+    assert weights(style_weight=3.0) == ("auto", 1.0, 3.0, 0.07)
+    assert weights(content_weight=0.0) == ("auto", 0.0, 1.0, 0.07)
+    assert weights(style_loss="gram") == ("auto", 1.0, 0.25, 0.07)
+    assert weights(balance="none")[0] == "none"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +102,9 @@ def test_wrong_strengths_are_named(given, message):
 
 def test_a_run_tells_the_weights_that_it_had(params, pictures):
     content, style = pictures
-    config = nst.Config.from_preset(**LAYERS, strength=0.4, size=64, scales="32,64", iterations=(2, 2))
+    config = nst.Config.from_preset(
+        "gatys", **LAYERS, strength=0.4, size=64, scales="32,64", iterations=(2, 2)
+    )
     *_, last = nst.stylize_steps(params, content, [style], config, devices=1)
     losses = last.losses
     by_hand = sum(losses["weights"][name] * losses[name] for name in ("content", "style", "tv"))

@@ -17,7 +17,7 @@ from nst_jax.launchers.common import run
 from nst_jax.launchers.hosts import Machine
 
 LIMIT = 120  # seconds until a process that hangs is killed
-SMALL = ["--content=example:cat", "--style=example:waves", "--size=48"]
+SMALL = ["--content=example:cat", "--style=example:waves", "--size=48", "--preset=gatys"]
 SMALL += ["--style_layers=conv1_1,conv2_1", "--content_layers=conv2_1"]
 QUICK = "--xla_backend_optimization_level=0"  # to compile
 

@@ -136,7 +136,7 @@ def test_nst_refuses_to_judge_what_is_too_small_before_it_runs(call, tmp_path):
 
 
 def test_a_sweep_measures_every_picture_also_one_that_was_made_without(call):
-    arguments = [*PAIR, *FAST, "--sweep=style_weight=1e4,1e10", "--output_dir=o"]
+    arguments = [*PAIR, *FAST, "--preset=gatys", "--sweep=style_weight=1e4,1e10", "--output_dir=o"]
     assert call(*arguments, program=sweep.PROGRAM)[0] == 0
     assert not any("judge" in entry for entry in read_json("o/sweep.json"))
     code, _, err = call(*arguments, "--judge", "--resume", program=sweep.PROGRAM)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("optax_promotion")
 
 PAIR = ["--content=example:cat", "--style=example:waves"]
 SHALLOW = ["--style_layers=conv1_1,conv2_1", "--content_layers=conv2_1"]  # quick to compile
-SMALL = ["--size=48", "--iterations=3", *SHALLOW]
+SMALL = ["--preset=gatys", "--size=48", "--iterations=3", *SHALLOW]
 
 
 @pytest.fixture
@@ -151,6 +151,7 @@ def test_no_iterations_give_the_terms_of_the_objective_for_files_of_the_asked_si
     call(
         f"--content={content}",
         f"--style={style}",
+        "--preset=gatys",
         "--size=64",
         "--iterations=0",
         "--output=o.png",
@@ -295,8 +296,8 @@ def test_style_scale_and_style_aspect(call, rng, weights):
     """The style keeps its aspect, and half the scale is the half-size picture."""
     write("c.png", 40, 64, rng)
     style = write("s.png", 32, 24, rng)
-    call("--content=c.png", f"--style={style}", "--size=64", "--style_scale=0.5", "--iterations=0", "--output=o.png",
-         "--report=r.json")  # fmt: skip
+    call("--content=c.png", f"--style={style}", "--preset=gatys", "--size=64", "--style_scale=0.5", "--iterations=0",
+         "--output=o.png", "--report=r.json")  # fmt: skip
     x, s = (np.float64(pixels(path)) / 255 for path in ("c.png", style))
     twin, _ = reference.objective(weights.arrays, x, x, [s])
     np.testing.assert_allclose(read_json("r.json")["losses"]["initial"]["style"], twin["style"], rtol=1e-4)
@@ -428,20 +429,24 @@ def test_the_tutorial_preset_says_what_its_weights_are_for(call, caplog):
         caplog.clear()
         run(
             nst.PROGRAM,
-            ["--devices=1", *PAIR, *SMALL, "--preset=tutorial", "--output=a.png", *weight],
+            ["--devices=1", *PAIR, *SMALL[1:], "--preset=tutorial", "--output=a.png", *weight],
         )
         assert ("VGG-19 of Keras" in caplog.text) == said
 
 
-def test_the_quality_preset_climbs_at_its_own_size(call):
-    config = nst.Config.from_preset("quality")
+def test_what_is_made_of_two_files_alone_climbs_and_weighs_by_pulls(call):
+    config = nst.Config.from_preset(size=1024)
     assert [rung.size for rung in config.rungs()] == [128, 181, 256, 362, 512, 724, 1024]
-    assert call(*PAIR, "--size=48", "--iterations=1", "--preset=quality", "--output=a.png")[0] == 0
+    assert call(*PAIR, "--size=182", "--iterations=3", *SHALLOW, "--output=a.png", "--report=r.json")[0] == 0
+    report = read_json("r.json")
+    assert [rung["size"] for rung in report["rungs"]] == [129, 182]
+    assert (report["config"]["preset"], report["config"]["style_loss"]) == ("wasserstein", "wasserstein")
+    assert (report["config"]["balance"], report["config"]["style_weight"]) == ("auto", 1)
 
 
 @pytest.mark.parametrize("preset", ["improved", "tutorial"])
 def test_presets(call, preset):
-    code, _, _ = call(*PAIR, *SMALL, f"--preset={preset}", "--output=a.png", "--report=r.json")
+    code, _, _ = call(*PAIR, *SMALL[1:], f"--preset={preset}", "--output=a.png", "--report=r.json")
     report = read_json("r.json")
     assert code == 0
     assert report["config"]["activation_shift"] == -1

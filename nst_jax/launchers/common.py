@@ -19,7 +19,7 @@ from absl import app, flags, logging
 
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.files import abandon
-from nst_jax.options import describe_range, is_tuple, option_type, parse_option
+from nst_jax.options import default_values, describe_range, is_tuple, option_type, parse_option
 
 DONE, WRONG_REQUEST, WRONG_NUMBERS, NO_MEMORY = 0, 2, 3, 4
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -288,8 +288,9 @@ def _value(field: dataclasses.Field[Any], value: Any) -> Any:
 
 def _help(program: Program) -> str:
     lines = [inspect.cleandoc(program.description or ""), "", "Flags:"]
+    defaults = {name: value for options in program.options for name, value in default_values(options).items()}
     for field in _fields(program):
-        value: Any = field.default
+        value: Any = defaults[field.name]
         default = ",".join(map(str, value)) if is_tuple(field) else str(value)
         details = [describe_range(field)] if option_type(field) is not bool else []
         details += ["may repeat"] if field.metadata["repeated"] else []

@@ -114,7 +114,8 @@ class Request(NamedTuple):
 
     def config(self, cell: Mapping[str, Any]) -> Config:
         """Return the options of a cell. Raises InputError."""
-        return Config.from_preset(**{**self.given, **{k: v for k, v in cell.items() if k not in FILES}})
+        named = {name: value for name, value in cell.items() if name not in FILES}
+        return Config.from_preset(**{"scales": "", **self.given, **named})  # a sweep has one size
 
     def cell_inputs(self, cell: Mapping[str, Any]) -> Inputs:
         """Return the input files of a cell."""

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Float32
 
 from nst_jax.style.statistics import Features, Mask, Sum, Sums, at, cross_sum, gram_sum, rows_of
 
@@ -126,10 +127,14 @@ def roots(matrix: Float[Array, "r r"]) -> tuple[Float[Array, "r r"], Float[Array
     Matrices"), 6.35, with the a of rotation.
     """
     norm, one = jnp.linalg.norm(matrix), jnp.eye(len(matrix), dtype=matrix.dtype)
-    y, z = matrix / norm, one
-    for a in _scalings(math.sqrt(DAMPING)):
+
+    def step(pair: tuple[Array, Array], a: Array) -> tuple[tuple[Array, Array], None]:
+        y, z = pair
         w = a / 2 * (3 * one - a**2 * (z @ y))
-        y, z = y @ w, w @ z
+        return (y @ w, w @ z), None
+
+    # A loop, as steps one after the other take longer to compile than the network.
+    (y, z), _ = jax.lax.scan(step, (matrix / norm, one), jnp.asarray(_scalings(math.sqrt(DAMPING))))
     return y * jnp.sqrt(norm), z / jnp.sqrt(norm)
 
 
@@ -140,19 +145,20 @@ def rotation(matrix: Float[Array, "r r"]) -> Float[Array, "r r"]:
     Y <- a Y (3 - a^2 Y^T Y) / 2. a brings the least and the greatest to one number, the scaling of Chen &
     Chow 2014 ("A stable scaling of Newton-Schulz").
     """
-    q = matrix / jnp.linalg.norm(matrix)
-    for a in _scalings(DAMPING):
-        q = a / 2 * (3 * q - a**2 * (q @ (q.T @ q)))
-    return q
+
+    def step(q: Array, a: Array) -> tuple[Array, None]:
+        return a / 2 * (3 * q - a**2 * (q @ (q.T @ q))), None
+
+    return jax.lax.scan(step, matrix / jnp.linalg.norm(matrix), jnp.asarray(_scalings(DAMPING)))[0]
 
 
-def _scalings(least: float) -> list[float]:
+def _scalings(least: float) -> Float32[np.ndarray, " steps"]:
     """Return the a of every step for singular values from least to 1, until they are 1 in float32."""
     found = []
     while 1 - least > 1e-7:
         found.append(math.sqrt(3 / (1 + least + least**2)))
         least = found[-1] * least * (3 - (found[-1] * least) ** 2) / 2
-    return found
+    return np.array(found, np.float32)
 
 
 RANK = 64  # principal axes of a style: of 512 the pictures are the same, and roots take longer than layers

@@ -466,7 +466,7 @@ WORDS += (
     b"--flagfile=missing",
     b"--flagfile=case",
     b"--sweep=1",
-    b"--preset=quality",
+    b"--preset=gatys",
     b"--seed=-0",
 )
 

@@ -15,8 +15,9 @@ from nst_jax.vgg import features
 FILE = Path(__file__).with_name("golden.json")
 SIZE = 64
 LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_2", "conv5_1")
-RUNS = {  # preset, options; quality is gatys on two rungs
-    "quality": ("quality", {"scales": "45,64", "iterations": (3, 3)}),
+RUNS = {  # preset, options
+    "wasserstein": ("wasserstein", {"scales": "45,64", "iterations": (3, 3)}),
+    "gatys on two rungs": ("gatys", {"scales": "45,64", "iterations": (3, 3), "style_weight": 4e8}),
     "improved": ("improved", {"iterations": 5, "optimizer": "adam"}),
     "tutorial": ("tutorial", {"iterations": 5}),
 }
