@@ -1,18 +1,25 @@
 #!/bin/sh
-# Makes the pictures of the README anew, in this folder; under two minutes each on two CPU cores.
+# Makes the pictures of the README anew, in this folder; under two minutes each on two CPU cores, the first three four.
 set -e
 cd "$(dirname "$0")"
 nst=${NST:-../.venv/bin/nst}
 
-make() {  # make NAME FLAGS...
+make() {  # make NAME FLAGS...: small and quick, by gatys unless another preset is named
   name=$1
   shift
-  "$nst" --quiet --size=400 --iterations=40 --output="$name.jpg" "$@"
+  "$nst" --quiet --preset=gatys --size=400 --iterations=40 --output="$name.jpg" "$@"
 }
+
+show() {  # show CONTENT STYLE: what nst makes of two files, larger
+  "$nst" --quiet --size=768 --output="$1-$2-default.jpg" --content="example:$1" --style="example:$2"
+}
+
+show coffee night
+show rocket glass
+show cat waves
 
 make coffee-night --size=512 --content=example:coffee --style=example:night
 make coffee-night-improved --size=512 --content=example:coffee --style=example:night --preset=improved
-make coffee-night-wasserstein --size=512 --content=example:coffee --style=example:night --preset=wasserstein
 make coffee-night-strotss --content=example:coffee --style=example:night --preset=strotss
 make coffee-night-patch --content=example:coffee --style=example:night --preset=patch
 make cat-glass-photorealistic --content=example:cat --style=example:glass --photorealistic
@@ -41,8 +48,8 @@ make texture-night --style=example:night --init=noise --content_weight=0 --layer
 # poster.jpg: three places cut out of two pictures of 1500 pixels, made at once (left) and from coarse to fine (right);
 # half an hour on two CPU cores. poster-whole.jpg is the latter, made smaller.
 folder=$(mktemp -d)
-poster="--quiet --parametrization=pixels --content=example:coffee --style=example:night --size=1500 --style_weight=8.6e8"
+poster="--quiet --preset=gatys --parametrization=pixels --content=example:coffee --style=example:night --size=1500 --style_weight=8.6e8"
 "$nst" $poster --iterations=40 --output="$folder/plain.png"
-"$nst" $poster --preset=quality --scales=187,375,750,1500 --iterations=100,60,40,20 --output="$folder/rungs.png"
+"$nst" $poster --scales=187,375,750,1500 --iterations=100,60,40,20 --output="$folder/rungs.png"
 "$(dirname "$nst")/python" poster.py "$folder/plain.png" "$folder/rungs.png"
 rm -r "$folder"

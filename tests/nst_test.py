@@ -444,6 +444,13 @@ def test_what_is_made_of_two_files_alone_climbs_and_weighs_by_pulls(call):
     assert (report["config"]["balance"], report["config"]["style_weight"]) == ("auto", 1)
 
 
+def test_a_raw_style_weight_beside_the_default_is_told(call, caplog):
+    for flags, said in ((["--style_weight=1e8"], True), ([], False), (["--preset=gatys"], False)):
+        caplog.clear()
+        run(nst.PROGRAM, ["--devices=1", *PAIR, *SMALL[1:], *flags, "--iterations=0", "--output=a.png"])
+        assert ("in units of the style's pull" in caplog.text) == said
+
+
 @pytest.mark.parametrize("preset", ["improved", "tutorial"])
 def test_presets(call, preset):
     code, _, _ = call(*PAIR, *SMALL[1:], f"--preset={preset}", "--output=a.png", "--report=r.json")

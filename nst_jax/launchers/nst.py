@@ -81,6 +81,7 @@ from nst_jax.vgg import Params, in_force, make_params
 from nst_jax.weights import Weights, load_weights
 
 PREVIEWS = 100_000  # at most
+RAW = 1e4  # a style weight above it is none in units of pulls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -328,6 +329,11 @@ def _warn(config: Config, weights: Weights, pictures: Pictures) -> None:
     regions = masking.regions(pictures.masks)
     if regions is not None and masking.opacity(regions).max() < 1:
         logging.warning("the masks are nowhere %d pixels wide: the content shows through", 2 * masking.SEAM)
+    if config.balance == "auto" and config.style_weight > RAW:
+        logging.warning(
+            "--style_weight=%g is in units of the style's pull, about 1; raw ones go with --preset=gatys",
+            config.style_weight,
+        )
     small = config.style_weight <= 100 * PRESETS["tutorial"]["style_weight"]
     if config.preset == "tutorial" and small and weights.normalization == "torchvision":
         logging.warning("--preset=tutorial is for VGG-19 of Keras; with these weights it shows no style")

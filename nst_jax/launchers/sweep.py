@@ -1,6 +1,6 @@
 """Make many pictures in one compiled program: over loss weights, seeds, styles or contents.
 
-Example: nst-sweep --content=example:cat --style=example:ink --sweep=style_weight=1e7,1e8 --output_dir=cats
+Example: nst-sweep --content=example:cat --style=example:ink --sweep=style_weight=0.3,1,3 --output_dir=cats
 """
 
 import contextlib
