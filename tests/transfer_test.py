@@ -52,7 +52,7 @@ def test_the_loss_goes_down_and_the_style_comes_in(params, pictures, optimizer):
 
 def test_without_a_config_it_is_the_default_preset_at_the_picture_s_size(params, rng):
     """Coarse to fine above 181 pixels, which wants the config's size to be the picture's."""
-    content, style = rng.random((24, 182, 3), np.float32), rng.random((20, 30, 3), np.float32)
+    content, style = rng.random((24, 182, 3), np.float32), rng.random((30, 40, 3), np.float32)
     first = next(stylize_steps(params, content, [style]))
     assert (first.rungs, first.image.shape) == (2, (17, 129, 3))
 
