@@ -331,7 +331,7 @@ def test_a_finished_run_is_extended_to_what_a_longer_one_gives(call):
 
 
 CHANGED = {
-    "an option": (["--tv_weight=7"], "--tv_weight: as in the run in k; 0.001 there, 7.0 now"),
+    "an option": (["--tv_weight=7"], "--tv_weight: as in the run in k; 0.07 there, 7.0 now"),
     "several": (
         ["--tv_weight=7", "--seed=1", "--optimizer=adam"],
         r"--tv_weight: .* now \(and --seed, --optimizer\)",
