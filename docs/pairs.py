@@ -30,7 +30,7 @@ SETS = {  # photograph x painting: the sets have none in common
     "05x25 07x27 08x29 10x30 11x32 14x34 15x35 17x37 17x12 05x14 07x21 14x32",
 }
 METHODS: dict[str, tuple[str, ...]] = {"gatys": ("--preset=gatys",), "default": ()}
-SHOWN = ("lpips", "dists", "ms_ssim_distance", "style_distance", "fid", "color_distance", "dirt", "seconds")
+SHOWN = ("lpips", "dists", "ms_ssim_distance", "style_distance", "fid", "color_distance", "dirt")
 TABLES = "# Tables\n"  # what follows in the page is written anew
 
 
@@ -49,8 +49,7 @@ def make(pairs: Path, pair: str, size: int, method: str, out: Path) -> dict[str,
         if run_program(PROGRAM, [*files, f"--size={size}", "--judge", "--quiet", *METHODS[method]]):
             sys.exit(f"{picture} failed")
     found = json.loads(report.read_text())
-    seconds = found["seconds"]["optimize"]
-    return {name: found["judge"][name] for name in judge.METRICS} | {"seconds": seconds}
+    return {name: found["judge"][name] for name in judge.METRICS}
 
 
 def measure(pairs: Path, pair: str, size: int, folder: Path, network: judge.Network) -> dict[str, Any]:
