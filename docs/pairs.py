@@ -64,15 +64,13 @@ def summary(found: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
     methods = list(next(iter(found.values())))
     lines = []
     for method in methods:
-        numbers = {name: [each[method].get(name) for each in found.values()] for name in SHOWN}
-        below = {
-            name: sum(each[method].get(name, np.inf) < each["gatys"][name] for each in found.values())
-            for name in SHOWN
-        }
-        means = {name: "-" if None in each else f"{np.mean(each):.3g}" for name, each in numbers.items()}
-        lines += [f"| `{method}` | " + " | ".join(means.values()) + " |"]
+        means = [f"{np.mean([each[method][name] for each in found.values()]):.3g}" for name in SHOWN]
+        lines += [f"| `{method}` | " + " | ".join(means) + " |"]
         if method != "gatys":
-            lines += ["| less than `gatys` on | " + " | ".join(map(str, below.values())) + " |"]
+            below = [
+                sum(each[method][name] < each["gatys"][name] for each in found.values()) for name in SHOWN
+            ]
+            lines += ["| less than `gatys` on | " + " | ".join(map(str, below)) + " |"]
     head = "| | " + " | ".join(f"`{name}`" for name in SHOWN) + " |"
     return [head, "|---" * (len(SHOWN) + 1) + "|", *lines]
 

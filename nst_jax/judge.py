@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from nst_jax import images
 from nst_jax.color import oklab
@@ -68,6 +68,7 @@ class View(NamedTuple):
     stages: list[Float[Array, "_ _ _"]]  # what DISTS compares: a small picture and its maps
     shares: Float[Array, "2 1475"]  # the network's
     speckle: Float[Array, " q"]  # quantiles of the colour's speckle in calm places
+    calm: Bool[Array, "h w"]  # the calm places
 
 
 class Metric(NamedTuple):
@@ -91,8 +92,8 @@ def load() -> Network:
     return Network(load_vgg("vgg16"), heads, jnp.asarray(shares / shares.sum()))
 
 
-def view(network: Network, image: Picture, calm_of: Picture | None = None) -> View:
-    """Return what the judge sees of an RGB picture in [0, 1], its calm places those of another one, if given.
+def view(network: Network, image: Picture, calm: np.ndarray | None = None) -> View:
+    """Return what the judge sees of an RGB picture in [0, 1]; calm: its calm places, if not its own.
 
     Raises InputError below 16 pixels a side.
     """
@@ -101,9 +102,10 @@ def view(network: Network, image: Picture, calm_of: Picture | None = None) -> Vi
     height, width = image.shape[:2]
     share = min(1, DISTS_SIDE / min(height, width))
     small = images.resize(image, round(share * height), round(share * width))
-    calm = calm_places(image if calm_of is None else calm_of)
-    colors, speckle = color_quantiles(image), quantiles(departures(image)[0][calm])
-    return _look(network, *map(jnp.asarray, (image, positions, colors, small, speckle)))
+    apart = departures(image)
+    calm = calm_places(apart) if calm is None else calm
+    colors, speckle = color_quantiles(image), quantiles(apart[0][calm])
+    return _look(network, *map(jnp.asarray, (image, positions, colors, small, speckle, calm)))
 
 
 @jax.jit
@@ -114,6 +116,7 @@ def _look(
     colors: Float[Array, "a q"],
     small: Float[Array, "_ _ 3"],
     speckle: Float[Array, " q"],
+    calm: Bool[Array, "h w"],
 ) -> View:
     with jax.default_matmul_precision("highest"):
         seen = features(network.params, image, CONTENT_LAYERS)
@@ -129,6 +132,7 @@ def _look(
             stages=_stages(network.params, small),
             shares=network.shares,
             speckle=speckle,
+            calm=calm,
         )
 
 
@@ -201,9 +205,9 @@ def departures(image: Picture) -> Float32[np.ndarray, "2 h w"]:
     return found
 
 
-def calm_places(image: Picture) -> np.ndarray:
-    """Return where a picture has the least fine structure, as a mask of half of its pixels."""
-    energy = departures(image).sum(0)
+def calm_places(apart: Float32[np.ndarray, "2 h w"]) -> np.ndarray:
+    """Return where a picture of these departures has the least of them, as a mask of half of its pixels."""
+    energy = apart.sum(0)
     calm = np.zeros(energy.size, bool)
     calm[np.argsort(energy, axis=None, kind="stable")[: (energy.size + 1) // 2]] = True
     return calm.reshape(energy.shape)
@@ -441,10 +445,13 @@ def measure(
     mix = np.array(style_mix or [1.0] * len(styles))
     if not 0 < mix.sum() < np.inf:
         raise InputError("style_mix", "numbers of a finite sum above 0", f"got {list(style_mix)}")
-    seen = view(network, result, content)
     found: dict[str, Any] = dict.fromkeys(METRICS)
-    if content is not None:
-        found |= _numbers(_compare(seen, view(network, content), "content"))
+    if content is None:
+        seen = view(network, result)
+    else:
+        photograph = view(network, content)
+        seen = view(network, result, np.asarray(photograph.calm))
+        found |= _numbers(_compare(seen, photograph, "content"))
     seen, others = _for_style(seen), (_for_style(view(network, style)) for style in styles)
     each = [_numbers(_compare(seen, other, "style")) for other in others]
     found |= {
@@ -455,7 +462,7 @@ def measure(
 
 def _for_style(seen: View) -> View:
     """Return a view without its large parts, whose sizes are the picture's."""
-    return seen._replace(maps={}, stages=[], gray=jnp.zeros((1, 1)))
+    return seen._replace(maps={}, stages=[], gray=jnp.zeros((1, 1)), calm=jnp.zeros((1, 1), bool))
 
 
 def _numbers(found: dict[str, Any]) -> dict[str, Any]:

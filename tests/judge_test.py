@@ -46,7 +46,7 @@ def plain(value, shape=(16, 21)):
 def only(**parts):
     """A view of which only some parts are given."""
     none = jnp.zeros((1, 1))
-    return judge.View({}, none, {}, {}, none, none, [], none, jnp.zeros(1))._replace(**parts)
+    return judge.View({}, none, {}, {}, none, none, [], none, jnp.zeros(1), none == 1)._replace(**parts)
 
 
 @pytest.mark.parametrize("metric", ["lpips", "dists"])
