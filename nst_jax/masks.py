@@ -183,6 +183,13 @@ def pooled(mask: Mask, layer: str) -> Float32[np.ndarray, "_ _"]:
     return mask
 
 
+def inner(weights: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+    """Return a layer's weights with 0 at the outermost positions, or as they are where no others have any."""
+    found = np.zeros_like(weights)
+    found[1:-1, 1:-1] = weights[1:-1, 1:-1]
+    return found if found.any() else weights
+
+
 def check(name: str, mask: Mask, layers: Sequence[str], of: str = "picture") -> None:
     """Raise InputError where less than one position of the deepest layer is left of the region."""
     deepest = max(layers)

@@ -49,9 +49,16 @@ def pad(array: Any, spec: Spec) -> Any:
     """Return a picture, or a mask, with zeros below its rows."""
     if spec.mesh is None:
         return array
-    unit = smallest_side(spec.layers) * spec.mesh.size
-    missing = math.ceil(array.shape[0] / unit) * unit - array.shape[0]
+    missing = height(array.shape[0], spec) - array.shape[0]
     return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
+
+
+def height(own: int, spec: Spec) -> int:
+    """Return how many rows a picture is padded to that has so many of its own."""
+    if spec.mesh is None:
+        return own
+    unit = smallest_side(spec.layers) * spec.mesh.size
+    return math.ceil(own / unit) * unit
 
 
 def put(array: AnyArray, spec: Spec) -> Array:

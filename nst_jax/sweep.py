@@ -239,7 +239,7 @@ class _Parts:
         first = problems[0]
         regions = masking.regions(first.masks)
         self.problems = problems
-        self.regions = regions_by_layer(regions, first.spec)
+        self.regions = regions_by_layer(regions, first.background.shape, first.spec)
         self.opacity = None if regions is None else jnp.asarray(masking.opacity(regions))
         self.made: dict[Hashable, Any] = {}
         contents = len({id(problem.content) for problem in problems}) > 1

@@ -33,8 +33,8 @@ def make_targets(
 
     Without a content picture spec.content_layers must be empty and spec.photorealistic False. With
     masks.labels there is a style for each of these (masks.each). background is what shows where no mask is
-    white: the content, if it is not given. With spec.mesh all are placed on its devices.
-    Raises InputError for pictures too small.
+    white, and of the size of the picture: the content, if it is not given. With spec.mesh all are placed on
+    its devices. Raises InputError for pictures too small.
     """
     shift, power = rows.put_everywhere((np.float32(activation_shift), np.float32(tv_power)), spec)
     masks = masks or Masks()
@@ -45,7 +45,7 @@ def make_targets(
         style=style_targets(params, styles, masks, shift, spec),
         activation_shift=shift,
         tv_power=power,
-        regions=regions_by_layer(parts, spec),
+        regions=[] if around is None else regions_by_layer(parts, around.shape, spec),
         frame=None if parts is None else Frame(_lay(around, spec), _lay(masking.opacity(parts), spec)),
         original=_lay(content, spec) if spec.anew or spec.photorealistic else None,
     )
@@ -78,9 +78,9 @@ def style_arguments(
     params: Params, style: AnyArray, shift: Any, source: Float32[np.ndarray, "h w"] | None, spec: Spec
 ) -> tuple[Params, Array, Any, dict[str, Array] | None, dict[str, Array], Spec]:
     """Return what wanted_of_style takes of a style and its mask."""
-    spec = rows.spec_of(style, spec)
-    places = rows.put_everywhere(_style_positions(style, source, spec), spec)
-    return params, _lay(style, spec), shift, mask_by_layer(source, spec), places, spec
+    own = rows.spec_of(style, spec)
+    places = rows.put_everywhere(_style_positions(style, source, own), own)
+    return params, _lay(style, own), shift, mask_by_layer(source, style.shape, own), places, own
 
 
 def _style_positions(
@@ -97,20 +97,31 @@ def _style_positions(
 
 
 def regions_by_layer(
-    parts: Float32[np.ndarray, "r h w"] | None, spec: Spec
+    parts: Float32[np.ndarray, "r h w"] | None, shape: Sequence[int], spec: Spec
 ) -> list[dict[str, Float[Array, "_ _"]]]:
-    """Return the regions as the style's layers see them; none where there are no masks."""
-    return [] if parts is None else [_by_layer(part, spec) for part in parts]
+    """Return the regions of a picture of this shape as the style's layers see them; none: all of it."""
+    found = [mask_by_layer(part, shape, spec) for part in ([None] if parts is None else parts)]
+    return [region for region in found if region is not None]
 
 
-def mask_by_layer(mask: Float32[np.ndarray, "h w"] | None, spec: Spec) -> dict[str, Array] | None:
-    """Return a mask as the style's layers see it; None is None."""
-    return None if mask is None else _by_layer(mask, spec)
+def mask_by_layer(
+    mask: Float32[np.ndarray, "h w"] | None, shape: Sequence[int], spec: Spec
+) -> dict[str, Array] | None:
+    """Return a mask of a picture of this shape as the style's layers see it.
 
-
-def _by_layer(mask: Float32[np.ndarray, "h w"], spec: Spec) -> dict[str, Array]:
-    padded = rows.pad(mask, spec)
-    return {layer: rows.put(masking.pooled(padded, layer), spec) for layer in spec.style_layers}
+    None is white everywhere, and stays None unless the style loss leaves out the outermost positions.
+    """
+    inner = STYLE_LOSSES[spec.style_loss].inner
+    if mask is None and not inner:
+        return None
+    height, found = rows.height(shape[0], spec), {}
+    for layer in spec.style_layers:
+        ones = np.ones(map_shape(layer, shape[0], shape[1]), np.float32)
+        seen = ones if mask is None else masking.pooled(mask, layer)
+        seen = masking.inner(seen) if inner else seen
+        below = map_shape(layer, height, shape[1])[0] - len(seen)
+        found[layer] = rows.put(np.pad(seen, [(0, below), (0, 0)]), spec)
+    return found
 
 
 @jax.jit(static_argnames="spec")

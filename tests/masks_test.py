@@ -326,6 +326,18 @@ def test_pooled_has_the_shape_of_every_layer_of_the_network(size, params):
         assert masks.pooled(np.ones(size, np.float32), layer).shape == shapes[layer].shape[:2]
 
 
+def test_inner_leaves_out_the_outermost_positions_unless_no_others_have_weight(rng):
+    weights = rng.random((4, 5), np.float32)
+    found = masks.inner(weights)
+    np.testing.assert_array_equal(found[1:3, 1:4], weights[1:3, 1:4])
+    found[1:3, 1:4] = 0
+    assert not found.any()
+    edge = weights.copy()
+    edge[1:3, 1:4] = 0
+    for nowhere_else in (edge, weights[:2], weights[:, :1]):
+        np.testing.assert_array_equal(masks.inner(nowhere_else), nowhere_else)
+
+
 def test_pooled_puts_the_mask_where_the_network_puts_its_positions(rng):
     layers = [f"conv{number}_1" for number in range(1, 6)]
     arrays = {"mean": np.zeros(3, np.float32), "std": np.ones(3, np.float32)}

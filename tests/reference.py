@@ -103,6 +103,17 @@ def pooled(mask: np.ndarray | None, layers: Sequence[str]) -> dict[str, Any] | N
     return found
 
 
+def inner(mask: Mapping[str, Any] | None, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The mask without the outermost positions of each layer, unless it is nowhere else."""
+    found = {}
+    for layer, map_ in maps.items():
+        weights = np.ones(map_.shape[:2]) if mask is None else mask[layer]
+        rows, columns = np.indices(weights.shape)
+        edge = (rows == 0) | (columns == 0) | (rows == rows.max()) | (columns == columns.max())
+        found[layer] = weights if not weights[~edge].any() else np.where(edge, 0, weights)
+    return found
+
+
 def weights_of(map_: np.ndarray, mask: Masks | None, layer: str) -> np.ndarray:
     """The weight of every position, summing to 1."""
     mass = np.ones(map_.shape[:2]) if mask is None else np.float64(mask[layer])
@@ -544,6 +555,8 @@ def objective(
         region = pooled(regions[k] if regions else None, layers)
         source = pooled(sources[k] if sources else None, layers)
         theirs = forward(arrays, style, layers, pooling)[0]
+        if loss == "wasserstein":
+            region, source = inner(region, ours), inner(source, theirs)
         values, back = MEAN_LOSSES[loss](Seen(ours, region, theirs, source, shift))
         for term in style_weights:
             by_style[term] += share * values[term]

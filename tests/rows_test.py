@@ -68,6 +68,7 @@ SMALLEST_LOOP = {"optimizer": "adam", "parametrization": "pixels"}  # where what
 CASES = {  # shape and options
     "gram": ((93, 51), {}),
     "chain": ((57, 45), {**LOW, "style_loss": "chain", "masked": True}),
+    "wasserstein": ((60, 51), {**ONE, "style_loss": "wasserstein"}),
     "tutorial": ((45, 30), {**PRESETS["tutorial"], **LOW}),
     "luma": ((50, 35), {**ONE, "preserve_color": "luma", "pooling": "average", "masked": True}),
     "matched": ((61, 43), {**ONE, "style_loss": "remd", "content_loss": "laplacian", "masked": True}),

@@ -52,6 +52,7 @@ STYLE_LOSSES = {
         power=1.7,
         shifts=False,
         keep=principal_gaussian,
+        inner=True,
     ),
     "histogram": StyleLoss(histogram_sums, histogram_distance, shifts=False, aim=histogram_aim),
     "nearest": StyleLoss(

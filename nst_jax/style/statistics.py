@@ -71,6 +71,7 @@ class StyleLoss(NamedTuple):
     prepare: Callable[[Statistics], Statistics] = lambda found: found
     keep: Callable[[Any], Any] = lambda found: found  # of a style's statistic what the distance takes of it
     narrow: bool = False  # whether it takes bfloat16 as it is held, where products of that are fast
+    inner: bool = False  # whether the outermost positions, where the network pads with zeros, are left out
     samples: int = 0  # positions of each layer of a style that aim is given
     reach: int = 0  # positions of a layer that it looks to each side
 
