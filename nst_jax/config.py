@@ -27,7 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pooling": "average",
         "parametrization": "natural",
         "scales": "auto",
-        "strength": 0.5,
+        "strength": 0.4,
         "balance": "auto",
     },
     "gatys": {},
@@ -254,8 +254,8 @@ class Config:
         """Return the preset's options with the given ones in their place. Raises InputError.
 
         With a strength s the weights are (2 (1 - s))^k of the content and m (2 s)^k of the style: its
-        StyleLoss has m and k, so that as much of the photograph is left with any. A given weight wins over
-        the preset's own strength.
+        StyleLoss has m and k, so that as much of the photograph is left with any. A weight that is given
+        puts one in place of the preset's own strength.
         """
         options = {**PRESETS.get(preset, {}), **given}
         if "strength" in given:
@@ -263,7 +263,8 @@ class Config:
             _check_dial(given)
         if options.get("balance") == "auto":
             loss = STYLE_LOSSES.get(options.get("style_loss", "gram"))
-            options |= BALANCED | _dial(options.get("strength"), loss) | given
+            weighed = "content_weight" in given or "style_weight" in given
+            options |= BALANCED | ({} if weighed else _dial(options.get("strength"), loss)) | given
         config = cls(preset=preset, **options)
         if "learning_rate" in given and config.optimizer == "lbfgs":
             raise InputError("--learning_rate", "for --optimizer=adam", "lbfgs searches its own step size")
@@ -419,7 +420,8 @@ def _dial(strength: Any, loss: StyleLoss | None) -> dict[str, float]:
     if not isinstance(strength, int | float) or not 0 <= strength <= 1 or loss is None:
         return {}
     content, style = ((2.0 * share) ** loss.power for share in (1 - strength, strength))
-    return {"content_weight": content, "style_weight": loss.middle * style}
+    # Four digits: they are read in tables and reports.
+    return {"content_weight": float(f"{content:.4g}"), "style_weight": float(f"{loss.middle * style:.4g}")}
 
 
 def _normalised(numbers: Sequence[float]) -> list[float]:

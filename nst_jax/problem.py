@@ -70,10 +70,9 @@ def make_problem(
     if content is None:
         spec = spec._replace(content_layers=())
     first = first_picture(content, styles, config, init)
-    check_size(first.shape, spec.layers, "picture")
     _check_number(masks, len(styles))
+    check_sizes(first.shape, [style.shape for style in styles], masks, spec)
     styles = masks.each(styles)
-    _check_masks(masks, first, styles, spec)
     return Problem(
         params=cast(params, config.precision),  # once, not in every evaluation
         first=color.luma(first) if spec.luminance else first,
@@ -195,10 +194,6 @@ def _check_pictures(content: Any, styles: Sequence[Any], init: Any, config: Conf
     if content is None and config.preserve_color != "none":
         came = f"got {config.preserve_color} without one"
         raise InputError("--preserve_color", "none where there is no content picture", came)
-    if content is not None:
-        check_size(content.shape, spec.layers, "content")
-    for style in styles:
-        check_size(style.shape, spec.style_layers, "style")
 
 
 def _check_number(masks: Masks, styles: int) -> None:
@@ -211,14 +206,21 @@ def _check_number(masks: Masks, styles: int) -> None:
             raise InputError(f"--{what}", f"one for each of the {styles} styles", f"got {len(ones)}")
 
 
-def _check_masks(masks: Masks, first: Any, styles: Sequence[Any], spec: Spec) -> None:
-    """Raise InputError unless each mask has its picture's size and is white enough."""
+def check_sizes(size: Sequence[int], style_sizes: Sequence[Sequence[int]], masks: Masks, spec: Spec) -> None:
+    """Raise InputError where a layer sees nothing of a picture, a style or what a mask leaves of them.
+
+    size: rows and columns of the picture. Each mask must have its picture's.
+    """
+    check_size(size, spec.layers, "content" if spec.content_layers else "picture")
+    for style_size in style_sizes:
+        check_size(style_size, spec.style_layers, "style")
+    of_styles = masks.each(style_sizes)
     for what, mask, style in masks.named():
         if mask is None:
             continue
-        picture, of = (first, "picture") if style is None else (styles[style], "style")
-        if mask.shape != picture.shape[:2]:
-            raise InputError(what, f"rows and columns {picture.shape[:2]}", f"got {mask.shape}")
+        shape, of = (size[:2], "picture") if style is None else (of_styles[style][:2], "style")
+        if mask.shape != tuple(shape):
+            raise InputError(what, f"rows and columns {tuple(shape)}", f"got {mask.shape}")
         if mask.dtype != np.float32 or not 0 <= mask.min() <= mask.max() <= 1:
             came = f"got {mask.dtype} from {mask.min()} to {mask.max()}"
             raise InputError(what, "float32 numbers in [0, 1]", came)

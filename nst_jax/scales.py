@@ -8,8 +8,46 @@ from nst_jax import masks as masking
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.masks import Masks
-from nst_jax.problem import Picture, Problem, make_problem, noise_picture
+from nst_jax.problem import Picture, Problem, check_sizes, make_problem, noise_picture
 from nst_jax.vgg import Params
+
+
+def settled(
+    config: Config,
+    content: Picture | None,
+    styles: Sequence[Picture],
+    init: Picture | None = None,
+    masks: Masks | None = None,
+) -> Config:
+    """Return the config without those rungs of its own choice (scales auto) whose pictures are too small.
+
+    Of a narrow picture, a narrow style or a small mask the deepest layer may see nothing there.
+    """
+    rungs = config.rungs()
+    if config.scales != "auto" or len(rungs) == 1 or not styles:
+        return config
+    size = next(one.shape[:2] for one in (content, init, styles[0]) if one is not None)
+    spec = config.spec()
+    spec = spec if content is not None else spec._replace(content_layers=())
+    for number, rung in enumerate(rungs):
+        here, *style_sizes = _sizes(rung.size, config, size, styles)
+        try:
+            check_sizes(here, style_sizes, masking.resize_all(masks or Masks(), here, style_sizes), spec)
+        except InputError:
+            continue
+        scales = "auto" if number == 0 else ",".join(str(left.size) for left in rungs[number:])
+        return dataclasses.replace(config, scales=scales)
+    return config  # make_problems says what is wrong with the last
+
+
+def _sizes(
+    longest: int, config: Config, size: Sequence[int], styles: Sequence[Picture]
+) -> list[tuple[int, int]]:
+    """Return the rows and columns of the picture and of the styles at a rung."""
+    return [
+        images.fit(shape[0], shape[1], max(1, round(max(shape[:2]) * longest / config.size)))
+        for shape in (size, *(style.shape for style in styles))
+    ]
 
 
 def make_problems(
@@ -34,10 +72,7 @@ def make_problems(
         raise InputError("--scales", f"a picture whose longest side is --size, {config.size}", came)
     problems = []
     for number, rung in enumerate(rungs[:-1], 1):
-        here, *style_sizes = (
-            images.fit(shape[0], shape[1], max(1, round(max(shape[:2]) * rung.size / config.size)))
-            for shape in (size, *(style.shape for style in styles))
-        )
+        here, *style_sizes = _sizes(rung.size, config, size, styles)
         share = (rung.size / config.size) ** 2 if config.balance == "none" else 1
         first = None if init is None else images.resize(init, *here)
         try:

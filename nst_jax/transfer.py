@@ -16,7 +16,7 @@ from nst_jax.objective import summarize
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.plan import make_plans
 from nst_jax.problem import Problem, finish, spread
-from nst_jax.scales import make_problems
+from nst_jax.scales import make_problems, settled
 from nst_jax.vgg import Params
 
 
@@ -123,7 +123,7 @@ def stylize_steps(
     compiled loop would take more than free_memory bytes on a device.
     """
     mesh = rows.make_mesh(devices)
-    config = config or _default(content, styles, init)
+    config = settled(config or _default(content, styles, init), content, styles, init, masks)
     problems = make_problems(params, content, styles, config, init, masks)
     plans = make_plans([spread(problem, mesh) for problem in problems], free_memory)
     # Without what only a launcher needs: else whoever keeps a Progress keeps the optimiser's memory, too.

@@ -94,7 +94,14 @@ MADE_ANEW = ("gatys", "laplacian", "photorealistic")
 
 @pytest.mark.parametrize("case", CASES)
 def test_value_gradient_and_terms_equal_the_whole_picture_s(params, rng, case):
-    check(params, rng, *CASES[case][0], case not in ("all", "wasserstein"), CASES[case][1], made_anew=case in MADE_ANEW)
+    check(
+        params,
+        rng,
+        *CASES[case][0],
+        case not in ("all", "wasserstein"),
+        CASES[case][1],
+        made_anew=case in MADE_ANEW,
+    )
 
 
 @pytest.mark.parametrize("loss", sorted(STYLE_LOSSES))

@@ -11,6 +11,7 @@ from nst_jax.loop import run_chunk, start
 from nst_jax.masks import SEAM, Masks
 from nst_jax.objective import total_loss
 from nst_jax.problem import first_picture, noise_picture
+from nst_jax.scales import settled
 from nst_jax.targets import make_targets
 from nst_jax.transfer import stylize, stylize_steps
 
@@ -596,3 +597,30 @@ def test_a_colour_that_does_not_vary_is_named_with_its_style_and_its_mask(params
     message = r"--preserve_color=luma: a content that varies in brightness; .* \(style 2, where the masks are white\)"
     with pytest.raises(InputError, match=message):
         stylize(params, flat, [style, style], Config(preserve_color="luma"), masks=masks)
+
+
+NARROW = np.float32(np.arange(300 * 30 * 3).reshape(30, 300, 3) % 251 / 250)
+
+
+@pytest.mark.parametrize(
+    ("content", "style", "masks", "scales"),
+    [
+        (np.ones((300, 300, 3), np.float32), np.ones((300, 300, 3), np.float32), None, "auto"),
+        (NARROW, np.ones((300, 300, 3), np.float32), None, "212,300"),  # of 16 rows at least: 300 / 2^(1/2)
+        (np.ones((300, 300, 3), np.float32), NARROW, None, "212,300"),
+        (None, NARROW, None, "212,300"),
+        (NARROW[:8], NARROW, None, "auto"),  # too narrow for any: as it is, for who refuses it
+        (np.ones((300, 300, 3), np.float32), np.ones((300, 300, 3), np.float32), 16, "212,300"),
+    ],
+)
+def test_an_automatic_ladder_has_no_rung_that_is_too_small(content, style, masks, scales):
+    """masks: a side of the one square that is white; of a sixteenth of that of a position at 150 pixels."""
+    if masks:
+        white = np.zeros((300, 300), np.float32)
+        white[32:48, 32 : 32 + masks] = 1
+        masks = Masks(content=white)
+    given = {"init": "noise", "content_weight": 0.0} if content is None else {}
+    config = Config.from_preset(size=300, iterations=(9,), **given)
+    assert [rung.size for rung in config.rungs()] == [150, 212, 300]
+    found = settled(config, content, [style], None, masks)
+    assert found.scales == scales

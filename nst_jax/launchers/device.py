@@ -15,6 +15,7 @@ from jax import monitoring
 
 import nst_jax
 from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.launchers.limits import host_memory
 from nst_jax.weights import cache_folder
 
 # One flag for both: operations that sum in a fixed order, and no timing of kernels to choose the fastest.
@@ -128,12 +129,8 @@ def free_memory(devices: int = 1) -> int | None:
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"] - stats["bytes_in_use"])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    free = (int(line.split()[1]) * 1024 // devices for line in lines if line.startswith("MemAvailable"))
-    return next(free, None)
+    free = host_memory()
+    return None if free is None else free // devices
 
 
 class CompileTime:

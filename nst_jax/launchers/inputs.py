@@ -1,7 +1,9 @@
 """What nst and nst-sweep read: the flags that name files, and the pictures and masks in them."""
 
 import dataclasses
+import itertools
 import json
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,6 +22,7 @@ from nst_jax.masks import Masks
 from nst_jax.options import check_options, option
 from nst_jax.problem import noise_picture
 from nst_jax.report import resolved
+from nst_jax.vgg import smallest_side
 
 GRAYS = 0.02  # share of grey pixels from which a mask is said to be grey: edges of drawn ones have less
 
@@ -190,6 +193,12 @@ def load_pictures(inputs: Inputs, config: Config, shelf: Shelf, masks: Masks) ->
     elif config.init != "content":
         init = shelf.resize(inputs.style[0] if config.init == "style" else config.init, *size)
     style_sizes = [_style_size(name, config, shelf) for name in inputs.style]
+    spec = config.spec()
+    _check_large(
+        _shape_of(inputs)[0], size, spec.layers if inputs.content else spec.style_layers, config, shelf
+    )
+    for name, style_size in zip(inputs.style, style_sizes, strict=True):
+        _check_large(name, style_size, spec.style_layers, config, shelf)
     masks = masking.resize_all(masks, size, style_sizes)
     if inputs.content_labels:
         masks = _label_masks(inputs, shelf, size, style_sizes)._replace(content=masks.content)
@@ -199,6 +208,19 @@ def load_pictures(inputs: Inputs, config: Config, shelf: Shelf, masks: Masks) ->
         init=init,
         masks=masks,
     )
+
+
+def _check_large(
+    name: str, size: tuple[int, int], layers: Sequence[str], config: Config, shelf: Shelf
+) -> None:
+    """Raise InputError, with a --size that would do, where a file's picture is too small for the layers."""
+    least, ratio = smallest_side(layers), config.size / max(size)
+    if min(size) >= least:
+        return
+    longest = next(n for n in itertools.count(max(size)) if min(shelf.size(name, n)) >= least)
+    enough = f"--size={math.ceil(longest * ratio)} gives that"
+    allowed = f"at least {least} pixels a side for layer {max(layers)}; {enough}"
+    raise InputError(name, allowed, f"got {size[1]}x{size[0]} at --size={config.size}")
 
 
 def _style_size(name: str, config: Config, shelf: Shelf) -> tuple[int, int]:

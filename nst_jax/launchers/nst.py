@@ -75,7 +75,7 @@ from nst_jax.report import (
     rungs,
     to_json,
 )
-from nst_jax.scales import make_problems
+from nst_jax.scales import make_problems, settled
 from nst_jax.transfer import Progress, Standing, chunk_steps, run
 from nst_jax.vgg import Params, in_force, make_params
 from nst_jax.weights import Weights, load_weights
@@ -181,6 +181,8 @@ def _prepare(
     if files.judge:
         judged_sizes(files.output, output.size, _against(request), shelf)
     pictures = load_pictures(inputs, config, shelf, masks)
+    config = settled(config, *pictures)
+    request = request._replace(config=config)
     size = working_size(inputs, config, shelf)
     devices = _devices(machine, images.fit(*size, config.rungs()[0].size)[0], config)
     weights = load_weights(config.network, inputs.weights or None)
