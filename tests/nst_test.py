@@ -519,8 +519,14 @@ WRONG = {
     "name with a NUL": (["--report=a\0.json"], "must be a file that can be written; .*embedded null"),
     "network": (["--network=resnet"], "--network: vgg16 or vgg19; got 'resnet'"),
     "size word": (["--size=large"], "--size: a whole number from 2 to 32768; got 'large'"),
-    "size too small": (["--size=20"], "content: at least 16 pixels a side for layer conv5_1; got 20x13"),
-    "style too small": (["--style_scale=0.4"], "style: at least 16 pixels a side for layer conv5_1"),
+    "size too small": (
+        ["--size=20"],
+        "example:cat: at least 16 pixels a side for layer conv5_1; --size=24 gives that; got 20x13 at --size=20",
+    ),
+    "style too small": (
+        ["--style_scale=0.4"],
+        "example:waves: at least 16 pixels a side for layer conv5_1; --size=56 gives that; got 19x14",
+    ),
     "negative weight": (["--style_weight=-1"], "--style_weight: a finite number from 0"),
     "infinite weight": (["--content_weight=inf"], "--content_weight: a finite number from 0"),
     "all weights 0": (["--content_weight=0", "--style_weight=0", "--tv_weight=0"], "at least one above 0"),

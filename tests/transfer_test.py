@@ -610,14 +610,14 @@ NARROW = np.float32(np.arange(300 * 30 * 3).reshape(30, 300, 3) % 251 / 250)
         (np.ones((300, 300, 3), np.float32), NARROW, None, "212,300"),
         (None, NARROW, None, "212,300"),
         (NARROW[:8], NARROW, None, "auto"),  # too narrow for any: as it is, for who refuses it
-        (np.ones((300, 300, 3), np.float32), np.ones((300, 300, 3), np.float32), 16, "212,300"),
+        (np.ones((300, 300, 3), np.float32), np.ones((300, 300, 3), np.float32), 28, "212,300"),
     ],
 )
 def test_an_automatic_ladder_has_no_rung_that_is_too_small(content, style, masks, scales):
-    """masks: a side of the one square that is white; of a sixteenth of that of a position at 150 pixels."""
+    """masks: the side of a white square; the deepest layer's positions have 16, of which 150 pixels leave 14."""
     if masks:
         white = np.zeros((300, 300), np.float32)
-        white[32:48, 32 : 32 + masks] = 1
+        white[32 : 32 + masks, 32 : 32 + masks] = 1
         masks = Masks(content=white)
     given = {"init": "noise", "content_weight": 0.0} if content is None else {}
     config = Config.from_preset(size=300, iterations=(9,), **given)
