@@ -189,12 +189,17 @@ def read(name: str, max_pixels: int = MAX_PIXELS) -> Source:
 
     The embedded colour profile is applied (perceptual intent); one that cannot be used is a UserWarning,
     and the picture is read as sRGB, as is one without a profile; CMYK without one is (1-c)(1-k). Grey of 12
-    or 16 bits keeps its depth, as do red, green and blue of 16 bits in PNG and TIFF; floating-point grey is
-    clipped to [0, 1], 32-bit integer grey has its white at 65535; all are rounded to 8 bits where they
-    carry a profile (colour: one that is not sRGB). All other colour of 16 bits is read as 8 (pillow).
+    or 16 bits keeps its depth, as do red, green and blue of 16 bits in PNG and TIFF, and what of TIFF only
+    tifffile reads (grey with alpha of 16 bits, colour in floating point); floating point is clipped to
+    [0, 1], 32-bit integer grey has its white at 65535; all are rounded to 8 bits where they carry a profile
+    (colour: one that is not sRGB). All other colour of 16 bits is read as 8 (pillow).
+    What lies beside the pixels costs no picture: what is broken of it, or says of the colours what is not
+    applied, is a UserWarning, as is a picture that is transparent all over. Of a TIFF the first picture is
+    read that is no preview.
 
-    Raises InputError where the file is missing, no picture, damaged, or larger than max_pixels (of AVIF,
-    WebP, JPEG 2000 and some of 16 bits it may have fewer, because reading these takes more memory).
+    Raises InputError where the file is missing, no picture, damaged, a TIFF of a layout that leaves something
+    to guess, or larger than max_pixels (of AVIF, WebP, JPEG 2000 and some of 16 bits or in floating point it
+    may have fewer, because reading these takes more memory).
     """
     with _opened(resolve(name), name) as original:
         file = beside.mended(original, name)

@@ -1,7 +1,6 @@
 """TIFF as pillow leaves it: which picture of a file is meant, and layouts it reads wrongly or not at all."""
 
 import contextlib
-import logging
 import math
 import zlib
 from collections.abc import Iterator
@@ -99,7 +98,7 @@ def is_misread(image: ImageFile.ImageFile) -> bool:
 def measure(file: File) -> tuple[int, int, int]:
     """Return the rows, columns and bytes a pixel that decode takes; raises ValueError where it would."""
     with _page(file) as page:
-        return page.imagelength, page.imagewidth, page.samplesperpixel * (3 * page.dtype.itemsize + 4)
+        return page.imagelength, page.imagewidth, page.samplesperpixel * (3 * page.dtype.itemsize + 5)
 
 
 def decode(file: File) -> Layers:
@@ -130,7 +129,6 @@ def _page(file: File) -> Iterator[Any]:
     """Give tifffile's page of the first picture that is no smaller copy of another, if decode knows it."""
     import tifffile  # not at every start
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong comes as an exception as well
     file.seek(0)
     with tifffile.TiffFile(cast(BinaryIO, file)) as tiff:
         pages: Any = tiff.pages
@@ -151,6 +149,9 @@ def _alpha(page: Any) -> int:
 
 def _check(page: Any) -> None:
     """Raise ValueError for what decode does not know, or knows more than one reading of."""
+    sizes = page.imagelength, page.imagewidth, page.samplesperpixel, page.imagedepth
+    if not all(isinstance(size, int) and size > 0 for size in sizes):  # a damaged tag gives several numbers
+        raise ValueError("its size is no size")
     if page.photometric in RAW:
         raise ValueError(f"it is a raw file of a camera; {DEVELOP}")
     kinds = [f"{page.samplesperpixel} samples a pixel of {page.dtype or f'{page.bitspersample} bits'}"]
@@ -177,6 +178,8 @@ def _check_parts(page: Any) -> None:
     if count != math.prod(page.chunked) or count * part > 4 * page.nbytes + SPARE:
         raise ValueError("its strips or tiles do not fit its size")
     for place, size in zip(page.dataoffsets, page.databytecounts, strict=True):
+        if place + size > file.size:
+            raise ValueError("image file is truncated")
         if page.compression in DEFLATED:
             file.seek(place)
             unpacker = zlib.decompressobj()
@@ -184,6 +187,6 @@ def _check_parts(page: Any) -> None:
             if not unpacker.eof and unpacker.decompress(unpacker.unconsumed_tail, 1):
                 raise ValueError("its strips or tiles do not fit its size")
         else:
-            whole += max(0, min(size, file.size - place))
+            whole += size
     if whole < page.nbytes:
         raise ValueError("image file is truncated")
