@@ -1,5 +1,6 @@
 import itertools
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,49 @@ def test_a_preview_alone_is_refused(tmp_path: Path, dtype: type) -> None:
     allowed = "only a preview of 4x3 is found, as raw files of cameras have it; convert it to TIFF or PNG"
     with pytest.raises(InputError, match=allowed):
         images.load(str(tmp_path / "in.dng"))
+
+
+def test_strips_that_unpack_to_more_than_they_should_are_refused(tmp_path: Path) -> None:
+    samples = np.zeros((4000, 2000, 3), np.float32)  # 92 MiB, of which the tags then tell 4 rows
+    tifffile.imwrite(tmp_path / "in.tif", samples, photometric="rgb", compression="zlib", rowsperstrip=4000)
+    with tifffile.TiffFile(tmp_path / "in.tif", mode="r+b") as tiff:
+        tiff.pages[0].tags["ImageLength"].overwrite(4)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="its strips or tiles do not fit its size"):
+            images.load(str(tmp_path / "in.tif"))
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("layout", [{}, {"tile": (16, 16)}, {"rowsperstrip": 5}])
+def test_truncated_tiffs_are_refused(tmp_path: Path, compression: str | None, layout: dict[str, Any]) -> None:
+    samples = np.random.default_rng(0).random((23, 37, 3), np.float32)
+    tifffile.imwrite(tmp_path / "in.tif", samples, photometric="rgb", compression=compression, **layout)
+    data = (tmp_path / "in.tif").read_bytes()
+    for end in range(0, len(data), max(1, len(data) // 40)):
+        (tmp_path / "in.tif").write_bytes(data[:end])
+        with pytest.raises(InputError, match="must be a whole picture file"):
+            images.load(str(tmp_path / "in.tif"))
+
+
+def test_tiffs_that_take_more_memory_to_read_may_have_fewer_pixels(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "in.tif", np.zeros((10, 10, 3), np.float32), photometric="rgb")
+    assert images.read(str(tmp_path / "in.tif"), 510).size == (10, 10)
+    with pytest.raises(
+        InputError, match="at most 99 pixels of such a TIFF for --max_pixels=509; it is 10x10"
+    ):
+        images.read(str(tmp_path / "in.tif"), 509)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_what_tifffile_reads_stands_upright(tmp_path: Path, orientation: int) -> None:
+    samples = np.random.default_rng(0).random((5, 7, 3), np.float32)
+    for dtype in (np.float32, np.uint8):  # by tifffile, and by pillow, which turns it by itself
+        stored = samples if dtype == np.float32 else (samples * 255).round().astype(np.uint8)
+        name = str(tmp_path / f"{stored.dtype}.tif")
+        tifffile.imwrite(name, stored, photometric="rgb", extratags=[(274, 3, 1, orientation, True)])
+    ours, pillows = (images.load(str(tmp_path / f"{dtype}.tif")).rgb for dtype in ("float32", "uint8"))
+    np.testing.assert_allclose(ours, pillows, atol=1 / 255)
