@@ -4,19 +4,28 @@ import contextlib
 import functools
 import io
 import os
+import re
 import struct
 import sys
 import warnings
-import zlib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8, UInt16
-from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError, features
+from PIL import (
+    ExifTags,
+    Image,
+    ImageCms,
+    ImageFile,
+    PngImagePlugin,
+    UnidentifiedImageError,
+    features,
+)
 
-from nst_jax import files, raster
+from nst_jax import beside, files, raster, tiff
+from nst_jax.beside import UNREADABLE
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.files import check_writable, replacing
 from nst_jax.raster import SETTINGS
@@ -29,16 +38,20 @@ LAVISH = {"AVIF": 12, "JPEG2000": 25, "WEBP": 16}  # decoders that take more
 
 # Named one by one: pillow would also try formats that start other programs (EPS runs Ghostscript).
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "AVIF", "GIF", "BMP", "PPM", "JPEG2000")
-# Pillow documents OSError for a damaged file; flipped bytes brought out the rest of the first line as well,
-# and the second line are faults of the same kind that its readers do not all guard against.
-UNREADABLE = (
-    *(OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error),
-    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, zlib.error),
-)
+# What people take for a picture file, or what looks like one to pillow: patterns of the first bytes.
+FOREIGN = {
+    rb"\Z": "it is empty",
+    rb"\s*<(!doctype html|html)": "it is a web page (HTML), not a picture",
+    rb"\s*(<\?xml[^>]*>)?\s*(<!--.*?-->\s*)?(<!doctype svg[^>]*>\s*)?<svg": "it is SVG; export it as PNG",
+    rb"....ftyp(hei|hev|mif1(?!.{,64}avif))": "it is HEIC; convert it to JPEG or PNG",
+    rb"\xff\x0a|....JXL ": "it is JPEG XL; convert it to PNG",
+    rb"....ftypcrx|FUJIFILM|II\*\0....CR|IIR[OS]|IIU\0": f"it is a raw file of a camera; {tiff.DEVELOP}",
+    rb"%PDF": "it is PDF; export it as PNG",
+    rb"8BPS": "it is a Photoshop file; export it as PNG or TIFF",
+}
 SMALL = 2**20  # bytes: more than a file holds beside its pixels, but for settings of many files
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # grey, more than 8 bits
-
-
+KEY_SCALES = {"L;2": 85, "L;4": 17}  # pillow scales the samples of a PNG, and not the one that is transparent
 TALL = 2**23  # samples in a band that is resampled: each has to compute its weights anew
 # Of 16 bits of colour pillow reads the upper byte; told the other order of bytes, it reads the lower one.
 OTHER = "B" if sys.byteorder == "little" else "L"  # than this machine's
@@ -152,6 +165,8 @@ def resolve(name: str) -> Path:
 
     Raises InputError for an example that does not exist.
     """
+    if re.match("https?://", name):
+        raise InputError(name, "a file or example:NAME", "it is an address; download the picture first")
     if not name.startswith(EXAMPLE):
         return Path(name)
     wanted, names = name.removeprefix(EXAMPLE), _examples()
@@ -174,34 +189,92 @@ def read(name: str, max_pixels: int = MAX_PIXELS) -> Source:
 
     The embedded colour profile is applied (perceptual intent); one that cannot be used is a UserWarning,
     and the picture is read as sRGB, as is one without a profile; CMYK without one is (1-c)(1-k). Grey of 12
-    or 16 bits keeps its depth, as do red, green and blue of 16 bits in PNG and TIFF; floating-point grey is
-    clipped to [0, 1], 32-bit integer grey has its white at 65535; all are rounded to 8 bits where they
-    carry a profile (colour: one that is not sRGB). All other colour of 16 bits is read as 8 (pillow).
+    or 16 bits keeps its depth, as do red, green and blue of 16 bits in PNG and TIFF, and what of TIFF only
+    tifffile reads (grey with alpha of 16 bits, colour in floating point); floating point is clipped to
+    [0, 1], 32-bit integer grey has its white at 65535; all are rounded to 8 bits where they carry a profile
+    (colour: one that is not sRGB). All other colour of 16 bits is read as 8 (pillow).
+    What lies beside the pixels costs no picture: what is broken of it, or says of the colours what is not
+    applied, is a UserWarning, as is a picture that is transparent all over. Of a TIFF the first picture is
+    read that is no preview.
 
-    Raises InputError where the file is missing, no picture, damaged, or larger than max_pixels (of AVIF,
-    WebP, JPEG 2000 and some of 16 bits it may have fewer, because reading these takes more memory).
+    Raises InputError where the file is missing, no picture, damaged, a TIFF of a layout that leaves something
+    to guess, or larger than max_pixels (of AVIF, WebP, JPEG 2000 and some of 16 bits or in floating point it
+    may have fewer, because reading these takes more memory).
     """
-    with _opened(resolve(name), name) as file:
-        image = Image.open(file, formats=READABLE)
-        _check_pixels(image, name, max_pixels)
-        deep = _is_deep_color(image) and _is_srgb(image, name)
-        with _libtiff_silent() if image.format == "TIFF" else contextlib.nullcontext():
-            image.load()
-            samples = _sixteen_bits(image, file) if deep else None
-        turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1), np.asarray)
-        if samples is None:
-            opacity = _opacity(image)
-            return _source(turn(_to_srgb(image, name)), None if opacity is None else turn(opacity))
-    return _source(turn(samples[..., :3]), turn(samples[..., 3]) if samples.shape[2] == 4 else None)
+    with _opened(resolve(name), name) as original:
+        file = beside.mended(original, name)
+        image = _open(file)
+        if image is None:
+            source = _by_tifffile(file, name, max_pixels)
+        else:
+            source = _by_pillow(image, file, name, max_pixels)
+    if source.opacity is not None and not source.opacity.any():
+        warnings.warn(f"{name}: it is transparent all over, and read as white", stacklevel=2)
+    return source
 
 
-def _check_pixels(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
-    """Raise InputError for a picture that takes more memory to read than max_pixels of most files do."""
-    needed, of = _bytes_to_read(image)
+def _open(file: beside.File) -> ImageFile.ImageFile | None:
+    """Open a picture, none of its pixels read; None for a TIFF that pillow does not know or reads wrongly."""
+    try:
+        image = Image.open(cast(BinaryIO, file), formats=READABLE)
+        if image.format == "TIFF":
+            tiff.choose(image)
+            return None if tiff.is_misread(image) else image
+    except (KeyError, SyntaxError, UnidentifiedImageError):
+        if tiff.is_tiff(file):
+            return None
+        raise
+    if image.format == "PNG" and image.mode == "L" and "transparency" in image.info:
+        image.info["transparency"] *= KEY_SCALES.get(str(image.tile[0].args), 1)
+    return image
+
+
+def _by_pillow(image: ImageFile.ImageFile, file: beside.File, name: str, max_pixels: int) -> Source:
+    _check_pixels(image.size, *_bytes_to_read(image), name, max_pixels)
+    deep = _is_deep_color(image)
+    with _libtiff_silent() if image.format == "TIFF" else contextlib.nullcontext():
+        image = _load(image, file, name)
+        samples = _sixteen_bits(image, file) if deep else None
+    turn = UPRIGHT.get(beside.exif(image, name).get(ExifTags.Base.Orientation, 1), np.asarray)
+    if samples is None:
+        colors, opacity = _to_srgb(image, name), _opacity(image)
+    else:
+        opacity = samples[..., 3] if samples.shape[2] == 4 else _unlike(samples, image)
+        colors = _deep_to_srgb(samples[..., :3], image.info.get("icc_profile"), name)
+    return _source(turn(colors), None if opacity is None else turn(opacity))
+
+
+def _by_tifffile(file: beside.File, name: str, max_pixels: int) -> Source:
+    height, width, needed = tiff.measure(file)
+    _check_pixels((width, height), needed, "such a TIFF", name, max_pixels)
+    layers = tiff.decode(file)
+    turn = UPRIGHT.get(layers.orientation, np.asarray)
+    colors = _deep_to_srgb(layers.colors, layers.icc, name)
+    return _source(turn(colors), None if layers.opacity is None else turn(layers.opacity))
+
+
+def _load(image: ImageFile.ImageFile, file: beside.File, name: str) -> ImageFile.ImageFile:
+    """Read the pixels; of a JPEG that lacks no more than its end marker, too."""
+    try:
+        image.load()
+    except OSError:
+        whole = beside.ended(file, name) if image.format == "JPEG" else None
+        if whole is None:
+            raise
+        image = Image.open(whole, formats=READABLE)
+        image.load()
+    return image
+
+
+def _check_pixels(size: tuple[int, int], needed: int, of: str, name: str, max_pixels: int) -> None:
+    """Raise InputError for a picture that takes more memory to read than max_pixels of most files do.
+
+    needed are the bytes a pixel that reading takes at its peak, and of says of which kind of file.
+    """
     most = max_pixels * BYTES // max(BYTES, needed)
-    if image.height * image.width > most:
+    if size[0] * size[1] > most:
         share = f" of {of} for --max_pixels={max_pixels}" if most < max_pixels else " (--max_pixels)"
-        raise InputError(name, f"at most {most} pixels{share}", f"it is {image.width}x{image.height}")
+        raise InputError(name, f"at most {most} pixels{share}", f"it is {size[0]}x{size[1]}")
 
 
 def _bytes_to_read(image: ImageFile.ImageFile) -> tuple[int, str]:
@@ -210,12 +283,13 @@ def _bytes_to_read(image: ImageFile.ImageFile) -> tuple[int, str]:
         return LAVISH[image.format], image.format
     if _is_deep_color(image):  # ours, and pillow's picture of four bytes, twice while it turns a TIFF
         turned = image.format == "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        return 2 * len(image.getbands()) + 4 * (1 + turned), "such colour of 16 bits"
+        keyed = "transparency" in image.info
+        return 2 * len(image.getbands()) + 4 * (1 + turned) + keyed, "such colour of 16 bits"
     return BYTES, ""
 
 
 def _source(colors: Planes, opacity: Plane | None) -> Source:
-    if opacity is not None and opacity.min() == np.iinfo(opacity.dtype).max:
+    if opacity is not None and _unit(opacity.min(keepdims=True)) == 1:
         opacity = None
     return Source(colors, opacity)
 
@@ -341,14 +415,15 @@ def save(
             kind.write(file, header, pixels)
         else:
             metadata = _metadata(kind, header, path)
-            image = _image(shape, pixels)
+            image = _image("RGB" if alpha is None else "RGBA", shape, pixels)
             image.save(file, kind.name, icc_profile=header.icc, **kind.options, **metadata)
 
 
-def _image(shape: tuple[int, int, int], pixels: Callable[[slice], raster.Band]) -> Image.Image:
-    image = Image.new("RGB" if shape[2] == 3 else "RGBA", (shape[1], shape[0]))
+def _image(mode: str, shape: tuple[int, int, int], pixels: Callable[[slice], raster.Band]) -> Image.Image:
+    image = Image.new(mode, (shape[1], shape[0]))
     for rows in raster.bands(shape, raster.BAND):
-        image.paste(Image.fromarray(pixels(rows)), (0, rows.start))
+        band = pixels(rows)
+        image.paste(Image.frombytes(mode, (shape[1], len(band)), band.tobytes()), (0, rows.start))
     return image
 
 
@@ -362,11 +437,13 @@ def _straight(
 
 def read_settings(path: str | Path) -> str | None:
     """Return the settings stored in a file by save, or None; raises InputError if it is no picture."""
-    with _opened(Path(path), str(path)) as file:
-        image = Image.open(file, formats=READABLE)
+    with _opened(Path(path), str(path)) as file, warnings.catch_warnings(action="ignore"):
+        image = _open(beside.mended(file, str(path)))
+        if image is None:
+            return None
         if SETTINGS in image.info:
             return str(image.info[SETTINGS])
-        text = image.getexif().get(ExifTags.Base.ImageDescription)
+        text = beside.exif(image, str(path)).get(ExifTags.Base.ImageDescription)
         if not isinstance(text, str) or not text.startswith(f"{SETTINGS} "):
             return None
         return text.removeprefix(f"{SETTINGS} ").encode("latin-1").decode()
@@ -393,11 +470,17 @@ def _metadata(kind: Format, header: raster.Header, path: Path) -> dict[str, Any]
 def _opened(path: Path, name: str) -> Iterator[BinaryIO]:
     # Pillow's limit on pixels is global and warns; load() has its own, which a flag can raise.
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    text, PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_CHUNK, beside.LARGE
     try:
         if path.exists() and not path.is_file():
             raise IsADirectoryError("it is a folder or a device")
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged metadata; the pixels decide
+            head = file.read(512)
+            for pattern, kind in FOREIGN.items():
+                if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
+                    raise ValueError(kind)
+            file.seek(0)
             yield file
     except InputError:
         raise
@@ -406,6 +489,7 @@ def _opened(path: Path, name: str) -> Iterator[BinaryIO]:
         raise InputError(name, allowed, _reason(error, path)) from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+        PngImagePlugin.MAX_TEXT_CHUNK = text
 
 
 @contextlib.contextmanager
@@ -442,23 +526,31 @@ def _examples() -> dict[str, Path]:
 
 def _is_deep_color(image: ImageFile.ImageFile) -> bool:
     deep = [_other_byte(tile) is not None for tile in image.tile]
-    return any(deep) and all(deep) and "transparency" not in image.info  # one colour: left to pillow
+    return any(deep) and all(deep) and not (image.format == "TIFF" and tiff.is_separate(image))
 
 
-def _is_srgb(image: Image.Image, name: str) -> bool:
-    """Tell whether there is no profile, or one that changes no colour by more than 1 of 255."""
-    icc = image.info.get("icc_profile")
-    if not icc:
-        return True
+def _deep_to_srgb(colors: tiff.Samples, icc: bytes | None, name: str) -> Planes:
+    """Return colours as they are where they are sRGB or plain grey, else what a profile makes of 8 bits."""
+    mode = {1: "L", 3: "RGB", 4: "CMYK"}[colors.shape[2]]
+    if mode != "CMYK" and (not icc or (mode == "RGB" and _is_srgb(icc, name))):
+        return colors
+    image = _image(mode, colors.shape, lambda rows: to_uint8(_unit(colors[rows])))
+    image.info["icc_profile"] = icc
+    return _to_srgb(image, name)
+
+
+def _is_srgb(icc: bytes, name: str) -> bool:
+    """Tell whether a profile changes no colour by more than 1 of 255."""
     steps = np.linspace(0, 255, 18).round().astype(np.uint8)
     colors = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(18, -1, 3)
     through = np.asarray(_through_profile("RGB", icc, name)(Image.fromarray(colors)))
     return bool(np.abs(through.astype(int) - colors).max() <= 1)
 
 
-def _sixteen_bits(upper: Image.Image, file: BinaryIO) -> UInt16[np.ndarray, "h w c"]:
+def _sixteen_bits(upper: Image.Image, file: beside.File) -> UInt16[np.ndarray, "h w c"]:
     """Return the samples of a file of which pillow has read the upper bytes, by reading it again."""
-    lower = Image.open(file, formats=READABLE)
+    lower = _open(file)
+    assert lower is not None  # it was not before
     lower.tile = [other for tile in lower.tile if (other := _other_byte(tile))]
     samples = np.empty(_shape(upper), np.uint16)
     for rows in raster.bands(samples.shape, raster.BAND):
@@ -474,6 +566,16 @@ def _other_byte(tile: ImageFile._Tile) -> ImageFile._Tile | None:
     """Return what makes pillow read the other byte of each sample; None where there are not two."""
     raw, *rest = tile.args if isinstance(tile.args, tuple) and tile.args else (tile.args,)
     return tile._replace(args=(OTHER_BYTE[raw], *rest)) if raw in OTHER_BYTE else None
+
+
+def _unlike(samples: UInt16[np.ndarray, "h w c"], image: Image.Image) -> UInt8[np.ndarray, "h w"] | None:
+    """Return the opacity of a picture in which one colour stands for transparent; None without such a one."""
+    if "transparency" not in image.info:
+        return None
+    opacity = np.empty(samples.shape[:2], np.uint8)
+    for rows in raster.bands(samples.shape, raster.BAND):
+        opacity[rows] = (samples[rows] != image.info["transparency"]).any(-1) * np.uint8(255)
+    return opacity
 
 
 def _shape(image: Image.Image) -> tuple[int, int, int]:

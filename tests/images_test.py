@@ -280,6 +280,14 @@ def test_alpha_that_is_opaque_everywhere_is_none(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rgb, (COLORS / 255).astype(np.float32))
 
 
+def test_a_picture_that_is_transparent_all_over_is_a_warning(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="in.png: it is transparent all over, and read as white"):
+        rgb, alpha = _load(tmp_path, Image.new("RGBA", (3, 2), (9, 9, 9, 0)))
+    assert alpha is not None
+    assert not alpha.any()
+    np.testing.assert_array_equal(rgb, 1)
+
+
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
 def test_the_first_frame_of_an_animation(tmp_path: Path, suffix: str) -> None:
     first, second = Image.new("RGB", (8, 8), (255, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 255))
@@ -399,6 +407,71 @@ def test_what_is_written_in_sixteen_bits_is_read_in_sixteen_bits(
     rgb, alpha = images.load(str(tmp_path / f"in{suffix}"))
     images.save(tmp_path / f"out{suffix}", rgb, alpha, "{}", 16, 300)
     np.testing.assert_array_equal(images.read(str(tmp_path / f"out{suffix}")).colors, samples[..., :3])
+
+
+# Reading: every PNG
+
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+GRAY, COLOR, PALETTE, GRAY_ALPHA, COLOR_ALPHA = 0, 2, 3, 4, 6  # PNG's colour types
+PNG_KINDS = [(GRAY, depth) for depth in (1, 2, 4, 8, 16)] + [(PALETTE, depth) for depth in (1, 2, 4, 8)]
+PNG_KINDS += [(kind, depth) for kind in (COLOR, GRAY_ALPHA, COLOR_ALPHA) for depth in (8, 16)]
+
+
+def _png(samples: np.ndarray, depth: int, kind: int, more: Any = (), interlaced: bool = False) -> bytes:
+    """Return a PNG of whole numbers below 2**depth, packed as its standard says it."""
+    data = b""
+    for left, top, over, down in ADAM7 if interlaced else ((0, 0, 1, 1),):
+        part = samples[top::down, left::over]
+        for row in part if part.size else ():
+            bits = (row.reshape(-1, 1) >> np.arange(depth)[::-1]) & 1
+            data += b"\0" + np.packbits(bits.astype(np.uint8)).tobytes()
+    header = struct.pack(">2I5B", samples.shape[1], samples.shape[0], depth, kind, 0, 0, interlaced)
+    return png([(b"IHDR", header), *more, (b"IDAT", zlib.compress(data)), (b"IEND", b"")])
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("kind", "depth"), PNG_KINDS)
+def test_every_png(tmp_path: Path, kind: int, depth: int, interlaced: bool) -> None:
+    rng, channels = (
+        np.random.default_rng(depth),
+        {GRAY: 1, COLOR: 3, PALETTE: 1, GRAY_ALPHA: 2, COLOR_ALPHA: 4},
+    )
+    samples = rng.integers(0, 2**depth, (13, 19, channels[kind]))
+    palette = rng.integers(0, 256, (2**depth, 3), np.uint8)
+    more = [(b"PLTE", palette.tobytes())] if kind == PALETTE else []
+    (tmp_path / "in.png").write_bytes(_png(samples, depth, kind, more, interlaced))
+    rgb, alpha = images.load(str(tmp_path / "in.png"))
+    # Grey with alpha of 16 bits is read as 8.
+    within = 1 / 255 if (kind, depth) == (GRAY_ALPHA, 16) else 1e-6
+    expected = palette[samples[..., 0]] / 255 if kind == PALETTE else samples / (2**depth - 1)
+    if kind in (GRAY_ALPHA, COLOR_ALPHA):
+        assert alpha is not None
+        np.testing.assert_allclose(alpha, expected[..., -1], atol=within)
+        expected = expected[..., :-1] * expected[..., -1:] + 1 - expected[..., -1:]
+    np.testing.assert_allclose(rgb, np.broadcast_to(expected, rgb.shape), atol=2 * within)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("icc", [b"", _rgb_icc(GREEN, RED, BLUE)])
+@pytest.mark.parametrize(
+    ("kind", "depth"), [*((GRAY, depth) for depth in (1, 2, 4, 8, 16)), (COLOR, 8), (COLOR, 16)]
+)
+def test_the_colour_that_is_transparent(
+    tmp_path: Path, kind: int, depth: int, icc: bytes, interlaced: bool
+) -> None:
+    samples = np.random.default_rng(depth).integers(0, 2**depth, (13, 19, 3 if kind == COLOR else 1))
+    samples[4:6, 7] = key = samples[0, 0]
+    samples[5, 7, 0] ^= 1  # one less or more, which the upper byte of 16 bits does not tell
+    more = [(b"iCCP", b"a\0\0" + zlib.compress(icc))] if icc else []
+    more.append((b"tRNS", key.astype(">u2").tobytes()))
+    (tmp_path / "in.png").write_bytes(_png(samples, depth, kind, more, interlaced))
+    source = images.read(str(tmp_path / "in.png"))
+    assert source.alpha is not None
+    np.testing.assert_array_equal(source.alpha == 0, (samples == key).all(-1))
+    assert source.alpha[4, 7] < source.alpha[5, 7]
+    if not icc:
+        expected = np.where(source.alpha[..., None] == 0, 1, samples / (2**depth - 1))
+        np.testing.assert_allclose(source.rgb(13, 19), np.broadcast_to(expected, (13, 19, 3)), atol=1e-6)
 
 
 # Reading: orientation and colour
@@ -543,7 +616,16 @@ def test_files_that_take_more_memory_to_read_may_have_fewer_pixels(
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "the format is not known"),
+        (b"", "it is empty$"),
+        (b"\n <!DOCTYPE html><html><title>Not found</title>", "it is a web page"),
+        (b'<?xml version="1.0"?>\n<!-- drawn -->\n<svg width="8"/>', "it is SVG; export it as PNG$"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), "it is HEIC; convert it to JPEG or PNG$"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(100), "it is HEIC; convert it to JPEG or PNG$"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(100), "it is JPEG XL"),
+        (b"II*\0\x10\0\0\0CR\2\0" + bytes(100), "it is a raw file of a camera; convert it to TIFF or PNG"),
+        (b"FUJIFILMCCD-RAW 0201" + bytes(100), "it is a raw file of a camera"),
+        (b"%PDF-1.7\n", "it is PDF"),
+        (b"8BPS\0\1" + bytes(100), "it is a Photoshop file"),
         (b"a letter, not a picture\n" * 99, "the format is not known"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "the format is not known"),
         (_bytes(Image.fromarray(COLORS), "PNG")[:50], "truncated|Truncated"),
@@ -554,6 +636,14 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, data: bytes, reason: str)
     (tmp_path / "in.png").write_bytes(data)
     with pytest.raises(InputError, match=f"in.png: must be a whole picture file .*; .*({reason})"):
         images.load(str(tmp_path / "in.png"))
+
+
+@pytest.mark.parametrize("name", ["https://example.org/cat.jpg", "http://example.org"])
+def test_addresses_are_refused(name: str) -> None:
+    with pytest.raises(
+        InputError, match="a file or example:NAME; it is an address; download the picture first"
+    ):
+        images.load(name)
 
 
 def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
@@ -624,7 +714,7 @@ def test_damaged_files_are_refused_or_read(tmp_path: Path, kind: str) -> None:
             data[dice.randrange(min(len(data), dice.choice([40, 200, 10**6])))] = dice.randrange(256)
         (tmp_path / "in").write_bytes(data)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "(?s).*its colour profile is broken")
+            warnings.filterwarnings("ignore", "(?s).*(is broken|not applied|transparent all over)")
             try:
                 rgb = images.load(str(tmp_path / "in"), max_pixels=10**6).rgb
                 assert 0 <= rgb.min() <= rgb.max() <= 1
@@ -767,6 +857,7 @@ def test_to_uint8() -> None:
 PIXELS = hnp.arrays(np.uint8, st.tuples(st.integers(1, 8), st.integers(1, 8), st.sampled_from([3, 4])))
 
 
+@pytest.mark.filterwarnings("ignore:.*it is transparent all over")
 @settings(deadline=None, max_examples=60)
 @given(pixels=PIXELS, suffix=st.sampled_from([".png", ".webp", ".tif"]))
 def test_lossless_files_give_back_every_pixel(

@@ -29,7 +29,7 @@ LARGEST = 2**20  # bytes of a flag file
 LONGEST = 100  # letters in the name of a flag: absl's search for a similar one recurses through them
 MOST = 10_000  # arguments with those of flag files: absl's time grows with their square
 # They tell of orbax's tasks, platforms that are not there, fonts, odd tags.
-CHATTY = ("asyncio", "jax", "matplotlib", "PIL")
+CHATTY = ("asyncio", "jax", "matplotlib", "PIL", "tifffile")
 Given = dict[str, Any]  # the options that were on the command line
 
 

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import published
+import tifffile
 from PIL import ExifTags, Image
 
 from fuzz import bombs, mutate
@@ -60,6 +61,12 @@ def _written(suffix: str, array: np.ndarray, alpha: np.ndarray | None, depth: in
     return path.read_bytes()
 
 
+def _tifffile(array: np.ndarray, **options: Any) -> bytes:
+    data = io.BytesIO()
+    tifffile.imwrite(data, np.ascontiguousarray(array), **options)
+    return data.getvalue()
+
+
 def pictures() -> Iterator[bytes]:
     rng = np.random.default_rng(0)
     array = rng.random((*mutate.SIZE, 4), np.float32)
@@ -88,6 +95,12 @@ def pictures() -> Iterator[bytes]:
         _saved(rgba, "JPEG2000"),
     )
     yield from (_saved(image, "PPM") for image in (rgb, gray, gray.convert("1"), gray.convert("I")))
+    for how in (None, "zlib"):  # what pillow does not read
+        yield _tifffile(array[..., :3], photometric="rgb", compression=how)
+        yield _tifffile(
+            array.transpose(2, 0, 1), photometric="separated", planarconfig="separate", compression=how
+        )
+    yield _tifffile(array[..., :3], photometric="rgb", tile=(16, 16), bigtiff=True, byteorder=">")
     for suffix in (".png", ".tif"):
         yield _written(suffix, array[..., :3], array[..., 3], 16)
         yield _written(suffix, array[..., :3], None, 8)

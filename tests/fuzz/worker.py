@@ -53,7 +53,10 @@ def serve(connection: Connection, folder: str, seed: int, prepare: Callable[[], 
         getLogger(library).setLevel(CRITICAL)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     warnings.simplefilter("error")
-    for said in ("its colour profile is broken", "damaged, and not used"):
+    for said in (
+        *("its colour profile is broken", "damaged, and not used", "not used", "is not applied"),
+        *("transparent all over", "its end marker is missing"),
+    ):
         warnings.filterwarnings("always", f"(?s).*{said}", UserWarning)
     kinds.prepare()
     prepare()
