@@ -19,6 +19,7 @@ import tifffile
 from PIL import Image
 
 from nst_jax import images
+from nst_jax.errors import NotWritten
 from nst_jax.launchers import nst
 from nst_jax.launchers.common import run
 from nst_jax.matting import EPSILON
@@ -775,6 +776,32 @@ def test_a_preview_that_cannot_be_written_does_not_lose_the_picture(call, tmp_pa
     (tmp_path / "a.png.step000001.png").mkdir()
     code, out, _ = call(*PAIR, "--size=48", "--iterations=2", "--save_every=1", "--output=a.png")
     assert (code, out) == (0, ["a.png.step000002.png", "a.png"])
+
+
+def test_what_cannot_be_written_after_all_loses_nothing_else(call, monkeypatch, caplog):
+    save = images.save
+
+    def forbidden(path, *arguments):
+        if path == "a.png":
+            raise NotWritten(path, "must be a file that can be written", "No space left on device")
+        save(path, *arguments)
+
+    monkeypatch.setattr(images, "save", forbidden)
+    files = ["--output=a.png", "--report=a.json", "--plot=a.svg"]
+    code, out, err = call(*PAIR, *SMALL, *files)
+    (picture,) = (line for line in out if line.endswith("a.png"))
+    assert (code, out) == (5, [picture, "a.json", "a.svg"])
+    said = f"error: a.png: must be a file that can be written; No space left on device; it was written to {picture}"
+    assert err == [said]
+    assert read_json("a.json")["ended"] == "iterations"
+    shutil.rmtree(os.path.dirname(picture))
+    os.unlink("a.json")
+    write = nst.write_whole
+    monkeypatch.setattr(nst, "write_whole", lambda path, data: write(path / "no", data))
+    code, out, err = call(*PAIR, *SMALL, *files)
+    assert (code, len(err)) == (5, 1)
+    assert "a.svg/no: must be a file that can be written" in caplog.text
+    shutil.rmtree(os.path.dirname(out[0]))
 
 
 def test_a_reader_that_has_gone_does_not_lose_the_picture(tmp_path):

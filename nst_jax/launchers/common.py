@@ -17,11 +17,11 @@ from typing import Any, NamedTuple, NoReturn
 
 from absl import app, flags, logging
 
-from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.errors import InputError, NotEnoughMemory, NotWritten
 from nst_jax.files import abandon
 from nst_jax.options import default_values, describe_range, is_tuple, option_type, parse_option
 
-DONE, WRONG_REQUEST, WRONG_NUMBERS, NO_MEMORY = 0, 2, 3, 4
+DONE, WRONG_REQUEST, WRONG_NUMBERS, NO_MEMORY, NOT_WRITTEN = 0, 2, 3, 4, 5
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 PATIENCE = 2.0  # seconds that a chunk of steps takes at most, where a step takes less
 
@@ -103,7 +103,7 @@ def run(program: Program, arguments: Sequence[str]) -> int:
 def explain(error: BaseException) -> int | None:
     """Print the line that a user's error ends a program with; return its exit code, None for others."""
     if isinstance(error, InputError):
-        return fail(WRONG_REQUEST, error)
+        return fail(NOT_WRITTEN if isinstance(error, NotWritten) else WRONG_REQUEST, error)
     if isinstance(error, NotEnoughMemory):
         return fail(NO_MEMORY, error)
     if isinstance(error, MemoryError):
@@ -301,7 +301,7 @@ def _help(program: Program) -> str:
     lines.append("  --helpfull: absl's own help")
     lines += [
         "",
-        "Exit codes: 0 done, 2 wrong request, 3 non-finite loss, 4 not enough memory, 130 interrupted, "
-        "143 terminated.",
+        "Exit codes: 0 done, 2 wrong request, 3 non-finite loss, 4 not enough memory, 5 not all written, "
+        "130 interrupted, 143 terminated.",
     ]
     return "\n".join(lines)

@@ -20,7 +20,7 @@ import nst_jax
 from nst_jax import checkpoint, images, judge, rows
 from nst_jax import masks as masking
 from nst_jax.config import PRESETS, Config
-from nst_jax.errors import InputError
+from nst_jax.errors import InputError, NotWritten
 from nst_jax.files import check_folder, check_writable, write_whole
 from nst_jax.launchers import device, hosts
 from nst_jax.launchers.common import (
@@ -502,24 +502,34 @@ def _keep(keeper: Keeper, now: Progress, seen: Sequence[Point], seconds: float) 
 
 
 def _write(run: Run, ready: Ready, began: float, judged: bool) -> None:
-    """Write the picture, then the report and the plot that were asked for, each whole.
+    """Write the picture, report and plot that were asked for, each whole, whatever came of the others.
 
-    judged: whether there is time to.
+    judged: whether there is time to. Raises NotWritten in the end where one could not be.
     """
     request = ready.request
     files, config = request.files, request.config
+    lost: list[InputError] = []
     try:
         _save(files.output, run.last.image, ready.output, request)
     except InputError as error:
-        raise InputError(error.what, error.allowed, f"{error.came}; {_rescue(run, ready)}") from error
-    if files.report:
-        verdict = {"judge": _judged(request) if judged else None} if files.judge else {}
-        write_whole(Path(files.report), to_json(_report(run, ready, began) | verdict))
-        tell(files.report)
-    if files.plot:
-        plot = history(run.history), run.last.losses["weights"], config, Path(files.plot).suffix
-        write_whole(Path(files.plot), plot_losses(*plot))
-        tell(files.plot)
+        lost.append(InputError(error.what, error.allowed, f"{error.came}; {_rescue(run, ready)}"))
+    verdict = {"judge": _judged(request) if judged and not lost else None} if files.judge else {}
+    plot = history(run.history), run.last.losses["weights"], config, Path(files.plot).suffix
+    others: dict[str, Callable[[], bytes]] = {
+        files.report: lambda: to_json(_report(run, ready, began) | verdict),
+        files.plot: lambda: plot_losses(*plot),
+    }
+    for name, made in others.items():
+        try:
+            if name:
+                write_whole(Path(name), made())
+                tell(name)
+        except InputError as error:
+            lost.append(error)
+    for other in lost[1:]:
+        logging.error("%s", other)
+    if lost:
+        raise NotWritten(lost[0].what, lost[0].allowed, lost[0].came)
 
 
 def _judged(request: Request) -> dict[str, Any] | None:
