@@ -38,6 +38,7 @@ from nst_jax.launchers.common import (
 from nst_jax.launchers.display import Display
 from nst_jax.launchers.hosts import Machine
 from nst_jax.launchers.inputs import (
+    NO_SETTINGS,
     Inputs,
     Pictures,
     Shelf,
@@ -101,6 +102,7 @@ class Files:
     save_every: int = option(0, "steps between previews OUTPUT.step000050.png; 0: none", low=0, high=10**7)
     judge: bool = option(False, "measure the written picture as nst-judge does, for --report")
     mask_preview: str = option("", "picture to write that shows which style acts where")
+    no_settings: bool = option(False, NO_SETTINGS)
     dry_run: bool = option(False, "print sizes, windows, memory and time of the run, and write nothing")
 
     def __post_init__(self) -> None:
@@ -114,6 +116,7 @@ class Output(NamedTuple):
     alpha: np.ndarray | None  # the content's
     photograph: np.ndarray | None  # the content
     opacity: np.ndarray | None  # with masks: how much of each pixel is the picture's
+    settings: str | None = None  # that the file tells
 
 
 class Request(NamedTuple):
@@ -185,6 +188,8 @@ def _prepare(
     devices = _devices(machine, images.fit(*size, config.rungs()[0].size)[0], config)
     weights = load_weights(config.network, inputs.weights or None)
     params = make_params(weights.arrays)
+    if not files.no_settings:
+        output = output._replace(settings=settings(inputs, config, shelf))
     facts = _facts(given, config, pictures, weights, devices) if keeping.folder else {}
     if stood:
         allowed = ["--iterations"] if keeping.allow else []
@@ -578,10 +583,10 @@ def _preview(progress: Progress, output: Output, request: Request) -> None:
 
 
 def _save(path: str, image: np.ndarray, output: Output, request: Request) -> None:
-    inputs, files, *_, config = request
+    _, files, *_, config = request
     if image.shape[:2] != output.size:
         image = finish(images.resize(image, *output.size), output.photograph, output.opacity, config)
-    images.save(path, image, output.alpha, settings(inputs, config), files.depth, files.dpi)
+    images.save(path, image, output.alpha, output.settings, files.depth, files.dpi)
     tell(path)
 
 

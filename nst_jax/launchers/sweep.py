@@ -38,6 +38,7 @@ from nst_jax.launchers.common import (
     tell,
 )
 from nst_jax.launchers.inputs import (
+    NO_SETTINGS,
     Inputs,
     Shelf,
     check_inputs,
@@ -97,6 +98,7 @@ class Sweep:
         high=10**6,
     )
     judge: bool = option(False, "measure each picture as nst-judge does, for sweep.json")
+    no_settings: bool = option(False, NO_SETTINGS)
     yes: bool = option(False, f"make more than {MANY} pictures")
 
     def __post_init__(self) -> None:
@@ -309,6 +311,7 @@ def _problems(request: Request, params: Params, shelf: Shelf) -> list[Problem]:
         if files not in bases:
             pictures = load_pictures(inputs, config, shelf, load_masks(inputs, shelf))
             content, styles, init, masks = pictures
+            settings(inputs, config, shelf)  # notes the checksums: later the files may be gone
             bases[files] = make_problem(params, content, styles, config, init, masks)
         problems.append(vary(bases[files], config))
     return problems
@@ -388,7 +391,8 @@ def _save(number: int, result: Progress, folder: Path, request: Request, shelf: 
     alpha = shelf.read(inputs.content).alpha if inputs.content else None
     height, width, _ = result.image.shape
     alpha = None if alpha is None else images.resize(alpha, height, width)
-    images.save(folder / file, result.image, alpha, settings(inputs, request.config(cell)))
+    told = None if request.wanted.no_settings else settings(inputs, request.config(cell), shelf)
+    images.save(folder / file, result.image, alpha, told)
     tell(folder / file)
     flag = None if result.finite else "non-finite"
     return {"file": file, "values": cell, "losses": result.losses, "flag": flag}
@@ -437,13 +441,13 @@ def _show(folder: Path, done: Mapping[int, dict[str, Any]], request: Request, sh
     tell(folder / "sweep.json")
     tiles = {number: _tile(folder, done[number], request) for number in sorted(done)}
     names = dict.fromkeys(name for cell in request.cells for name in _files(request.cell_inputs(cell)))
-    margin = [(name, thumbnail(_reduced(name, shelf), WIDTH - 20)) for name in names]
+    margin = [(Path(name).name, thumbnail(_reduced(name, shelf), WIDTH - 20)) for name in names]
     write_whole(folder / "sheet.png", contact_sheet(tiles, _columns(request), margin, *_headings(request)))
     tell(folder / "sheet.png")
     entries = [done[number] for number in sorted(done) if math.isfinite(_point(done[number])[0])]
     if len(entries) > 1 and can_plot():
         points = [_point(entry) for entry in entries]
-        labels = [", ".join(describe(entry["values"])) for entry in entries]
+        labels = [", ".join(_described(entry["values"])) for entry in entries]
         write_whole(folder / "tradeoff.png", plot_tradeoff(points, labels, knee(points)))
         tell(folder / "tradeoff.png")
 
@@ -454,6 +458,11 @@ def _reduced(name: str, shelf: Shelf) -> np.ndarray:
     return shelf.resize(name, *shelf.size(name, longest))
 
 
+def _described(values: Mapping[str, Any]) -> list[str]:
+    """Return values in short, files without their folders: the sheet and the plot are shown to others."""
+    return describe({name: Path(value).name if name in FILES else value for name, value in values.items()})
+
+
 def _files(inputs: Inputs) -> list[str]:
     return [name for name in (inputs.content, *inputs.style) if name]
 
@@ -461,7 +470,7 @@ def _files(inputs: Inputs) -> list[str]:
 def _tile(folder: Path, entry: Mapping[str, Any], request: Request) -> Tile:
     side = tile_side(len(request.cells))
     image = thumbnail(images.load(str(folder / entry["file"]), 2**40).rgb, side)
-    lines = [entry["file"], *([] if _is_grid(request) else describe(entry["values"]))]
+    lines = [entry["file"], *([] if _is_grid(request) else _described(entry["values"]))]
     losses = {name: math.nan if value is None else value for name, value in entry["losses"].items()}
     return Tile(image, lines, losses, entry["flag"])
 
@@ -482,9 +491,9 @@ def _headings(request: Request) -> tuple[list[str], list[list[str]]]:
     if not _is_grid(request):
         return [], []
     *others, last = request.axes
-    heads = [text for value in request.axes[last] for text in describe({last: value})]
+    heads = [text for value in request.axes[last] for text in _described({last: value})]
     firsts = request.cells[:: _columns(request)]
-    return heads, [describe({name: cell[name] for name in others}) for cell in firsts]
+    return heads, [_described({name: cell[name] for name in others}) for cell in firsts]
 
 
 PROGRAM = Program("nst-sweep", __doc__, (Inputs, Sweep, Config), main)
