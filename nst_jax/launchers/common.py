@@ -30,6 +30,7 @@ LONGEST = 100  # letters in the name of a flag: absl's search for a similar one 
 MOST = 10_000  # arguments with those of flag files: absl's time grows with their square
 # They tell of orbax's tasks, platforms that are not there, fonts, odd tags.
 CHATTY = ("asyncio", "jax", "matplotlib", "PIL")
+DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # what word processors make of --
 Given = dict[str, Any]  # the options that were on the command line
 
 
@@ -91,6 +92,12 @@ def run(program: Program, arguments: Sequence[str]) -> int:
             tell(_help(program) if values.help else values.get_help())
             return DONE
         logging.set_verbosity(logging.ERROR if values.quiet else logging.INFO)
+        for name in values:
+            flag = values[name]
+            if flag.present > 1 and not isinstance(flag, flags.MultiFlag):
+                logging.warning(
+                    "--%s: given %d times; the last one holds: %s", name, flag.present, flag.value
+                )
         with warnings.catch_warnings(action="ignore" if values.quiet else None):
             return program.main(*(_given(values, options) for options in program.options))
     except BaseException as error:
@@ -204,6 +211,11 @@ def _parse(program: Program, arguments: Sequence[str]) -> flags.FlagValues:
         raise InputError(f"--{error.flagname}", f"the flags of {program.name} --help", came) from None
     except (flags.Error, UnicodeDecodeError) as error:  # the latter from a --flagfile that is no text
         raise InputError(f"{program.name}'s flags", "see --help", str(error)) from None
+    if positional and (bare := positional[0].lstrip(DASHES)) != positional[0]:
+        name, given, value = bare.partition("=")
+        near = difflib.get_close_matches(name, list(values), n=1)
+        meant = f"; did you mean --{near[0]}{given}{value}?" if near else ""
+        raise InputError(positional[0], "flags begin with --", f"got another dash{meant}")
     if positional:
         missing = [
             name for name in ("content", "style", "output") if name in values and not values[name].present
@@ -282,8 +294,9 @@ def _given(values: flags.FlagValues, options: type) -> Given:
 
 def _value(field: dataclasses.Field[Any], value: Any) -> Any:
     if field.metadata["repeated"]:
-        return tuple(value)
-    return value if isinstance(value, bool) else parse_option(field, value)
+        return tuple(map(os.path.expanduser, value))
+    # After "=" no shell expands ~, with which only names of files begin.
+    return value if isinstance(value, bool) else parse_option(field, os.path.expanduser(value))
 
 
 def _help(program: Program) -> str:
