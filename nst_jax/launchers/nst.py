@@ -149,7 +149,12 @@ class Run(NamedTuple):
     history: list[Point]
     seconds: dict[str, float]
     tiles: list[int]  # of each rung, the longest side of a window; 0: at once
-    resumable: bool  # from a checkpoint of its last step
+    keeper: Keeper | None
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint of its last step."""
+        return self.keeper is not None and self.keeper.last == self.last.step
 
 
 def main(
@@ -264,12 +269,14 @@ def _make(prepare: Callable[[], tuple[Ready, dict[str, Any]]], began: float) -> 
         logging.set_verbosity(logging.ERROR)
     if files.dry_run:
         return _dry_run(ready)
-    with interrupts() as interrupted:
-        done = _optimize(ready, interrupted)
+    with interrupts() as interrupted, contextlib.ExitStack() as at_end:
+        done = _optimize(ready, interrupted, at_end)
         stopped = hosts.largest(interrupted())
         kept = bool(stopped) and done.last.step == 0 and Path(files.output).exists()
         if hosts.writes() and not kept:
             _write(done, ready, began, judged=not stopped)
+        if done.keeper and hosts.writes() and done.last.finite and not stopped:
+            done.keeper.ended(ready.request.keeping.keep_checkpoints)
     if not done.last.finite:
         came = f"not finite after step {done.last.step}, whose picture is {files.output}"
         return fail(WRONG_NUMBERS, InputError("loss", "finite numbers (smaller weights?)", came))
@@ -416,7 +423,13 @@ def _standing(stood: Stood | None, problems: Sequence[Problem]) -> Standing | No
     if not stood:
         return None
     state = checkpoint.restore(stood.saved, state_shapes(problems[stood.rung - 1]))
-    logging.info("goes on after step %d, from %s", stood.saved.step, stood.saved.folder)
+    step, folder = stood.saved.step, stood.saved.folder
+    left = problems[-1].config.rungs()[-1].iterations - (step - stood.step)
+    if stood.rung < len(problems) or (left and not state.converged):
+        logging.info("goes on after step %d, from %s", step, folder)
+    else:
+        further = "no step lowers the loss" if state.converged else "--allow=iterations extends it"
+        logging.info("finished already, after step %d, in %s; %s", step, folder, further)
     return Standing(state, stood.rung, stood.step, stood.evaluations)
 
 
@@ -429,8 +442,11 @@ def _keeper(ready: Ready, problems: Sequence[Problem]) -> Keeper | None:
     return Keeper(keeping.folder, keeping.checkpoint_every, saved, ready.facts | {"ways": ways})
 
 
-def _optimize(ready: Ready, interrupted: Callable[[], int]) -> Run:
-    """Run the loop, showing progress, writing previews and checkpoints, to its end or until interrupted."""
+def _optimize(ready: Ready, interrupted: Callable[[], int], at_end: contextlib.ExitStack) -> Run:
+    """Run the loop, showing progress, writing previews and checkpoints, to its end or until interrupted.
+
+    at_end: closes what writes the checkpoints.
+    """
     request, stood = ready.request, ready.stood
     files, config = request.files, request.config
     every = chunk_steps(config.steps)
@@ -438,8 +454,7 @@ def _optimize(ready: Ready, interrupted: Callable[[], int]) -> Run:
         every = math.gcd(every, files.save_every)
     seen, before = (list(stood.history), stood.seconds) if stood else ([], 0.0)
     last: Progress | None = None
-    at_end = contextlib.ExitStack()
-    with at_end, device.CompileTime() as compiling, Display(config.rungs()) as display:
+    with device.CompileTime() as compiling, Display(config.rungs()) as display:
         problems, plans = _plans(ready)
         for plan in plans:
             logging.info("%s", plan)
@@ -481,8 +496,7 @@ def _optimize(ready: Ready, interrupted: Callable[[], int]) -> Run:
     if last.step > seen[-1].step:  # where it was interrupted
         seen.append(_point(last))
     tiles = [problem.spec.tile for problem in problems]
-    resumable = keeper is not None and keeper.last == last.step
-    return Run(last, seen, {"compile": compiling.seconds, "optimize": seconds()}, tiles, resumable)
+    return Run(last, seen, {"compile": compiling.seconds, "optimize": seconds()}, tiles, keeper)
 
 
 def _is_told(now: Progress, seen: Sequence[Point], every: int) -> bool:
