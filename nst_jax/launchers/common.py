@@ -277,7 +277,7 @@ def _fields(program: Program) -> list[dataclasses.Field[Any]]:
 def _define(values: flags.FlagValues, field: dataclasses.Field[Any]) -> None:
     # Text, whatever the option's type: parse_option and check_options give one form of error for all.
     if option_type(field) is bool:
-        flags.DEFINE_boolean(field.name, field.default, field.metadata["help"], flag_values=values)
+        flags.DEFINE_boolean(field.name, field.default is True, field.metadata["help"], flag_values=values)
     elif field.metadata["repeated"]:
         flags.DEFINE_multi_string(field.name, None, field.metadata["help"], flag_values=values)
     else:
