@@ -342,7 +342,7 @@ def test_a_finished_run_says_so_and_what_is_kept_of_it_until_that_is_dropped(cal
         assert run(nst.PROGRAM, flags) == 0
         return [line for line in caplog.messages if line.startswith(("goes on", "finished", "k keeps"))]
 
-    kept = [r"k keeps \d MB, to extend the run \(--keep_checkpoints=false drops them\)"]
+    kept = [r"k keeps \d\.\d MB, to extend the run \(--keep_checkpoints=false drops them\)"]
     (line,) = told(*arguments, "--checkpoint=k")
     assert re.fullmatch(kept[0], line)
     whole = read("a.png")

@@ -179,7 +179,7 @@ class Keeper:
         elif self.last >= 0:
             folder, size = self.checkpoints.folder, self.checkpoints.size / 1e6
             logging.info(
-                "%s keeps %.0f MB, to extend the run (--keep_checkpoints=false drops them)", folder, size
+                "%s keeps %.1f MB, to extend the run (--keep_checkpoints=false drops them)", folder, size
             )
 
     def close(self) -> None:
