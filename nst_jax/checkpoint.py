@@ -188,6 +188,12 @@ class Checkpoints:
         if self.lock is not None and not os.path.samestat(os.fstat(self.lock), os.stat(self.folder / LOCK)):
             raise OSError("another folder has taken its place")
 
+    @property
+    def size(self) -> int:
+        """The bytes of the checkpoints in the folder."""
+        files = (path for own, _ in _ours(self.folder) for path in (own, *own.rglob("*")))
+        return sum(path.stat().st_size for path in files if path.is_file())
+
     def close(self) -> None:
         """Let others open the folder."""
         self.thread.shutdown()

@@ -260,20 +260,32 @@ class Config:
         options = {**PRESETS.get(preset, {}), **given}
         if "strength" in given:
             options = {"balance": "auto", **options}
-            _check_dial(given)
         if options.get("balance") == "auto":
             loss = STYLE_LOSSES.get(options.get("style_loss", "gram"))
             weighed = "content_weight" in given or "style_weight" in given
             options |= BALANCED | ({} if weighed else _dial(options.get("strength"), loss)) | given
         config = cls(preset=preset, **options)
-        if "learning_rate" in given and config.optimizer == "lbfgs":
-            raise InputError("--learning_rate", "for --optimizer=adam", "lbfgs searches its own step size")
-        if "matting_weight" in given and not config.photorealistic:
-            raise InputError("--matting_weight", "for --photorealistic", "got no --photorealistic")
-        if "color_match" in given and config.preserve_color != "match":
-            came = f"got --preserve_color={config.preserve_color}"
-            raise InputError("--color_match", "for --preserve_color=match", came)
+        for name, (allowed, came) in config.unused().items():
+            if name in given:
+                raise InputError(f"--{name}", allowed, came)
         return config
+
+    def unused(self) -> dict[str, tuple[str, str]]:
+        """Return the options that have no effect beside the others, with what is allowed and what came."""
+        found = {}
+        if self.optimizer == "lbfgs":
+            found["learning_rate"] = "for --optimizer=adam", "lbfgs searches its own step size"
+        if not self.photorealistic:
+            found["matting_weight"] = "for --photorealistic", "got no --photorealistic"
+        if self.preserve_color != "match":
+            found["color_match"] = "for --preserve_color=match", f"got --preserve_color={self.preserve_color}"
+        if self.balance != "auto":
+            found["strength"] = "with --balance=auto", f"got --balance={self.balance}"
+        else:  # its own weights, as the settings in a picture have them beside it, say the same
+            for name, weight in _dial(self.strength, STYLE_LOSSES[self.style_loss]).items():
+                if getattr(self, name) != weight:
+                    found["strength"] = f"without --{name}, whose place it takes", "both were given"
+        return found
 
     @property
     def steps(self) -> int:
@@ -404,15 +416,6 @@ class Config:
         given = [layer for layer in self.style_layers if layer in terms] or terms  # none of them: all
         named = dict(zip(given, numbers, strict=True))
         return _normalised([named[term] for term in terms])
-
-
-def _check_dial(given: dict[str, Any]) -> None:
-    """Raise InputError where weights are given beside a strength, or no balance."""
-    for name in ("content_weight", "style_weight"):
-        if name in given:
-            raise InputError("--strength", f"without --{name}, whose place it takes", "both were given")
-    if given.get("balance", "auto") != "auto":
-        raise InputError("--strength", "with --balance=auto", f"got --balance={given['balance']}")
 
 
 def _dial(strength: Any, loss: StyleLoss | None) -> dict[str, float]:

@@ -31,5 +31,9 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
+class NotWritten(InputError):
+    """A file could not be written although it seemed so before; others may have been. Launchers exit 5."""
+
+
 class NotEnoughMemory(Exception):
     """The request needs more memory than the device has; launchers exit 4."""

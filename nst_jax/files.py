@@ -1,6 +1,7 @@
 """Files written whole or not at all."""
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from nst_jax.errors import InputError
+from nst_jax.errors import InputError, NotWritten
 
 WRITABLE = "must be a file that can be written"
 MIB = 2**20
@@ -21,7 +22,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file to write to; when the block ends well it becomes path, and else path is as it was.
 
     A new file gets the permission bits of the umask, a replaced one keeps its own; a symbolic link is
-    followed. Raises InputError where the file cannot be written (no rights, no folder, disk full).
+    followed. What cannot be replaced (a mount, another's file in a sticky folder) is written in place, once
+    all of it is on the disk. Raises NotWritten where the file cannot be written (no rights, disk full).
     """
     target = _target(path)
     temporary = _beside(target)
@@ -33,14 +35,27 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())  # the name must not reach the disk before the bytes do
         if target.exists():
             temporary.chmod(target.stat().st_mode & 0o777)
-        temporary.replace(target)
+        _replace(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
-        raise InputError(str(path), WRITABLE, error.strerror or str(error)) from error
+        raise NotWritten(str(path), WRITABLE, error.strerror or str(error)) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
         _temporary.discard(temporary)
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    try:
+        temporary.replace(target)
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.EPERM) or not target.is_file():
+            raise
+        with temporary.open("rb") as source, target.open("r+b") as file:
+            shutil.copyfileobj(source, file)
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def abandon() -> None:
@@ -63,7 +78,7 @@ def _sync_folder(folder: Path) -> None:
 def write_whole(path: Path, data: bytes) -> None:
     """Write data to path so that, whatever happens, path holds all of it or is as it was.
 
-    Raises InputError as replacing does.
+    Raises NotWritten as replacing does.
     """
     with replacing(path) as file:
         file.write(data)
@@ -101,8 +116,9 @@ def check_folder(path: Path) -> None:
 
 def check_space(path: Path, size: int) -> None:
     """Raise InputError unless a file of size bytes fits on the disk of path beside what is there."""
+    target = _target(path)
     try:
-        disk = shutil.disk_usage(_target(path).parent)
+        disk = shutil.disk_usage(target if target.is_file() else target.parent)  # one file can be a mount
     except OSError:
         return  # file systems need not tell; whoever writes finds out
     if disk.total and disk.free < size:  # some tell of a total of 0

@@ -106,11 +106,17 @@ def load(name: str, soft: bool = False, max_pixels: int = images.MAX_PIXELS) -> 
 def check_aspect(
     name: str, size: tuple[int, int], picture: tuple[int, int], of: str, kind: str = "a mask"
 ) -> None:
-    """Raise InputError where rows and columns of a mask have an aspect more than 1 % off a picture's."""
-    ratio = size[1] * picture[0] / (size[0] * picture[1])
-    if abs(ratio - 1) > 0.01:
+    """Raise InputError where the rows and columns of a mask are not those of a picture, brought to its size.
+
+    A pixel off, as programs round differently, or 1 %: a thin mask may well be 5 % off by rounding.
+    """
+    scale = max(size) / max(picture)
+    if any(
+        abs(one - scale * other) >= max(1, scale * other / 100)
+        for one, other in zip(size, picture, strict=True)
+    ):
         came = f"it is {size[1]}x{size[0]}, {of} {picture[1]}x{picture[0]}"
-        raise InputError(name, f"{kind} has the aspect of {of}, within 1 % (any size)", came)
+        raise InputError(name, f"{kind} has the aspect of {of}, within a pixel or 1 % (any size)", came)
 
 
 def resize(mask: Mask, height: int, width: int) -> Float32[np.ndarray, "{height} {width}"]:

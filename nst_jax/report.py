@@ -29,13 +29,18 @@ class Point(NamedTuple):
 
 
 def resolved(config: Config, styles: int) -> dict[str, Any]:
-    """Return every option with layers by name and the mix of the styles normalised, as plain data."""
-    spec = config.spec()
+    """Return every option that has an effect, layers and rungs by name, the mix normalised, as plain data.
+
+    Given to Config.from_preset they make the same picture.
+    """
+    spec, rungs, unused = config.spec(), config.rungs(), config.unused()
     return {
-        **dataclasses.asdict(config),
-        "iterations": [rung.iterations for rung in config.rungs()],
+        **{name: value for name, value in dataclasses.asdict(config).items() if name not in unused},
+        "scales": ",".join(str(rung.size) for rung in rungs) if config.scales else "",
+        "iterations": [rung.iterations for rung in rungs],
         "content_layers": list(spec.content_layers),
-        "style_layers": list(spec.style_layers),
+        # In the order given, which is that of the numbers in layer_weighting.
+        "style_layers": list(spec.style_layers if config.style_layers == ("all",) else config.style_layers),
         "style_mix": config.loss_weights(styles).style_mix.tolist(),
     }
 
@@ -125,7 +130,7 @@ def draw(axes: Any, extension: str) -> bytes:
     """Return a plot as the bytes of a .png, .svg or .pdf file: equal plots, equal bytes."""
     import matplotlib
 
-    data = io.BytesIO()
+    data, extension = io.BytesIO(), extension.lower()
     undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(extension)
     with matplotlib.rc_context({"svg.hashsalt": "nst_jax"}):
         axes.figure.savefig(data, format=extension.removeprefix("."), dpi=120, metadata=undated)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from nst_jax import checkpoint, files
 from nst_jax.checkpoint import Checkpoints, newest, restore
-from nst_jax.errors import InputError
+from nst_jax.errors import InputError, NotWritten
 from nst_jax.launchers import device, keeping, nst
 from nst_jax.launchers.common import run
 
@@ -202,6 +202,10 @@ def full(*_, **__):
     raise OSError(28, "No space left on device")
 
 
+def refused(path, *_):
+    raise NotWritten(str(path), "must be a file that can be written", "No space left on device")
+
+
 HOSTILE = {
     "arrays of lists": lambda told: told.update(arrays=[1, 2]),
     "no arrays": lambda told: told.pop("arrays"),
@@ -328,6 +332,51 @@ def test_a_finished_run_is_extended_to_what_a_longer_one_gives(call):
     code, _, err = call("--resume=k", "--allow=iterations", "--iterations=8")
     assert code == 2
     assert err == ["error: --iterations: 9, or more of the last; got 8"]
+
+
+def test_a_finished_run_says_so_and_what_is_kept_of_it_until_that_is_dropped(call, caplog):
+    arguments = [*RUN, "--scales=20,32", "--iterations=4,3", "--output=a.png", "--devices=1"]
+
+    def told(*flags):
+        caplog.clear()
+        assert run(nst.PROGRAM, flags) == 0
+        return [line for line in caplog.messages if line.startswith(("goes on", "finished", "k keeps"))]
+
+    kept = [r"k keeps \d\.\d MB, to extend the run \(--keep_checkpoints=false drops them\)"]
+    (line,) = told(*arguments, "--checkpoint=k")
+    assert re.fullmatch(kept[0], line)
+    whole = read("a.png")
+    again = told("--resume=k")
+    assert again[0] == "finished already, after step 7, in k; --allow=iterations extends it"
+    extended = told("--resume=k", "--allow=iterations", "--iterations=4,4")
+    assert extended[0] == "goes on after step 7, from k"
+    assert told("--resume=k", "--keep_checkpoints=false")[0].startswith("finished already, after step 8")
+    assert not os.path.exists("k")
+    assert told(*arguments, "--checkpoint=k", "--keep_checkpoints=false") == []
+    assert not os.path.exists("k")
+    assert read("a.png") == whole
+
+
+def test_a_run_that_has_converged_is_finished(call, caplog):
+    weights = ["--preset=gatys", "--style_weight=0", "--tv_weight=0"]  # the content is at its minimum
+    arguments = [*RUN, *weights, "--iterations=300", "--output=a.png", "--checkpoint=k", "--devices=1"]
+    assert run(nst.PROGRAM, arguments) == 0
+    assert run(nst.PROGRAM, ["--resume=k"]) == 0
+    assert re.search(r"finished already, after step \d\d?, in k; no step lowers the loss", caplog.text)
+
+
+def test_an_interrupted_run_and_one_that_is_not_written_keep_their_checkpoints(call, monkeypatch):
+    arguments = [*RUN, "--output=a.png", "--checkpoint=k", "--keep_checkpoints=false"]
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        assert call(*arguments)[0] == 130
+    assert newest(Path("k")).step == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(nst.images, "save", refused)
+        assert call("--resume=k")[0] == 5
+    assert newest(Path("k")).step == 6
+    assert call("--resume=k")[0] == 0
+    assert not os.path.exists("k")
 
 
 CHANGED = {

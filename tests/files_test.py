@@ -1,11 +1,13 @@
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from nst_jax import files
-from nst_jax.errors import InputError
+from nst_jax.errors import InputError, NotWritten
 
 
 def _names(folder: Path) -> list[str]:
@@ -86,6 +88,54 @@ def test_a_stream_replaces_the_file_when_it_ends(tmp_path: Path) -> None:
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new"
     assert _names(tmp_path) == ["old"]
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EPERM])
+@pytest.mark.parametrize("old", [b"old", b"a longer old one"])
+def test_what_cannot_be_replaced_is_written_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, old: bytes
+) -> None:
+    def replace(self: Path, target: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    path = tmp_path / "old"
+    path.write_bytes(old)
+    node = path.stat().st_ino
+    monkeypatch.setattr(Path, "replace", replace)
+    files.check_writable(path)
+    files.write_whole(path, b"new one")
+    assert (path.read_bytes(), path.stat().st_ino) == (b"new one", node)
+    assert _names(tmp_path) == ["old"]
+    with pytest.raises(NotWritten, match=os.strerror(number)):
+        files.write_whole(tmp_path / "new", b"new")
+
+
+MOUNTED = """
+import sys; from pathlib import Path
+from nst_jax import files
+path = Path(sys.argv[1])
+files.check_writable(path)
+files.write_whole(path, b"new")
+assert path.read_bytes() == b"new"
+"""
+
+
+def test_a_file_that_is_a_mount_is_written_in_place(tmp_path: Path) -> None:
+    path, host = tmp_path / "mounted", tmp_path / "host"
+    path.touch()
+    host.write_bytes(b"older")
+    mounting = 'mount --bind "$2" "$1" && exec "$3" -c "$4" "$1"'
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", mounting, "sh"]
+    try:
+        subprocess.run(
+            [*command[:-4], "mount", "-t", "tmpfs", "tmpfs", "/mnt"], check=True, capture_output=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs the right to mount")
+    done = subprocess.run([*command, path, host, sys.executable, MOUNTED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert host.read_bytes() == b"new"
+    assert _names(tmp_path) == ["host", "mounted"]
 
 
 def test_check_writable_leaves_no_trace(tmp_path: Path) -> None:

@@ -77,11 +77,11 @@ def elsewhere(*flags: str) -> Callable[[Path], list[str]]:
 
 
 CASES = {
-    "output, full": Case(at("a.png"), fill, 2, "No space left on device; it was written to"),
-    "output as TIFF, full": Case(at("a.tif"), fill, 2, "No space left on device; it was written to"),
-    "output, folder gone": Case(at("a.png"), vanish, 2, "No such file or directory; it was written to"),
-    "report, full": Case(elsewhere("--report={disk}/there/a.json"), fill, 2, "No space left on device"),
-    "preview, full": Case(at("a.png"), fill, 2, "a.png.step000005.png: must be a file that can be written"),
+    "output, full": Case(at("a.png"), fill, 5, "No space left on device; it was written to"),
+    "output as TIFF, full": Case(at("a.tif"), fill, 5, "No space left on device; it was written to"),
+    "output, folder gone": Case(at("a.png"), vanish, 5, "No such file or directory; it was written to"),
+    "report, full": Case(elsewhere("--report={disk}/there/a.json"), fill, 5, "No space left on device"),
+    "preview, full": Case(at("a.png"), fill, 5, "a.png.step000005.png: must be a file that can be written"),
     "checkpoint, full": Case(
         elsewhere("--checkpoint={disk}/there/k", "--checkpoint_every=0"), fill, 0, "the run goes on"
     ),
@@ -91,7 +91,7 @@ CASES = {
 }
 # On any disk, for a user whom permissions hold.
 FORBIDDEN = {
-    "output, folder forbidden": Case(at("a.png"), forbid, 2, "Permission denied; it was written to"),
+    "output, folder forbidden": Case(at("a.png"), forbid, 5, "Permission denied; it was written to"),
     "preview, folder forbidden": CASES["preview, full"]._replace(fault=forbid),
     "checkpoint, folder forbidden": CASES["checkpoint, full"]._replace(fault=forbid),
 }

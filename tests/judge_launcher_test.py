@@ -86,6 +86,15 @@ def test_several_results_are_one_table_one_list_and_one_plot(call):
     assert all(f"<!-- {label} -->" in text for label in ("r.png", "c.png", "LPIPS to the content"))
 
 
+def test_a_plot_names_no_folders(call, tmp_path):
+    for name in ("a.svg", "b.SVG"):
+        code, _, err = call(f"--result={tmp_path}/r.png", *PAIR, f"--plot={name}")
+        assert (code, err) == (0, [])
+        assert b"<!-- r.png -->" in (tmp_path / name).read_bytes()
+        assert str(tmp_path).encode() not in (tmp_path / name).read_bytes()
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.SVG").read_bytes()
+
+
 def test_large_pictures_are_reduced_and_a_style_has_its_scale(call):
     code, _, err = call("--result=r.png", *PAIR, "--size=20", "--style_scale=0.8", "--report=r.json")
     assert (code, err) == (0, [])
@@ -153,12 +162,12 @@ def test_a_sweep_measures_every_picture_also_one_that_was_made_without(call):
 WRONG = {
     ("--style=s.png",): "--result: a file or example:NAME; not given",
     ("--result=r.png",): "--style: a file or example:NAME; not given",
-    ("--result=none.png", *PAIR): "none.png: must be a whole picture file",
-    ("--result=text.png", *PAIR): "text.png: must be a whole picture file",
+    ("--result=r.png", "--result=none.png", *PAIR): "none.png: must be a whole picture file",
+    ("--result=r.png", "--result=text.png", *PAIR): "text.png: must be a whole picture file",
     (
         "--result=wide.png",
         *PAIR,
-    ): "wide.png: the aspect of the content, within 1 %; it is 24x16, the content 24x20",
+    ): "wide.png: a result has the aspect of the content, within a pixel or 1 % (any size); it is 24x16, the content 24x20",
     ("--result=dot.png", "--style=s.png"): "dot.png, judged at 1x1: at least 16 pixels a side",
     ("--result=r.png", "--style=dot.png", "--size=16"): "judged at 16x13: at least 16 pixels",
     ("--result=r.png", "--style=s.png", "--style_scale=0.1"): "s.png, judged at 2x2: at least 16 pixels",
@@ -178,7 +187,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize("arguments", WRONG)
-def test_a_wrong_request_is_one_line(call, tmp_path, arguments):
+def test_a_wrong_request_is_one_line_before_anything_is_judged(call, tmp_path, monkeypatch, arguments):
+    monkeypatch.setattr(judge, "load", lambda: pytest.fail("it began"))
     (tmp_path / "text.png").write_text("no picture")
     Image.new("RGB", (1, 1)).save("dot.png")
     before = sorted(tmp_path.iterdir())

@@ -162,9 +162,24 @@ def test_a_mask_of_another_aspect_is_refused(size):
     with pytest.raises(InputError) as error:
         masks.check_aspect("m.png", size, (100, 200), "the content")
     assert str(error.value) == (
-        "m.png: a mask has the aspect of the content, within 1 % (any size); "
+        "m.png: a mask has the aspect of the content, within a pixel or 1 % (any size); "
         f"it is {size[1]}x{size[0]}, the content 200x100"
     )
+
+
+@pytest.mark.parametrize("size", [(10, 100), (11, 100), (1, 10), (2, 10), (21, 200)])
+@pytest.mark.parametrize("upright", [False, True])
+def test_a_thin_mask_may_be_a_pixel_off(size, upright):
+    turn = slice(None, None, -1 if upright else 1)
+    masks.check_aspect("m.png", size[turn], (105, 1000)[turn], "the content")
+
+
+@pytest.mark.parametrize("size", [(9, 100), (12, 100), (19, 200), (22, 200), (96, 1000)])
+@pytest.mark.parametrize("upright", [False, True])
+def test_a_thin_mask_that_is_more_than_a_pixel_off_is_refused(size, upright):
+    turn = slice(None, None, -1 if upright else 1)
+    with pytest.raises(InputError):
+        masks.check_aspect("m.png", size[turn], (105, 1000)[turn], "the content")
 
 
 @pytest.mark.parametrize(("width", "refused"), [(1011, True), (1009, False), (991, False), (989, True)])

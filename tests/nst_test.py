@@ -1,5 +1,6 @@
 """The program nst, end to end, as its users call it: in process, but for what needs a process of its own."""
 
+import hashlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import tifffile
 from PIL import Image
 
 from nst_jax import images
+from nst_jax.errors import NotWritten
 from nst_jax.launchers import nst
 from nst_jax.launchers.common import run
 from nst_jax.matting import EPSILON
@@ -182,6 +184,55 @@ def test_the_picture_holds_the_settings_that_made_it(call):
     settings = json.loads(images.read_settings("a.webp"))
     assert settings["config"]["seed"] == 5
     assert settings["config"]["style"] == ["example:waves"]
+    assert len(settings["sha256"]["style"][0]) == 64
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "avif"])
+def test_a_picture_names_no_folder_and_nothing_at_all_where_asked(call, tmp_path, rng, suffix):
+    folder = tmp_path / "secret"
+    folder.mkdir()
+    content, style = write(folder / "c.png", 40, 64, rng), write(folder / "s.png", 64, 60, rng)
+    mask = draw_mask(folder / "m.png", 40, 64)
+    named = [f"--content={content}", f"--style={style}", f"--init={style}", f"--style_mask={mask}"]
+    assert call(*named, *SMALL, f"--output=a.{suffix}", "--save_every=2")[0] == 0
+    for name in (f"a.{suffix}", f"a.{suffix}.step000002.png"):
+        assert b"secret" not in (tmp_path / name).read_bytes()
+        told = json.loads(images.read_settings(name))
+        assert [told["config"][flag] for flag in ("content", "style", "init")] == [
+            "c.png",
+            ["s.png"],
+            "s.png",
+        ]
+        assert told["sha256"] == {
+            **{"content": [sha256(content)], "style": [sha256(style)], "style_mask": [sha256(mask)]},
+            "init": [sha256(style)],
+        }
+    assert call(*named, *SMALL, f"--output=a.{suffix}", "--save_every=2", "--no_settings")[0] == 0
+    for name in (f"a.{suffix}", f"a.{suffix}.step000002.png"):
+        assert images.read_settings(name) is None
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_what_a_picture_and_a_report_tell_makes_the_same_picture(call, tmp_path):
+    draw_mask("m.png", 90, 135)
+    options = ["--size=64", "--iterations=4", *SHALLOW, "--strength=0.3", "--style=example:ink"]
+    options += ["--style_mask=", "--style_mask=m.png", "--style_mix=3,1"]
+    assert call(*PAIR, *options, "--output=a.png", "--report=a.json")[0] == 0
+    for told in (json.loads(images.read_settings("a.png")), read_json("a.json")):
+        lines = []
+        for name, value in told["config"].items():
+            values = (
+                value if name in ("style", "style_mask", "style_source_mask", "style_labels") else [value]
+            )
+            joined = (",".join(map(str, one)) if isinstance(one, list) else str(one) for one in values)
+            lines += [f"--{name}={one}" for one in joined]
+        (tmp_path / "flags").write_text("\n".join(lines))
+        code, _, err = call("--flagfile=flags", "--output=b.png", "--report=")
+        assert (code, err) == (0, [])
+        assert (tmp_path / "b.png").read_bytes() == (tmp_path / "a.png").read_bytes()
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -555,7 +606,7 @@ WRONG = {
     ),
     "square mask": (
         ["--content_mask=square.png"],
-        "square.png: a mask has the aspect of the content, within 1 %.*; it is 64x64, the content 451x300",
+        "square.png: a mask has the aspect of the content, within a pixel or 1 %.*; it is 64x64, the content 451x300",
     ),
     "square source mask": (
         ["--style_source_mask=square.png"],
@@ -783,6 +834,32 @@ def test_a_preview_that_cannot_be_written_does_not_lose_the_picture(call, tmp_pa
     assert (code, out) == (0, ["a.png.step000002.png", "a.png"])
 
 
+def test_what_cannot_be_written_after_all_loses_nothing_else(call, monkeypatch, caplog):
+    save = images.save
+
+    def forbidden(path, *arguments):
+        if path == "a.png":
+            raise NotWritten(path, "must be a file that can be written", "No space left on device")
+        save(path, *arguments)
+
+    monkeypatch.setattr(images, "save", forbidden)
+    files = ["--output=a.png", "--report=a.json", "--plot=a.svg"]
+    code, out, err = call(*PAIR, *SMALL, *files)
+    (picture,) = (line for line in out if line.endswith("a.png"))
+    assert (code, out) == (5, [picture, "a.json", "a.svg"])
+    said = f"error: a.png: must be a file that can be written; No space left on device; it was written to {picture}"
+    assert err == [said]
+    assert read_json("a.json")["ended"] == "iterations"
+    shutil.rmtree(os.path.dirname(picture))
+    os.unlink("a.json")
+    write = nst.write_whole
+    monkeypatch.setattr(nst, "write_whole", lambda path, data: write(path / "no", data))
+    code, out, err = call(*PAIR, *SMALL, *files)
+    assert (code, len(err)) == (5, 1)
+    assert "a.svg/no: must be a file that can be written" in caplog.text
+    shutil.rmtree(os.path.dirname(out[0]))
+
+
 def test_a_reader_that_has_gone_does_not_lose_the_picture(tmp_path):
     script = (
         " ".join(map(shlex.quote, command(*PAIR, *SMALL, "--output=a.png", "--report=a.json")))
@@ -859,6 +936,44 @@ def test_hostile_flag_files_are_one_line(call, tmp_path, case):
     code, out, err = call("--flagfile=f", "--output=no/a.png")
     assert (code, out, len(err)) == (2, [], 1), err
     assert re.search(message, err[0])
+
+
+@pytest.mark.parametrize("dash", ["\u2014", "\u2013", "\u2013\u2013", "\u2212", "\u2010-"])
+def test_another_dash_is_told_with_the_flag_that_is_meant(call, dash):
+    wrong = f"{dash}outptu=a.png"
+    code, out, err = call(*PAIR, wrong)
+    assert (code, out) == (2, [])
+    assert err == [f"error: {wrong}: flags begin with --; got another dash; did you mean --output=a.png?"]
+    assert call(*PAIR, f"{dash}xyzzy")[2] == [f"error: {dash}xyzzy: flags begin with --; got another dash"]
+
+
+def test_a_flag_given_twice_is_told(call, caplog):
+    arguments = ["--size=4x", "--size=3x", *PAIR, "--style=example:ink", "--output=a.png"]
+    assert run(nst.PROGRAM, arguments) == 2
+    assert caplog.messages == ["--size: given 2 times; the last one holds: 3x"]
+
+
+def test_a_tilde_is_the_home_in_every_name_of_a_file(call, tmp_path, monkeypatch, rng):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    write(tmp_path / "home" / "c.png", 32, 48, rng)
+    draw_mask(tmp_path / "home" / "m.png", 32, 48)
+    read = ["--content=~/c.png", "--style=~/c.png", "--init=~/c.png", "--content_mask=~/m.png"]
+    read += ["--style_mask=~/m.png", "--style_source_mask=~/m.png"]
+    written = ["--output=~/a.png", "--report=~/a.json", "--plot=~/a.pdf", "--mask_preview=~/p.png"]
+    code, _, err = call(*read, *written, *SMALL, "--checkpoint=~/k")
+    assert (code, err) == (0, [])
+    assert sorted(name for name in os.listdir("home") if name[0] != ".") == [
+        "a.json",
+        "a.pdf",
+        "a.png",
+        "c.png",
+        "k",
+        "m.png",
+        "p.png",
+    ]
+    assert os.listdir() == ["home"]
+    assert call("--resume=~/k")[0] == 0
 
 
 def test_flags_of_a_file_are_those_of_the_command_line(call, tmp_path):

@@ -1,6 +1,8 @@
+import dataclasses
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 
@@ -71,6 +73,43 @@ def test_resolved_names_layers_and_shares():
     assert config["style_mix"] == [0.25] * 4
 
 
+GIVEN = {
+    "the default": {},
+    "few steps of many sizes": {"size": 256, "iterations": 3},
+    "steps for each size": {"size": 200, "scales": "100,200", "iterations": (4, 3)},
+    "no steps": {"iterations": 0},
+    "a dial": {"strength": 0.3, "style_loss": "gram"},
+    "a dial for the paper": {"preset": "gatys", "strength": 0.5},
+    "weights": {"style_weight": 2.0, "content_weight": 0.1},
+    "the paper": {"preset": "gatys"},
+    "adam": {"preset": "improved", "optimizer": "adam", "average": 0.5, "learning_rate": 0.02},
+    "photorealistic": {"photorealistic": True, "preserve_color": "match", "color_match": "transport"},
+    "layers in an order of their own": {"style_layers": ("conv3_1", "conv1_1"), "layer_weighting": "3,1"},
+    "mix": {"style_mix": (3.0, 1.0)},
+}
+
+
+@pytest.mark.parametrize("case", GIVEN)
+def test_what_is_resolved_can_be_given_again(case):
+    first = Config.from_preset(**GIVEN[case])
+    told = json.loads(to_json(resolved(first, 2)))
+    again = Config.from_preset(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
+    )
+    assert json.loads(to_json(resolved(again, 2))) == told
+    assert (again.spec(), again.rungs()) == (first.spec(), first.rungs())
+    jax.tree.map(np.testing.assert_array_equal, again.loss_weights(2), first.loss_weights(2))
+    assert again.learning_rate == first.learning_rate
+
+
+def test_what_has_no_effect_is_not_told():
+    assert set(dataclasses.asdict(Config())) - set(resolved(Config(), 1)) == {
+        *("learning_rate", "matting_weight", "color_match", "strength"),
+    }
+    assert "strength" in resolved(Config.from_preset(), 1)
+    assert "strength" not in resolved(Config.from_preset(style_weight=3.0), 1)
+
+
 @pytest.mark.parametrize(
     ("extension", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")]
 )
@@ -78,3 +117,4 @@ def test_plots_are_files_of_their_kind_even_with_gaps(extension, magic):
     plot = plot_losses(history(STEPS), WEIGHTS, Config(), extension)
     assert plot.startswith(magic)
     assert plot == plot_losses(history(STEPS), WEIGHTS, Config(), extension)
+    assert plot == plot_losses(history(STEPS), WEIGHTS, Config(), extension.upper())

@@ -133,7 +133,8 @@ def test_each_picture_is_that_of_nst_with_the_same_values(call, case):
     assert (code, err) == (0, [])
     entries = read_json("o/sweep.json")
     assert [list(entry) for entry in entries] == [["file", "values", "losses", "flag", "knee"]] * 2
-    assert [entry["file"] for entry in entries] == ["0000.png", "0001.png"]
+    ends = ["-c", "-c2"] if name == "content" else ["", ""]
+    assert [entry["file"] for entry in entries] == [f"000{n}{end}.png" for n, end in enumerate(ends)]
     assert [entry["flag"] for entry in entries] == [None, None]
     if values:
         assert [entry["values"] for entry in entries] == [{name: value} for value in values]
@@ -144,7 +145,8 @@ def test_each_picture_is_that_of_nst_with_the_same_values(call, case):
         file = os.path.join("o", entry["file"])
         assert np.abs(pixels(file).astype(int) - pixels("a.png")).max() <= 2
         assert json.loads(images.read_settings(file)) == json.loads(images.read_settings("a.png"))
-    assert np.abs(pixels("o/0000.png").astype(int) - pixels("o/0001.png")).max() > 2
+    first, second = (pixels(os.path.join("o", entry["file"])).astype(int) for entry in entries)
+    assert np.abs(first - second).max() > 2
 
 
 def test_a_grid_has_the_last_name_fastest_and_writes_its_files(call):
@@ -170,6 +172,76 @@ def test_a_grid_has_the_last_name_fastest_and_writes_its_files(call):
         assert place(sheet, pixels(f"o/{file}")) == (46 + row * 115, 368 + column * 256)
     assert place(sheet, pixels("c.png")) == (23, 8)
     assert place(sheet, pixels("s.png")) == (23 + 24 + 31, 8)
+
+
+ASPECTS = ["--sweep=content=c.png,s.png,c2.png", "--sweep=style_weight=1e6,1e9"]
+OF_ASPECTS = [f"{n:04d}-{name}.png" for n, name in enumerate(("c", "c", "s", "s", "c2", "c2"))]
+
+
+def test_contents_of_other_aspects_are_made_by_a_program_each(call, tmp_path, caplog):
+    caplog.set_level("INFO")
+    arguments = ["--style=s.png", *SMALL, *ASPECTS, "--lanes=2"]
+    assert run(sweep.PROGRAM, [*arguments, "--output_dir=new/parents/o"]) == 0
+    assert "pictures of 2 sizes, a program for each: 4 of 32x24, 2 of 28x32" in caplog.text
+    assert "pictures 5-6 of 6  step 2/2" in caplog.text
+    folder = tmp_path / "new/parents/o"
+    assert set(os.listdir(folder)) == {*OF_ASPECTS, *OTHERS}
+    assert [entry["file"] for entry in read_json(folder / "sweep.json")] == OF_ASPECTS
+    assert read_json(folder / "settings.json")["lanes"] == [2, 2]
+    for name, content in {OF_ASPECTS[3]: "s.png", OF_ASPECTS[5]: "c2.png"}.items():
+        alone = ["--style=s.png", f"--content={content}", *SMALL, "--style_weight=1e9", "--output=a.png"]
+        assert call(*alone, program=nst.PROGRAM)[0] == 0
+        assert np.abs(pixels(folder / name).astype(int) - pixels("a.png")).max() <= 2
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_ctrl_c_among_other_aspects_loses_no_step(call, tmp_path, monkeypatch, passes):
+    arguments = ["--style=s.png", *SMALL, *ASPECTS, "--lanes=2"]
+    assert call(*arguments, "--output_dir=p")[0] == 0
+    with monkeypatch.context() as patch:
+        interrupt_in_pass(patch, passes)
+        assert call(*arguments, "--output_dir=o")[0] == 130
+    seen = steps_of(monkeypatch)
+    assert call(*arguments, "--output_dir=o", "--resume")[0] == 0
+    assert seen[0] == 1  # where it stood
+    assert contents(tmp_path / "o") == contents(tmp_path / "p")
+
+
+def interrupt_in_pass(monkeypatch, passes):
+    """Send Ctrl-C in the middle of the pass after so many."""
+    original, finished, sent = sweep.sweep, [], []
+
+    def interrupted(*arguments, **options):
+        for now in original(*arguments, **options):
+            finished.extend([now] if now.finished else [])
+            if len(finished) == passes and now.step == 1 and not sent:
+                sent.append(signal.raise_signal(signal.SIGINT))
+                time.sleep(0.2)  # until the thread that waits for signals has seen it
+            yield now
+
+    monkeypatch.setattr(sweep, "sweep", interrupted)
+
+
+def test_names_with_commas_are_a_flag_each(call, tmp_path):
+    (tmp_path / "c.png").rename(tmp_path / "c, of sand.png")
+    files = ["--sweep=content=c, of sand.png", "--sweep=content=c2.png"]
+    code, _, err = call("--style=s.png", *SMALL, "--iterations=0", *files, "--output_dir=o")
+    assert (code, err) == (0, [])
+    assert {"0000-c, of sand.png", "0001-c2.png"} < set(os.listdir("o"))
+    assert [entry["values"]["content"] for entry in read_json("o/sweep.json")] == ["c, of sand.png", "c2.png"]
+
+
+def test_the_sheet_and_the_plot_name_no_folders(call, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(sweep, "contact_sheet", lambda *given: drawn.append(str(given)) or b"")
+    monkeypatch.setattr(sweep, "plot_tradeoff", lambda *given: drawn.append(str(given)) or b"")
+    swept = [f"--sweep=content={tmp_path}/c.png,{tmp_path}/c2.png", "--sweep=tv_weight=0,1"]
+    assert call(f"--style={tmp_path}/s.png", *SMALL, *swept, "--output_dir=o")[0] == 0
+    assert len(drawn) == 2
+    assert all("c2.png" in text and str(tmp_path) not in text for text in drawn)
+    assert str(tmp_path) not in images.read_settings("o/0000-c.png")
+    assert call(*PAIR, *SMALL, "--sweep=tv_weight=0", "--no_settings", "--output_dir=p")[0] == 0
+    assert images.read_settings("p/0000.png") is None
 
 
 def test_zip_takes_values_side_by_side(call):
@@ -398,8 +470,8 @@ WRONG = {
     "scales": ([WEIGHTS, "--scales=16,32", "--iterations=9"], "--scales: not in a sweep; got 16,32"),
     "average": ([WEIGHTS, "--average=0.9"], "--average: not in a sweep; got 0.9"),
     "iterations": ([WEIGHTS, "--iterations=2,3"], "--iterations: one number where .*; got 2,3"),
-    "no sweep": ([], "--sweep: one or more NAME=V1,V2,..., each name once; none was given"),
-    "name twice": (["--sweep=seed=1", "--sweep=seed=2"], "--sweep: .* each name once; a name is there twice"),
+    "no sweep": ([], "--sweep: one or more NAME=V1,V2,..., each name but of files once; none was given"),
+    "name twice": (["--sweep=seed=1", "--sweep=seed=2"], "--sweep: .* once; seed is there twice"),
     "given twice": (
         ["--sweep=tv_weight=1,2", "--tv_weight=3"],
         "--tv_weight: either --tv_weight or --sweep=tv_weight=...; got both",
@@ -436,13 +508,13 @@ WRONG = {
         [f"--sweep=seed={','.join(map(str, range(101)))}", f"--sweep=tv_weight={','.join('9' * 100)}"],
         "--sweep: at most 10000 pictures without --yes; got 10100",
     ),
-    "contents of other aspect": (
-        ["--sweep=content=c.png,s.png"],
-        "--sweep=content: pictures of one size: of one aspect; got 28x32 and 32x24",
+    "a mask for contents of other aspect": (
+        ["--content=", "--sweep=content=c.png,s.png", "--content_mask=c.png"],
+        "c.png: a mask",
     ),
-    "textures of other aspect": (
-        ["--content=", "--content_weight=0", "--init=noise", "--sweep=style=s.png,s2.png"],
-        "--sweep=style: pictures of one size: of one aspect; got 28x32 and 32x20",
+    "content twice": (
+        ["--sweep=content=c.png", "--sweep=content=c.png,c2.png"],
+        "c.png,c2.png: must be a whole picture file",  # where it is there twice each has one file
     ),
     "missing style": (["--sweep=style=s.png,no.png"], "no.png: must be a whole picture file"),
     "mask of other aspect": (
@@ -450,14 +522,17 @@ WRONG = {
         "m.png: a mask has the aspect of its style",
     ),
     "no folder": (["--sweep=tv_weight=1", "--output_dir="], "--output_dir: a folder; not given"),
-    "folder in none": (["--sweep=tv_weight=1", "--output_dir=no/o"], "no/o: .* there is no folder"),
+    "folder in a file": (
+        ["--sweep=tv_weight=1", "--output_dir=c.png/o"],
+        "c.png/o: must be a folder that can be written to; Not a directory",
+    ),
     "folder is a file": (
         ["--sweep=tv_weight=1", "--output_dir=c.png"],
         "--output_dir=c.png: a folder; it is a file",
     ),
     "long name": (
         ["--sweep=tv_weight=1", "--output_dir=" + "x" * 300],
-        "xx: must be a file .*; File name too long",
+        "xx: must be a folder .*; File name too long",
     ),
     "lanes": (["--sweep=tv_weight=1", "--lanes=-1"], "--lanes: a whole number from 0"),
     "flag of nst alone": (

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple, NoReturn
 
 from absl import app, flags, logging
 
-from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.errors import InputError, NotEnoughMemory, NotWritten
 from nst_jax.files import abandon
 from nst_jax.options import default_values, describe_range, is_tuple, option_type, parse_option
 
-DONE, WRONG_REQUEST, WRONG_NUMBERS, NO_MEMORY = 0, 2, 3, 4
+DONE, WRONG_REQUEST, WRONG_NUMBERS, NO_MEMORY, NOT_WRITTEN = 0, 2, 3, 4, 5
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 PATIENCE = 2.0  # seconds that a chunk of steps takes at most, where a step takes less
 
@@ -30,6 +30,7 @@ LONGEST = 100  # letters in the name of a flag: absl's search for a similar one 
 MOST = 10_000  # arguments with those of flag files: absl's time grows with their square
 # They tell of orbax's tasks, platforms that are not there, fonts, odd tags.
 CHATTY = ("asyncio", "jax", "matplotlib", "PIL", "tifffile")
+DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # what word processors make of --
 Given = dict[str, Any]  # the options that were on the command line
 
 
@@ -91,6 +92,12 @@ def run(program: Program, arguments: Sequence[str]) -> int:
             tell(_help(program) if values.help else values.get_help())
             return DONE
         logging.set_verbosity(logging.ERROR if values.quiet else logging.INFO)
+        for name in values:
+            flag = values[name]
+            if flag.present > 1 and not isinstance(flag, flags.MultiFlag):
+                logging.warning(
+                    "--%s: given %d times; the last one holds: %s", name, flag.present, flag.value
+                )
         with warnings.catch_warnings(action="ignore" if values.quiet else None):
             return program.main(*(_given(values, options) for options in program.options))
     except BaseException as error:
@@ -103,7 +110,7 @@ def run(program: Program, arguments: Sequence[str]) -> int:
 def explain(error: BaseException) -> int | None:
     """Print the line that a user's error ends a program with; return its exit code, None for others."""
     if isinstance(error, InputError):
-        return fail(WRONG_REQUEST, error)
+        return fail(NOT_WRITTEN if isinstance(error, NotWritten) else WRONG_REQUEST, error)
     if isinstance(error, NotEnoughMemory):
         return fail(NO_MEMORY, error)
     if isinstance(error, MemoryError):
@@ -204,6 +211,11 @@ def _parse(program: Program, arguments: Sequence[str]) -> flags.FlagValues:
         raise InputError(f"--{error.flagname}", f"the flags of {program.name} --help", came) from None
     except (flags.Error, UnicodeDecodeError) as error:  # the latter from a --flagfile that is no text
         raise InputError(f"{program.name}'s flags", "see --help", str(error)) from None
+    if positional and (bare := positional[0].lstrip(DASHES)) != positional[0]:
+        name, given, value = bare.partition("=")
+        near = difflib.get_close_matches(name, list(values), n=1)
+        meant = f"; did you mean --{near[0]}{given}{value}?" if near else ""
+        raise InputError(positional[0], "flags begin with --", f"got another dash{meant}")
     if positional:
         missing = [
             name for name in ("content", "style", "output") if name in values and not values[name].present
@@ -265,7 +277,7 @@ def _fields(program: Program) -> list[dataclasses.Field[Any]]:
 def _define(values: flags.FlagValues, field: dataclasses.Field[Any]) -> None:
     # Text, whatever the option's type: parse_option and check_options give one form of error for all.
     if option_type(field) is bool:
-        flags.DEFINE_boolean(field.name, False, field.metadata["help"], flag_values=values)
+        flags.DEFINE_boolean(field.name, field.default is True, field.metadata["help"], flag_values=values)
     elif field.metadata["repeated"]:
         flags.DEFINE_multi_string(field.name, None, field.metadata["help"], flag_values=values)
     else:
@@ -282,8 +294,9 @@ def _given(values: flags.FlagValues, options: type) -> Given:
 
 def _value(field: dataclasses.Field[Any], value: Any) -> Any:
     if field.metadata["repeated"]:
-        return tuple(value)
-    return value if isinstance(value, bool) else parse_option(field, value)
+        return tuple(map(os.path.expanduser, value))
+    # After "=" no shell expands ~, with which only names of files begin.
+    return value if isinstance(value, bool) else parse_option(field, os.path.expanduser(value))
 
 
 def _help(program: Program) -> str:
@@ -301,7 +314,7 @@ def _help(program: Program) -> str:
     lines.append("  --helpfull: absl's own help")
     lines += [
         "",
-        "Exit codes: 0 done, 2 wrong request, 3 non-finite loss, 4 not enough memory, 130 interrupted, "
-        "143 terminated.",
+        "Exit codes: 0 done, 2 wrong request, 3 non-finite loss, 4 not enough memory, 5 not all written, "
+        "130 interrupted, 143 terminated.",
     ]
     return "\n".join(lines)

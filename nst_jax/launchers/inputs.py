@@ -22,8 +22,10 @@ from nst_jax.masks import Masks
 from nst_jax.options import check_options, option
 from nst_jax.problem import noise_picture
 from nst_jax.report import resolved
+from nst_jax.sources import digest
 from nst_jax.vgg import smallest_side
 
+NO_SETTINGS = "leave out of pictures what made them: options, names of files without folders, checksums"
 GRAYS = 0.02  # share of grey pixels from which a mask is said to be grey: edges of drawn ones have less
 
 
@@ -86,6 +88,7 @@ class Shelf:
         self.sources: dict[str, images.Source] = {}
         self.resized: dict[tuple[str, int, int], np.ndarray] = {}
         self.labelled: dict[str, Labels] = {}
+        self.sums: dict[str, str] = {}
 
     def read(self, name: str) -> images.Source:
         """Return what a file holds. Raises InputError."""
@@ -106,6 +109,12 @@ class Shelf:
             self.labelled[name] = labels.find(self.read(name), name)
             logging.info("%s: %s", name, self.labelled[name].told())
         return self.labelled[name]
+
+    def sha256(self, name: str) -> str:
+        """Return the checksum of a file, which may be gone when a picture is written. Raises InputError."""
+        if name not in self.sums:
+            self.sums[name] = digest(images.resolve(name))
+        return self.sums[name]
 
     def size(self, name: str, longest: int) -> tuple[int, int]:
         """Return the rows and columns of a file's picture with its longest side as given."""
@@ -138,12 +147,16 @@ def check_inputs(inputs: Inputs, config: Config) -> None:
 
 def check_different(inputs: Inputs, config: Config, written: Iterable[str], flags: str) -> None:
     """Refuse to write a file twice, or over one that a run reads."""
-    read = [inputs.content, *inputs.style, inputs.weights]
-    read += [inputs.content_mask, *inputs.style_mask, *inputs.style_source_mask]
-    read += [inputs.content_labels, *inputs.style_labels]
+    check_written(itertools.chain(*files_read(inputs, config).values()), written, flags)
+
+
+def files_read(inputs: Inputs, config: Config) -> dict[str, tuple[str, ...]]:
+    """Return the names of the files that a run reads, by flag."""
+    named = dataclasses.asdict(inputs)
     if config.init not in ("content", "noise", "style"):
-        read.append(config.init)
-    check_written(read, written, flags)
+        named["init"] = config.init
+    names = {flag: (value,) if isinstance(value, str) else value for flag, value in named.items()}
+    return {flag: value for flag, value in names.items() if isinstance(value, tuple) and any(value)}
 
 
 def check_written(read: Iterable[str], written: Iterable[str], flags: str) -> None:
@@ -163,11 +176,19 @@ def _real_path(path: Path) -> str:
         return str(path)
 
 
-def settings(inputs: Inputs, config: Config) -> str:
-    """Return what made a picture, to be stored in it: not its own name, so equal runs give equal bytes."""
-    sources = {name: value for name, value in dataclasses.asdict(inputs).items() if value}
-    options = {**sources, **resolved(config, len(inputs.style))}
-    return json.dumps({"nst_jax": nst_jax.__version__, "config": options})
+def settings(inputs: Inputs, config: Config, shelf: Shelf) -> str:
+    """Return what made a picture, to be stored in it: no folders, as pictures are shown to others.
+
+    Nor its own name, so equal runs give equal bytes. Of files it has the names and the checksums.
+    """
+    options: dict[str, Any] = {name: value for name, value in dataclasses.asdict(inputs).items() if value}
+    options |= resolved(config, len(inputs.style))
+    sums = {}
+    for flag, names in files_read(inputs, config).items():
+        bare = [name if name.startswith(images.EXAMPLE) else Path(name).name for name in names]
+        options[flag] = bare if isinstance(options[flag], tuple) else bare[0]
+        sums[flag] = [name and shelf.sha256(name) for name in names]
+    return json.dumps({"nst_jax": nst_jax.__version__, "config": options, "sha256": sums})
 
 
 def working_size(inputs: Inputs, config: Config, shelf: Shelf) -> tuple[int, int]:

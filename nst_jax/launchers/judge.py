@@ -18,6 +18,7 @@ from nst_jax.files import check_writable, write_whole
 from nst_jax.launchers import device
 from nst_jax.launchers.common import DONE, Given, Program, launch, tell
 from nst_jax.launchers.inputs import Shelf, check_written
+from nst_jax.masks import check_aspect
 from nst_jax.options import check_options, option
 from nst_jax.report import PLOT_FORMATS, check_plot, to_json
 from nst_jax.sheet import plot_judged
@@ -72,6 +73,8 @@ def main(given: Given) -> int:
     device.set_up()
     shelf = Shelf(asked.max_pixels)
     against = Against(asked.content, asked.style, asked.style_mix, asked.style_scale, asked.size)
+    for name in asked.result:  # all of them, before hours may go into the first ones
+        judged_sizes(name, images.read(name, asked.max_pixels).size, against, shelf)
     network = judge.load()
     verdicts = []
     for name in asked.result:
@@ -84,7 +87,7 @@ def main(given: Given) -> int:
         tell(asked.report)
     if asked.plot:
         points = [(each["lpips"], each["style_distance"]) for each in verdicts]
-        plot = plot_judged(points, asked.result, Path(asked.plot).suffix.lower())
+        plot = plot_judged(points, [Path(name).name for name in asked.result], Path(asked.plot).suffix)
         write_whole(Path(asked.plot), plot)
         tell(asked.plot)
     return DONE
@@ -180,10 +183,7 @@ def judged_sizes(
     Raises InputError where it has not the content's aspect, or something is too small.
     """
     if against.content:
-        rows, columns = shelf.size(against.content, max(size))
-        if abs(rows - size[0]) + abs(columns - size[1]) > max(1, max(size) / 100):
-            came = f"it is {size[1]}x{size[0]}, the content {columns}x{rows} at that size"
-            raise InputError(name, "the aspect of the content, within 1 %", came)
+        check_aspect(name, size, shelf.read(against.content).size, "the content", "a result")
     longest = min(max(size), int(against.size / max(1, against.style_scale)))
     judged = images.fit(*size, longest)
     styles = [shelf.size(style, max(1, round(longest * against.style_scale))) for style in against.styles]

@@ -27,6 +27,7 @@ class Keeping:
 
     checkpoint: str = option("", "folder for checkpoints; if it has some of this very run, it goes on")
     checkpoint_every: float = option(60.0, "seconds between checkpoints", low=0, high=10**6)
+    keep_checkpoints: bool = option(True, "keep those of a finished run, so that it can be extended")
     resume: str = option(
         "", "folder of the checkpoints of a run that goes on; its options hold where none are given"
     )
@@ -170,6 +171,16 @@ class Keeper:
         except InputError as error:
             self.begun = self.last
             logging.error("%s; the run goes on", error)
+
+    def ended(self, keep: bool) -> None:
+        """Drop the checkpoints of a run that is finished, or tell what is kept of it."""
+        if not keep:
+            self.checkpoints.remove()
+        elif self.last >= 0:
+            folder, size = self.checkpoints.folder, self.checkpoints.size / 1e6
+            logging.info(
+                "%s keeps %.1f MB, to extend the run (--keep_checkpoints=false drops them)", folder, size
+            )
 
     def close(self) -> None:
         """Wait, and let other runs have the folder."""

@@ -20,7 +20,7 @@ import nst_jax
 from nst_jax import checkpoint, images, judge, rows
 from nst_jax import masks as masking
 from nst_jax.config import PRESETS, Config
-from nst_jax.errors import InputError
+from nst_jax.errors import InputError, NotWritten
 from nst_jax.files import check_folder, check_writable, write_whole
 from nst_jax.launchers import device, hosts
 from nst_jax.launchers.common import (
@@ -38,6 +38,7 @@ from nst_jax.launchers.common import (
 from nst_jax.launchers.display import Display
 from nst_jax.launchers.hosts import Machine
 from nst_jax.launchers.inputs import (
+    NO_SETTINGS,
     Inputs,
     Pictures,
     Shelf,
@@ -101,6 +102,7 @@ class Files:
     save_every: int = option(0, "steps between previews OUTPUT.step000050.png; 0: none", low=0, high=10**7)
     judge: bool = option(False, "measure the written picture as nst-judge does, for --report")
     mask_preview: str = option("", "picture to write that shows which style acts where")
+    no_settings: bool = option(False, NO_SETTINGS)
     dry_run: bool = option(False, "print sizes, windows, memory and time of the run, and write nothing")
 
     def __post_init__(self) -> None:
@@ -114,6 +116,7 @@ class Output(NamedTuple):
     alpha: np.ndarray | None  # the content's
     photograph: np.ndarray | None  # the content
     opacity: np.ndarray | None  # with masks: how much of each pixel is the picture's
+    settings: str | None = None  # that the file tells
 
 
 class Request(NamedTuple):
@@ -146,7 +149,12 @@ class Run(NamedTuple):
     history: list[Point]
     seconds: dict[str, float]
     tiles: list[int]  # of each rung, the longest side of a window; 0: at once
-    resumable: bool  # from a checkpoint of its last step
+    keeper: Keeper | None
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint of its last step."""
+        return self.keeper is not None and self.keeper.last == self.last.step
 
 
 def main(
@@ -187,6 +195,8 @@ def _prepare(
     devices = _devices(machine, images.fit(*size, config.rungs()[0].size)[0], config)
     weights = load_weights(config.network, inputs.weights or None)
     params = make_params(weights.arrays)
+    if not files.no_settings:
+        output = output._replace(settings=settings(inputs, config, shelf))
     facts = _facts(given, config, pictures, weights, devices) if keeping.folder else {}
     if stood:
         allowed = ["--iterations"] if keeping.allow else []
@@ -261,12 +271,14 @@ def _make(prepare: Callable[[], tuple[Ready, dict[str, Any]]], began: float) -> 
         logging.set_verbosity(logging.ERROR)
     if files.dry_run:
         return _dry_run(ready)
-    with interrupts() as interrupted:
-        done = _optimize(ready, interrupted)
+    with interrupts() as interrupted, contextlib.ExitStack() as at_end:
+        done = _optimize(ready, interrupted, at_end)
         stopped = hosts.largest(interrupted())
         kept = bool(stopped) and done.last.step == 0 and Path(files.output).exists()
         if hosts.writes() and not kept:
             _write(done, ready, began, judged=not stopped)
+        if done.keeper and hosts.writes() and done.last.finite and not stopped:
+            done.keeper.ended(ready.request.keeping.keep_checkpoints)
     if not done.last.finite:
         came = f"not finite after step {done.last.step}, whose picture is {files.output}"
         return fail(WRONG_NUMBERS, InputError("loss", "finite numbers (smaller weights?)", came))
@@ -413,7 +425,13 @@ def _standing(stood: Stood | None, problems: Sequence[Problem]) -> Standing | No
     if not stood:
         return None
     state = checkpoint.restore(stood.saved, state_shapes(problems[stood.rung - 1]))
-    logging.info("goes on after step %d, from %s", stood.saved.step, stood.saved.folder)
+    step, folder = stood.saved.step, stood.saved.folder
+    left = problems[-1].config.rungs()[-1].iterations - (step - stood.step)
+    if stood.rung < len(problems) or (left and not state.converged):
+        logging.info("goes on after step %d, from %s", step, folder)
+    else:
+        further = "no step lowers the loss" if state.converged else "--allow=iterations extends it"
+        logging.info("finished already, after step %d, in %s; %s", step, folder, further)
     return Standing(state, stood.rung, stood.step, stood.evaluations)
 
 
@@ -426,8 +444,11 @@ def _keeper(ready: Ready, problems: Sequence[Problem]) -> Keeper | None:
     return Keeper(keeping.folder, keeping.checkpoint_every, saved, ready.facts | {"ways": ways})
 
 
-def _optimize(ready: Ready, interrupted: Callable[[], int]) -> Run:
-    """Run the loop, showing progress, writing previews and checkpoints, to its end or until interrupted."""
+def _optimize(ready: Ready, interrupted: Callable[[], int], at_end: contextlib.ExitStack) -> Run:
+    """Run the loop, showing progress, writing previews and checkpoints, to its end or until interrupted.
+
+    at_end: closes what writes the checkpoints.
+    """
     request, stood = ready.request, ready.stood
     files, config = request.files, request.config
     every = chunk_steps(config.steps)
@@ -435,8 +456,7 @@ def _optimize(ready: Ready, interrupted: Callable[[], int]) -> Run:
         every = math.gcd(every, files.save_every)
     seen, before = (list(stood.history), stood.seconds) if stood else ([], 0.0)
     last: Progress | None = None
-    at_end = contextlib.ExitStack()
-    with at_end, device.CompileTime() as compiling, Display(config.rungs()) as display:
+    with device.CompileTime() as compiling, Display(config.rungs()) as display:
         problems, plans = _plans(ready)
         for plan in plans:
             logging.info("%s", plan)
@@ -478,8 +498,7 @@ def _optimize(ready: Ready, interrupted: Callable[[], int]) -> Run:
     if last.step > seen[-1].step:  # where it was interrupted
         seen.append(_point(last))
     tiles = [problem.spec.tile for problem in problems]
-    resumable = keeper is not None and keeper.last == last.step
-    return Run(last, seen, {"compile": compiling.seconds, "optimize": seconds()}, tiles, resumable)
+    return Run(last, seen, {"compile": compiling.seconds, "optimize": seconds()}, tiles, keeper)
 
 
 def _is_told(now: Progress, seen: Sequence[Point], every: int) -> bool:
@@ -504,24 +523,34 @@ def _keep(keeper: Keeper, now: Progress, seen: Sequence[Point], seconds: float) 
 
 
 def _write(run: Run, ready: Ready, began: float, judged: bool) -> None:
-    """Write the picture, then the report and the plot that were asked for, each whole.
+    """Write the picture, report and plot that were asked for, each whole, whatever came of the others.
 
-    judged: whether there is time to.
+    judged: whether there is time to. Raises NotWritten in the end where one could not be.
     """
     request = ready.request
     files, config = request.files, request.config
+    lost: list[InputError] = []
     try:
         _save(files.output, run.last.image, ready.output, request)
     except InputError as error:
-        raise InputError(error.what, error.allowed, f"{error.came}; {_rescue(run, ready)}") from error
-    if files.report:
-        verdict = {"judge": _judged(request) if judged else None} if files.judge else {}
-        write_whole(Path(files.report), to_json(_report(run, ready, began) | verdict))
-        tell(files.report)
-    if files.plot:
-        plot = history(run.history), run.last.losses["weights"], config, Path(files.plot).suffix
-        write_whole(Path(files.plot), plot_losses(*plot))
-        tell(files.plot)
+        lost.append(InputError(error.what, error.allowed, f"{error.came}; {_rescue(run, ready)}"))
+    verdict = {"judge": _judged(request) if judged and not lost else None} if files.judge else {}
+    plot = history(run.history), run.last.losses["weights"], config, Path(files.plot).suffix
+    others: dict[str, Callable[[], bytes]] = {
+        files.report: lambda: to_json(_report(run, ready, began) | verdict),
+        files.plot: lambda: plot_losses(*plot),
+    }
+    for name, made in others.items():
+        try:
+            if name:
+                write_whole(Path(name), made())
+                tell(name)
+        except InputError as error:
+            lost.append(error)
+    for other in lost[1:]:
+        logging.error("%s", other)
+    if lost:
+        raise NotWritten(lost[0].what, lost[0].allowed, lost[0].came)
 
 
 def _judged(request: Request) -> dict[str, Any] | None:
@@ -570,10 +599,10 @@ def _preview(progress: Progress, output: Output, request: Request) -> None:
 
 
 def _save(path: str, image: np.ndarray, output: Output, request: Request) -> None:
-    inputs, files, *_, config = request
+    _, files, *_, config = request
     if image.shape[:2] != output.size:
         image = finish(images.resize(image, *output.size), output.photograph, output.opacity, config)
-    images.save(path, image, output.alpha, settings(inputs, config), files.depth, files.dpi)
+    images.save(path, image, output.alpha, output.settings, files.depth, files.dpi)
     tell(path)
 
 

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from nst_jax import images, judge
 from nst_jax.checkpoint import Checkpoints, Saved, newest, restore
 from nst_jax.config import Config
 from nst_jax.errors import InputError, did_you_mean
-from nst_jax.files import check_writable, write_whole
+from nst_jax.files import check_folder, check_writable, write_whole
 from nst_jax.launchers import device, hosts
 from nst_jax.launchers.common import (
     DONE,
@@ -38,6 +38,7 @@ from nst_jax.launchers.common import (
     tell,
 )
 from nst_jax.launchers.inputs import (
+    NO_SETTINGS,
     Inputs,
     Shelf,
     check_inputs,
@@ -68,6 +69,7 @@ from nst_jax.weights import load_weights
 
 UNFINISHED = "unfinished"  # folder in --output_dir, of checkpoints
 LARGEST = 2**26  # bytes of a sweep.json, 2000 for each of 30 thousand pictures
+LONGEST = 60  # letters of a content's name in those of its pictures
 MANY = 10_000  # pictures: above that --yes is asked for
 SWEEPABLE = (
     *("strength", "style_weight", "content_weight", "tv_weight", "matting_weight", "style_mix"),
@@ -83,11 +85,14 @@ class Sweep:
 
     sweep: tuple[str, ...] = option(
         (),
-        f"NAME=V1,V2,...; NAME: {', '.join(SWEEPABLE)}; numbers of a list with colons, style_mix=1:0,1:1",
+        f"NAME=V1,V2,...; NAME: {', '.join(SWEEPABLE)}; numbers of a list with colons, style_mix=1:0,1:1; "
+        "style and content also one file in each of several --sweep, whose name may have commas",
         repeated=True,
     )
     zip: bool = option(False, "the first values together, the second ones, ..., in place of the grid of all")
-    output_dir: str = option("", "folder for 0000.png ..., sheet.png, tradeoff.png, sweep.json")
+    output_dir: str = option(
+        "", "folder for 0000.png ... (0000-cat.png of swept contents), sheet.png, tradeoff.png, sweep.json"
+    )
     lanes: int = option(0, "pictures at a time; 0: as many as fit; --resume: as before", low=0, high=10**6)
     resume: bool = option(False, "go on with the sweep in --output_dir: make the pictures that are missing")
     checkpoint_every: float = option(
@@ -97,6 +102,7 @@ class Sweep:
         high=10**6,
     )
     judge: bool = option(False, "measure each picture as nst-judge does, for sweep.json")
+    no_settings: bool = option(False, NO_SETTINGS)
     yes: bool = option(False, f"make more than {MANY} pictures")
 
     def __post_init__(self) -> None:
@@ -124,6 +130,11 @@ class Request(NamedTuple):
         }
         return dataclasses.replace(self.inputs, **named)
 
+    def file(self, number: int) -> str:
+        """Return the name of the picture of a cell."""
+        content = Path(self.cells[number].get("content", "").removeprefix(images.EXAMPLE)).stem
+        return f"{number:04d}{'-' * bool(content)}{content[:LONGEST]}.png"
+
     def against(self, cell: Mapping[str, Any]) -> Against:
         """Return what the picture of a cell is judged against."""
         inputs, config = self.cell_inputs(cell), self.config(cell)
@@ -133,10 +144,7 @@ class Request(NamedTuple):
 def main(inputs_given: Given, sweep_given: Given, config_given: Given) -> int:
     """Run `nst-sweep` with the options given. Raises InputError before anything is written."""
     wanted = Sweep(**sweep_given)
-    axes = dict(_axis(text) for text in wanted.sweep)
-    if len(axes) != len(wanted.sweep) or not axes:
-        came = "none was given" if not axes else "a name is there twice"
-        raise InputError("--sweep", "one or more NAME=V1,V2,..., each name once", came)
+    axes = _axes(wanted.sweep)
     for name in axes.keys() & config_given.keys():
         raise InputError(f"--{name}", f"either --{name} or --sweep={name}=...", "got both")
     cells = _cells(axes, wanted)
@@ -158,11 +166,11 @@ def main(inputs_given: Given, sweep_given: Given, config_given: Given) -> int:
     before = _read(folder / "settings.json") if wanted.resume else None
     if before:
         check_same(told, before["told"], folder)
-        request = request._replace(wanted=dataclasses.replace(wanted, lanes=before["lanes"]))
+    lanes = before["lanes"] if before else []
     with interrupts() as interrupted:
         done = _finished(folder, request)
         if len(done) < len(cells):
-            _run(problems, done, folder, request, told, shelf, interrupted)
+            _run(problems, done, folder, request, told, lanes, shelf, interrupted)
         elif (folder / UNFINISHED).is_dir():  # ended between the last picture and this
             Checkpoints(folder / UNFINISHED, None).remove()
         if wanted.judge:
@@ -181,20 +189,33 @@ def main(inputs_given: Given, sweep_given: Given, config_given: Given) -> int:
     return DONE
 
 
-def _axis(text: str) -> tuple[str, list[Any]]:
-    """Return the name and the values of NAME=V1,V2,... Raises InputError."""
-    name, _, listed = text.partition("=")
+def _axes(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the values of each name of some NAME=V1,V2,... Raises InputError."""
+    listed: dict[str, list[str]] = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        listed.setdefault(name, []).append(values)
+    twice = [name for name, given in listed.items() if len(given) > 1 and name not in FILES]
+    if twice or not listed:
+        came = f"{twice[0]} is there twice" if twice else "none was given"
+        raise InputError("--sweep", "one or more NAME=V1,V2,..., each name but of files once", came)
+    return {name: _values(name, given) for name, given in listed.items()}
+
+
+def _values(name: str, given: Sequence[str]) -> list[Any]:
+    """Return the values of a name: of a lone V1,V2,... each, else one of each. Raises InputError."""
     if name not in SWEEPABLE:
         came = f"got {name!r}{did_you_mean(name, SWEEPABLE)}"
         raise InputError("--sweep=NAME=V1,V2,...", f"NAME is one of {', '.join(SWEEPABLE)}", came)
-    values = [value.strip() for value in listed.split(",")]
+    parts = given[0].split(",") if len(given) == 1 else given
+    values = [value.strip() for value in parts]
     if not all(values):
-        raise InputError(f"--sweep={name}", "values with commas between them", f"got {listed!r}")
+        raise InputError(f"--sweep={name}", "values with commas between them", f"got {given[0]!r}")
     if name in FILES:
-        return name, values
+        return [os.path.expanduser(value) for value in values]
     field = next(field for field in dataclasses.fields(Config) if field.name == name)
     texts = [value.replace(":", ",") if name in LISTS else value for value in values]
-    return name, [parse_option(field, text) for text in texts]
+    return [parse_option(field, text) for text in texts]
 
 
 def _cells(axes: Mapping[str, list[Any]], wanted: Sweep) -> list[dict[str, Any]]:
@@ -232,17 +253,17 @@ def _check_folder(request: Request) -> Path:
         raise InputError("--output_dir", "a folder", "not given")
     folder = Path(request.wanted.output_dir)
     if not os.path.exists(folder):  # Path's own raises for a name that is too long
-        check_writable(folder)
+        check_folder(folder)
         return folder
     if not folder.is_dir():
         raise InputError(f"--output_dir={folder}", "a folder", "it is a file")
     check_writable(folder / "sweep.json")
     written = ["settings.json", "sweep.json", "sheet.png", "tradeoff.png", UNFINISHED]
-    written += [_file(number) for number in range(len(request.cells))]
+    written += [request.file(number) for number in range(len(request.cells))]
     there = next((name for name in written if os.path.lexists(folder / name)), None)
     settings, before = _settings(request), _read(folder / "settings.json")
     ours = isinstance(before, dict) and settings.items() <= before.items()
-    if there and not (ours and isinstance(before.get("told"), dict) and isinstance(before.get("lanes"), int)):
+    if there and not (ours and isinstance(before.get("told"), dict) and _are_lanes(before.get("lanes"))):
         came = f"it holds another sweep's results ({there})"
         raise InputError(f"--output_dir={folder}", "an empty folder, or this sweep's own", came)
     if there and not request.wanted.resume:
@@ -251,8 +272,8 @@ def _check_folder(request: Request) -> Path:
     return folder
 
 
-def _file(number: int) -> str:
-    return f"{number:04d}.png"
+def _are_lanes(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(lanes, int) for lanes in value)
 
 
 def _read(path: Path) -> Any:
@@ -277,14 +298,14 @@ def _finished(folder: Path, request: Request) -> dict[int, dict[str, Any]]:
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         allowed = "must be as nst-sweep wrote it; remove it to make all pictures again"
         raise InputError(str(path), allowed, f"it is damaged ({error})") from error
-    return {number: entry for number, entry in entries if os.path.exists(folder / _file(number))}
+    return {number: entry for number, entry in entries if os.path.exists(folder / request.file(number))}
 
 
 def _number(entry: dict[str, Any], request: Request) -> int:
     """Return the number of the picture that an entry of sweep.json tells of."""
-    number = int(entry["file"].removesuffix(".png"))
+    number = int(entry["file"].removesuffix(".png").partition("-")[0])
     values = json.loads(to_json(request.cells[number]))
-    if number < 0 or (entry["file"], entry["values"]) != (_file(number), values):
+    if number < 0 or (entry["file"], entry["values"]) != (request.file(number), values):
         raise ValueError(f"{entry['file']!r} is not of this sweep")
     losses = [entry["losses"][term] for term in terms_in(entry["losses"])]
     if not all(loss is None or float(loss) >= 0 for loss in losses):
@@ -297,11 +318,6 @@ def _number(entry: dict[str, Any], request: Request) -> int:
 def _problems(request: Request, params: Params, shelf: Shelf) -> list[Problem]:
     """Return a problem for each cell; those of the same files share their pictures."""
     bases: dict[tuple[Any, ...], Problem] = {}
-    sizes = {working_size(request.cell_inputs(cell), request.config(cell), shelf) for cell in request.cells}
-    if len(sizes) > 1:
-        came = " and ".join(sorted(f"{width}x{height}" for height, width in sizes))
-        name = "content" if "content" in request.axes else "style"  # which gives a texture its size
-        raise InputError(f"--sweep={name}", "pictures of one size: of one aspect", f"got {came}")
     problems = []
     for cell in request.cells:
         config, inputs = request.config(cell), request.cell_inputs(cell)
@@ -309,9 +325,28 @@ def _problems(request: Request, params: Params, shelf: Shelf) -> list[Problem]:
         if files not in bases:
             pictures = load_pictures(inputs, config, shelf, load_masks(inputs, shelf))
             content, styles, init, masks = pictures
+            settings(inputs, config, shelf)  # notes the checksums: later the files may be gone
             bases[files] = make_problem(params, content, styles, config, init, masks)
         problems.append(vary(bases[files], config))
     return problems
+
+
+class Group(NamedTuple):
+    """The pictures of one size, which one program makes."""
+
+    numbers: list[int]
+    place: int  # pictures in the groups before
+
+
+def _groups(problems: Sequence[Problem]) -> list[Group]:
+    numbers: dict[tuple[int, ...], list[int]] = {}
+    for number, problem in enumerate(problems):
+        numbers.setdefault(problem.first.shape, []).append(number)
+    if len(numbers) > 1:
+        sizes = ", ".join(f"{len(own)} of {width}x{height}" for (height, width, _), own in numbers.items())
+        logging.info("pictures of %d sizes, a program for each: %s", len(numbers), sizes)
+    places = itertools.accumulate(map(len, numbers.values()), initial=0)
+    return [Group(own, place) for own, place in zip(numbers.values(), places, strict=False)]
 
 
 def _run(
@@ -320,41 +355,65 @@ def _run(
     folder: Path,
     request: Request,
     told: Mapping[str, str],
+    lanes: list[int],
     shelf: Shelf,
     interrupted: Callable[[], int],
 ) -> None:
-    """Make the pictures that are left, writing each pass as it ends, until interrupted."""
+    """Make the pictures that are left, writing each pass as it ends, until interrupted.
+
+    lanes: of the groups that a sweep that goes on has begun.
+    """
     wanted, began = request.wanted, None
     iterations, pace = problems[0].config.steps, Pace()
-    free = device.free_memory(jax.local_device_count())
     saved = newest(folder / UNFINISHED) if wanted.resume else None
     stopped = _stopped(saved) if saved else None
     keeper: Keeper | None = None
-    steps = sweep(
-        problems, wanted.lanes, chunk_steps(iterations), free, done=tuple(done), stopped=stopped, most=pace
-    )
-    with contextlib.ExitStack() as at_end, device.running_out(*problems[0].first.shape[:2]):
-        for now in steps:
+    with contextlib.ExitStack() as at_end:
+        for n, (numbers, place), now in _chunks(problems, done, wanted.lanes, lanes, stopped, pace):
             pace.told(now.step)
-            began = _tell_progress(now, len(problems), iterations, began)
-            if not keeper:
+            began = _tell_progress(now, place, len(problems), iterations, began)
+            states, first, own_lanes, step = now.standing
+            if not keeper or n >= len(lanes):
                 os.makedirs(os.path.realpath(folder), exist_ok=True)
-                made = {"told": told, "lanes": now.standing.lanes}
+                lanes[n : n + 1] = [own_lanes]
+                made = {"told": told, "lanes": lanes}
                 write_whole(folder / "settings.json", to_json(_settings(request) | made))
+            if not keeper:
                 keeper = Keeper(folder / UNFINISHED, wanted.checkpoint_every, saved, {})
                 at_end.callback(keeper.close)
-            for number, result in now.finished.items():
-                done[number] = _save(number, result, folder, request, shelf)
+            for k, result in now.finished.items():
+                done[numbers[k]] = _save(numbers[k], result, folder, request, shelf)
             if now.finished:
                 _write_json(folder, done)
             elif interrupted() or keeper.due:
-                states, first, lanes, step = now.standing
-                where = {"first": first, "lanes": lanes, "step": step}
-                keeper.save(first * (iterations + 1) + step, states, where)
+                where = {"first": place + first, "lanes": own_lanes, "step": step}
+                keeper.save((place + first) * (iterations + 1) + step, states, where)
             if interrupted() and len(done) < len(problems):
                 return
     if keeper:
         keeper.checkpoints.remove()
+
+
+def _chunks(
+    problems: Sequence[Problem],
+    done: Mapping[int, Any],
+    asked: int,
+    lanes: Sequence[int],
+    stopped: Stopped | None,
+    pace: Pace,
+) -> Iterator[tuple[int, Group, SweepProgress]]:
+    """Run what is not done, group after group; yield its number, the group and where it stands."""
+    free, every = device.free_memory(jax.local_device_count()), chunk_steps(problems[0].config.steps)
+    for n, group in enumerate(_groups(problems)):
+        made = [k for k, number in enumerate(group.numbers) if number in done]
+        if len(made) == len(group.numbers):
+            continue
+        own = [problems[number] for number in group.numbers]
+        here = stopped and stopped._replace(first=stopped.first - group.place)
+        own_lanes = lanes[n] if n < len(lanes) else asked
+        with device.running_out(*own[0].first.shape[:2]):
+            for now in sweep(own, own_lanes, every, free, done=made, stopped=here, most=pace):
+                yield n, group, now
 
 
 def _stopped(saved: Saved) -> Stopped:
@@ -368,10 +427,10 @@ def _stopped(saved: Saved) -> Stopped:
 
 
 def _tell_progress(
-    now: SweepProgress, total: int, iterations: int, began: tuple[float, float] | None
+    now: SweepProgress, place: int, total: int, iterations: int, began: tuple[float, float] | None
 ) -> tuple[float, float]:
     """Tell where a sweep stands; return the time and the share of it that was done when it began."""
-    first, last = now.lanes[0], now.lanes[-1]
+    first, last = place + now.lanes[0], place + now.lanes[-1]
     share = (first + (last + 1 - first) * now.step / max(1, iterations)) / total
     began = began or (time.monotonic(), share)
     seconds, done = time.monotonic() - began[0], share - began[1]
@@ -383,12 +442,13 @@ def _tell_progress(
 
 def _save(number: int, result: Progress, folder: Path, request: Request, shelf: Shelf) -> dict[str, Any]:
     """Write a picture, and return its entry of sweep.json."""
-    cell, file = request.cells[number], _file(number)
+    cell, file = request.cells[number], request.file(number)
     inputs = request.cell_inputs(cell)
     alpha = shelf.read(inputs.content).alpha if inputs.content else None
     height, width, _ = result.image.shape
     alpha = None if alpha is None else images.resize(alpha, height, width)
-    images.save(folder / file, result.image, alpha, settings(inputs, request.config(cell)))
+    told = None if request.wanted.no_settings else settings(inputs, request.config(cell), shelf)
+    images.save(folder / file, result.image, alpha, told)
     tell(folder / file)
     flag = None if result.finite else "non-finite"
     return {"file": file, "values": cell, "losses": result.losses, "flag": flag}
@@ -410,8 +470,8 @@ def _judge(
         if interrupted():
             break
         against = request.against(request.cells[number])
-        done[number]["judge"] = try_verdict(network, str(folder / _file(number)), against, shelf)
-        logging.info("judged %s", _file(number))
+        done[number]["judge"] = try_verdict(network, str(folder / request.file(number)), against, shelf)
+        logging.info("judged %s", request.file(number))
     _write_json(folder, done)
 
 
@@ -437,13 +497,13 @@ def _show(folder: Path, done: Mapping[int, dict[str, Any]], request: Request, sh
     tell(folder / "sweep.json")
     tiles = {number: _tile(folder, done[number], request) for number in sorted(done)}
     names = dict.fromkeys(name for cell in request.cells for name in _files(request.cell_inputs(cell)))
-    margin = [(name, thumbnail(_reduced(name, shelf), WIDTH - 20)) for name in names]
+    margin = [(Path(name).name, thumbnail(_reduced(name, shelf), WIDTH - 20)) for name in names]
     write_whole(folder / "sheet.png", contact_sheet(tiles, _columns(request), margin, *_headings(request)))
     tell(folder / "sheet.png")
     entries = [done[number] for number in sorted(done) if math.isfinite(_point(done[number])[0])]
     if len(entries) > 1 and can_plot():
         points = [_point(entry) for entry in entries]
-        labels = [", ".join(describe(entry["values"])) for entry in entries]
+        labels = [", ".join(_described(entry["values"])) for entry in entries]
         write_whole(folder / "tradeoff.png", plot_tradeoff(points, labels, knee(points)))
         tell(folder / "tradeoff.png")
 
@@ -454,6 +514,11 @@ def _reduced(name: str, shelf: Shelf) -> np.ndarray:
     return shelf.resize(name, *shelf.size(name, longest))
 
 
+def _described(values: Mapping[str, Any]) -> list[str]:
+    """Return values in short, files without their folders: the sheet and the plot are shown to others."""
+    return describe({name: Path(value).name if name in FILES else value for name, value in values.items()})
+
+
 def _files(inputs: Inputs) -> list[str]:
     return [name for name in (inputs.content, *inputs.style) if name]
 
@@ -461,7 +526,7 @@ def _files(inputs: Inputs) -> list[str]:
 def _tile(folder: Path, entry: Mapping[str, Any], request: Request) -> Tile:
     side = tile_side(len(request.cells))
     image = thumbnail(images.load(str(folder / entry["file"]), 2**40).rgb, side)
-    lines = [entry["file"], *([] if _is_grid(request) else describe(entry["values"]))]
+    lines = [entry["file"], *([] if _is_grid(request) else _described(entry["values"]))]
     losses = {name: math.nan if value is None else value for name, value in entry["losses"].items()}
     return Tile(image, lines, losses, entry["flag"])
 
@@ -482,9 +547,9 @@ def _headings(request: Request) -> tuple[list[str], list[list[str]]]:
     if not _is_grid(request):
         return [], []
     *others, last = request.axes
-    heads = [text for value in request.axes[last] for text in describe({last: value})]
+    heads = [text for value in request.axes[last] for text in _described({last: value})]
     firsts = request.cells[:: _columns(request)]
-    return heads, [describe({name: cell[name] for name in others}) for cell in firsts]
+    return heads, [_described({name: cell[name] for name in others}) for cell in firsts]
 
 
 PROGRAM = Program("nst-sweep", __doc__, (Inputs, Sweep, Config), main)

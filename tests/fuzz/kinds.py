@@ -253,7 +253,7 @@ def _entries(request: sweep.Request) -> bytes:
 
 
 def _settings(request: sweep.Request) -> bytes:
-    return to_json(sweep._settings(request) | {"told": {"weights": "0" * 64}, "lanes": 1})
+    return to_json(sweep._settings(request) | {"told": {"weights": "0" * 64}, "lanes": [1]})
 
 
 def sweep_seeds(file: str) -> Iterator[bytes]:
