@@ -9,7 +9,7 @@ from nst_jax.objective import Targets
 from nst_jax.problem import Problem
 from nst_jax.style import STYLE_LOSSES
 
-MOVED = 1 / 2  # of the pull at the moved content, that counts: below it photographs are as they are
+MOVED = 3 / 4  # of the pull at the moved content, that counts: below it photographs are as they are
 PAINTED = 1 / 8  # of the pull at the style
 
 
