@@ -60,7 +60,7 @@ def nst_weights() -> None:
 def _run(name: str) -> None:
     for number in taken():
         signal.signal(number, lambda number, _: _end(128 + number, ENDINGS[number]))
-    _open_streams()
+    open_streams()
     try:
         program = import_module(f"nst_jax.launchers.{name}")
     except ValueError as error:  # JAX reads its variables as it is imported
@@ -73,7 +73,7 @@ def _run(name: str) -> None:
     program.console()
 
 
-def _open_streams() -> None:
+def open_streams() -> None:
     """Open what is closed of the standard streams: else the next file takes the place of one."""
     for number in range(3):
         try:

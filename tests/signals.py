@@ -1,4 +1,4 @@
-"""Sends a signal to nst at every statement of its launcher after the first chunk, and looks whether the picture is there.
+"""Sends a signal to nst at every statement of its launcher after the first chunk, and looks for the picture.
 
 Example: python tests/signals.py --signals=HUP,TERM,INT; exit code 1 where a picture is lost, or an end is untidy.
 Every statement counts the first and the second time that it is come to; those of other chunks are the same again.
@@ -7,15 +7,19 @@ With SIGHUP goes the terminal: from then on nothing can be written to standard o
 
 import argparse
 import os
+import pickle
 import pty
 import signal
 import sys
 import tempfile
 import time
 import traceback
+import types
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import orbax.checkpoint  # noqa: F401  (so that no fork has to)
 from PIL import Image
 
@@ -25,133 +29,154 @@ from nst_jax.launchers import nst
 from nst_jax.launchers.common import launch
 
 RUN = ["--content=example:cat", "--style=example:waves", "--size=32", "--scales=24,32", "--iterations=2,2"]
-RUN += ["--style_layers=conv1_1,conv2_1", "--content_layers=conv2_1", "--devices=1"]
+RUN += ["--style_layers=conv1_1,conv2_1", "--content_layers=conv2_1", "--balance=none", "--devices=1"]
 RUN += ["--report=r.json", "--save_every=2", "--checkpoint=k", "--checkpoint_every=0", "--output=a.png"]
 STATEMENTS = {str(Path(nst.__file__).parent), files.__file__}  # whose lines count: a folder, a module
+TIMES = 2  # that a statement counts
 LIMIT = 60  # seconds
-TIMES = 2
 SEEN = 0.05  # seconds after which the thread that waits for signals has seen one
 
 
 class Ended(NamedTuple):
-    """How a run ended: its exit code, what it said, at which statements it was."""
+    """How a process ended: its exit code, and what it said where it had no terminal."""
 
     code: int
     said: str
-    statements: int
 
 
-def end(folder: Path, number: int = 0, at: int = 0) -> Ended:
-    """Run nst in a process of its own, in a folder; send it the signal at a statement, counted from 1.
+def apart(folder: Path, work: Callable[[], object], terminal: int = -1) -> Ended:
+    """Do work in a process of its own, which leaves by itself, in a folder.
 
-    The process is a fork: what it would import is there, and no backend of JAX has begun.
+    It is a fork: what it would import is there, and no backend of JAX has begun.
     """
-    counted, said = folder / "counted", folder / "said"
+    said = folder / "said"
     child = os.fork()
     if child == 0:
         try:
             os.chdir(folder)
-            _run(number, at, counted, said)
+            stream = os.open(said, os.O_CREAT | os.O_RDWR) if terminal < 0 else terminal
+            for number in (1, 2):
+                os.dup2(stream, number)
+            os.close(stream)
+            nst_programs.open_streams()
+            work()
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(99)
     deadline = time.monotonic() + LIMIT
-    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    if ended[0] == 0:
-        os.kill(child, signal.SIGKILL)
-        ended = os.waitpid(child, 0)
-    statements = int(counted.read_text()) if counted.exists() else 0
-    text = said.read_text() if said.exists() else ""
-    return Ended(os.waitstatus_to_exitcode(ended[1]), text, statements)
+    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+        time.sleep(0.005)
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+    return Ended(os.waitstatus_to_exitcode(ended[1]), said.read_text() if said.exists() else "")
 
 
-def _run(number: int, at: int, counted: Path, said: Path) -> None:
-    """Run nst in this process, which ends."""
-    master, terminal = (
-        pty.openpty() if number == signal.SIGHUP else (-1, os.open(said, os.O_CREAT | os.O_RDWR))
-    )
-    for stream in (1, 2):
-        os.dup2(terminal, stream)
-    os.close(terminal)
-    nst_programs._open_streams()
-    original, count, seen = nst.run, 0, {}
-    leave = os._exit
+def record(to: Path) -> None:
+    """Run nst, and keep what its chunks come to: a compilation at every statement would take days."""
+    original, chunks = nst.run, []
 
-    def exit(code: int) -> None:
-        counted.write_text(str(count))
-        leave(code)
+    def run(*arguments: Any) -> Any:
+        for now in original(*arguments):
+            chunks.append(now._replace(standing=jax.device_get(now.standing)))
+            yield now
+        to.write_bytes(pickle.dumps(chunks))
 
-    def here(frame: object, event: str, _: object) -> object:
+    nst.run = run
+    sys.argv = ["nst", *RUN]
+    launch(nst.PROGRAM)
+
+
+def replay(chunks: list[Any], reached: Callable[[int], object]) -> None:
+    """Run nst, with chunks that are known; tell of every statement after the first one, counted from 1."""
+    count, seen = 0, {}
+
+    def here(frame: Any, event: str, _: object) -> Any:
         nonlocal count
         place = frame.f_code.co_filename, frame.f_lineno
         seen[place] = seen.get(place, 0) + (event == "line")
         if event == "line" and seen[place] <= TIMES:
             count += 1
-            if count == at:
-                if number == signal.SIGHUP:
-                    os.close(master)
-                signal.raise_signal(number)
-                time.sleep(SEEN)
+            reached(count)
         return here
 
-    def trace(frame: object, event: str, _: object) -> object:
+    def trace(frame: Any, *_: object) -> Any:
         file = frame.f_code.co_filename
         return here if file in STATEMENTS or os.path.dirname(file) in STATEMENTS else None
 
-    def run(*arguments: object) -> object:
-        for first, now in enumerate(original(*arguments)):
-            if first == 0:  # the first chunk has run: from here on it counts
+    def run(*_: Any) -> Any:
+        for number, now in enumerate(chunks):
+            if number == 0:
                 frame = sys._getframe()
                 while frame := frame.f_back:
-                    frame.f_trace = trace(frame, "", None)
+                    frame.f_trace = trace(frame)
                 sys.settrace(trace)
             yield now
 
-    nst.run, os._exit = run, exit
+    nst.run = run
+    nst.make_plans = lambda problems, *_: [types.SimpleNamespace(problem=problem) for problem in problems]
     sys.argv = ["nst", *RUN]
     launch(nst.PROGRAM)
 
 
-def wrong(ended: Ended, number: int, folder: Path) -> str:
-    """Return what is wrong with how a run ended, or nothing."""
+def send(number: int, at: int, chunks: list[Any], folder: Path) -> str:
+    """Send a signal at a statement; return what is wrong with how the run ended, or nothing."""
+    master, terminal = pty.openpty() if number == signal.SIGHUP else (-1, -1)
+
+    def reached(count: int) -> None:
+        if count == at:
+            if number == signal.SIGHUP:
+                os.close(master)
+            signal.raise_signal(number)
+            time.sleep(SEEN)
+
+    code, said = apart(folder, lambda: replay(chunks, reached), terminal)
+    for descriptor in {master, terminal} - {-1}:
+        os.close(descriptor)
     try:
         with Image.open(folder / "a.png") as picture:
             picture.load()
     except OSError as error:
-        return f"no picture: {error}; exit code {ended.code}, {ended.said}"
-    if ended.code not in (0, 128 + number):
-        return f"exit code {ended.code}"
-    if "Traceback" in ended.said or ended.said.count("error: ") > 1:
-        return f"said: {ended.said}"
+        return f"no picture: {error}; exit code {code}: {said}"
+    if code not in (0, 128 + number):
+        return f"exit code {code}: {said}"
+    if "Traceback" in said or said.count("error: ") > 1:
+        return f"said: {said}"
     left = [path.name for path in folder.iterdir() if path.name.endswith(".tmp")]
     return f"left over: {left}" if left else ""
+
+
+def statements(chunks: list[Any], folder: Path) -> int:
+    """Return how many statements there are to send a signal at."""
+    counted = folder / "counted"
+    apart(folder, lambda: replay(chunks, lambda count: counted.write_text(str(count))))
+    return int(counted.read_text())
 
 
 def main(arguments: list[str]) -> int:
     """Send signals; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--signals", default="HUP,TERM,INT", help="of these, with commas")
-    parser.add_argument("--stride", type=int, default=1, help="one of so many statements, from --first")
-    parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--stride", type=int, default=1, help="take one of so many statements")
+    parser.add_argument("--first", type=int, default=1, help="the first of them")
     asked = parser.parse_args(arguments)
     points = faults = 0
     with tempfile.TemporaryDirectory() as where:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{where}/xla"
-        for name in ("compiled", "counted"):
-            (Path(where) / name).mkdir()
-            statements = end(Path(where) / name).statements
-        print(f"{statements} statements after the first chunk", flush=True)
+        folders = [Path(where) / name for name in ("recorded", "counted")]
+        for folder in folders:
+            folder.mkdir()
+        print(apart(folders[0], lambda: record(folders[0] / "chunks")).said, flush=True)
+        chunks = pickle.loads((folders[0] / "chunks").read_bytes())
+        there = statements(chunks, folders[1])
+        print(f"{there} statements after the first of {len(chunks)} chunks", flush=True)
         for name in asked.signals.split(","):
-            number = signal.Signals[f"SIG{name}"]
-            for at in range(asked.first, statements + 1, asked.stride):
+            for at in range(asked.first, there + 1, asked.stride):
                 with tempfile.TemporaryDirectory(dir=where) as folder:
-                    what = wrong(end(Path(folder), number, at), number, Path(folder))
+                    what = send(signal.Signals[f"SIG{name}"], at, chunks, Path(folder))
                 points, faults = points + 1, faults + bool(what)
                 if what:
-                    print(f"{name} at statement {at}: {what}", flush=True)
-    print(f"{asked.signals}: {points} points, {faults} wrong", flush=True)
+                    print(f"SIG{name} at statement {at}: {what}", flush=True)
+    print(f"{asked.signals}: {points} signals, {faults} ends wrong", flush=True)
     return int(faults > 0 or points == 0)
 
 
