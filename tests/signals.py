@@ -9,9 +9,11 @@ import argparse
 import os
 import pickle
 import pty
+import select
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import types
@@ -44,7 +46,7 @@ class Ended(NamedTuple):
     said: str
 
 
-def apart(folder: Path, work: Callable[[], object], terminal: int = -1) -> Ended:
+def apart(folder: Path, work: Callable[[], object]) -> Ended:
     """Do work in a process of its own, which leaves by itself, in a folder.
 
     It is a fork: what it would import is there, and no backend of JAX has begun.
@@ -54,11 +56,8 @@ def apart(folder: Path, work: Callable[[], object], terminal: int = -1) -> Ended
     if child == 0:
         try:
             os.chdir(folder)
-            stream = os.open(said, os.O_CREAT | os.O_RDWR) if terminal < 0 else terminal
-            for number in (1, 2):
-                os.dup2(stream, number)
-            os.close(stream)
-            nst_programs.open_streams()
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever started us may ignore it
+            speak(os.open(said, os.O_CREAT | os.O_RDWR))
             work()
         except BaseException:
             traceback.print_exc()
@@ -70,6 +69,36 @@ def apart(folder: Path, work: Callable[[], object], terminal: int = -1) -> Ended
         if time.monotonic() > deadline:
             os.kill(child, signal.SIGKILL)
     return Ended(os.waitstatus_to_exitcode(ended[1]), said.read_text() if said.exists() else "")
+
+
+def speak(to: int) -> None:
+    """Have standard output and standard error be an open file."""
+    for number in (1, 2):
+        os.dup2(to, number)
+    os.close(to)
+    nst_programs.open_streams()
+
+
+class Terminal:
+    """A terminal on which this process speaks, and which may go away."""
+
+    def __init__(self) -> None:
+        self.master, slave = pty.openpty()
+        self.there = True
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+        speak(slave)
+
+    def _read(self) -> None:
+        while self.there:
+            if select.select([self.master], [], [], 0.01)[0]:
+                os.read(self.master, 2**16)
+
+    def go(self) -> None:
+        """Go away: nothing can be written any more."""
+        self.there = False
+        self.reader.join()
+        os.close(self.master)
 
 
 def record(to: Path) -> None:
@@ -121,18 +150,20 @@ def replay(chunks: list[Any], reached: Callable[[int], object]) -> None:
 
 def send(number: int, at: int, chunks: list[Any], folder: Path) -> str:
     """Send a signal at a statement; return what is wrong with how the run ended, or nothing."""
-    master, terminal = pty.openpty() if number == signal.SIGHUP else (-1, -1)
 
-    def reached(count: int) -> None:
-        if count == at:
-            if number == signal.SIGHUP:
-                os.close(master)
-            signal.raise_signal(number)
-            time.sleep(SEEN)
+    def work() -> None:
+        terminal = Terminal() if number == signal.SIGHUP else None
 
-    code, said = apart(folder, lambda: replay(chunks, reached), terminal)
-    for descriptor in {master, terminal} - {-1}:
-        os.close(descriptor)
+        def reached(count: int) -> None:
+            if count == at:
+                if terminal:
+                    terminal.go()
+                signal.raise_signal(number)
+                time.sleep(SEEN)
+
+        replay(chunks, reached)
+
+    code, said = apart(folder, work)
     try:
         with Image.open(folder / "a.png") as picture:
             picture.load()
