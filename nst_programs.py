@@ -34,35 +34,35 @@ def taken() -> list[int]:
 
 def nst() -> None:
     """Run nst."""
-    _run("nst")
+    _run("nst_jax.launchers.nst")
 
 
 def nst_sweep() -> None:
     """Run nst-sweep."""
-    _run("sweep")
+    _run("nst_jax.launchers.sweep")
 
 
 def nst_bench() -> None:
     """Run nst-bench."""
-    _run("bench")
+    _run("nst_jax.launchers.bench")
 
 
 def nst_judge() -> None:
     """Run nst-judge."""
-    _run("judge")
+    _run("nst_jax.launchers.judge")
 
 
 def nst_weights() -> None:
     """Run nst-weights."""
-    _run("weights")
+    _run("nst_jax.launchers.weights")
 
 
-def _run(name: str) -> None:
+def _run(module: str) -> None:
     for number in taken():
         signal.signal(number, lambda number, _: _end(128 + number, ENDINGS[number]))
     open_streams()
     try:
-        program = import_module(f"nst_jax.launchers.{name}")
+        program = import_module(module)
     except ValueError as error:  # JAX reads its variables as it is imported
         said = str(error)
         wrong = [name for name in os.environ if name.startswith("JAX_") and name.lower() in said.lower()]

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -151,6 +152,38 @@ def test_none_is_left_waiting(tmp_path, signals):
             err[-1].startswith("error: interrupted: x.png is the picture of step") for *_, err in ended
         )
         assert ended[0][1][-1] == "x.png"
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_one_that_waits_for_the_others_ends_when_it_is_told_to(tmp_path, number):
+    alone = begin_two(tmp_path, "--output=x.png")
+    alone.pop(1 - number).kill()
+    with alone[0] as process:
+        time.sleep(4)  # mostly by then it waits; before, it is to end as quickly
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert process.wait(timeout=LIMIT) == 143
+        assert time.monotonic() - began < 2
+        assert process.stderr.read() == "error: terminated\n"
+
+
+def test_all_end_before_their_first_step_when_they_are_told_to(tmp_path):
+    two = begin_two(tmp_path, "--output=x.png", "--quiet")
+    time.sleep(6)  # they have met, or are about to
+    for process in two:
+        process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    assert end(two) == [(143, [], ["error: terminated"])] * 2
+    assert time.monotonic() - began < 4
+
+
+def test_one_that_nobody_comes_to_waits_no_longer_than_it_is_told(tmp_path):
+    alone = begin_two(tmp_path, "--join_timeout=1", "--output=x.png")
+    alone.pop(0).kill()
+    ((code, _, err),) = end(alone)
+    assert code == 2
+    assert err[-1].startswith("error: --num_processes: 2 processes that start together; they did not meet at")
+    assert err[-1].endswith("within 1 s")
 
 
 @pytest.mark.parametrize(
