@@ -49,13 +49,14 @@ def end(processes):
     return ended
 
 
-def begin_two(folder, *arguments, own=((), ()), flags=QUICK):
+def begin_two(folder, *arguments, own=((), ()), flags=QUICK, numbers=(0, 1)):
+    """Start two processes that meet, or one of the two."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         meeting = f"--coordinator=127.0.0.1:{found.getsockname()[1]}"
     return [
         begin(folder, *arguments, meeting, "--num_processes=2", f"--process_id={n}", *own[n], flags=flags)
-        for n in (0, 1)
+        for n in numbers
     ]
 
 
@@ -156,30 +157,30 @@ def test_none_is_left_waiting(tmp_path, signals):
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_one_that_waits_for_the_others_ends_when_it_is_told_to(tmp_path, number):
-    alone = begin_two(tmp_path, "--output=x.png")
-    alone.pop(1 - number).kill()
-    with alone[0] as process:
-        time.sleep(4)  # mostly by then it waits; before, it is to end as quickly
-        process.send_signal(signal.SIGTERM)
-        began = time.monotonic()
-        assert process.wait(timeout=LIMIT) == 143
-        assert time.monotonic() - began < 2
-        assert process.stderr.read() == "error: terminated\n"
+    alone = begin_two(tmp_path, "--output=x.png", numbers=[number])
+    time.sleep(4)  # mostly by then it waits; before, it is to end as quickly
+    alone[0].send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    assert end(alone) == [(143, [], ["error: terminated"])]
+    assert time.monotonic() - began < 2
 
 
-def test_all_end_before_their_first_step_when_they_are_told_to(tmp_path):
-    two = begin_two(tmp_path, "--output=x.png", "--quiet")
-    time.sleep(6)  # they have met, or are about to
+@pytest.mark.parametrize("after", [3, 6])
+def test_all_end_when_they_are_told_to(tmp_path, after):
+    """While they meet, compile or make the first steps, whichever it comes to."""
+    two = begin_two(tmp_path, "--output=x.png", "--quiet", "--iterations=1000000")
+    time.sleep(after)
     for process in two:
         process.send_signal(signal.SIGTERM)
     began = time.monotonic()
-    assert end(two) == [(143, [], ["error: terminated"])] * 2
-    assert time.monotonic() - began < 4
+    for code, _, err in end(two):
+        assert (code, len(err)) == (143, 1), err
+        assert err[0].startswith("error: terminated")
+    assert time.monotonic() - began < 10
 
 
 def test_one_that_nobody_comes_to_waits_no_longer_than_it_is_told(tmp_path):
-    alone = begin_two(tmp_path, "--join_timeout=1", "--output=x.png")
-    alone.pop(0).kill()
+    alone = begin_two(tmp_path, "--join_timeout=1", "--output=x.png", numbers=[1])
     ((code, _, err),) = end(alone)
     assert code == 2
     assert err[-1].startswith("error: --num_processes: 2 processes that start together; they did not meet at")

@@ -37,13 +37,12 @@ def test_runs_that_are_ended_go_on_to_the_same_bytes(monkeypatch, capsys):
     assert "KILL,TERM: 2 runs, 2 equal, 0 wrong" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("first", [40, 90])
-def test_a_signal_at_any_statement_of_the_launcher_leaves_the_picture(first):
+def test_a_signal_at_any_statement_of_the_launcher_leaves_the_picture():
     """All of them: python tests/signals.py. In a process of its own, as none with JAX's backend can fork."""
-    sampled = ["--signals=HUP,TERM,INT", f"--first={first}", "--stride=150"]
+    sampled = ["--signals=HUP,TERM,INT", "--first=40", "--stride=150"]
     done = subprocess.run([sys.executable, signals.__file__, *sampled], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"HUP,TERM,INT: [69] signals, 0 ends wrong", done.stdout)
+    assert re.search(r"HUP,TERM,INT: 9 signals, 0 ends wrong", done.stdout)
 
 
 def test_a_signal_before_there_is_anything_to_keep_ends_a_run_that_is_busy():
