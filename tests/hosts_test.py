@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from nst_jax.launchers import device, hosts, nst
 from nst_jax.launchers.common import run
 from nst_jax.launchers.hosts import Machine
 
+NST = Path(__file__).parents[1] / "bin" / "nst"
 LIMIT = 120  # seconds until a process that hangs is killed
 SMALL = ["--content=example:cat", "--style=example:waves", "--size=48", "--preset=gatys"]
 SMALL += ["--style_layers=conv1_1,conv2_1", "--content_layers=conv2_1"]
@@ -26,7 +28,7 @@ QUICK = "--xla_backend_optimization_level=0"  # to compile
 def begin(folder, *arguments, devices=1, flags=QUICK):
     """Start nst in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-c", "from nst_jax.launchers.nst import console; console()", *SMALL, *arguments],
+        [sys.executable, NST, *SMALL, *arguments],
         cwd=folder,
         env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": flags},
         stdout=subprocess.PIPE,
