@@ -1,12 +1,16 @@
 """The programs by name, and what comes before their imports: standard streams, and ends in one line."""
 
-import contextlib
+from __future__ import annotations
+
 import io
 import os
 import signal
 import sys
 from importlib import import_module
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False  # few imports: until the signals are taken, Ctrl-C is a traceback
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 # What may end a program, and how the line that tells of it says so; the exit code is 128 and the number.
 ENDINGS: dict[int, str] = {
@@ -22,8 +26,10 @@ class Unfailing(io.FileIO):
 
     def write(self, data: Any) -> int:
         """Write, or not."""
-        with contextlib.suppress(OSError):
+        try:  # noqa: SIM105
             super().write(data)
+        except OSError:
+            pass
         return len(data)
 
 
