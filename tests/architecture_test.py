@@ -115,8 +115,9 @@ def test_every_program_has_its_shim_its_script_and_its_line_in_the_readme():
     programs = {module.PROGRAM.name: module for module in (nst, sweep, judge, bench, weights)}
     assert scripts.keys() == programs.keys()
     for name, module in programs.items():
-        assert scripts[name] == f"{module.__name__}:console"
-        assert module.__name__ in (ROOT / "bin" / name).read_text()
+        assert scripts[name] == f"nst_programs:{name.replace('-', '_')}"
+        assert scripts[name].partition(":")[2] in (ROOT / "bin" / name).read_text()
+        assert module.__name__ in (ROOT / "nst_programs.py").read_text()
         assert f"`{name}`" in (ROOT / "README.md").read_text()
 
 

@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from nst_jax.launchers import device, hosts, nst
 from nst_jax.launchers.common import run
 from nst_jax.launchers.hosts import Machine
 
+NST = Path(__file__).parents[1] / "bin" / "nst"
 LIMIT = 120  # seconds until a process that hangs is killed
 SMALL = ["--content=example:cat", "--style=example:waves", "--size=48", "--preset=gatys"]
 SMALL += ["--style_layers=conv1_1,conv2_1", "--content_layers=conv2_1"]
@@ -25,7 +28,7 @@ QUICK = "--xla_backend_optimization_level=0"  # to compile
 def begin(folder, *arguments, devices=1, flags=QUICK):
     """Start nst in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-c", "from nst_jax.launchers.nst import console; console()", *SMALL, *arguments],
+        [sys.executable, NST, *SMALL, *arguments],
         cwd=folder,
         env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": flags},
         stdout=subprocess.PIPE,
@@ -48,13 +51,14 @@ def end(processes):
     return ended
 
 
-def begin_two(folder, *arguments, own=((), ()), flags=QUICK):
+def begin_two(folder, *arguments, own=((), ()), flags=QUICK, numbers=(0, 1)):
+    """Start two processes that meet, or one of the two."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         meeting = f"--coordinator=127.0.0.1:{found.getsockname()[1]}"
     return [
         begin(folder, *arguments, meeting, "--num_processes=2", f"--process_id={n}", *own[n], flags=flags)
-        for n in (0, 1)
+        for n in numbers
     ]
 
 
@@ -151,6 +155,38 @@ def test_none_is_left_waiting(tmp_path, signals):
             err[-1].startswith("error: interrupted: x.png is the picture of step") for *_, err in ended
         )
         assert ended[0][1][-1] == "x.png"
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_one_that_waits_for_the_others_ends_when_it_is_told_to(tmp_path, number):
+    alone = begin_two(tmp_path, "--output=x.png", numbers=[number])
+    time.sleep(4)  # mostly by then it waits; before, it is to end as quickly
+    alone[0].send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    assert end(alone) == [(143, [], ["error: terminated"])]
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("after", [3, 6])
+def test_all_end_when_they_are_told_to(tmp_path, after):
+    """While they meet, compile or make the first steps, whichever it comes to."""
+    two = begin_two(tmp_path, "--output=x.png", "--quiet", "--iterations=1000000")
+    time.sleep(after)
+    for process in two:
+        process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    for code, _, err in end(two):
+        assert (code, len(err)) == (143, 1), err
+        assert err[0].startswith("error: terminated")
+    assert time.monotonic() - began < 10
+
+
+def test_one_that_nobody_comes_to_waits_no_longer_than_it_is_told(tmp_path):
+    alone = begin_two(tmp_path, "--join_timeout=1", "--output=x.png", numbers=[1])
+    ((code, _, err),) = end(alone)
+    assert code == 2
+    assert err[-1].startswith("error: --num_processes: 2 processes that start together; they did not meet at")
+    assert err[-1].endswith("within 1 s")
 
 
 @pytest.mark.parametrize(

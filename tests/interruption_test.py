@@ -1,6 +1,7 @@
 """Signals, kills and full disks: short versions of tests/kill.py and tests/full_disk.py."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import full_disk
 import kill
 import pytest
+import signals
 
 HERE = Path(__file__).parent
 
@@ -20,6 +22,7 @@ import sys, time; from pathlib import Path
 from nst_jax.files import replacing
 from nst_jax.launchers.common import interrupts
 with interrupts() as interrupted, replacing(Path(sys.argv[1])) as file:
+    interrupted()
     file.write(b"half")
     file.flush()
     print("ready", flush=True)
@@ -32,6 +35,25 @@ def test_runs_that_are_ended_go_on_to_the_same_bytes(monkeypatch, capsys):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     assert kill.main(["--count=2", "--signals=KILL,TERM", "--runs=short"]) == 0
     assert "KILL,TERM: 2 runs, 2 equal, 0 wrong" in capsys.readouterr().out
+
+
+def test_a_signal_at_any_statement_of_the_launcher_leaves_the_picture():
+    """All of them: python tests/signals.py. In a process of its own, as none with JAX's backend can fork."""
+    sampled = ["--signals=HUP,TERM,INT", "--first=40", "--stride=150"]
+    done = subprocess.run([sys.executable, signals.__file__, *sampled], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"HUP,TERM,INT: 9 signals, 0 ends wrong", done.stdout)
+
+
+def test_a_signal_before_there_is_anything_to_keep_ends_a_run_that_is_busy():
+    waiting = WAITING.replace("    interrupted()\n", "").replace(", replacing(Path(sys.argv[1])) as file", "")
+    waiting = re.sub(r"    file.*\n", "", waiting)
+    command = [sys.executable, "-c", waiting]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 143
+        assert process.stderr.read() == "error: terminated\n"
 
 
 def test_a_second_ctrl_c_ends_at_once_and_leaves_no_half_file(tmp_path):

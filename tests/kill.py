@@ -51,14 +51,14 @@ def checksum(folder: Path) -> str:
 def end(name: str, number: signal.Signals, share: float, takes: float, wanted: str) -> Ended:
     """Run, send the signal at a share of the time that it takes, go on to the end; tell what is wrong.
 
-    SIGKILL may come at any moment, the others once the optimisation has begun: then they must leave a picture.
+    SIGKILL may come at any moment, the others once a chunk has run: then they must leave a picture.
     """
     with tempfile.TemporaryDirectory() as where:
         folder = Path(where)
         kept, keep = folder / "kept", [f"--checkpoint={folder}/kept", "--checkpoint_every=0"]
         began = time.monotonic()
         process = subprocess.Popen(command(RUNS[name], folder, *keep), **SILENT)
-        while number != signal.SIGKILL and not kept.exists() and process.poll() is None:
+        while number != signal.SIGKILL and not any(kept.glob("*.json")) and process.poll() is None:
             time.sleep(0.01)
         left = takes if number == signal.SIGKILL else 0.8 * (takes - (time.monotonic() - began))
         seconds = share * max(0, left)

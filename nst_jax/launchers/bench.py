@@ -12,7 +12,6 @@ import importlib.util
 import itertools
 import math
 import statistics
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +31,7 @@ from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.files import check_writable, write_whole
 from nst_jax.launchers import ceilings, device, experiments, selftest, suite
 from nst_jax.launchers.ceilings import own_convolutions, seconds
-from nst_jax.launchers.common import DONE, Given, Program, launch, tell
+from nst_jax.launchers.common import DONE, Given, Program, launch, scratch_folder, tell
 from nst_jax.launchers.experiments import EXPERIMENTS
 from nst_jax.loop import chunk, run_chunk, unseen
 from nst_jax.objective import LossWeights, Spec, Targets, total_loss
@@ -187,8 +186,8 @@ def _private_cache() -> Iterator[None]:
     """Keep compiled programs in an empty folder: the user's is neither read nor touched."""
     names = "jax_compilation_cache_dir", "jax_enable_compilation_cache"
     before = [jax.config.values[name] for name in names]
-    with tempfile.TemporaryDirectory() as folder:
-        _use_cache(folder, True)
+    with scratch_folder() as folder:
+        _use_cache(str(folder), True)
         try:
             yield
         finally:

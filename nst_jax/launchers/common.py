@@ -6,13 +6,16 @@ import difflib
 import inspect
 import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from logging import CRITICAL, LogRecord, getLogger
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from absl import app, flags, logging
@@ -20,10 +23,11 @@ from absl import app, flags, logging
 from nst_jax.errors import InputError, NotEnoughMemory, NotWritten
 from nst_jax.files import abandon
 from nst_jax.options import default_values, describe_range, is_tuple, option_type, parse_option
+from nst_programs import ENDINGS, taken
 
 DONE, WRONG_REQUEST, WRONG_NUMBERS, NO_MEMORY, NOT_WRITTEN = 0, 2, 3, 4, 5
-INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 PATIENCE = 2.0  # seconds that a chunk of steps takes at most, where a step takes less
+GRACE = 1.0  # seconds that a run has to come to something that can be kept, when a signal has asked it to end
 
 LARGEST = 2**20  # bytes of a flag file
 LONGEST = 100  # letters in the name of a flag: absl's search for a similar one recurses through them
@@ -51,25 +55,51 @@ def launch(program: Program) -> NoReturn:
     getLogger("absl").addFilter(not_of_orbax)
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited")  # of orbax, after a failure
     sys.unraisablehook = tell_unraisable
-    signal.signal(signal.SIGTERM, _terminate)
     # run() parses, into flags of the program's own: absl's own parser exits 1 with several lines.
-    app.run(lambda _: _leave(run(program, sys.argv[1:])), flags_parser=lambda argv: flags.FLAGS(argv[:1]))
+    with watching(end):
+        app.run(lambda _: leave(run(program, sys.argv[1:])), flags_parser=lambda argv: flags.FLAGS(argv[:1]))
     raise AssertionError("app.run does not return")
 
 
-class Terminated(BaseException):
-    """SIGTERM has come."""
+def leave(code: int) -> NoReturn:
+    """End the process: Python's own end waits for threads, and can crash in an interrupted compilation."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
-def _terminate(*_: object) -> NoReturn:
-    raise Terminated
+def end(number: int, how: str = "") -> NoReturn:
+    """End the process, as a signal asks, from whatever thread: no file is half-written, nothing runs on."""
+    try:
+        for undo in reversed(_at_end):
+            with contextlib.suppress(Exception):
+                undo()
+        abandon()
+        fail(128 + number, how or ENDINGS[number])
+    finally:
+        os._exit(128 + number)
 
 
-def _leave(code: int) -> int:
-    if code in (INTERRUPTED, TERMINATED):  # at once: tearing down an interrupted compilation can crash
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+_at_end: list[Callable[[], object]] = []
+
+
+@contextlib.contextmanager
+def surely(undo: Callable[[], object]) -> Iterator[None]:
+    """Have something undone at the end of the block, also where a signal ends the process within it."""
+    _at_end.append(undo)
+    try:
+        yield
+    finally:
+        undo()
+        _at_end.remove(undo)
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yield an empty folder that is gone at the end of the block, however that comes."""
+    folder = tempfile.mkdtemp(prefix="nst_jax-")
+    with surely(lambda: shutil.rmtree(folder, ignore_errors=True)):
+        yield Path(folder)
 
 
 def not_of_orbax(line: LogRecord) -> bool:
@@ -117,10 +147,6 @@ def explain(error: BaseException) -> int | None:
         return fail(
             NO_MEMORY, "memory: a smaller picture needs less; the machine has too little for this one"
         )
-    if isinstance(error, KeyboardInterrupt):
-        return fail(INTERRUPTED, "interrupted")
-    if isinstance(error, Terminated):
-        return fail(TERMINATED, "terminated")
     return None
 
 
@@ -139,38 +165,59 @@ def tell(result: object) -> None:
 
 
 @contextlib.contextmanager
-def interrupts() -> Iterator[Callable[[], int]]:
-    """Yield a function that returns the exit code that SIGINT or SIGTERM has asked for; 0 if none has come.
+def watching(react: Callable[[int], None]) -> Iterator[None]:
+    """Have a thread react to the signals that end a program, at once.
 
-    So the chunk in hand is not lost and the picture is written. SIGINT as a second one ends the process at
-    once, even in the middle of a compilation, and leaves no file half-written.
+    Python's own handlers wait for the main thread, which may be in a compilation or wait for other processes.
     """
-    came: list[int] = []
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
 
-    def watch() -> None:  # Python's own handlers wait for the main thread, which may be in a long program
+    def watch() -> None:
         while number := int.from_bytes(os.read(reader, 1)):
-            if came and number == signal.SIGINT:
-                abandon()
-                os._exit(fail(INTERRUPTED, "interrupted twice: nothing more is written"))
-            if number in (signal.SIGINT, signal.SIGTERM):
-                came.append(number)
+            if number in ENDINGS:
+                react(number)
 
-    watching = threading.Thread(target=watch, daemon=True)
-    watching.start()
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.set_wakeup_fd(writer)
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    before = {number: signal.signal(number, lambda *_: None) for number in taken()}
+    outer = signal.set_wakeup_fd(writer)
     try:
-        yield lambda: 128 + came[0] if came else 0
+        yield
     finally:
-        signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(outer)
         for number, handler in before.items():
             signal.signal(number, handler)
         os.write(writer, b"\0")
-        watching.join()
+        thread.join()
         os.close(reader)
         os.close(writer)
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[Callable[[], int]]:
+    """Yield a function that returns the exit code that a signal has asked for; 0 if none has come.
+
+    So the chunk in hand is not lost and the picture is written. Before the function is first called there is
+    nothing to keep, and a signal ends the process within GRACE. SIGINT as a second one ends it at once, even
+    in the middle of a compilation.
+    """
+    came: list[int] = []
+    asked = threading.Event()
+
+    def react(number: int) -> None:
+        if came and number == signal.SIGINT:
+            end(number, "interrupted twice: nothing more is written")
+        came.append(number)
+        if not asked.wait(GRACE):
+            end(number)
+
+    def interrupted() -> int:
+        asked.set()
+        return 128 + came[0] if came else 0
+
+    with watching(react):
+        yield interrupted
 
 
 class Pace:
@@ -315,6 +362,6 @@ def _help(program: Program) -> str:
     lines += [
         "",
         "Exit codes: 0 done, 2 wrong request, 3 non-finite loss, 4 not enough memory, 5 not all written, "
-        "130 interrupted, 143 terminated.",
+        "129 hung up, 130 interrupted, 143 terminated.",
     ]
     return "\n".join(lines)

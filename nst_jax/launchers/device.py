@@ -53,14 +53,26 @@ def set_up(cached: bool = True) -> None:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR") and (folder := cache_folder()):
         jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    _check_variables()
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # the latter is what a missing CUDA ends in
         came = " ".join(str(error).split()) or "no such device"
-        asked = os.environ.get("JAX_PLATFORMS", "")
-        raise InputError(
-            f"JAX_PLATFORMS={asked}", "a platform this machine has (cpu always is)", came
-        ) from None
+        names = [name for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME") if os.environ.get(name)]
+        asked = ", ".join(f"{name}={os.environ[name]}" for name in names) or "JAX_PLATFORMS="
+        raise InputError(asked, "a platform this machine has (cpu always is)", came) from None
+
+
+def _check_variables() -> None:
+    """Raise InputError where a variable of JAX has a value that JAX knows and no program here runs with."""
+    count = jax.config.values["jax_num_cpu_devices"]
+    if count < 1 and "JAX_NUM_CPU_DEVICES" in os.environ:
+        raise InputError("JAX_NUM_CPU_DEVICES", "a whole number from 1", f"got {count}")
+    if jax.config.values["jax_debug_infs"]:  # as is the value of a picture that is not evaluated yet
+        raise InputError("JAX_DEBUG_INFS", "false, as some numbers here are infinite", "got true")
+    for name, value in os.environ.items():
+        if name.startswith("JAX_TRANSFER_GUARD") and value.startswith("disallow"):
+            raise InputError(name, "allow or log, as arrays come from the host", f"got {value}")
 
 
 def describe(count: int | None = None) -> dict[str, Any]:

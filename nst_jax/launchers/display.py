@@ -1,7 +1,10 @@
-"""Progress on standard error: a bar on a terminal, a log line per chunk elsewhere."""
+"""Progress on standard error: a bar on a terminal, elsewhere a log line now and then."""
 
+import contextlib
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from absl import logging
 from rich.console import Console
@@ -10,12 +13,28 @@ from rich.progress import Progress as Bar
 from rich.table import Column
 
 from nst_jax.config import Rung
-from nst_jax.report import terms_in
+from nst_jax.launchers.common import surely
 from nst_jax.transfer import Progress
+
+SELDOM = 5.0  # seconds between two lines
+
+
+class Seldom:
+    """Tells whether a line is due: the first one, one every few seconds, and the last one."""
+
+    def __init__(self) -> None:
+        self.told = -math.inf
+
+    def __call__(self, last: bool) -> bool:
+        """Return whether to tell now, of something that is the last one or not."""
+        now = time.monotonic()
+        due = last or now - self.told >= SELDOM
+        self.told = now if due else self.told
+        return due
 
 
 class Display:
-    """Shows step, loss terms, evaluations a second and the time left; silent where quiet."""
+    """Shows step, evaluations a second, the time left and the loss; silent where quiet."""
 
     def __init__(self, rungs: Sequence[Rung]):
         self.rungs, self.total = rungs, sum(rung.iterations for rung in rungs)
@@ -23,45 +42,44 @@ class Display:
         console = Console(stderr=True)
         self.bar = None
         if console.is_terminal and not self.quiet:
-            # On a narrow terminal the losses at the end are cropped first.
-            column = Column(no_wrap=True, overflow="crop", ratio=1)
-            text = TextColumn("{task.description}", table_column=column)
+            # On a narrow terminal the text takes more lines.
+            text = TextColumn("{task.description}", table_column=Column(ratio=1, overflow="fold"))
             self.bar = Bar(MofNCompleteColumn(), BarColumn(10), text, console=console, expand=True)
             self.task = self.bar.add_task("compiling", total=self.total)
+        self.due, self.at_end = Seldom(), contextlib.ExitStack()
         self.began: tuple[float, int] | None = None
 
     def __enter__(self) -> "Display":
         if self.bar:
             self.bar.start()
+            self.at_end.enter_context(surely(self.bar.stop))  # which brings back the terminal's cursor
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
+        self.at_end.close()
 
     def show(self, progress: Progress) -> None:
         """Tell of a chunk that has ended."""
         if self.quiet:
             return
-        text = self._describe(progress)
+        where, loss = self._where(progress), shares(progress.losses)
         if self.bar:
-            self.bar.update(self.task, completed=progress.step, description=text)
-        else:
-            logging.info("step %d/%d  %s", progress.step, self.total, text)
+            self.bar.update(self.task, completed=progress.step, description=f"{where}\n{loss}".strip())
+        elif self.due(last=progress.step == self.total or not progress.finite):
+            logging.info("%s", "  ".join(filter(None, (f"step {progress.step}/{self.total}", where, loss))))
 
-    def _describe(self, progress: Progress) -> str:
+    def _where(self, progress: Progress) -> str:
         now = time.monotonic()
-        losses = "  ".join(f"{term} {progress.losses[term]:.4g}" for term in terms_in(progress.losses))
-        if progress.rungs > 1:
-            losses = f"rung {progress.rung}/{progress.rungs} {max(progress.picture.shape)} px  {losses}"
+        rung = f"rung {progress.rung}/{progress.rungs} {max(progress.picture.shape)} px"
+        rung = rung if progress.rungs > 1 else ""
         if self.began is None or progress.step == 0:
             self.began = now, progress.evaluations
-            return losses
+            return rung
         seconds, evaluations = now - self.began[0], progress.evaluations - self.began[1]
         rate = evaluations / max(seconds, 1e-9)
         done = self._pixels(progress.step)
         left = seconds / max(done, 1) * (self._pixels(self.total) - done)
-        return f"{rate:.3g} evaluations/s  {left:.0f} s left  {losses}"
+        return f"{rate:.3g} evaluations/s  {left:.0f} s left  {rung}".rstrip()
 
     def _pixels(self, step: int) -> int:
         """Return the pixels of all pictures up to a step, as if they were square: the time goes with them."""
@@ -70,3 +88,18 @@ class Display:
             taken = min(step, rung.iterations)
             pixels, step = pixels + taken * rung.size**2, step - taken
         return pixels
+
+
+def shares(losses: Mapping[str, Any]) -> str:
+    """Return the total and the share in it of each term, as it is weighted.
+
+    >>> shares({"total": 5.0, "content": 2.0, "style": 1e-8, "weights": {"content": 1.0, "style": 3e8}})
+    'total 5: content 40%, style 60%'
+    """
+    total = losses["total"]
+    parts = (f"{term} {_share(weight * losses[term], total)}" for term, weight in losses["weights"].items())
+    return f"total {total:.4g}: {', '.join(parts)}"
+
+
+def _share(part: float, total: float) -> str:
+    return f"{100 * part / total:.0f}%" if total and math.isfinite(part / total) else "-"

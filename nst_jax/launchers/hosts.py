@@ -10,11 +10,10 @@ import hashlib
 import json
 import os
 import re
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,10 +21,9 @@ from jax.experimental import multihost_utils
 
 from nst_jax.errors import InputError
 from nst_jax.launchers import device
-from nst_jax.launchers.common import WRONG_REQUEST, explain, fail
+from nst_jax.launchers.common import WRONG_REQUEST, explain, fail, leave
 from nst_jax.options import check_options, option
 
-PATIENCE = 60  # seconds that processes wait for each other at the start
 HEARTBEAT = 10  # seconds after which a process that is not heard of is gone
 FAULT = 1
 STATUS = re.compile("(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED): ")  # of XLA's errors
@@ -41,6 +39,9 @@ class Machine:
     coordinator: str = option("", "HOST:PORT of process 0, where the processes of several hosts meet")
     num_processes: int = option(1, "processes that make the picture together", low=1, high=10**6)
     process_id: int = option(0, "number of this process; 0 writes the files", low=0, high=10**6)
+    join_timeout: int = option(
+        60, "seconds that processes wait for each other at the start", low=1, high=10**6
+    )
     deterministic: bool = option(False, "equal bytes from equal commands on GPUs too, where that costs time")
 
     def __post_init__(self) -> None:
@@ -78,21 +79,22 @@ def joined(machine: Machine) -> Iterator[None]:
             code = fail(FAULT, InputError("processes", "all of them to the end", f"one has gone? {came}"))
         if code is None:
             traceback.print_exc()
-        _leave(FAULT if code is None else code)
+        leave(FAULT if code is None else code)
 
 
 def _join(machine: Machine) -> None:
-    came = f"they did not meet at {machine.coordinator} within {PATIENCE} s"
+    came = f"they did not meet at {machine.coordinator} within {machine.join_timeout} s"
     error = InputError("--num_processes", f"{machine.num_processes} processes that start together", came)
     # JAX's own end of patience is an abort that shows where in its code, and not what to do.
-    late = threading.Timer(PATIENCE, lambda: _leave(fail(WRONG_REQUEST, error)))
+    late = threading.Timer(machine.join_timeout, lambda: leave(fail(WRONG_REQUEST, error)))
     late.daemon = True
     late.start()
+    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM for itself
     jax.distributed.initialize(
         machine.coordinator,
         machine.num_processes,
         machine.process_id,
-        initialization_timeout=2 * PATIENCE,
+        initialization_timeout=2 * machine.join_timeout,
         heartbeat_timeout_seconds=HEARTBEAT,
     )
     device.set_up()
@@ -112,12 +114,6 @@ def _silent_output() -> Iterator[None]:
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nothing)
-
-
-def _leave(code: int) -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def agreed(prepare: Callable[[], tuple[Any, Mapping[str, Any]]]) -> Any:

@@ -25,7 +25,6 @@ from nst_jax.files import check_folder, check_writable, write_whole
 from nst_jax.launchers import device, hosts
 from nst_jax.launchers.common import (
     DONE,
-    INTERRUPTED,
     WRONG_NUMBERS,
     Given,
     Pace,
@@ -80,6 +79,7 @@ from nst_jax.scales import make_problems, settled
 from nst_jax.transfer import Progress, Standing, chunk_steps, run
 from nst_jax.vgg import Params, in_force, make_params
 from nst_jax.weights import Weights, load_weights
+from nst_programs import ENDINGS
 
 PREVIEWS = 100_000  # at most
 RAW = 1e4  # a style weight above it is none in units of pulls
@@ -210,7 +210,8 @@ def _facts(
     given: Sequence[Given], config: Config, pictures: Pictures, weights: Weights, devices: int
 ) -> dict[str, Any]:
     """Return what checkpoints tell of a run: what was given, and in words what its bits depend on."""
-    own = ("dry_run", "coordinator", "num_processes", "process_id", "checkpoint", "resume", "allow")
+    meeting = ("coordinator", "num_processes", "process_id", "join_timeout")
+    own = ("dry_run", "checkpoint", "resume", "allow", *meeting)
     options = {f"--{name}": _as_flag(value) for name, value in dataclasses.asdict(config).items()}
     told = options | _read(pictures) | {"weights": weights.sha256} | surroundings(devices)
     return {
@@ -283,10 +284,9 @@ def _make(prepare: Callable[[], tuple[Ready, dict[str, Any]]], began: float) -> 
         came = f"not finite after step {done.last.step}, whose picture is {files.output}"
         return fail(WRONG_NUMBERS, InputError("loss", "finite numbers (smaller weights?)", came))
     if stopped:
-        how = "interrupted" if stopped == INTERRUPTED else "terminated"
         come_to = "as it was" if kept else f"the picture of step {done.last.step}"
         further = f"; --resume={ready.request.keeping.folder} goes on" if done.resumable else ""
-        return fail(stopped, f"{how}: {files.output} is {come_to}{further}")
+        return fail(stopped, f"{ENDINGS[stopped - 128]}: {files.output} is {come_to}{further}")
     if done.last.converged:
         logging.info("converged: no step lowers the loss after step %d", done.last.step)
     return DONE
@@ -472,6 +472,7 @@ def _optimize(ready: Ready, interrupted: Callable[[], int], at_end: contextlib.E
         with device.running_out(height, width):
             standing = _standing(stood, problems)
             for last in run(problems, every, standing, lambda: hosts.least(pace()) or 1):
+                interrupted()  # from now on there is a picture to keep
                 if pace.step is None:
                     began, compiled = time.monotonic(), compiling.seconds
                     if files.mask_preview and hosts.writes():

@@ -15,7 +15,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ import nst_jax
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.files import check_folder, check_writable, write_whole
 from nst_jax.launchers import device
-from nst_jax.launchers.common import DONE, tell
+from nst_jax.launchers.common import DONE, scratch_folder, surely, tell
 from nst_jax.launchers.experiments import EXPERIMENTS
 from nst_jax.report import can_plot, draw, new_axes, to_json
 
@@ -64,11 +63,11 @@ def main(name: str, folder: Path, minutes: float, resume: bool) -> int:
     for step in steps:
         began = time.monotonic()
         step_end = began + step.share * (deadline - began)
-        with tempfile.TemporaryDirectory(prefix="nst_jax-suite-") as scratch:
+        with scratch_folder() as scratch:
             for label in step.commands:
                 if (step.name, label) in known:
                     continue
-                result = _result(step, label, step_end - time.monotonic(), Path(scratch), found["machine"])
+                result = _result(step, label, step_end - time.monotonic(), scratch, found["machine"])
                 found["machine"] = found["machine"] or (result.get("report") or {}).get("device", {})
                 found["results"].append(result)
                 _write(folder, found, steps)
@@ -205,14 +204,14 @@ def _run(program: str, flags: Sequence[str], limit: float, scratch: Path) -> tup
             start_new_session=True,
         )
         code: int | None = None
-        try:
-            code = process.wait(limit)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:  # also where this process is interrupted: what it has started does not run on
+
+        def end() -> None:
             with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+        with surely(end), contextlib.suppress(subprocess.TimeoutExpired):
+            code = process.wait(limit)
     return code, log.read_text(errors="replace")
 
 

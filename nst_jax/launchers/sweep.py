@@ -27,7 +27,6 @@ from nst_jax.files import check_folder, check_writable, write_whole
 from nst_jax.launchers import device, hosts
 from nst_jax.launchers.common import (
     DONE,
-    INTERRUPTED,
     WRONG_NUMBERS,
     Given,
     Pace,
@@ -37,6 +36,7 @@ from nst_jax.launchers.common import (
     launch,
     tell,
 )
+from nst_jax.launchers.display import Seldom
 from nst_jax.launchers.inputs import (
     NO_SETTINGS,
     Inputs,
@@ -66,6 +66,7 @@ from nst_jax.sweep import Stopped, SweepProgress, sweep
 from nst_jax.transfer import Progress, chunk_steps
 from nst_jax.vgg import Params, make_params
 from nst_jax.weights import load_weights
+from nst_programs import ENDINGS
 
 UNFINISHED = "unfinished"  # folder in --output_dir, of checkpoints
 LARGEST = 2**26  # bytes of a sweep.json, 2000 for each of 30 thousand pictures
@@ -180,9 +181,8 @@ def main(inputs_given: Given, sweep_given: Given, config_given: Given) -> int:
     flagged = [entry["file"] for entry in done.values() if entry["flag"]]
     judged = not wanted.judge or all("judge" in entry for entry in done.values())
     if len(done) < len(cells) or (stopped and not judged):
-        how = "interrupted" if stopped == INTERRUPTED else "terminated"
         made = f"{len(done)} of {len(cells)} pictures are in {folder}"
-        return fail(stopped, f"{how}: {made}; --resume goes on")
+        return fail(stopped, f"{ENDINGS[stopped - 128]}: {made}; --resume goes on")
     if flagged:
         came = f"not finite in {', '.join(flagged[:8])}, which hold the last finite pictures"
         return fail(WRONG_NUMBERS, InputError("loss", "finite numbers (smaller weights?)", came))
@@ -363,15 +363,16 @@ def _run(
 
     lanes: of the groups that a sweep that goes on has begun.
     """
-    wanted, began = request.wanted, None
+    wanted, began, due = request.wanted, None, Seldom()
     iterations, pace = problems[0].config.steps, Pace()
     saved = newest(folder / UNFINISHED) if wanted.resume else None
     stopped = _stopped(saved) if saved else None
     keeper: Keeper | None = None
     with contextlib.ExitStack() as at_end:
         for n, (numbers, place), now in _chunks(problems, done, wanted.lanes, lanes, stopped, pace):
+            interrupted()  # from now on there is something to keep
             pace.told(now.step)
-            began = _tell_progress(now, place, len(problems), iterations, began)
+            began = _tell_progress(now, place, len(problems), iterations, began, due)
             states, first, own_lanes, step = now.standing
             if not keeper or n >= len(lanes):
                 os.makedirs(os.path.realpath(folder), exist_ok=True)
@@ -427,7 +428,12 @@ def _stopped(saved: Saved) -> Stopped:
 
 
 def _tell_progress(
-    now: SweepProgress, place: int, total: int, iterations: int, began: tuple[float, float] | None
+    now: SweepProgress,
+    place: int,
+    total: int,
+    iterations: int,
+    began: tuple[float, float] | None,
+    due: Seldom,
 ) -> tuple[float, float]:
     """Tell where a sweep stands; return the time and the share of it that was done when it began."""
     first, last = place + now.lanes[0], place + now.lanes[-1]
@@ -436,7 +442,8 @@ def _tell_progress(
     seconds, done = time.monotonic() - began[0], share - began[1]
     left = f"{seconds / done * (1 - share):.0f} s left" if done > 0 else "compiling"
     where = f"pictures {first + 1}-{last + 1} of {total}"
-    logging.info("%s  step %d/%d  %s", where, now.step, iterations, left)
+    if due(last=share >= 1):
+        logging.info("%s  step %d/%d  %s", where, now.step, iterations, left)
     return began
 
 
