@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from nst_jax import images
-from nst_jax.launchers import device, nst, sweep
+from nst_jax.launchers import device, display, nst, sweep
 from nst_jax.launchers.common import run
 from nst_jax.sheet import knee
 
@@ -450,7 +450,8 @@ def test_a_gap_in_an_interrupted_grid_stays_a_gap_on_the_sheet(call, tmp_path, m
     assert place(pixels("o/sheet.png"), pixels("o/0002.png")) == (46 + 115, 368)
 
 
-def test_progress_is_told_by_lanes_and_steps(call, caplog):
+def test_progress_is_told_by_lanes_and_steps(call, caplog, monkeypatch):
+    monkeypatch.setattr(display, "SELDOM", 0.0)  # each chunk, not one every few seconds
     code = run(sweep.PROGRAM, [*PAIR, *SMALL, WEIGHTS, "--lanes=2", "--output_dir=o"])
     told = [record.getMessage() for record in caplog.records]
     told = [re.sub(r"\d+ s left", "T s left", line) for line in told if line.startswith("pictures")]

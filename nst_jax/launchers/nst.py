@@ -536,10 +536,11 @@ def _write(run: Run, ready: Ready, began: float, judged: bool) -> None:
     except InputError as error:
         lost.append(InputError(error.what, error.allowed, f"{error.came}; {_rescue(run, ready)}"))
     verdict = {"judge": _judged(request) if judged and not lost else None} if files.judge else {}
-    plot = history(run.history), run.last.losses["weights"], config, Path(files.plot).suffix
     others: dict[str, Callable[[], bytes]] = {
         files.report: lambda: to_json(_report(run, ready, began) | verdict),
-        files.plot: lambda: plot_losses(*plot),
+        files.plot: lambda: plot_losses(
+            history(run.history), run.last.losses["weights"], config, Path(files.plot).suffix
+        ),
     }
     for name, made in others.items():
         try:
