@@ -60,17 +60,17 @@ def measure(pairs: Path, pair: str, size: int, folder: Path, network: judge.Netw
 
 
 def summary(found: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
-    """Return lines of Markdown: means over the pairs, and on how many each method is below gatys."""
-    methods = list(next(iter(found.values())))
+    """Return lines of Markdown: means over each method's pairs, and on how many it is below those before."""
+    methods = list(dict.fromkeys(method for each in found.values() for method in each))
     lines = []
-    for method in methods:
-        means = [f"{np.mean([each[method][name] for each in found.values()]):.3g}" for name in SHOWN]
-        lines += [f"| `{method}` | " + " | ".join(means) + " |"]
-        if method != "gatys":
-            below = [
-                sum(each[method][name] < each["gatys"][name] for each in found.values()) for name in SHOWN
-            ]
-            lines += ["| less than `gatys` on | " + " | ".join(map(str, below)) + " |"]
+    for number, method in enumerate(methods):
+        own = [each for each in found.values() if method in each]
+        means = [f"{np.mean([each[method][name] for each in own]):.3g}" for name in SHOWN]
+        lines += [f"| `{method}`, {len(own)} pairs | " + " | ".join(means) + " |"]
+        for other in methods[:number]:
+            both = [each for each in own if other in each]
+            below = [str(sum(each[method][name] < each[other][name] for each in both)) for name in SHOWN]
+            lines += [f"| less than `{other}`, of {len(both)} | " + " | ".join(below) + " |"]
     head = "| | " + " | ".join(f"`{name}`" for name in SHOWN) + " |"
     return [head, "|---" * (len(SHOWN) + 1) + "|", *lines]
 
@@ -83,29 +83,30 @@ def main() -> None:
     parser.add_argument("--set", default="reported", choices=SETS)
     parser.add_argument("--size", default=256, type=int)
     parser.add_argument("--peer", default=[], action="append", help="NAME=FOLDER of a peer's pictures")
+    parser.add_argument("--method", default=[], action="append", choices=METHODS, help="remade; else all")
     parser.add_argument("--first", default=24, type=int, help="of the pairs, so many")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    kept, methods = DOCS / "pairs.json", asked.method or list(METHODS)
+    whole = json.loads(kept.read_text()) if kept.exists() else {}
+    found: dict[str, dict[str, dict[str, Any]]] = whole.setdefault(f"{asked.set}, {asked.size} pixels", {})
     names = SETS[asked.set].split()[: asked.first]
     for pair in names:
-        found[pair] = {method: make(asked.pairs, pair, asked.size, method, asked.out) for method in METHODS}
+        made = {method: make(asked.pairs, pair, asked.size, method, asked.out) for method in methods}
+        found[pair] = found.get(pair, {}) | made
     network = judge.load()
     for name, folder in (peer.split("=", 1) for peer in asked.peer):
         for pair in names:
             found[pair][name] = measure(asked.pairs, pair, asked.size, Path(folder), network)
-    heads = ["photograph", "painting", *METHODS]
+    heads = ["photograph", "painting", *methods]
     rows = {
         pair: [
             *map(Path, inputs(asked.pairs, pair)),
-            *(asked.out / f"{pair}-{asked.size}-{method}.png" for method in METHODS),
+            *(asked.out / f"{pair}-{asked.size}-{method}.png" for method in methods),
         ]
         for pair in names
     }
     sheet(asked.out / f"{asked.set}-{asked.size}.jpg", rows, heads)
-    kept = DOCS / "pairs.json"
-    whole = json.loads(kept.read_text()) if kept.exists() else {}
-    whole[f"{asked.set}, {asked.size} pixels"] = found
     kept.write_text(json.dumps(whole, indent=1) + "\n")
     page = DOCS / "pairs.md"
     said = page.read_text().partition(TABLES)[0]  # written by hand, and kept
