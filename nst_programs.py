@@ -34,8 +34,8 @@ class Unfailing(io.FileIO):
 
 
 def taken() -> list[int]:
-    """Return the signals that end a program: not SIGHUP where it is ignored, as under nohup."""
-    return [one for one in ENDINGS if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
+    """Return the signals that end a program: not those that are ignored, as SIGHUP is under nohup."""
+    return [one for one in ENDINGS if signal.getsignal(one) != signal.SIG_IGN]
 
 
 def nst() -> None:

@@ -41,11 +41,15 @@ READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "AVIF", "GIF", "BMP", "PPM", "JPEG200
 # What people take for a picture file, or what looks like one to pillow: patterns of the first bytes.
 FOREIGN = {
     rb"\Z": "it is empty",
-    rb"\s*<(!doctype html|html)": "it is a web page (HTML), not a picture",
-    rb"\s*(<\?xml[^>]*>)?\s*(<!--.*?-->\s*)?(<!doctype svg[^>]*>\s*)?<svg": "it is SVG; export it as PNG",
+    rb"(?i:\s*<(!doctype html|html))": "it is a web page (HTML), not a picture",
+    rb"(?i:\s*(<\?xml[^>]*>)?\s*(<!--.*?-->\s*)?(<!doctype svg[^>]*>\s*)?<svg)": (
+        "it is SVG; export it as PNG"
+    ),
     rb"....ftyp(hei|hev|mif1(?!.{,64}avif))": "it is HEIC; convert it to JPEG or PNG",
     rb"\xff\x0a|....JXL ": "it is JPEG XL; convert it to PNG",
-    rb"....ftypcrx|FUJIFILM|II\*\0....CR|IIR[OS]|IIU\0": f"it is a raw file of a camera; {tiff.DEVELOP}",
+    rb"....ftypcrx|FUJIFILM|II\*\0\x10\0\0\0CR\x02\0|IIR[OS]|IIU\0": (
+        f"it is a raw file of a camera; {tiff.DEVELOP}"
+    ),
     rb"%PDF": "it is PDF; export it as PNG",
     rb"8BPS": "it is a Photoshop file; export it as PNG or TIFF",
 }
@@ -166,7 +170,7 @@ def resolve(name: str) -> Path:
     Raises InputError for an example that does not exist.
     """
     if re.match("https?://", name):
-        raise InputError(name, "a file or example:NAME", "it is an address; download the picture first")
+        raise InputError(name, "a file or example:NAME", "it is an address; download it first")
     if not name.startswith(EXAMPLE):
         return Path(name)
     wanted, names = name.removeprefix(EXAMPLE), _examples()
@@ -478,7 +482,7 @@ def _opened(path: Path, name: str) -> Iterator[BinaryIO]:
             warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged metadata; the pixels decide
             head = file.read(512)
             for pattern, kind in FOREIGN.items():
-                if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
+                if re.match(pattern, head, re.DOTALL):
                     raise ValueError(kind)
             file.seek(0)
             yield file

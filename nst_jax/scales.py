@@ -35,8 +35,12 @@ def settled(
             check_sizes(here, style_sizes, masking.resize_all(masks or Masks(), here, style_sizes), spec)
         except InputError:
             continue
-        scales = "auto" if number == 0 else ",".join(str(left.size) for left in rungs[number:])
-        return dataclasses.replace(config, scales=scales)
+        if number == 0:
+            return config
+        assert isinstance(config.iterations, tuple)
+        steps = config.iterations[number:] if len(config.iterations) > 1 else config.iterations
+        scales = ",".join(str(left.size) for left in rungs[number:])
+        return dataclasses.replace(config, scales=scales, iterations=steps)
     return config  # make_problems says what is wrong with the last
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 
 # Before JAX starts: several CPU devices, so that what is sharded is tested on a laptop.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
@@ -15,6 +16,8 @@ import pytest
 from nst_jax import vgg
 from nst_jax.weights import Weights, load_weights
 
+# Ignored in a job in the background, and so in every program that a test starts and sends it to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_enable_compilation_cache", False)  # the user's: neither read nor written

@@ -1,5 +1,6 @@
 """Signals, kills and full disks: short versions of tests/kill.py and tests/full_disk.py."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -54,6 +55,23 @@ def test_a_signal_before_there_is_anything_to_keep_ends_a_run_that_is_busy():
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=10) == 143
         assert process.stderr.read() == "error: terminated\n"
+
+
+def test_a_signal_ends_a_run_whose_standard_error_nobody_reads():
+    waiting = WAITING.replace("    interrupted()\n", "").replace(", replacing(Path(sys.argv[1])) as file", "")
+    waiting = re.sub(r"    file.*\n", "", waiting)
+    unread, full = os.pipe()
+    os.set_blocking(full, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(full, bytes(4096))
+    os.set_blocking(full, True)
+    with subprocess.Popen([sys.executable, "-c", waiting], stdout=subprocess.PIPE, stderr=full) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 143
+    os.close(unread)
+    os.close(full)
 
 
 def test_a_second_ctrl_c_ends_at_once_and_leaves_no_half_file(tmp_path):

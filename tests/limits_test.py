@@ -9,7 +9,10 @@ import pytest
 from nst_jax.launchers.limits import host_memory
 
 MIB = 2**20
-V2 = "30 23 0:26 {root} {mount} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
+OTHERS = (
+    "40 23 0:40 / /m rw,relatime - tmpfs  rw\n41 23 0:41 / /n rw - proc proc rw\n\n"  # one without a name
+)
+V2 = OTHERS + "30 23 0:26 {root} {mount} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = "37 25 0:33 {root} {mount} rw,nosuid shared:15 - cgroup cgroup rw,memory\n"
 NO_LIMIT = str(2**63 - 4096)
 

@@ -980,3 +980,11 @@ def test_flags_of_a_file_are_those_of_the_command_line(call, tmp_path):
     (tmp_path / "f").write_text("# a comment\n// another\n\n  --flagfile=inner\n--style_weight=-3\n")
     assert "got -3.0" in call("--flagfile", "f", "--output=a.png", *PAIR)[2][0]
     assert "got -4.0" in call("--flagfile=f", "--output=a.png", *PAIR, "--style_weight=-4")[2][0]
+
+
+def test_a_narrow_picture_is_planned_without_being_made_smaller(call, tmp_path):
+    Image.fromarray(np.zeros((40, 1024, 3), np.uint8)).save(tmp_path / "narrow.png")
+    arguments = ["--content=narrow.png", "--style=example:waves", "--size=512", "--output=o.png", *SHALLOW]
+    arguments = ["--preset=gatys", "--style_layers=conv5_1", *arguments[:-2]]
+    code, _, err = call(*arguments, "--iterations=1", "--dry_run")
+    assert (code, [line for line in err if line.startswith("error")]) == (0, [])

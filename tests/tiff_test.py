@@ -175,3 +175,27 @@ def test_what_tifffile_reads_stands_upright(tmp_path: Path, orientation: int) ->
         tifffile.imwrite(name, stored, photometric="rgb", extratags=[(274, 3, 1, orientation, True)])
     ours, pillows = (images.load(str(tmp_path / f"{dtype}.tif")).rgb for dtype in ("float32", "uint8"))
     np.testing.assert_allclose(ours, pillows, atol=1 / 255)
+
+
+def test_a_pixel_is_no_name_of_a_camera(tmp_path: Path) -> None:
+    """Pixels that come right after the head, as (99, 114) do in CR2 the letters, are no CR2."""
+    tags = [
+        (256, 3, 8),
+        (257, 3, 8),
+        (258, 3, 8),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 8),
+        (277, 3, 1),
+        (278, 3, 8),
+    ]
+    tags += [(279, 4, 64)]
+    body = b"CR" + bytes(range(62))
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<I", 8 + 64) + body + directory)
+    np.testing.assert_allclose(
+        images.read(str(tmp_path / "a.tif")).rgb(8, 8)[..., 0],
+        np.frombuffer(body, np.uint8).reshape(8, 8) / 255,
+        atol=1e-6,
+    )

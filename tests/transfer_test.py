@@ -624,3 +624,9 @@ def test_an_automatic_ladder_has_no_rung_that_is_too_small(content, style, masks
     assert [rung.size for rung in config.rungs()] == [150, 212, 300]
     found = settled(config, content, [style], None, masks)
     assert found.scales == scales
+
+
+def test_a_shorter_ladder_takes_the_last_of_the_steps_given():
+    config = Config.from_preset(size=300, iterations=(5, 4, 3))
+    found = settled(config, NARROW, [np.ones((300, 300, 3), np.float32)])
+    assert (found.scales, found.iterations) == ("212,300", (4, 3))

@@ -70,6 +70,9 @@ def leave(code: int) -> NoReturn:
 
 def end(number: int, how: str = "") -> NoReturn:
     """End the process, as a signal asks, from whatever thread: no file is half-written, nothing runs on."""
+    late = threading.Timer(2 * GRACE, os._exit, [128 + number])  # standard error may take nothing any more
+    late.daemon = True
+    late.start()
     try:
         for undo in reversed(_at_end):
             with contextlib.suppress(Exception):
@@ -258,7 +261,8 @@ def _parse(program: Program, arguments: Sequence[str]) -> flags.FlagValues:
         raise InputError(f"--{error.flagname}", f"the flags of {program.name} --help", came) from None
     except (flags.Error, UnicodeDecodeError) as error:  # the latter from a --flagfile that is no text
         raise InputError(f"{program.name}'s flags", "see --help", str(error)) from None
-    if positional and (bare := positional[0].lstrip(DASHES)) != positional[0]:
+    bare = positional[0].lstrip(DASHES) if positional and not positional[0].startswith("--") else ""
+    if bare and bare != positional[0]:
         name, given, value = bare.partition("=")
         near = difflib.get_close_matches(name, list(values), n=1)
         meant = f"; did you mean --{near[0]}{given}{value}?" if near else ""

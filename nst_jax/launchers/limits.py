@@ -41,10 +41,11 @@ def _groups(proc: Path) -> Iterator[tuple[str, Path]]:
         own |= dict.fromkeys(controllers.split(","), path)
     for line in _lines(proc / "self/mountinfo"):
         before, _, after = line.partition(" - ")
-        (root, mount), (kind, _, options) = before.split()[3:5], after.split()[:3]
-        controller = {"cgroup2": "", "cgroup": "memory"}.get(kind)
-        if controller not in own or (controller and controller not in options.split(",")):
+        fields = [*before.split(" ")[3:5], *after.split(" ")]  # what is mounted may have an empty name
+        controller = {"cgroup2": "", "cgroup": "memory"}.get(fields[2]) if len(fields) > 4 else None
+        if controller not in own or (controller and controller not in fields[4].split(",")):
             continue
+        root, mount, kind = fields[:3]
         with contextlib.suppress(ValueError):
             below = PurePosixPath(own[controller]).relative_to(root)
             yield from ((kind, Path(mount, *below.parts[:depth])) for depth in range(len(below.parts), 0, -1))

@@ -307,11 +307,7 @@ def _dry_run(ready: Ready) -> int:
     """Print the plan of every rung to come, with its time by a few steps of a small picture."""
     config, stood = ready.request.config, ready.stood
     problems, plans = _plans(ready)
-    size = min(config.size, 256)
-    scales = f"{size},{config.size}" if size < config.size else ""
-    small = _problems(ready, dataclasses.replace(config, scales=scales, iterations=(6,)))[0]
-    small = small._replace(config=dataclasses.replace(config, size=size, scales="", iterations=(6,)))
-    pace = _seconds_per_pixel(small)
+    pace = _seconds_per_pixel(_small(ready))
     first, total = len(problems) - len(plans), 0.0
     for number, plan in enumerate(plans, first):
         steps = config.rungs()[number].iterations
@@ -324,6 +320,19 @@ def _dry_run(ready: Ready) -> int:
     if hosts.writes():
         tell(f"in all about {_minutes(total)}, and some seconds to compile")
     return DONE
+
+
+def _small(ready: Ready) -> Problem:
+    """Return a problem of few steps and 256 pixels, or of the first rung's where those are too few."""
+    config = ready.request.config
+    size = min(config.size, 256)
+    scales = f"{size},{config.size}" if size < config.size else ""
+    try:
+        small = _problems(ready, dataclasses.replace(config, scales=scales, iterations=(6,)))[0]
+    except InputError:
+        small = _problems(ready, config)[0]
+    size = max(small.first.shape[:2])
+    return small._replace(config=dataclasses.replace(config, size=size, scales="", iterations=(6,)))
 
 
 def _seconds_per_pixel(problem: Problem) -> float:

@@ -404,7 +404,7 @@ def _chunks(
     pace: Pace,
 ) -> Iterator[tuple[int, Group, SweepProgress]]:
     """Run what is not done, group after group; yield its number, the group and where it stands."""
-    free, every = device.free_memory(jax.local_device_count()), chunk_steps(problems[0].config.steps)
+    every = chunk_steps(problems[0].config.steps)
     for n, group in enumerate(_groups(problems)):
         made = [k for k, number in enumerate(group.numbers) if number in done]
         if len(made) == len(group.numbers):
@@ -412,6 +412,7 @@ def _chunks(
         own = [problems[number] for number in group.numbers]
         here = stopped and stopped._replace(first=stopped.first - group.place)
         own_lanes = lanes[n] if n < len(lanes) else asked
+        free = device.free_memory(jax.local_device_count())
         with device.running_out(*own[0].first.shape[:2]):
             for now in sweep(own, own_lanes, every, free, done=made, stopped=here, most=pace):
                 yield n, group, now
