@@ -1,6 +1,6 @@
 """Write golden.json: what the presets come to on two example pictures, as plain numbers.
 
-Example: python tests/golden/generate.py
+Example, with what conftest.py sets: JAX_NUM_CPU_DEVICES=4 XLA_FLAGS=--xla_backend_optimization_level=0 python tests/golden/generate.py
 """
 
 import json
