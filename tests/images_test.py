@@ -640,9 +640,7 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, data: bytes, reason: str)
 
 @pytest.mark.parametrize("name", ["https://example.org/cat.jpg", "http://example.org"])
 def test_addresses_are_refused(name: str) -> None:
-    with pytest.raises(
-        InputError, match="a file or example:NAME; it is an address; download it first"
-    ):
+    with pytest.raises(InputError, match="a file or example:NAME; it is an address; download it first"):
         images.load(name)
 
 
