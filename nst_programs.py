@@ -25,12 +25,11 @@ class Unfailing(io.FileIO):
     """A file that drops what it cannot write: a terminal that is gone is no reason to lose a picture."""
 
     def write(self, data: Any) -> int:
-        """Write, or not."""
-        try:  # noqa: SIM105
-            super().write(data)
+        """Write, or not: all counts as written where nothing can be, now or ever."""
+        try:
+            return super().write(data) or len(data)
         except OSError:
-            pass
-        return len(data)
+            return len(data)
 
 
 def taken() -> list[int]:
@@ -86,8 +85,8 @@ def open_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
-    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     raw: Any = Unfailing(2, "w", closefd=False)
     encoding = sys.stderr.encoding if sys.stderr else None
     sys.stderr = io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=True)

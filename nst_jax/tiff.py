@@ -55,13 +55,17 @@ def is_tiff(file: File) -> bool:
 def choose(image: ImageFile.ImageFile) -> None:
     """Go to the first picture of a file that is no smaller copy of another; raises ValueError without one."""
     first, number = image.size, 0
-    while _is_reduced(image.tag_v2.get(254, 0), image.tag_v2.get(255, 1)):  # type: ignore[attr-defined]
+    while _is_reduced(_tags(image).get(254, 0), _tags(image).get(255, 1)):
         number += 1
         try:
             image.seek(number)
         except EOFError:
             raise ValueError(_only_a_preview(*first)) from None
     image.tile = [_native(tile) for tile in image.tile]
+
+
+def _tags(image: ImageFile.ImageFile) -> TiffImagePlugin.ImageFileDirectory_v2:
+    return cast(TiffImagePlugin.TiffImageFile, image).tag_v2
 
 
 def _is_reduced(kind: int, old_kind: int) -> bool:
@@ -81,13 +85,13 @@ def _native(tile: ImageFile._Tile) -> ImageFile._Tile:
 
 def is_separate(image: ImageFile.ImageFile) -> bool:
     """Tell whether a TIFF keeps each channel apart."""
-    tags = image.tag_v2  # type: ignore[attr-defined]
+    tags = _tags(image)
     return tags.get(284, 1) == SEPARATE and tags.get(277, 1) > 1
 
 
 def is_misread(image: ImageFile.ImageFile) -> bool:
     """Tell whether pillow would make something else of a TIFF than its tags say."""
-    tags, tile = image.tag_v2, image.tile[0]  # type: ignore[attr-defined]
+    tags, tile = _tags(image), image.tile[0]
     if is_separate(image):
         return tile.codec_name != "libtiff" or not isinstance(tile.args, tuple) or tile.args[0] not in PLAIN
     if tags.get(262) == 6 and tile.codec_name == "raw":

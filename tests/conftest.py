@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import subprocess
 
 # Before JAX starts: several CPU devices, so that what is sharded is tested on a laptop.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
@@ -37,6 +38,17 @@ def params(weights: Weights) -> vgg.Params:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)
+
+
+@pytest.fixture(scope="session")
+def mounting() -> list[str]:
+    """Return the start of a command that may mount, seen by nobody else; skip where the system forbids it."""
+    command = ["unshare", "--map-root-user", "--mount"]
+    try:
+        subprocess.run([*command, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs the right to mount")
+    return command
 
 
 @pytest.fixture

@@ -90,12 +90,7 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_no_half_file(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == b"old"
 
 
-def test_a_disk_that_fills_in_the_middle_loses_nothing():
-    mounting = ["unshare", "--map-root-user", "--mount"]
-    try:
-        subprocess.run([*mounting, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("needs the right to mount")
+def test_a_disk_that_fills_in_the_middle_loses_nothing(mounting):
     done = subprocess.run([*mounting, sys.executable, HERE / "full_disk.py"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(": nothing lost") == 8
