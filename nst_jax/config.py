@@ -262,9 +262,7 @@ class Config:
             options = {"balance": "auto", **options}
         if options.get("balance") == "auto":
             loss = STYLE_LOSSES.get(options.get("style_loss", "gram"))
-            weighed = (
-                not given.keys().isdisjoint(("content_weight", "style_weight")) and "strength" not in given
-            )
+            weighed = given.keys() & {"content_weight", "style_weight"} and "strength" not in given
             options |= BALANCED | ({} if weighed else _dial(options.get("strength"), loss)) | given
         config = cls(preset=preset, **options)
         for name, (allowed, came) in config.unused().items():

@@ -116,11 +116,12 @@ def mask_by_layer(
         return None
     height, found = rows.height(shape[0], spec), {}
     for layer in spec.style_layers:
-        ones = np.ones(map_shape(layer, shape[0], shape[1]), np.float32)
-        seen = ones if mask is None else masking.pooled(mask, layer)
-        seen = masking.inner(seen) if inner else seen
+        if mask is None:
+            seen = np.ones(map_shape(layer, *shape[:2]), np.float32)
+        else:
+            seen = masking.pooled(mask, layer)
         below = map_shape(layer, height, shape[1])[0] - len(seen)
-        found[layer] = rows.put(np.pad(seen, [(0, below), (0, 0)]), spec)
+        found[layer] = rows.put(np.pad(masking.inner(seen) if inner else seen, [(0, below), (0, 0)]), spec)
     return found
 
 
