@@ -166,7 +166,7 @@ def _distribution(colors: Colors, channel: int) -> tuple[Float[np.ndarray, " m"]
 def _check_varies(mode: str, deviation: float, what: str, picture: str) -> None:
     if deviation < LEAST_DEVIATION:
         raise InputError(
-            f"--preserve_color={mode}",
+            f"`preserve_color={mode}`",
             f"a {picture} that varies in {what}",
             f"the {picture}'s deviation is {deviation:.2g} of 1",
         )

@@ -219,34 +219,34 @@ class Config:
                 object.__setattr__(self, field.name, (value,) if lone else tuple(value))
         check_options(self)
         if not self.init:
-            raise InputError("--init", "content, noise, style or a file", "got nothing")
+            raise InputError("`init`", "content, noise, style or a file", "got nothing")
         for name in ("content_layers", "style_layers"):
             layers = getattr(self, name)
             if not layers:
-                raise InputError(f"--{name}", "at least one layer, or all", "got none")
+                raise InputError(f"`{name}`", "at least one layer, or all", "got none")
             if "all" in layers and len(layers) > 1:
-                raise InputError(f"--{name}", "layers, or all by itself", f"got {','.join(layers)}")
+                raise InputError(f"`{name}`", "layers, or all by itself", f"got {','.join(layers)}")
             if layers != ("all",):
-                check_layers(self.network, layers, f"--{name}")
+                check_layers(self.network, layers, f"`{name}`")
         if not (self.content_weight or self.style_weight or self.tv_weight):
             raise InputError(
-                "--content_weight, --style_weight, --tv_weight", "at least one above 0", "all are 0"
+                "`content_weight`, `style_weight`, `tv_weight`", "at least one above 0", "all are 0"
             )
         if self.style_mix and not sum(self.style_mix):
-            raise InputError("--style_mix", "at least one number above 0", "all are 0")
+            raise InputError("`style_mix`", "at least one number above 0", "all are 0")
         if self.activation_shift and not STYLE_LOSSES[self.style_loss].shifts:
-            allowed = f"0 for --style_loss={self.style_loss}, which has no shift"
-            raise InputError("--activation_shift", allowed, f"got {self.activation_shift:g}")
+            allowed = f"0 for `style_loss={self.style_loss}`, which has no shift"
+            raise InputError("`activation_shift`", allowed, f"got {self.activation_shift:g}")
         if not self._style_terms():
-            allowed = f"at least two layers for --style_loss={self.style_loss}"
-            raise InputError("--style_layers", allowed, f"got {','.join(self.style_layers)}")
+            allowed = f"at least two layers for `style_loss={self.style_loss}`"
+            raise InputError("`style_layers`", allowed, f"got {','.join(self.style_layers)}")
         self._style_layer_weights()
         if self.tile not in ("auto", "off"):
             self._check_tile()
         self.rungs()
         if self.average and self.optimizer != "adam":
             raise InputError(
-                "--average", "0, or --optimizer=adam", f"got {self.average:g} for {self.optimizer}"
+                "`average`", "0, or `optimizer=adam`", f"got {self.average:g} for {self.optimizer}"
             )
 
     @classmethod
@@ -267,24 +267,24 @@ class Config:
         config = cls(preset=preset, **options)
         for name, (allowed, came) in config.unused().items():
             if name in given:
-                raise InputError(f"--{name}", allowed, came)
+                raise InputError(f"`{name}`", allowed, came)
         return config
 
     def unused(self) -> dict[str, tuple[str, str]]:
         """Return the options that have no effect beside the others, with what is allowed and what came."""
         found = {}
         if self.optimizer == "lbfgs":
-            found["learning_rate"] = "for --optimizer=adam", "lbfgs searches its own step size"
+            found["learning_rate"] = "for `optimizer=adam`", "lbfgs searches its own step size"
         if not self.photorealistic:
-            found["matting_weight"] = "for --photorealistic", "got no --photorealistic"
+            found["matting_weight"] = "for `photorealistic`", "got no `photorealistic`"
         if self.preserve_color != "match":
-            found["color_match"] = "for --preserve_color=match", f"got --preserve_color={self.preserve_color}"
+            found["color_match"] = "for `preserve_color=match`", f"got `preserve_color={self.preserve_color}`"
         if self.balance != "auto":
-            found["strength"] = "with --balance=auto", f"got --balance={self.balance}"
+            found["strength"] = "with `balance=auto`", f"got `balance={self.balance}`"
         else:  # its own weights, as the settings in a picture have them beside it, say the same
             for name, weight in _dial(self.strength, STYLE_LOSSES[self.style_loss]).items():
                 if getattr(self, name) != weight:
-                    found["strength"] = f"without --{name}, whose place it takes", "both were given"
+                    found["strength"] = f"without `{name}`, whose place it takes", "both were given"
         return found
 
     @property
@@ -309,9 +309,9 @@ class Config:
             share = steps[0] // (count + 1)
             steps = (steps[0] - share * (count - 1), *[share] * (count - 1))
         if len(steps) != count or not all(steps):
-            allowed = f"0, {count + 1} or more in all, or {count} numbers from 1, one for each of --scales"
-            allowed = allowed if count > 1 else "one number where there are no --scales"
-            raise InputError("--iterations", allowed, f"got {','.join(map(str, steps)) or 'none'}")
+            allowed = f"0, {count + 1} or more in all, or {count} numbers from 1, one for each of `scales`"
+            allowed = allowed if count > 1 else "one number where there are no `scales`"
+            raise InputError("`iterations`", allowed, f"got {','.join(map(str, steps)) or 'none'}")
         return tuple(Rung(*pair) for pair in zip(sizes, steps, strict=True))
 
     def _sizes(self, steps: tuple[int, ...]) -> list[int]:
@@ -327,8 +327,8 @@ class Config:
             sizes = []
         grow = all(low < high for low, high in itertools.pairwise(sizes))
         if not sizes or sizes[0] < 1 or not grow or sizes[-1] != self.size:
-            allowed = f"auto, or longest sides that grow and end at --size={self.size}"
-            raise InputError("--scales", allowed, f"got {self.scales!r}{did_you_mean(self.scales, ['auto'])}")
+            allowed = f"auto, or longest sides that grow and end at `size={self.size}`"
+            raise InputError("`scales`", allowed, f"got {self.scales!r}{did_you_mean(self.scales, ['auto'])}")
         return sizes
 
     def spec(self) -> Spec:
@@ -355,7 +355,7 @@ class Config:
             return
         sees = f"{max(layers)} sees {halo(names, layers)} pixels to each side"
         hint = did_you_mean(self.tile, ("auto", "off"))
-        raise InputError("--tile", f"auto, off, or at least {least} ({sees})", f"got {self.tile!r}{hint}")
+        raise InputError("`tile`", f"auto, off, or at least {least} ({sees})", f"got {self.tile!r}{hint}")
 
     def loss_weights(self, styles: int) -> LossWeights:
         """Return alpha, beta, gamma, the weights w_l of the layers and the mix of the styles, as arrays.
@@ -367,7 +367,7 @@ class Config:
         Novak & Nikulin 2016 (arXiv 1605.04603), 3.1. Raises InputError where style_mix has another length.
         """
         if self.style_mix and len(self.style_mix) != styles:
-            raise InputError("--style_mix", f"one number per style, {styles}", f"got {len(self.style_mix)}")
+            raise InputError("`style_mix`", f"one number per style, {styles}", f"got {len(self.style_mix)}")
         layers = self._layers(self.content_layers)
         content = dict.fromkeys(CONTENT_LOSSES[self.content_loss].terms(layers), 1.0)
         if self.layer_weighting == "geometric":
@@ -396,7 +396,7 @@ class Config:
         if self.layer_weighting == "telescoped":
             if len(terms) < 2:
                 came = f"got {','.join(self.style_layers)}"
-                raise InputError("--style_layers", "two or more for --layer_weighting=telescoped", came)
+                raise InputError("`style_layers`", "two or more for `layer_weighting=telescoped`", came)
             return _telescoped(len(terms))
         return self._numbers(terms)
 
@@ -409,10 +409,10 @@ class Config:
             numbers = [float(part) for part in self.layer_weighting.split(",")]
         except ValueError:
             hint = did_you_mean(self.layer_weighting, NAMED)
-            raise InputError("--layer_weighting", allowed, f"got {self.layer_weighting!r}{hint}") from None
+            raise InputError("`layer_weighting`", allowed, f"got {self.layer_weighting!r}{hint}") from None
         good = all(0 <= number <= 1e30 for number in numbers)
         if len(numbers) != len(terms) or not good or not sum(numbers):
-            raise InputError("--layer_weighting", allowed, f"got {self.layer_weighting!r}")
+            raise InputError("`layer_weighting`", allowed, f"got {self.layer_weighting!r}")
         given = [layer for layer in self.style_layers if layer in terms] or terms  # none of them: all
         named = dict(zip(given, numbers, strict=True))
         return _normalised([named[term] for term in terms])

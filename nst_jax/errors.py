@@ -1,18 +1,23 @@
 """The one exception for requests that cannot be met as asked."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """A flag, file, image or weights set is wrong: what it is, what is allowed, what came.
+    """An option, file, picture or weights set is wrong: what it is, what is allowed, what came.
 
-    Launchers print it as one line, `error: WHAT: ALLOWED; CAME`, and exit 2.
+    Options stand in backticks, alone or with a value: `size`, `size=512`. Launchers print the error as one
+    line, `error: WHAT: ALLOWED; CAME`, with the options as flags, and exit 2.
     """
 
     def __init__(self, what: str, allowed: str, came: str):
-        super().__init__(_printable(f"{what}: {allowed}; {came}"))
+        super().__init__(what, allowed, came)  # all three, so that it can be pickled
         self.what, self.allowed, self.came = what, allowed, came
+
+    def __str__(self) -> str:
+        return _printable(f"{self.what}: {self.allowed}; {self.came}")
 
 
 def _printable(text: str) -> str:
@@ -24,11 +29,20 @@ def _printable(text: str) -> str:
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Return " (did you mean X?)" for the choice nearest to name, or nothing.
 
-    >>> did_you_mean("vgg61", ["vgg16", "vgg19"])
-    ' (did you mean vgg16?)'
+    >>> did_you_mean("grams", ["gram", "chain"])
+    ' (did you mean gram?)'
     """
     near = difflib.get_close_matches(name, list(choices), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def as_flags(message: object) -> str:
+    """Return a message with its options as flags, as a program prints it.
+
+    >>> as_flags("`scales`: auto, or sides that end at `size=64`; got 32")
+    '--scales: auto, or sides that end at --size=64; got 32'
+    """
+    return re.sub(r"`([a-z_]+([= ][^`]*)?)`", r"--\1", str(message))
 
 
 class NotWritten(InputError):

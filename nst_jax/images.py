@@ -277,7 +277,7 @@ def _check_pixels(size: tuple[int, int], needed: int, of: str, name: str, max_pi
     """
     most = max_pixels * BYTES // max(BYTES, needed)
     if size[0] * size[1] > most:
-        share = f" of {of} for --max_pixels={max_pixels}" if most < max_pixels else " (--max_pixels)"
+        share = f" of {of} for `max_pixels={max_pixels}`" if most < max_pixels else " (`max_pixels`)"
         raise InputError(name, f"at most {most} pixels{share}", f"it is {size[0]}x{size[1]}")
 
 
@@ -369,9 +369,9 @@ def check_depth(path: str | Path, depth: int) -> None:
     """Raise InputError if the format of path has no such number of bits a channel."""
     deep = [suffix for suffix, kind in FORMATS.items() if kind.write]
     if depth not in DEPTHS:
-        raise InputError("--depth", "8 or 16", f"got {depth}")
+        raise InputError("`depth`", "8 or 16", f"got {depth}")
     if depth == 16 and Path(path).suffix.lower() not in deep:
-        raise InputError("--depth", f"8, or 16 for {' '.join(deep)}", f"got {depth} for {path}")
+        raise InputError("`depth`", f"8, or 16 for {' '.join(deep)}", f"got {depth} for {path}")
 
 
 def check_space(path: str | Path, height: int, width: int, alpha: bool = False, depth: int = 8) -> None:

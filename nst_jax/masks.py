@@ -61,13 +61,13 @@ class Masks(NamedTuple):
 
         First the content's, then those of the styles, then those of the sources.
         """
-        acts = [f"--style_mask {k}" for k, _ in enumerate(self.styles, 1)]
-        sources = [f"--style_source_mask {k}" for k, _ in enumerate(self.sources, 1)]
+        acts = [f"`style_mask {k}`" for k, _ in enumerate(self.styles, 1)]
+        sources = [f"`style_source_mask {k}`" for k, _ in enumerate(self.sources, 1)]
         if self.labels:
-            acts = [f"--content_labels {label.name}" for label in self.labels]
-            sources = [f"--style_labels {label}" for label in self.labels]
+            acts = [f"`content_labels {label.name}`" for label in self.labels]
+            sources = [f"`style_labels {label}`" for label in self.labels]
         return [
-            ("--content_mask", self.content, None),
+            ("`content_mask`", self.content, None),
             *zip(acts, self.styles, itertools.repeat(None), strict=False),
             *zip(sources, self.sources, itertools.count(), strict=False),
         ]
@@ -98,7 +98,7 @@ def load(name: str, soft: bool = False, max_pixels: int = images.MAX_PIXELS) -> 
     if not mask.any():
         came = "it is black everywhere"
         if not black:
-            came = "none of it is above 127 of 255 (--soft_masks keeps greys)"
+            came = "none of it is above 127 of 255 (`soft_masks` keeps greys)"
         raise InputError(name, "a mask has a white part, where the style acts", came)
     return mask, grays / mask.size
 

@@ -5,7 +5,7 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nst_jax.errors import InputError, did_you_mean
@@ -26,10 +26,15 @@ def option(
 ) -> Any:
     """Declare a dataclass field of type str, bool, int, float, a tuple of one of these, or one or a tuple.
 
-    low and high bound numbers; choices names the allowed texts or numbers. A tuple is a comma list on the
-    command line, or, where repeated, a flag that may be given several times.
+    Args:
+        default: The value where none is given.
+        help: The help text of the flag.
+        low, high: The bounds of a number.
+        choices: The allowed texts or numbers. A dict is read at every check, so entries may be added later.
+        repeated: Whether the flag of a tuple may be given several times. Else it is one comma list.
     """
-    metadata = {"help": help, "low": low, "high": high, "choices": tuple(choices), "repeated": repeated}
+    kept = choices if isinstance(choices, Mapping) else tuple(choices)
+    metadata = {"help": help, "low": low, "high": high, "choices": kept, "repeated": repeated}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -80,15 +85,19 @@ def parse_option(field: Field, text: str) -> Any:
             return tuple(kind(part.strip()) for part in text.split(",")) if text else ()
         return kind(text)
     except ValueError:
-        raise InputError(f"--{field.name}", describe_range(field), f"got {text!r}") from None
+        raise InputError(f"`{field.name}`", describe_range(field), f"got {text!r}") from None
 
 
 def check_options(options: Any) -> None:
     """Raise InputError for the first option of a dataclass that is of the wrong type or out of bounds."""
     for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        for item in value if is_tuple(field) else (value,):
-            _check(field, item)
+        check_option(field, getattr(options, field.name))
+
+
+def check_option(field: Field, value: Any) -> None:
+    """Raise InputError if the value of an option is of the wrong type or out of bounds."""
+    for item in value if is_tuple(field) else (value,):
+        _check(field, item)
 
 
 def _check(field: Field, item: Any) -> None:
@@ -100,4 +109,4 @@ def _check(field: Field, item: Any) -> None:
         good = good and not isinstance(item, bool) and abs(item) <= LARGEST and low <= item <= high
     if not good or (choices and item not in choices):
         hint = did_you_mean(str(item), map(str, choices))
-        raise InputError(f"--{field.name}", describe_range(field), f"got {item!r}{hint}")
+        raise InputError(f"`{field.name}`", describe_range(field), f"got {item!r}{hint}")

@@ -203,9 +203,9 @@ def _refusal(problem: Problem, last: Needs, free: int) -> str:
     elif problem.spec.tile:
         fixed += last.temporary
     way = f" in windows of {problem.spec.tile}" if problem.spec.tile else ""
-    flag = "; --tile=auto takes larger ones in windows" if problem.config.tile == "off" else ""
+    flag = "; `tile=auto` takes larger ones in windows" if problem.config.tile == "off" else ""
     share = (max(0, free - fixed) / max(1, needed - fixed)) ** 0.5 * 0.95
-    size = f"{int(width * share)}x{int(height * share)} would fit (--size={int(max(height, width) * share)})"
+    size = f"{int(width * share)}x{int(height * share)} would fit (`size={int(max(height, width) * share)}`)"
     return (
         f"memory: a picture of {width}x{height} pixels needs {gib(needed)}{way} and {gib(free)} are free; "
         f"{size if share else 'no size would fit'}{flag}"

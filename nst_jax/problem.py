@@ -190,10 +190,10 @@ def _check_pictures(content: Any, styles: Sequence[Any], init: Any, config: Conf
     if content is None and config.content_weight:
         raise InputError("content", "a content picture, or content_weight 0", "got none")
     if content is None and config.photorealistic:
-        raise InputError("--photorealistic", "with a content picture", "got none")
+        raise InputError("`photorealistic`", "with a content picture", "got none")
     if content is None and config.preserve_color != "none":
         came = f"got {config.preserve_color} without one"
-        raise InputError("--preserve_color", "none where there is no content picture", came)
+        raise InputError("`preserve_color`", "none where there is no content picture", came)
 
 
 def _check_number(masks: Masks, styles: int) -> None:
@@ -203,7 +203,7 @@ def _check_number(masks: Masks, styles: int) -> None:
         found = {"style_labels": set(masks.pictures(styles))}
     for what, ones in found.items():
         if len(ones) not in (0, styles):
-            raise InputError(f"--{what}", f"one for each of the {styles} styles", f"got {len(ones)}")
+            raise InputError(f"`{what}`", f"one for each of the {styles} styles", f"got {len(ones)}")
 
 
 def check_sizes(size: Sequence[int], style_sizes: Sequence[Sequence[int]], masks: Masks, spec: Spec) -> None:
@@ -228,7 +228,7 @@ def check_sizes(size: Sequence[int], style_sizes: Sequence[Sequence[int]], masks
     parts = masking.regions(masks)
     if parts is not None and len(masks.styles) and masks.content is not None:
         for (what, *_), region in zip(masks.named()[1:], parts, strict=False):
-            masking.check(f"{what} within --content_mask", region, spec.style_layers)
+            masking.check(f"{what} within `content_mask`", region, spec.style_layers)
 
 
 def vary(problem: Problem, config: Config) -> Problem:

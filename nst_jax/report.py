@@ -111,7 +111,7 @@ def can_plot() -> bool:
 def check_plot() -> None:
     """Raise InputError where the library for plots is not installed."""
     if not can_plot():
-        raise InputError("--plot", "needs matplotlib: pip install 'nst-jax[plot]'", "it is not installed")
+        raise InputError("`plot`", "needs matplotlib: pip install 'nst-jax[plot]'", "it is not installed")
 
 
 def new_axes(height: float = 4.5) -> Any:

@@ -25,7 +25,7 @@ def make_mesh(devices: Sequence[Any] | int) -> Mesh | None:
     there = jax.devices()
     chosen = there[:devices] if isinstance(devices, int) else list(devices)
     if isinstance(devices, int) and not 1 <= devices <= len(there):
-        raise InputError("--devices", f"from 1 to {len(there)}, as many as there are", f"got {devices}")
+        raise InputError("`devices`", f"from 1 to {len(there)}, as many as there are", f"got {devices}")
     if len(chosen) == 1 and jax.process_count() == 1:
         return None
     return Mesh(np.array(chosen), ("rows",), axis_types=(AxisType.Auto,))

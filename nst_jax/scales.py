@@ -73,7 +73,7 @@ def make_problems(
     rungs, size = config.rungs(), last.first.shape[:2]
     if len(rungs) > 1 and max(size) != config.size:
         came = f"got {size[1]}x{size[0]}"
-        raise InputError("--scales", f"a picture whose longest side is --size, {config.size}", came)
+        raise InputError("`scales`", f"a picture whose longest side is `size`, {config.size}", came)
     problems = []
     for number, rung in enumerate(rungs[:-1], 1):
         here, *style_sizes = _sizes(rung.size, config, size, styles)

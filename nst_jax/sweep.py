@@ -130,7 +130,7 @@ def _check_config(config: Config) -> None:
     """Raise InputError for options of a run through several programs: a sweep has one."""
     for option, came in {"scales": config.scales, "average": config.average}.items():
         if came:
-            raise InputError(f"--{option}", "not in a sweep", f"got {came}")
+            raise InputError(f"`{option}`", "not in a sweep", f"got {came}")
 
 
 def _check_alike(problems: Sequence[Problem]) -> None:
@@ -189,7 +189,7 @@ def _fit(parts: "_Parts", lanes: int, free: int | None) -> int:
             size = _size(parts.problems[0].first)
             raise NotEnoughMemory(
                 f"memory: a lane of {size} pixels needs {needed / 2**30:.1f} GiB and "
-                f"{free / 2**30:.1f} GiB are free; a smaller --size needs less"
+                f"{free / 2**30:.1f} GiB are free; a smaller `size` needs less"
             )
         lanes = _even(len(parts.problems), max(devices, lanes // 2), devices)
     return lanes

@@ -242,7 +242,7 @@ def fetch(name: str, out: str | os.PathLike[str] | None = None, progress: Progre
     source = find_source(name)
     path = Path(out) if out else cached_file(source)
     if path is None:
-        raise InputError("cache folder", "must be writable, or --out given", "it cannot be made")
+        raise InputError("cache folder", "must be writable, or `out` given", "it cannot be made")
     if not out and _verdict(name, path, read_weights).state == "good":
         return path
     check_writable(path)

@@ -2,12 +2,16 @@
 
 import ast
 import dataclasses
+import doctest
+import importlib
 import inspect
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
+import pytest
 
 import nst_jax
 from nst_jax.config import Config
@@ -80,6 +84,20 @@ def test_every_public_name_is_explained():
     for name, value in vars(nst_jax).items():
         if not name.startswith("_") and not inspect.ismodule(value):
             assert inspect.getdoc(value), name
+
+
+EXAMPLES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if ">>>" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_in_docstrings_hold(name):
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted
+    assert not found.failed
 
 
 def test_the_readmes_snippets_run(tmp_path, monkeypatch):

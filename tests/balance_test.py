@@ -146,11 +146,11 @@ def test_a_preset_s_strength_gives_way_to_weights_and_follows_the_loss():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"strength": 0.3, "style_weight": 1.0}, "--strength: without --style_weight"),
-        ({"strength": 0.3, "content_weight": 1.0}, "--strength: without --content_weight"),
-        ({"strength": 0.3, "balance": "none"}, "--strength: with --balance=auto; got --balance=none"),
-        ({"strength": 1.5}, "--strength: .* from 0 to 1; got 1.5"),
-        ({"strength": -0.1}, "--strength"),
+        ({"strength": 0.3, "style_weight": 1.0}, "`strength`: without `style_weight`"),
+        ({"strength": 0.3, "content_weight": 1.0}, "`strength`: without `content_weight`"),
+        ({"strength": 0.3, "balance": "none"}, "`strength`: with `balance=auto`; got `balance=none`"),
+        ({"strength": 1.5}, "`strength`: .* from 0 to 1; got 1.5"),
+        ({"strength": -0.1}, "`strength`"),
     ],
 )
 def test_wrong_strengths_are_named(given, message):

@@ -464,7 +464,7 @@ def test_a_flat_picture_is_refused(mode, which):
     pictures = {"style": example("night"), "content": example("cat"), which: FLAT}
     with pytest.raises(InputError) as refused:
         prepare_style(mode, **pictures)
-    flag, allowed = f"--preserve_color={mode}: ", f"a {which} that varies in {VARY[mode]}"
+    flag, allowed = f"`preserve_color={mode}`: ", f"a {which} that varies in {VARY[mode]}"
     assert str(refused.value).startswith(flag + allowed)
     assert f"; the {which}'s deviation is " in str(refused.value)
 

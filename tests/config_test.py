@@ -71,59 +71,59 @@ def test_presets_are_valid_and_what_is_given_beside_one_wins(preset):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 1}, "--size: a whole number from 2 to 32768; got 1"),
-        ({"style_weight": -1.0}, "--style_weight: a finite number from 0 to 3e.38; got -1"),
-        ({"tv_weight": float("nan")}, "--tv_weight: a finite number.*got nan"),
-        ({"content_weight": float("inf")}, "--content_weight: a finite number.*got inf"),
-        ({"network": "vgg61"}, "--network: vgg16 or vgg19; got 'vgg61' .did you mean vgg1"),
-        ({"style_loss": "grams"}, "--style_loss: .*gram.*did you mean gram"),
+        ({"size": 1}, "`size`: a whole number from 2 to 32768; got 1"),
+        ({"style_weight": -1.0}, "`style_weight`: a finite number from 0 to 3e.38; got -1"),
+        ({"tv_weight": float("nan")}, "`tv_weight`: a finite number.*got nan"),
+        ({"content_weight": float("inf")}, "`content_weight`: a finite number.*got inf"),
+        ({"network": "vgg61"}, "`network`: vgg16 or vgg19; got 'vgg61' .did you mean vgg1"),
+        ({"style_loss": "grams"}, "`style_loss`: .*gram.*did you mean gram"),
         (
             {"style_layers": ("conv1_9",)},
-            "--style_layers: layers of vgg16 are.*'conv1_9' .did you mean conv1_",
+            "`style_layers`: layers of vgg16 are.*'conv1_9' .did you mean conv1_",
         ),
-        ({"style_layers": ()}, "--style_layers: at least one layer, or all; got none"),
-        ({"content_layers": ("conv5_4",)}, "--content_layers: layers of vgg16"),
+        ({"style_layers": ()}, "`style_layers`: at least one layer, or all; got none"),
+        ({"content_layers": ("conv5_4",)}, "`content_layers`: layers of vgg16"),
         ({"content_weight": 0.0, "style_weight": 0.0, "tv_weight": 0.0}, "at least one above 0; all are 0"),
-        ({"style_mix": (0.0, 0.0)}, "--style_mix: at least one number above 0"),
-        ({"style_mix": (1.0, -1.0)}, "--style_mix: a finite number from 0 to 1e.30; got -1"),
-        ({"layer_weighting": "geometrical"}, "--layer_weighting: .*did you mean geometric"),
-        ({"layer_weighting": "1,2"}, "--layer_weighting: .*5 numbers.*got '1,2'"),
-        ({"layer_weighting": "1,1,1,1,nan"}, "--layer_weighting"),
-        ({"layer_weighting": "0,0,0,0,0"}, "--layer_weighting: .*not all 0"),
-        ({"tv_power": 0.5}, "--tv_power"),
+        ({"style_mix": (0.0, 0.0)}, "`style_mix`: at least one number above 0"),
+        ({"style_mix": (1.0, -1.0)}, "`style_mix`: a finite number from 0 to 1e.30; got -1"),
+        ({"layer_weighting": "geometrical"}, "`layer_weighting`: .*did you mean geometric"),
+        ({"layer_weighting": "1,2"}, "`layer_weighting`: .*5 numbers.*got '1,2'"),
+        ({"layer_weighting": "1,1,1,1,nan"}, "`layer_weighting`"),
+        ({"layer_weighting": "0,0,0,0,0"}, "`layer_weighting`: .*not all 0"),
+        ({"tv_power": 0.5}, "`tv_power`"),
         (
             {"layer_weighting": "telescoped", "style_layers": ("conv1_1",)},
-            "--style_layers: two or more for --layer_weighting=telescoped; got conv1_1",
+            "`style_layers`: two or more for `layer_weighting=telescoped`; got conv1_1",
         ),
         (
             {"style_loss": "chain", "style_layers": ("conv1_1",)},
-            "--style_layers: at least two layers for --style_loss=chain; got conv1_1",
+            "`style_layers`: at least two layers for `style_loss=chain`; got conv1_1",
         ),
-        ({"style_loss": "chain", "layer_weighting": "1,1,1,1,1"}, "--layer_weighting: .*4 numbers"),
-        ({"preserve_color": "lumaswap"}, "--preserve_color: none, luma_swap, .*did you mean luma"),
-        ({"style_layers": ("all", "conv1_1")}, "--style_layers: layers, or all by itself; got all,conv1_1"),
-        ({"color_match": "choleski"}, "--color_match: .*did you mean cholesky"),
+        ({"style_loss": "chain", "layer_weighting": "1,1,1,1,1"}, "`layer_weighting`: .*4 numbers"),
+        ({"preserve_color": "lumaswap"}, "`preserve_color`: none, luma_swap, .*did you mean luma"),
+        ({"style_layers": ("all", "conv1_1")}, "`style_layers`: layers, or all by itself; got all,conv1_1"),
+        ({"color_match": "choleski"}, "`color_match`: .*did you mean cholesky"),
         (
             {"scales": "Auto"},
-            "--scales: auto, or longest sides that grow and end at --size=512; got 'Auto' .did you mean auto",
+            "`scales`: auto, or longest sides that grow and end at `size=512`; got 'Auto' .did you mean auto",
         ),
-        ({"scales": "256,128,512"}, "--scales: auto, or longest sides that grow.*got '256,128,512'"),
-        ({"scales": "256,256,512"}, "--scales: auto, or longest sides that grow.*got '256,256,512'"),
-        ({"scales": "128,256"}, "--scales: .* end at --size=512; got '128,256'"),
-        ({"scales": "256,512", "size": 256}, "--scales: .* end at --size=256; got '256,512'"),
-        ({"scales": "0,512"}, "--scales: .*got '0,512'"),
-        ({"scales": "a,512"}, "--scales: .*got 'a,512'"),
-        ({"iterations": (500, 200)}, "--iterations: one number where there are no --scales; got 500,200"),
-        ({"iterations": ()}, "--iterations: one number where there are no --scales; got none"),
-        ({"iterations": -1}, "--iterations: a whole number from 0 to 10000000; got -1"),
+        ({"scales": "256,128,512"}, "`scales`: auto, or longest sides that grow.*got '256,128,512'"),
+        ({"scales": "256,256,512"}, "`scales`: auto, or longest sides that grow.*got '256,256,512'"),
+        ({"scales": "128,256"}, "`scales`: .* end at `size=512`; got '128,256'"),
+        ({"scales": "256,512", "size": 256}, "`scales`: .* end at `size=256`; got '256,512'"),
+        ({"scales": "0,512"}, "`scales`: .*got '0,512'"),
+        ({"scales": "a,512"}, "`scales`: .*got 'a,512'"),
+        ({"iterations": (500, 200)}, "`iterations`: one number where there are no `scales`; got 500,200"),
+        ({"iterations": ()}, "`iterations`: one number where there are no `scales`; got none"),
+        ({"iterations": -1}, "`iterations`: a whole number from 0 to 10000000; got -1"),
         (
             {"scales": "256,512", "iterations": 2},
-            "--iterations: 0, 3 or more in all, or 2 numbers from 1, one for each of --scales; got 2",
+            "`iterations`: 0, 3 or more in all, or 2 numbers from 1, one for each of `scales`; got 2",
         ),
-        ({"scales": "256,512", "iterations": (1, 2, 3)}, "--iterations: .*2 numbers from 1.*got 1,2,3"),
-        ({"scales": "256,512", "iterations": (100, 0)}, "--iterations: .*2 numbers from 1.*got 100,0"),
-        ({"average": 0.9}, "--average: 0, or --optimizer=adam; got 0.9 for lbfgs"),
-        ({"average": 1.0, "optimizer": "adam"}, "--average: a finite number from 0 to 0.99999; got 1.0"),
+        ({"scales": "256,512", "iterations": (1, 2, 3)}, "`iterations`: .*2 numbers from 1.*got 1,2,3"),
+        ({"scales": "256,512", "iterations": (100, 0)}, "`iterations`: .*2 numbers from 1.*got 100,0"),
+        ({"average": 0.9}, "`average`: 0, or `optimizer=adam`; got 0.9 for lbfgs"),
+        ({"average": 1.0, "optimizer": "adam"}, "`average`: a finite number from 0 to 0.99999; got 1.0"),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(options, message):
@@ -175,7 +175,7 @@ def test_steps_are_divided_over_the_ladder(iterations, scales, steps):
 def test_a_shift_for_a_loss_without_one_is_refused(monkeypatch):
     monkeypatch.setitem(STYLE_LOSSES, "gram", STYLE_LOSSES["gram"]._replace(shifts=False))
     with pytest.raises(
-        InputError, match="--activation_shift: 0 for --style_loss=gram, which has no shift; got -1"
+        InputError, match="`activation_shift`: 0 for `style_loss=gram`, which has no shift; got -1"
     ):
         Config(activation_shift=-1.0)
     assert Config().style_loss == "gram"
@@ -183,13 +183,13 @@ def test_a_shift_for_a_loss_without_one_is_refused(monkeypatch):
 
 def test_a_color_match_for_another_mode_is_refused_not_ignored():
     with pytest.raises(
-        InputError, match="--color_match: for --preserve_color=match; got --preserve_color=luma"
+        InputError, match="`color_match`: for `preserve_color=match`; got `preserve_color=luma`"
     ):
         Config.from_preset(color_match="transport", preserve_color="luma")
 
 
 def test_a_matting_weight_for_what_is_no_photograph_is_refused_not_ignored():
-    with pytest.raises(InputError, match="--matting_weight: for --photorealistic; got no --photorealistic"):
+    with pytest.raises(InputError, match="`matting_weight`: for `photorealistic`; got no `photorealistic`"):
         Config.from_preset(matting_weight=1.0)
     assert Config.from_preset(matting_weight=1.0, photorealistic=True).loss_weights(1).matting == 1
     assert Config().loss_weights(1).matting is None
@@ -207,7 +207,7 @@ def test_telescoped_weights_by_hand():
 
 
 def test_a_learning_rate_for_lbfgs_is_refused_not_ignored():
-    with pytest.raises(InputError, match="--learning_rate: for --optimizer=adam"):
+    with pytest.raises(InputError, match="`learning_rate`: for `optimizer=adam`"):
         Config.from_preset(learning_rate=0.1)
     assert Config.from_preset(learning_rate=0.1, optimizer="adam").learning_rate == 0.1
 
@@ -234,7 +234,7 @@ def test_text_becomes_a_value(name, text, value):
 )
 def test_text_that_is_no_value(name, text):
     with pytest.raises(
-        InputError, match=re.escape(f"--{name}: {describe_range(FIELDS[name])}; got '{text}'")
+        InputError, match=re.escape(f"`{name}`: {describe_range(FIELDS[name])}; got '{text}'")
     ):
         parse_option(FIELDS[name], text)
 

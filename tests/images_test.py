@@ -581,7 +581,7 @@ def test_the_limit_on_pixels_is_checked_before_decoding(tmp_path: Path, depth: i
     (tmp_path / "big.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IDAT")
     before = Image.MAX_IMAGE_PIXELS
     with pytest.raises(
-        InputError, match=r"big.png: at most 100000000 pixels \(--max_pixels\); .* 20000x10000"
+        InputError, match=r"big.png: at most 100000000 pixels \(`max_pixels`\); .* 20000x10000"
     ):
         images.load(str(tmp_path / "big.png"))
     with pytest.raises(InputError, match="must be a whole picture"):  # the user's limit, not pillow's
@@ -608,7 +608,7 @@ def test_files_that_take_more_memory_to_read_may_have_fewer_pixels(
         Image.new("RGB", (10, 10)).save(tmp_path / name)
     assert images.read(str(tmp_path / name), enough).size == (10, 10)
     with pytest.raises(
-        InputError, match=rf"at most 99 pixels( of .* for --max_pixels={enough - 1})?; |--max_pixels\)"
+        InputError, match=rf"at most 99 pixels( of .* for `max_pixels={enough - 1}`)?; |`max_pixels`\)"
     ):
         images.read(str(tmp_path / name), enough - 1)
 
@@ -1135,9 +1135,9 @@ def test_sixteen_bits_are_for_png_and_tiff(tmp_path: Path) -> None:
     for suffix in (".png", ".tif", ".TIFF"):
         images.check_depth(f"out{suffix}", 16)
     for suffix in (".jpg", ".webp", ".avif"):
-        with pytest.raises(InputError, match=r"--depth: 8, or 16 for \.png \.tif \.tiff; got 16 for out"):
+        with pytest.raises(InputError, match=r"`depth`: 8, or 16 for \.png \.tif \.tiff; got 16 for out"):
             images.check_depth(f"out{suffix}", 16)
-    with pytest.raises(InputError, match="--depth: 8 or 16; got 12"):
+    with pytest.raises(InputError, match="`depth`: 8 or 16; got 12"):
         images.save(tmp_path / "out.png", _smooth(2, 2), depth=12)
     assert not list(tmp_path.iterdir())
 

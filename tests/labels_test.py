@@ -238,7 +238,7 @@ def test_other_maps_of_as_many_labels_compile_nothing(params, scene, compilation
 
 def test_maps_for_some_styles_are_refused(params, scene):
     content, styles, regions, _ = scene
-    with pytest.raises(InputError, match="--style_labels: one for each of the 2 styles; got 1"):
+    with pytest.raises(InputError, match="`style_labels`: one for each of the 2 styles; got 1"):
         stylize(params, content, styles, Config(**LOW), masks=labels.make_masks(regions, [None]))
 
 

@@ -54,7 +54,7 @@ def test_what_does_not_even_fit_in_windows_is_refused_with_what_would(problem):
     with pytest.raises(NotEnoughMemory, match=r"397x300 pixels needs 0\.\d GiB in windows .* would fit"):
         make_plan(problem(), 170 * 2**20)
     free = needs(problem()).most // 2
-    with pytest.raises(NotEnoughMemory, match="--size=1.*--tile=auto takes larger ones in windows"):
+    with pytest.raises(NotEnoughMemory, match="`size=1.*`tile=auto` takes larger ones in windows"):
         make_plan(problem(tile="off"), free)
     assert make_plan(problem(tile="128"), 2 * free - 1).problem.spec.tile == 128
 
@@ -113,7 +113,7 @@ def test_windows_too_small_for_a_core_are_refused():
     for tile in ("159", "0", "-3", "many"):
         with pytest.raises(
             InputError,
-            match=r"--tile: auto, off, or at least 160 \(conv5_1 sees 58 pixels to each side\); got",
+            match=r"`tile`: auto, off, or at least 160 \(conv5_1 sees 58 pixels to each side\); got",
         ):
             Config(tile=tile)
     with pytest.raises(InputError, match="did you mean auto"):

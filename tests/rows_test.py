@@ -168,7 +168,7 @@ def test_the_memory_forecast_compiles_the_programs_that_then_run(params, compila
 
 @pytest.mark.parametrize("devices", [0, 5])
 def test_devices_that_are_not_there_are_refused(params, devices):
-    with pytest.raises(InputError, match=f"--devices: from 1 to 4, as many as there are; got {devices}"):
+    with pytest.raises(InputError, match=f"`devices`: from 1 to 4, as many as there are; got {devices}"):
         next(stylize_steps(params, picture(45, 40, 1), [picture(50, 40, 5)], devices=devices))
 
 

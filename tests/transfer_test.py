@@ -245,7 +245,7 @@ def test_first_pictures(pictures):
         (False, 1, {}, "content: a content picture, or content_weight 0"),
         (False, 1, {"content_weight": 0.0}, "init: content .with a content picture., noise.*got content"),
         (True, 1, {"init": "style"}, "init: .*style .of the picture's size.*got style"),
-        (True, 2, {"style_mix": (1.0,)}, "--style_mix: one number per style, 2; got 1"),
+        (True, 2, {"style_mix": (1.0,)}, "`style_mix`: one number per style, 2; got 1"),
     ],
 )
 def test_pictures_and_options_that_do_not_go_together(params, pictures, content, styles, options, message):
@@ -457,9 +457,9 @@ def test_around_a_texture_in_a_mask_each_rung_has_its_own_first_picture(params, 
 @pytest.mark.parametrize(
     ("options", "masks", "message"),
     [
-        ({"size": 64, "scales": "24,64"}, None, "--scales: a picture whose longest side is --size, 64; got 48x32"),
+        ({"size": 64, "scales": "24,64"}, None, "`scales`: a picture whose longest side is `size`, 64; got 48x32"),
         ({"size": 48, "scales": "20,48"}, None, r"content: at least 16 pixels a side for layer conv5_1; got 20x13 \(rung 1 of 2, 20 pixels\)"),
-        ({"size": 48, "scales": "24,30,48", "style_layers": ("conv3_1",)}, Masks(content=np.float32(np.arange(48) < 2) * np.float32(np.arange(32) < 8)[:, None]), r"--content_mask: the region .* of conv3_1.*\(rung 1 of 3, 24 pixels\)"),
+        ({"size": 48, "scales": "24,30,48", "style_layers": ("conv3_1",)}, Masks(content=np.float32(np.arange(48) < 2) * np.float32(np.arange(32) < 8)[:, None]), r"`content_mask`: the region .* of conv3_1.*\(rung 1 of 3, 24 pixels\)"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_some_rung_is_refused_before_the_first(params, pictures, options, masks, message):
@@ -569,12 +569,12 @@ def test_a_small_region_takes_the_style_as_well_as_a_large_one(params, pictures)
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        (Masks(styles=[None]), "--style_mask: one for each of the 2 styles; got 1"),
-        (Masks(sources=[None] * 3), "--style_source_mask: one for each of the 2 styles; got 3"),
-        (Masks(content=np.ones((32, 32), np.float32)), r"--content_mask: rows and columns \(32, 48\); got \(32, 32\)"),
-        (Masks(styles=[None, np.full((32, 48), 2, np.float32)]), r"--style_mask 2: float32 numbers in \[0, 1\]"),
-        (Masks(styles=[None, np.zeros((32, 48), np.float32)]), "--style_mask 2: .*conv5_1.*0 of one"),
-        (Masks(content=np.ones((32, 48), np.float32) * (np.arange(48) < 24), styles=[None, np.float32(np.arange(48) >= 24) * np.ones((32, 1), np.float32)]), "--style_mask 2 within --content_mask: "),
+        (Masks(styles=[None]), "`style_mask`: one for each of the 2 styles; got 1"),
+        (Masks(sources=[None] * 3), "`style_source_mask`: one for each of the 2 styles; got 3"),
+        (Masks(content=np.ones((32, 32), np.float32)), r"`content_mask`: rows and columns \(32, 48\); got \(32, 32\)"),
+        (Masks(styles=[None, np.full((32, 48), 2, np.float32)]), r"`style_mask 2`: float32 numbers in \[0, 1\]"),
+        (Masks(styles=[None, np.zeros((32, 48), np.float32)]), "`style_mask 2`: .*conv5_1.*0 of one"),
+        (Masks(content=np.ones((32, 48), np.float32) * (np.arange(48) < 24), styles=[None, np.float32(np.arange(48) >= 24) * np.ones((32, 1), np.float32)]), "`style_mask 2` within `content_mask`: "),
     ],
 )  # fmt: skip
 def test_masks_that_do_not_fit_are_refused(params, pictures, masks, message):
@@ -585,7 +585,7 @@ def test_masks_that_do_not_fit_are_refused(params, pictures, masks, message):
 
 def test_a_colour_mode_needs_a_content(params, pictures):
     config = Config(preserve_color="match", content_weight=0.0, init="noise")
-    with pytest.raises(InputError, match="--preserve_color: none where there is no content"):
+    with pytest.raises(InputError, match="`preserve_color`: none where there is no content"):
         stylize(params, None, [pictures[1]], config)
 
 
@@ -594,7 +594,7 @@ def test_a_colour_that_does_not_vary_is_named_with_its_style_and_its_mask(params
     flat = content.copy()
     flat[:, :24] = 0.5
     masks = Masks(styles=[half(content, slice(24, 48)), half(content)])
-    message = r"--preserve_color=luma: a content that varies in brightness; .* \(style 2, where the masks are white\)"
+    message = r"`preserve_color=luma`: a content that varies in brightness; .* \(style 2, where the masks are white\)"
     with pytest.raises(InputError, match=message):
         stylize(params, flat, [style, style], Config(preserve_color="luma"), masks=masks)
 

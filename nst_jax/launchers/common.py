@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from absl import app, flags, logging
 
-from nst_jax.errors import InputError, NotEnoughMemory, NotWritten
+from nst_jax.errors import InputError, NotEnoughMemory, NotWritten, as_flags
 from nst_jax.files import abandon
 from nst_jax.options import default_values, describe_range, is_tuple, option_type, parse_option
 from nst_programs import ENDINGS, taken
@@ -154,8 +154,8 @@ def explain(error: BaseException) -> int | None:
 
 
 def fail(code: int, message: object) -> int:
-    """Print one line on standard error and return the exit code."""
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    """Print one line on standard error, with options as flags, and return the exit code."""
+    print(f"error: {as_flags(message)}", file=sys.stderr, flush=True)
     return code
 
 

@@ -20,7 +20,7 @@ import nst_jax
 from nst_jax import checkpoint, images, judge, rows
 from nst_jax import masks as masking
 from nst_jax.config import PRESETS, Config
-from nst_jax.errors import InputError, NotWritten
+from nst_jax.errors import InputError, NotWritten, as_flags
 from nst_jax.files import check_folder, check_writable, write_whole
 from nst_jax.launchers import device, hosts
 from nst_jax.launchers.common import (
@@ -241,7 +241,7 @@ def _read(pictures: Pictures) -> dict[str, Any]:
     """Return the pictures and masks by name."""
     content, styles, init, masks = pictures
     named = {f"--style {k}": style for k, style in enumerate(styles, 1)}
-    masked = {f"the pixels of {name}": mask for name, mask, _ in masks.named()}
+    masked = {f"the pixels of {as_flags(name)}": mask for name, mask, _ in masks.named()}
     return {"--content 1": content} | named | {"--init 1": init} | masked
 
 

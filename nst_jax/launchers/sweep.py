@@ -22,7 +22,7 @@ from absl import logging
 from nst_jax import images, judge
 from nst_jax.checkpoint import Checkpoints, Saved, newest, restore
 from nst_jax.config import Config
-from nst_jax.errors import InputError, did_you_mean
+from nst_jax.errors import InputError, as_flags, did_you_mean
 from nst_jax.files import check_folder, check_writable, write_whole
 from nst_jax.launchers import device, hosts
 from nst_jax.launchers.common import (
@@ -242,7 +242,7 @@ def _told(problem: Problem, weights: str, shelf: Shelf) -> dict[str, str]:
     read: dict[str, Any] = {
         f"{name} at {width}x{height}": picture for (name, height, width), picture in shelf.resized.items()
     }
-    read |= {name: mask for name, mask, _ in problem.masks.named()}
+    read |= {as_flags(name): mask for name, mask, _ in problem.masks.named()}
     told = read | {"weights": weights} | surroundings(jax.device_count())
     return {name: hosts.short(value) for name, value in told.items()}
 
