@@ -12,7 +12,7 @@ from nst_jax.content import CONTENT_LOSSES
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.objective import LossWeights, Spec
 from nst_jax.optimizers import OPTIMIZERS
-from nst_jax.options import check_options, is_tuple, option
+from nst_jax.options import Field, check_option, is_tuple, option
 from nst_jax.parametrizations import PARAMETRIZATIONS
 from nst_jax.style import STYLE_LOSSES, StyleLoss, term_names
 from nst_jax.tiling import least_tile
@@ -82,15 +82,25 @@ class Rung(NamedTuple):
     iterations: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """The options of an optimisation; validated when made. Raises InputError.
+def _option(default: Any, help: str, **allowed: Any) -> Any:
+    """Declare an option whose default is that of a preset: of `gatys`, where the preset names none."""
+    field = option(default, help, **allowed)
+    return dataclasses.field(default=None, metadata={**field.metadata, "default": default})
 
-    The fields' defaults are the preset `gatys`: Gatys et al. 2015 with its five style layers and one content
-    layer. What the programs and stylize take where nothing is given is Config.from_preset().
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """The options of one transfer, checked when they are made: Config(preset="improved", size=256).
+
+    An option that is not given has the preset's value. With a strength the weights follow from it.
+    Config() is `gatys`: Gatys et al. 2015. The programs and stylize take Config.from_preset() by default.
+    dataclasses.replace(config, size=512) gives one more option. Those that were given before stay.
+
+    Raises:
+        InputError: An option is wrong, or has no effect beside the others.
     """
 
-    preset: str = option(
+    preset: str = _option(
         "gatys",
         "set of defaults; an option given beside it wins. wasserstein, of which the defaults here are: the "
         "transport distance of means and covariances, from coarse to fine; gatys: Gatys et al. 2015; "
@@ -99,51 +109,51 @@ class Config:
         "maximises the deepest mismatch",
         choices=PRESETS,
     )
-    network: str = option("vgg16", "pretrained network", choices=NETWORKS)
-    size: int = option(
+    network: str = _option("vgg16", "pretrained network", choices=NETWORKS)
+    size: int = _option(
         512, "longest side of the optimised picture, in pixels; its aspect is kept", low=2, high=32768
     )
-    style_scale: float = option(
+    style_scale: float = _option(
         1.0, "longest side of a style relative to --size; its aspect is always kept", low=1 / 64, high=64
     )
-    style_mix: tuple[float, ...] = option(
+    style_mix: tuple[float, ...] = _option(
         (), "one number per style, normalised to sum 1; empty: equal", low=0, high=1e30
     )
-    content_weight: float = option(1.0, "alpha, the weight of the content loss", low=0, high=3e38)
-    style_weight: float = option(1e8, "beta, the weight of the style loss", low=0, high=3e38)
-    tv_weight: float = option(1e-3, "gamma, the weight of the total variation", low=0, high=3e38)
-    photorealistic: bool = option(
+    content_weight: float = _option(1.0, "alpha, the weight of the content loss", low=0, high=3e38)
+    style_weight: float = _option(1e8, "beta, the weight of the style loss", low=0, high=3e38)
+    tv_weight: float = _option(1e-3, "gamma, the weight of the total variation", low=0, high=3e38)
+    photorealistic: bool = _option(
         False,
         "keep the picture a photograph: around every pixel its colours are to be an affine map of the "
         "content's",
     )
-    matting_weight: float = option(
+    matting_weight: float = _option(
         1e7, "lambda, the weight of the matting Laplacian; photorealistic only", low=0, high=3e38
     )
-    balance: str = option(
+    balance: str = _option(
         "none",
         "auto: each weight is divided by its term's pull, the norm of its gradient at the start, so that it "
         "means the same at any --size and with any --style_loss; 1, 1, 0.07 and 100 by default",
         choices=("none", "auto"),
     )
-    strength: float = option(
+    strength: float = _option(
         0.5,
         "one dial in place of --content_weight and --style_weight: 0 the photograph, 1 nothing but style; "
         "with --balance=auto, which it sets",
         low=0,
         high=1,
     )
-    content_layers: tuple[str, ...] = option(("conv4_2",), "comma list of layers convB_K, or all")
-    style_layers: tuple[str, ...] = option(
+    content_layers: tuple[str, ...] = _option(("conv4_2",), "comma list of layers convB_K, or all")
+    style_layers: tuple[str, ...] = _option(
         ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"), "comma list of layers convB_K, or all"
     )
-    layer_weighting: str = option(
+    layer_weighting: str = _option(
         "uniform",
         "uniform; lower (style 4^(D-d) over the D terms, sum 1: from coarse to fine large shapes are there "
         "when the finest rung begins); geometric (style 2^(D-d), content 2^d, sum 1); "
         "a number per style term, normalised to sum 1; or telescoped (of the tutorial preset)",
     )
-    style_loss: str = option(
+    style_loss: str = _option(
         "gram",
         "statistic of a style: gram, of each layer; chain, of each layer with the one below in use; "
         "tutorial; moments, mean and covariance; wasserstein, the transport distance of these; histogram, "
@@ -152,72 +162,86 @@ class Config:
         "give --strength beside it",
         choices=STYLE_LOSSES,
     )
-    content_loss: str = option(
+    content_loss: str = _option(
         "squares",
         "squares, of differences of activations; laplacian, of those and of the colours' edges; "
         "self_similarity, how alike the picture's places are to each other, whatever their colours",
         choices=CONTENT_LOSSES,
     )
-    activation_shift: float = option(0.0, "s: the style statistics are of F + s", low=-1e6, high=1e6)
-    preserve_color: str = option(
+    activation_shift: float = _option(0.0, "s: the style statistics are of F + s", low=-1e6, high=1e6)
+    preserve_color: str = _option(
         "none",
         "the content's colours: luma_swap, its chroma on the result; luma, that and only luma is optimised; "
         "match, the style's colours moved linearly beforehand; histogram, channel by channel",
         choices=COLOR_MODES,
     )
-    color_match: str = option("symmetric", "the linear map of --preserve_color=match", choices=COLOR_MATCHES)
-    pooling: str = option("max", "what lies between the network's blocks", choices=POOLINGS)
-    tv_power: float = option(2.5, "p of the total variation (dx^2 + dy^2)^(p/2)", low=1, high=8)
-    init: str = option("content", "first picture: content, noise, style, or a file")
-    seed: int = option(0, "seed of the noise", low=0, high=2**32 - 1)
-    optimizer: str = option("lbfgs", "lbfgs (with a line search) or adam", choices=OPTIMIZERS)
-    parametrization: str = option(
+    color_match: str = _option("symmetric", "the linear map of --preserve_color=match", choices=COLOR_MATCHES)
+    pooling: str = _option("max", "what lies between the network's blocks", choices=POOLINGS)
+    tv_power: float = _option(2.5, "p of the total variation (dx^2 + dy^2)^(p/2)", low=1, high=8)
+    init: str = _option("content", "first picture: content, noise, style, or a file")
+    seed: int = _option(0, "seed of the noise", low=0, high=2**32 - 1)
+    optimizer: str = _option("lbfgs", "lbfgs (with a line search) or adam", choices=OPTIMIZERS)
+    parametrization: str = _option(
         "fourier",
         "in which steps are taken: fourier, amplitudes of frequencies in units of those of natural pictures, "
         "so that areas take the style's colours as quickly as strokes its shapes; natural, the same and "
         "farther in lightness than in color, which leaves fewer specks; or pixels",
         choices=PARAMETRIZATIONS,
     )
-    iterations: tuple[int, ...] | int = option(
+    iterations: tuple[int, ...] | int = _option(
         (150,),
         "steps of the optimiser: in all (the coarsest of the --scales gets two shares, every other one), "
         "or a number for each of the scales, with commas; 0 gives the first picture",
         low=0,
         high=10**7,
     )
-    scales: str = option(
+    scales: str = _option(
         "",
         "coarse to fine: longest sides that grow and end at --size, with commas; auto: by factors of the "
         f"square root of 2, none below {COARSEST}, fewer than --iterations; empty: --size alone",
     )
-    average: float = option(
+    average: float = _option(
         0.0,
         "d of the average over the pictures of all steps (of weights d^age) that is shown and written "
         "in place of the last picture; 0: off; adam only",
         low=0,
         high=0.99999,
     )
-    tile: str = option(
+    tile: str = _option(
         "auto",
         "auto: the picture at once where that fits into memory, else in windows, with the same result; off; "
         "or the longest side of a window in pixels",
     )
-    precision: str = option(
+    precision: str = _option(
         "auto",
         "of the network's activations and products; statistics and losses are float32. auto: bfloat16 on a "
         "GPU, float32 elsewhere",
         choices=("auto", *PRECISIONS),
     )
-    learning_rate: float = option(
+    learning_rate: float = _option(
         0.03, "step size, in units of the picture's range 0..1; adam only", low=1e-8, high=1
     )
 
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):  # a list will do, and a lone layer or number
-            if is_tuple(field) and not isinstance(value := getattr(self, field.name), tuple):
-                lone = isinstance(value, str) or not isinstance(value, Iterable)
-                object.__setattr__(self, field.name, (value,) if lone else tuple(value))
-        check_options(self)
+    given: dataclasses.InitVar[dict[str, Any] | None] = None  # by dataclasses.replace: of the old Config
+
+    def __post_init__(self, given: dict[str, Any] | None) -> None:
+        before = {} if given is None else _resolve(given)
+        given = dict(given or {})
+        for field in dataclasses.fields(self):
+            value = _as_tuple(field, getattr(self, field.name))
+            if value is None:
+                given.pop(field.name, None)
+            elif field.name not in before or value != before[field.name]:
+                check_option(field, value)
+                given[field.name] = value
+        for name, value in (_resolve(given) | {"given": given}).items():
+            object.__setattr__(self, name, value)
+        self._check_together()
+        for name, (allowed, came) in self.unused().items():
+            if name in given:
+                raise InputError(f"`{name}`", allowed, came)
+
+    def _check_together(self) -> None:
         if not self.init:
             raise InputError("`init`", "content, noise, style or a file", "got nothing")
         for name in ("content_layers", "style_layers"):
@@ -251,24 +275,8 @@ class Config:
 
     @classmethod
     def from_preset(cls, preset: str = DEFAULT, **given: Any) -> "Config":
-        """Return the preset's options with the given ones in their place. Raises InputError.
-
-        With a strength s the weights are (2 (1 - s))^k of the content and m (2 s)^k of the style: its
-        StyleLoss has m and k, so that as much of the photograph is left with any. A weight that is given
-        puts one in place of the preset's own strength.
-        """
-        options = {**PRESETS.get(preset, {}), **given}
-        if "strength" in given:
-            options = {"balance": "auto", **options}
-        if options.get("balance") == "auto":
-            loss = STYLE_LOSSES.get(options.get("style_loss", "gram"))
-            weighed = given.keys() & {"content_weight", "style_weight"} and "strength" not in given
-            options |= BALANCED | ({} if weighed else _dial(options.get("strength"), loss)) | given
-        config = cls(preset=preset, **options)
-        for name, (allowed, came) in config.unused().items():
-            if name in given:
-                raise InputError(f"`{name}`", allowed, came)
-        return config
+        """Return Config(preset=preset, ...); the default preset is that of the programs and of stylize."""
+        return cls(preset=preset, **given)
 
     def unused(self) -> dict[str, tuple[str, str]]:
         """Return the options that have no effect beside the others, with what is allowed and what came."""
@@ -418,10 +426,32 @@ class Config:
         return _normalised([named[term] for term in terms])
 
 
-def _dial(strength: Any, loss: StyleLoss | None) -> dict[str, float]:
-    """Return the weights of a strength; none where there is none, or what the options' own check refuses."""
-    if not isinstance(strength, int | float) or not 0 <= strength <= 1 or loss is None:
-        return {}
+def _as_tuple(field: Field, value: Any) -> Any:
+    """Return a list, a lone layer or a lone number as the tuple that an option of several values holds."""
+    if value is None or isinstance(value, tuple) or not is_tuple(field):
+        return value
+    return (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+
+
+def _resolve(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the value of every option: the given one, else the strength's, else the preset's."""
+    options: dict[str, Any] = {field.name: field.metadata["default"] for field in dataclasses.fields(Config)}
+    preset = PRESETS[given.get("preset", options["preset"])]
+    options |= preset | ({"balance": "auto"} if "strength" in given else {}) | given
+    if options["balance"] == "auto":
+        options |= BALANCED
+        weighed = given.keys() & {"content_weight", "style_weight"} and "strength" not in given
+        if "strength" in {*preset, *given} and not weighed:
+            options |= _dial(options["strength"], STYLE_LOSSES[options["style_loss"]])
+        options |= given
+    return options
+
+
+def _dial(strength: float, loss: StyleLoss) -> dict[str, float]:
+    """Return the weights of a strength s: (2 (1 - s))^k of the content and m (2 s)^k of the style.
+
+    m and k are the StyleLoss's middle and power, so that as much of the photograph is left with any.
+    """
     content, style = ((2.0 * share) ** loss.power for share in (1 - strength, strength))
     # Four digits: they are read in tables and reports.
     return {"content_weight": float(f"{content:.4g}"), "style_weight": float(f"{loss.middle * style:.4g}")}

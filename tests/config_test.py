@@ -1,4 +1,6 @@
+import copy
 import dataclasses
+import pickle
 import re
 
 import numpy as np
@@ -66,6 +68,54 @@ def test_presets_are_valid_and_what_is_given_beside_one_wins(preset):
     config = Config.from_preset(preset, style_weight=7.0)
     assert config.preset == preset
     assert config.style_weight == 7.0
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_a_preset_is_its_options_however_it_is_named(preset):
+    config = Config.from_preset(preset, size=256)
+    assert Config(preset=preset, size=256) == config
+    assert dataclasses.replace(config) == config
+    assert dataclasses.replace(Config(size=256), preset=preset) == config
+    for name, value in PRESETS[preset].items():
+        assert getattr(config, name) == value
+
+
+def test_the_weights_follow_the_strength_the_loss_and_the_balance():
+    dialed = Config.from_preset("gatys", strength=0.1)
+    assert dialed.balance == "auto"
+    assert Config(strength=0.1) == dialed
+    assert dataclasses.replace(Config(), strength=0.1) == dialed
+    assert dataclasses.replace(Config(strength=0.9), strength=0.1) == dialed
+    assert (Config(balance="auto").content_weight, Config(balance="auto").style_weight) == (1.0, 1.0)
+    default = Config.from_preset()
+    assert dataclasses.replace(default, style_loss="gram") == Config.from_preset(style_loss="gram")
+    assert dataclasses.replace(default, style_weight=3.0) == Config.from_preset(style_weight=3.0)
+    assert dataclasses.replace(default, style_weight=3.0).content_weight == 1.0
+
+
+def test_what_is_replaced_is_checked_beside_what_was_given_before():
+    with pytest.raises(InputError, match="`strength`: without `style_weight`, whose place it takes"):
+        dataclasses.replace(Config.from_preset(style_weight=3.0), strength=0.1)
+    with pytest.raises(InputError, match="`strength`: without `style_weight`"):
+        dataclasses.replace(Config.from_preset(strength=0.1), style_weight=3.0)
+    with pytest.raises(InputError, match="`learning_rate`: for `optimizer=adam`"):
+        dataclasses.replace(Config(optimizer="adam", learning_rate=0.1), optimizer="lbfgs")
+    with pytest.raises(InputError, match="`size`: a whole number"):
+        dataclasses.replace(Config(), size=1)
+
+
+def test_an_option_without_effect_is_refused_by_the_constructor_too():
+    with pytest.raises(InputError, match="`learning_rate`: for `optimizer=adam`"):
+        Config(learning_rate=0.1)
+    with pytest.raises(InputError, match="`matting_weight`: for `photorealistic`"):
+        Config(matting_weight=1.0)
+
+
+def test_copies_know_what_was_given():
+    config = Config.from_preset(strength=0.1)
+    for again in (copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
+        assert again == config
+        assert dataclasses.replace(again, strength=0.9) == Config.from_preset(strength=0.9)
 
 
 @pytest.mark.parametrize(

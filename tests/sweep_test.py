@@ -42,11 +42,12 @@ def over(params, pictures, configs, **options):
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 def test_each_lane_is_the_single_run_with_its_values(params, pictures, optimizer):
     common = {"optimizer": optimizer, "iterations": 6, **LAYERS}
+    rate = {"learning_rate": 0.1} if optimizer == "adam" else {}
     configs = [
         Config(style_weight=1e6, **common),
         Config(style_weight=1e8, tv_weight=1e-1, **common),
         Config(content_weight=10.0, layer_weighting="3,1", **common),
-        Config(learning_rate=0.1, activation_shift=0.0, **common),
+        Config(activation_shift=0.0, **rate, **common),
         Config(style_weight=0.0, **common),
     ]
     for config, lane in zip(configs, run(over(params, pictures, configs), lanes=8), strict=True):
