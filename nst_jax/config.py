@@ -222,11 +222,11 @@ class Config:
         0.03, "step size, in units of the picture's range 0..1; adam only", low=1e-8, high=1
     )
 
-    given: dataclasses.InitVar[dict[str, Any] | None] = None  # by dataclasses.replace: of the old Config
+    _given: dataclasses.InitVar[dict[str, Any] | None] = None  # the old Config's, by dataclasses.replace
 
-    def __post_init__(self, given: dict[str, Any] | None) -> None:
-        before = {} if given is None else _resolve(given)
-        given = dict(given or {})
+    def __post_init__(self, _given: dict[str, Any] | None) -> None:
+        before = {} if _given is None else _resolve(_given)
+        given = dict(_given or {})
         for field in dataclasses.fields(self):
             value = _as_tuple(field, getattr(self, field.name))
             if value is None:
@@ -234,7 +234,7 @@ class Config:
             elif field.name not in before or value != before[field.name]:
                 check_option(field, value)
                 given[field.name] = value
-        for name, value in (_resolve(given) | {"given": given}).items():
+        for name, value in (_resolve(given) | {"_given": given}).items():
             object.__setattr__(self, name, value)
         self._check_together()
         for name, (allowed, came) in self.unused().items():
@@ -277,6 +277,11 @@ class Config:
     def from_preset(cls, preset: str = DEFAULT, **given: Any) -> "Config":
         """Return Config(preset=preset, ...); the default preset is that of the programs and of stylize."""
         return cls(preset=preset, **given)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that were given; the others follow from these."""
+        return dict(vars(self)["_given"])
 
     def unused(self) -> dict[str, tuple[str, str]]:
         """Return the options that have no effect beside the others, with what is allowed and what came."""
@@ -353,6 +358,11 @@ class Config:
             self.photorealistic,
             self.precision,
             int(self.tile) if self.tile.isdecimal() else 0,
+            plugged=(
+                STYLE_LOSSES[self.style_loss],
+                CONTENT_LOSSES[self.content_loss],
+                OPTIMIZERS[self.optimizer],
+            ),
         )
 
     def _check_tile(self) -> None:

@@ -164,11 +164,12 @@ FORMATS = {
 DEPTHS = (8, 16)  # bits a channel
 
 
-def resolve(name: str) -> Path:
+def resolve(name: str | Path) -> Path:
     """Return the file that name stands for: "example:NAME" is a picture of the package, else it is a path.
 
     Raises InputError for an example that does not exist.
     """
+    name = str(name)
     if re.match("https?://", name):
         raise InputError(name, "a file or example:NAME", "it is an address; download it first")
     if not name.startswith(EXAMPLE):
@@ -179,7 +180,7 @@ def resolve(name: str) -> Path:
     return names[wanted]
 
 
-def load(name: str, max_pixels: int = MAX_PIXELS) -> Picture:
+def load(name: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read a picture file or "example:NAME" as read does; on white, in float32, at its full size.
 
     Raises InputError as read does.
@@ -188,7 +189,7 @@ def load(name: str, max_pixels: int = MAX_PIXELS) -> Picture:
     return Picture(source.rgb(*source.size), source.alpha)
 
 
-def read(name: str, max_pixels: int = MAX_PIXELS) -> Source:
+def read(name: str | Path, max_pixels: int = MAX_PIXELS) -> Source:
     """Read a picture file or "example:NAME", upright, in sRGB; of an animation the first frame.
 
     The embedded colour profile is applied (perceptual intent); one that cannot be used is a UserWarning,
@@ -205,6 +206,7 @@ def read(name: str, max_pixels: int = MAX_PIXELS) -> Source:
     to guess, or larger than max_pixels (of AVIF, WebP, JPEG 2000 and some of 16 bits or in floating point it
     may have fewer, because reading these takes more memory).
     """
+    name = str(name)
     with _opened(resolve(name), name) as original:
         file = beside.mended(original, name)
         image = _open(file)
@@ -344,6 +346,12 @@ def _whole_numbers(array: Float[np.ndarray, "*shape"], depth: int) -> np.ndarray
 def check_output(path: str | Path, formats: Collection[str] = FORMATS) -> Path:
     """Return path if a file of one of these extensions can be written there, else raise InputError."""
     path = Path(path)
+    _check_extension(path, formats)
+    check_writable(path)
+    return path
+
+
+def _check_extension(path: Path, formats: Collection[str] = FORMATS) -> None:
     suffix = path.suffix.lower()
     if suffix not in formats:
         came = f"the extension is {suffix!r}{did_you_mean(suffix, formats)}" if suffix else "no extension"
@@ -353,8 +361,6 @@ def check_output(path: str | Path, formats: Collection[str] = FORMATS) -> Path:
         raise InputError(
             str(path), "must be a format of the installed pillow", f"it was built without {codec}"
         )
-    check_writable(path)
-    return path
 
 
 def check_output_size(path: str | Path, height: int, width: int) -> None:
@@ -374,7 +380,7 @@ def check_depth(path: str | Path, depth: int) -> None:
         raise InputError("`depth`", f"8, or 16 for {' '.join(deep)}", f"got {depth} for {path}")
 
 
-def check_space(path: str | Path, height: int, width: int, alpha: bool = False, depth: int = 8) -> None:
+def check_space(path: str | Path, height: int, width: int, *, alpha: bool = False, depth: int = 8) -> None:
     """Raise InputError where the disk of path may be too full for a picture of this size.
 
     What is asked for is the size of the pixels as they are, which no format exceeds.
@@ -387,20 +393,32 @@ def check_space(path: str | Path, height: int, width: int, alpha: bool = False, 
 def save(
     path: str | Path,
     rgb: Float32[np.ndarray, "h w 3"],
+    *,
     alpha: Float32[np.ndarray, "h w"] | None = None,
     settings: str | None = None,
     depth: int = 8,
     dpi: int = 0,
 ) -> None:
-    """Write rgb in [0, 1] as sRGB, whole or not at all; equal input gives equal bytes.
+    """Write a picture as sRGB, whole or not at all; equal input gives equal bytes.
 
-    rgb is on white, as load gives it; with alpha the white is taken out again, so that the file shows rgb
-    where it is put on white. JPEG has no alpha. depth is in bits a channel, 8, or 16 for PNG and TIFF; these
-    two are written in bands of rows, without another copy of the picture. dpi is the resolution that the
-    file tells, in pixels per inch; 0: none.
-    The settings can be read back with read_settings. Raises InputError where path cannot be written.
+    PNG and TIFF are written in bands of rows, without another copy of the picture.
+
+    Args:
+        path: The file. Its extension names the format, a key of FORMATS.
+        rgb: The picture in [0, 1], on white, as load gives it.
+        alpha: The opacity in [0, 1]. The white is taken out of rgb again, so that the file shows rgb on
+            white. JPEG has no alpha.
+        settings: Text that read_settings gives back.
+        depth: Bits a channel: 8, or 16 for PNG and TIFF.
+        dpi: The resolution that the file tells, in pixels per inch. 0: none.
+
+    Raises:
+        InputError: The format is not known, cannot hold the picture, or path cannot be written.
     """
     path = Path(path)
+    _check_extension(path)
+    if not np.issubdtype(rgb.dtype, np.floating):
+        raise InputError("rgb", "floats in [0, 1]", f"got {rgb.dtype}")
     kind = FORMATS[path.suffix.lower()]
     check_depth(path, depth)
     check_output_size(path, *rgb.shape[:2])

@@ -101,15 +101,24 @@ def match(content: Labels, style: Labels, name: str, of: str) -> UInt8[np.ndarra
 def make_masks(
     content: Integer[np.ndarray, "_ _"],
     styles: Sequence[Integer[np.ndarray, "_ _"] | None],
+    *,
     size: tuple[int, int] | None = None,
     style_sizes: Sequence[tuple[int, int]] = (),
     names: Sequence[str] = (),
 ) -> Masks:
     """Return masks by which each region of the picture takes its style from those of its number.
 
-    content: whole numbers, the label of each pixel; styles: those of each style, or None: all of it for every
-    region. They are brought to size and style_sizes, rows and columns, where these are not their own.
-    names: of the numbers from 0. Each region has an equal share of its style's part of the mix.
+    Each region has an equal share of its style's part of the mix.
+
+    Args:
+        content: The label of each pixel of the picture, a whole number.
+        styles: The labels of each style's pixels. None: every region takes all of the style.
+        size: Rows and columns of the picture, where they are not the labels' own.
+        style_sizes: The same of each style.
+        names: The names of the labels 0, 1, ... Empty: the numbers that occur.
+
+    Returns:
+        The masks of stylize(masks=...), with one style for each label.
     """
     numbers = range(len(names)) if names else np.unique(content).tolist()
     size, sizes = size or content.shape, style_sizes or [() if own is None else own.shape for own in styles]

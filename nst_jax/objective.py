@@ -37,6 +37,7 @@ class Spec(NamedTuple):
     anew: bool = False  # whether the content's activations are made anew for every window, and not kept
     mesh: Mesh | None = None  # whose devices have each a share of the picture's rows; None: one device
     rows: int = 0  # with a mesh: of the picture, below which it is padded
+    plugged: tuple[Any, ...] = ()  # the losses and the optimizer: others under the same names compile anew
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -99,7 +100,7 @@ class Evaluation(NamedTuple):
 
 def network(params: Params, image: AnyArray, layers: Sequence[str], spec: Spec) -> dict[str, Array]:
     """Return the activations at the layers, as the spec has them computed."""
-    return features(params, image, layers, spec.pooling, spec.precision, spec.rows)
+    return features(params, image, layers, pooling=spec.pooling, precision=spec.precision, rows=spec.rows)
 
 
 def over_style(

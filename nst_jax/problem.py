@@ -15,7 +15,7 @@ from nst_jax.errors import InputError
 from nst_jax.masks import Masks
 from nst_jax.objective import LossWeights, Spec, Targets
 from nst_jax.targets import make_targets
-from nst_jax.vgg import Params, cast, check_size
+from nst_jax.vgg import Params, cast, check_picture, check_size, layer_names
 
 Picture = Float32[np.ndarray, "_ _ 3"]
 
@@ -47,10 +47,10 @@ class Problem(NamedTuple):
             self.content,
             self.styles,
             self.spec,
-            self.config.activation_shift,
-            self.config.tv_power,
-            self.masks,
-            self.background,
+            activation_shift=self.config.activation_shift,
+            tv_power=self.config.tv_power,
+            masks=self.masks,
+            background=self.background,
         )
 
 
@@ -64,9 +64,11 @@ def make_problem(
 ) -> Problem:
     """Return the problem of these pictures (see transfer.stylize_steps). Raises InputError."""
     spec, masks = config.spec(), masks or Masks()
-    _check_pictures(content, styles, init, config, spec)
-    if missing := set(spec.layers) - params.convolutions.keys():
-        raise InputError("params", f"the parameters of {config.network}", f"they lack {min(missing)}")
+    check_pictures(content, styles, init)
+    _check_config(content, config)
+    if other := set(layer_names(config.network)) ^ params.convolutions.keys():
+        came = f"they {'have' if min(other) in params.convolutions else 'lack'} {min(other)}"
+        raise InputError("params", f"the parameters of {config.network}", came)
     if content is None:
         spec = spec._replace(content_layers=())
     first = first_picture(content, styles, config, init)
@@ -177,16 +179,19 @@ def _color_styles(
     return colored
 
 
-def _check_pictures(content: Any, styles: Sequence[Any], init: Any, config: Config, spec: Spec) -> None:
-    if not styles:
+def check_pictures(content: Any, styles: Sequence[Any], init: Any) -> None:
+    """Raise InputError unless there is a style and all are pictures (h, w, 3), of float32 in [0, 1]."""
+    if not len(styles):
         raise InputError("style", "at least one style picture", "got none")
     for what, pictures in {"content": [content], "style": styles, "init": [init]}.items():
         for picture in pictures:
-            if picture is not None and not (
-                picture.dtype == np.float32 and 0 <= picture.min() <= picture.max() <= 1
-            ):
-                came = f"got {picture.dtype} from {picture.min()} to {picture.max()}"
-                raise InputError(what, "float32 numbers in [0, 1]", came)
+            if picture is not None:
+                check_picture(what, picture)
+                if picture.dtype != np.float32:
+                    raise InputError(what, "float32 numbers in [0, 1]", f"got {picture.dtype}")
+
+
+def _check_config(content: Any, config: Config) -> None:
     if content is None and config.content_weight:
         raise InputError("content", "a content picture, or content_weight 0", "got none")
     if content is None and config.photorealistic:

@@ -16,33 +16,47 @@ from nst_jax.masks import Masks
 from nst_jax.objective import Frame, Spec, Targets, network, over_style, positions
 from nst_jax.samples import sample_positions
 from nst_jax.style import STYLE_LOSSES
-from nst_jax.vgg import AnyArray, Params, map_shape
+from nst_jax.vgg import AnyArray, Params, check_picture, map_shape, picture_list
 
 
 def make_targets(
     params: Params,
     content: Float[AnyArray, "h w 3"] | None,
-    styles: Sequence[Float[AnyArray, "_ _ 3"]],
+    styles: Sequence[Float[AnyArray, "_ _ 3"]] | Float[AnyArray, "_ _ 3"],
     spec: Spec,
+    *,
     activation_shift: float = 0.0,
     tv_power: float = 2.5,
     masks: Masks | None = None,
     background: Float[AnyArray, "h w 3"] | None = None,
 ) -> Targets:
-    """Return what the losses want of a content and of styles, RGB pictures in [0, 1] of any sizes.
+    """Return what the losses compare a picture with: arrays, made once. This runs the network.
 
-    Without a content picture spec.content_layers must be empty and spec.photorealistic False. With
-    masks.labels there is a style for each of these (masks.each). background is what shows where no mask is
-    white, and of the size of the picture: the content, if it is not given. With spec.mesh all are placed on
-    its devices. Raises InputError for pictures too small.
+    Args:
+        params: The network.
+        content: A picture (h, w, 3), RGB in [0, 1]. None: spec.content_layers must be empty, and
+            spec.photorealistic False.
+        styles: Pictures of any sizes, or one. With masks.labels there is one for each label (masks.each).
+        spec: Config.spec(). With a mesh all arrays are placed on its devices.
+        activation_shift: The number that is added to activations before their statistics.
+        tv_power: p of the total variation.
+        masks: Where each style acts, in [0, 1]. None: everywhere.
+        background: What shows where no mask is white, of the content's size. None: the content.
+
+    Raises:
+        InputError: A picture is none, or too small for the deepest layer.
     """
+    paintings = picture_list(styles)
+    for what, picture in [("content", content), *(("style", painting) for painting in paintings)]:
+        if picture is not None:
+            check_picture(what, picture)
     shift, power = rows.put_everywhere((np.float32(activation_shift), np.float32(tv_power)), spec)
     masks = masks or Masks()
     parts = masking.regions(masks)
     around = content if background is None else background
     return Targets(
         content={} if content is None or spec.anew else content_targets(params, _lay(content, spec), spec),
-        style=style_targets(params, styles, masks, shift, spec),
+        style=style_targets(params, paintings, masks, shift, spec),
         activation_shift=shift,
         tv_power=power,
         regions=[] if around is None else regions_by_layer(parts, around.shape, spec),

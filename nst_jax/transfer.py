@@ -1,5 +1,6 @@
 """The optimisation: a generator that runs rung after rung, chunk after chunk."""
 
+import dataclasses
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -10,14 +11,15 @@ from jaxtyping import Array, Float, Float32
 from nst_jax import images, rows
 from nst_jax.balance import balanced
 from nst_jax.config import Config
+from nst_jax.errors import InputError
 from nst_jax.loop import State, Told, run_chunk, start, tell
 from nst_jax.masks import Masks
 from nst_jax.objective import summarize
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.plan import make_plans
-from nst_jax.problem import Problem, finish, spread
+from nst_jax.problem import Problem, check_pictures, finish, spread
 from nst_jax.scales import make_problems, settled
-from nst_jax.vgg import Params
+from nst_jax.vgg import Params, picture_list
 
 
 class Left(NamedTuple):
@@ -80,24 +82,49 @@ class Progress(NamedTuple):
         """The picture, sRGB in [0, 1]."""
         return self.picture.value if isinstance(self.picture, Later) else self.picture
 
+    def __str__(self) -> str:
+        scale = f" at scale {self.rung} of {self.rungs}" if self.rungs > 1 else ""
+        return f"step {self.step}{scale}: loss {self.losses['total']:.4g}"
+
+
+Pictures = Sequence[Float32[np.ndarray, "_ _ 3"]] | Float32[np.ndarray, "_ _ 3"]  # several, or one
+
 
 def stylize(
     params: Params,
     content: Float32[np.ndarray, "h w 3"] | None,
-    styles: Sequence[Float32[np.ndarray, "_ _ 3"]],
+    styles: Pictures,
+    *,
     config: Config | None = None,
     init: Float32[np.ndarray, "_ _ 3"] | None = None,
     masks: Masks | None = None,
+    progress: Callable[[Progress], object] | None = None,
 ) -> Progress:
-    """Return the last Progress of stylize_steps: its image has the content of one and the style of others."""
-    *_, last = stylize_steps(params, content, styles, config, init, masks)
-    return last
+    """Make a picture with the content of one and the style of others; return where that ends.
+
+    result = stylize(load_vgg(), content, [style], config=Config.from_preset(iterations=50), progress=print)
+
+    Args:
+        params, content, styles, config, init, masks: As stylize_steps takes them.
+        progress: Called with each Progress, about a hundred times, such as print. None: silent.
+
+    Returns:
+        The last Progress. Its image is the picture, its losses are by term and by layer.
+
+    Raises:
+        InputError, NotEnoughMemory: As stylize_steps does.
+    """
+    for now in stylize_steps(params, content, styles, config=config, init=init, masks=masks):
+        if progress:
+            progress(now)
+    return now
 
 
 def stylize_steps(
     params: Params,
     content: Float32[np.ndarray, "h w 3"] | None,
-    styles: Sequence[Float32[np.ndarray, "_ _ 3"]],
+    styles: Pictures,
+    *,
     config: Config | None = None,
     init: Float32[np.ndarray, "_ _ 3"] | None = None,
     masks: Masks | None = None,
@@ -105,35 +132,54 @@ def stylize_steps(
     free_memory: int | None = None,
     devices: Sequence[jax.Device] | int = 1,
 ) -> Iterator[Progress]:
-    """Optimise a picture, yielding a Progress at the start of each rung and where `every` divides the step.
+    """Make a picture step by step; stop early by no longer iterating.
 
-    Pictures are sRGB in [0, 1] and used at the sizes they have (config.size and style_scale are for files).
-    config: Config.from_preset() at the picture's size, if it is not given.
-    With config.scales they have the last rung's, with config.size for the longest side; the other rungs take
-    them smaller, and every rung but the first starts from the picture of the one before, enlarged.
-    With config.average the image is the average; the losses are those of the newest picture in it, but at the
-    start and the end of a rung those of the image itself.
-    every: 0 takes a hundredth of the iterations, at most 10. init: the first picture, in place of the one
-    that config.init names. Without content, config.init must not be content, and the picture
-    has the size of init or of the first style. masks say where the styles act; elsewhere the picture is the
-    content (without one: the first picture) to the bit. Ends early where a loss is not finite, and a rung
-    where no step lowers it (Progress.finite, .converged). devices: those that have each a share of the
-    picture's rows, or how many of those there are.
-    Raises InputError where the pictures and options do not go together, NotEnoughMemory where the
-    compiled loop would take more than free_memory bytes on a device.
+    Nothing is resized. The picture has the content's size, else init's, else the first style's. A size that
+    is given in the config must be its longest side, and style_scale must be 1. images.resize makes other
+    sizes. With config.scales smaller pictures are made first; each is enlarged and begins the next one.
+
+    Args:
+        params: The network, config.network: load_vgg().
+        content: The photograph (h, w, 3), float32, sRGB in [0, 1]. None: only styles; config.init must not be
+            content, and config.content_weight must be 0.
+        styles: The paintings, each of any size, in a list. A lone one needs no list.
+        config: The options. None: Config.from_preset().
+        init: The first picture, of the content's shape. None: the one that config.init names.
+        masks: Where each style acts. Elsewhere the picture is the content, to the bit, or the first picture.
+        every: Steps from one Progress to the next. 0: a hundredth of all, from 1 to 10.
+        free_memory: Bytes that the compiled loop may take on each device. None: any number.
+        devices: Those that share the rows of the picture, or their number.
+
+    Yields:
+        A Progress at the start of each scale, and where every divides the step. It ends early where a loss is
+        not finite, and a scale where no step lowers it (Progress.finite, .converged). With config.average the
+        image is the average; the losses are the newest picture's, but at both ends of a scale the average's.
+
+    Raises:
+        InputError: Pictures, params and options do not go together.
+        NotEnoughMemory: The loop would take more than free_memory.
     """
+    paintings = picture_list(styles)
+    check_pictures(content, paintings, init)
+    config = _sized(config or Config.from_preset(), content, paintings, init)
+    config = settled(config, content, paintings, init, masks)
     mesh = rows.make_mesh(devices)
-    config = settled(config or _default(content, styles, init), content, styles, init, masks)
-    problems = make_problems(params, content, styles, config, init, masks)
+    problems = make_problems(params, content, paintings, config, init, masks)
     plans = make_plans([spread(problem, mesh) for problem in problems], free_memory)
     # Without what only a launcher needs: else whoever keeps a Progress keeps the optimiser's memory, too.
     yield from map(lambda now: now._replace(standing=None), run([plan.problem for plan in plans], every))
 
 
-def _default(content: Any, styles: Sequence[Any], init: Any) -> Config:
-    """Return the default preset at the size that the picture is going to have."""
-    pictures = [picture for picture in (content, init, *styles) if picture is not None]
-    return Config.from_preset(size=max(pictures[0].shape[:2])) if pictures else Config.from_preset()
+def _sized(config: Config, content: Any, styles: Sequence[Any], init: Any) -> Config:
+    """Return the config with the longest side of the picture for its size. Raises InputError."""
+    longest = max(next(one for one in (content, init, styles[0]) if one is not None).shape[:2])
+    if "size" in config.given and config.size != longest:
+        allowed = f"{longest}, the longest side of the picture; images.resize makes another"
+        raise InputError("`size`", allowed, f"got {config.size}")
+    if config.style_scale != 1:
+        allowed = "1, as styles are used at the sizes they have; images.resize makes others"
+        raise InputError("`style_scale`", allowed, f"got {config.style_scale:g}")
+    return dataclasses.replace(config, size=longest) if config.scales else config
 
 
 def run(

@@ -114,15 +114,37 @@ def halo(names: Iterable[str], layers: Sequence[str]) -> int:
 def check_layers(network: str, layers: Sequence[str], what: str = "layers") -> None:
     """Raise InputError unless every name is a layer of the network and stands there once."""
     known = layer_names(network)
-    for name in layers:
-        if name not in known:
-            raise InputError(
-                what,
-                f"layers of {network} are {known[0]} ... {known[-1]}, or all",
-                f"got {name!r}{did_you_mean(name, known)}",
-            )
+    _check_known(layers, known, what, f"layers of {network} are {known[0]} ... {known[-1]}, or all")
     if len(set(layers)) != len(layers):
         raise InputError(what, "each layer once", f"got {','.join(layers)}")
+
+
+def _check_known(layers: Sequence[str], known: Sequence[str], what: str, allowed: str) -> None:
+    for name in layers:
+        if name not in known:
+            raise InputError(what, allowed, f"got {name!r}{did_you_mean(name, known)}")
+
+
+def picture_list(pictures: Any) -> Sequence[Any]:
+    """Return a list of pictures as it is, and a lone one as a list."""
+    return [pictures] if getattr(pictures, "ndim", 0) == 3 else pictures
+
+
+def check_picture(what: str, picture: Any) -> None:
+    """Raise InputError unless a picture is an array (h, w, 3) of floats in [0, 1].
+
+    A traced one has no values: it may have any.
+    """
+    shape = getattr(picture, "shape", None)
+    if shape is None or len(shape) != 3 or shape[2] != 3:
+        came = f"got {type(picture).__name__}" if shape is None else f"got the shape {shape}"
+        raise InputError(what, "an array (h, w, 3)", came)
+    if not jnp.issubdtype(picture.dtype, jnp.floating):
+        raise InputError(what, "floats in [0, 1]", f"got {picture.dtype}")
+    if not isinstance(picture, jax.core.Tracer):
+        least, most = float(np.min(picture)), float(np.max(picture))
+        if not 0 <= least <= most <= 1:
+            raise InputError(what, "floats in [0, 1]", f"got numbers from {least:g} to {most:g}")
 
 
 def smallest_side(layers: Sequence[str]) -> int:
@@ -159,21 +181,35 @@ def features(
     params: Params,
     image: Float[AnyArray, "h w 3"],
     layers: Sequence[str],
+    *,
     pooling: str = "max",
     precision: str = "float32",
     rows: int = 0,
 ) -> dict[str, Float[Array, "_ _ _"]]:
-    """Return the activations after ReLU at the layers, each (h, w, c), of an RGB picture in [0, 1].
+    """Return the activations after ReLU at the layers of a network.
 
-    Only as much of the network runs as the deepest layer needs. Convolutions are zero-padded; poolings
-    halve each side and drop a last odd row or column. pooling is a key of POOLINGS, precision one of
-    PRECISIONS or auto.
-    rows: the picture is the first so many rows and what lies below has no influence: the activations are
-    those of the picture alone, then zeros. 0: all rows.
-    Raises InputError where the picture is too small for the deepest layer.
+    Only as much of the network runs as the deepest layer needs. Convolutions are padded with zeros. Poolings
+    halve each side and drop a last odd row or column.
+
+    Args:
+        params: The network, from load_vgg().
+        image: A picture (h, w, 3), RGB in [0, 1].
+        layers: Names of layers, convB_K.
+        pooling: A key of POOLINGS.
+        precision: A key of PRECISIONS, or auto.
+        rows: The rows of the picture, if there are others below them. These have no influence. 0: all.
+
+    Returns:
+        By layer, (h / 2^(B-1), w / 2^(B-1), channels). With rows, zeros below the picture's own.
+
+    Raises:
+        InputError: A layer is not the network's, or the picture is none, or too small for the deepest layer.
     """
     if not layers:
         return {}
+    known = sorted(params.convolutions)
+    _check_known(layers, known, "layers", f"a list of layers from {known[0]} to {known[-1]}")
+    check_picture("picture", image)
     check_size((rows or image.shape[0], image.shape[1]), layers, "picture")
     pool, (dtype, products) = POOLINGS[pooling], PRECISIONS[in_force(precision)]
     params = cast(params, precision)

@@ -163,7 +163,7 @@ def test_a_run_tells_the_weights_that_it_had(params, pictures):
     config = nst.Config.from_preset(
         "gatys", **LAYERS, strength=0.4, size=64, scales="32,64", iterations=(2, 2)
     )
-    *_, last = nst.stylize_steps(params, content, [style], config, devices=1)
+    *_, last = nst.stylize_steps(params, content, [style], config=config, devices=1)
     losses = last.losses
     by_hand = sum(losses["weights"][name] * losses[name] for name in ("content", "style", "tv"))
     np.testing.assert_allclose(losses["total"], by_hand, rtol=1e-6)

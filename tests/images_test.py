@@ -405,7 +405,7 @@ def test_what_is_written_in_sixteen_bits_is_read_in_sixteen_bits(
     samples[..., 3:] |= 0x8000
     _write_deep(tmp_path / f"in{suffix}", samples)
     rgb, alpha = images.load(str(tmp_path / f"in{suffix}"))
-    images.save(tmp_path / f"out{suffix}", rgb, alpha, "{}", 16, 300)
+    images.save(tmp_path / f"out{suffix}", rgb, alpha=alpha, settings="{}", depth=16, dpi=300)
     np.testing.assert_array_equal(images.read(str(tmp_path / f"out{suffix}")).colors, samples[..., :3])
 
 
@@ -865,7 +865,7 @@ def test_lossless_files_give_back_every_pixel(
     rgb = (pixels[..., :3] / 255).astype(np.float32)
     alpha = (pixels[..., 3] / 255).astype(np.float32) if pixels.shape[2] == 4 else None
     on_white = rgb if alpha is None else rgb * alpha[..., None] + 1 - alpha[..., None]
-    images.save(path, on_white, alpha)
+    images.save(path, on_white, alpha=alpha)
     shown = pixels[..., -1] > 0 if alpha is not None else slice(None)  # the colour of nothing is any
     with Image.open(path) as image:
         np.testing.assert_array_equal(np.asarray(image.convert("RGB"))[shown], pixels[..., :3][shown])
@@ -905,7 +905,7 @@ def test_colour_is_not_subsampled(tmp_path: Path, suffix: str) -> None:
 def test_alpha_is_written_where_the_format_has_it(tmp_path: Path, suffix: str) -> None:
     alpha = _smooth(24, 24)[..., 0]
     rgb = 1 - alpha[..., None] * (1 - _smooth(24, 24))  # on white
-    images.save(tmp_path / f"out{suffix}", rgb, alpha)
+    images.save(tmp_path / f"out{suffix}", rgb, alpha=alpha)
     loaded = images.load(str(tmp_path / f"out{suffix}"))
     if suffix in (".jpg", ".jpeg"):
         assert loaded.alpha is None
@@ -1037,7 +1037,7 @@ def test_files_for_print_hold_every_sample(
         opacity = samples[..., 3:] / white
         rgb = rgb * opacity + 1 - opacity
     path = tmp_path / f"out{suffix}"
-    images.save(path, rgb.astype(np.float32), alpha, depth=depth)
+    images.save(path, rgb.astype(np.float32), alpha=alpha, depth=depth)
     decoded = _decode(path)
     assert decoded.dtype.itemsize == depth // 8
     np.testing.assert_array_equal(decoded, samples)
@@ -1087,7 +1087,9 @@ def test_the_resolution_of_a_png_is_in_pixels_per_metre(tmp_path: Path) -> None:
 
 
 def test_tags_of_a_tiff(tmp_path: Path) -> None:
-    images.save(tmp_path / "out.tif", _smooth(3, 3), _smooth(3, 3)[..., 0], "{}", depth=16, dpi=300)
+    images.save(
+        tmp_path / "out.tif", _smooth(3, 3), alpha=_smooth(3, 3)[..., 0], settings="{}", depth=16, dpi=300
+    )
     with tifffile.TiffFile(tmp_path / "out.tif") as tiff:
         tags = tiff.pages[0].tags
         assert not tiff.is_bigtiff
@@ -1122,7 +1124,7 @@ def test_files_for_print_are_written_without_a_second_copy(tmp_path: Path, suffi
     alpha = rgb[..., 0].copy()
     tracemalloc.start()
     try:
-        images.save(tmp_path / f"out{suffix}", rgb, alpha, depth=depth)
+        images.save(tmp_path / f"out{suffix}", rgb, alpha=alpha, depth=depth)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -1198,7 +1200,7 @@ def test_a_disk_that_cannot_hold_the_picture_is_refused(
     ):
         allowed = f"must lie on a disk with {needed} MiB free, which it may need; 25 MiB are free"
         with pytest.raises(InputError, match=f"{name}: {allowed}"):
-            images.check_space(tmp_path / name, 2**11, 2**12, alpha, depth)
+            images.check_space(tmp_path / name, 2**11, 2**12, alpha=alpha, depth=depth)
     images.check_space(tmp_path / "a.jpg", 2**11, 2**12, alpha=True)
     free -= 1
     with pytest.raises(InputError, match="25 MiB free, which it may need; 24 MiB"):
@@ -1223,8 +1225,8 @@ def test_no_file_is_larger_than_the_room_that_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, depth: int
 ) -> None:
     path, alpha = tmp_path / f"out{suffix}", None if suffix == ".jpg" else _random(600, 800)
-    images.save(path, _random(600, 800, 3), alpha, depth=depth)  # noise: nothing to compress
+    images.save(path, _random(600, 800, 3), alpha=alpha, depth=depth)  # noise: nothing to compress
     size = path.stat().st_size
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Disk(10**12, 0, size))
     with pytest.raises(InputError, match="MiB are free"):
-        images.check_space(path, 600, 800, alpha is not None, depth)
+        images.check_space(path, 600, 800, alpha=alpha is not None, depth=depth)

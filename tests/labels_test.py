@@ -154,7 +154,7 @@ def test_a_colour_that_a_style_lacks_is_named_with_its_area():
 def test_masks_by_hand():
     content = np.array([[7, 7, 5, 5], [7, 5, 5, 5]])
     style = np.array([[5, 7], [0, 7]])
-    made = labels.make_masks(content, [style, None], (1, 2), [(2, 4), (3, 3)])
+    made = labels.make_masks(content, [style, None], size=(1, 2), style_sizes=[(2, 4), (3, 3)])
     assert made.content is None
     np.testing.assert_array_equal(made.styles, [[[0.25, 1]], [[0.75, 0]]] * 2)
     np.testing.assert_array_equal(made.sources[0], [[1, 1, 0, 0], [0, 0, 0, 0]])
@@ -218,7 +218,7 @@ def test_one_label_everywhere_is_no_label(params, scene):
     content, styles, regions, _ = scene
     one = labels.make_masks(np.ones_like(regions), [np.ones((33, 47), int), None])
     config = Config(iterations=0, init="noise", style_mix=(2.0, 1.0), **LOW)
-    plain, labelled = (stylize(params, content, styles, config, masks=made) for made in (None, one))
+    plain, labelled = (stylize(params, content, styles, config=config, masks=made) for made in (None, one))
     for term in ("total", "content", "style", "tv"):
         np.testing.assert_allclose(labelled.losses[term], plain.losses[term], rtol=1e-6)
     np.testing.assert_allclose(labelled.image, plain.image, atol=1e-7)
@@ -230,7 +230,7 @@ def test_other_maps_of_as_many_labels_compile_nothing(params, scene, compilation
     others = labels.make_masks(regions[::-1], [1 + np.arange(33 * 47).reshape(33, 47) % 3, None])
     counts = []
     for masks_ in (made, others):
-        stylize(params, content, styles, Config(iterations=1, **LOW), masks=masks_)
+        stylize(params, content, styles, config=Config(iterations=1, **LOW), masks=masks_)
         counts.append([compilations(name) for name in ("unseen", "chunk", "style_statistics")])
     assert counts[0] == counts[1]
     assert counts[0][1] == 1
@@ -239,7 +239,7 @@ def test_other_maps_of_as_many_labels_compile_nothing(params, scene, compilation
 def test_maps_for_some_styles_are_refused(params, scene):
     content, styles, regions, _ = scene
     with pytest.raises(InputError, match="`style_labels`: one for each of the 2 styles; got 1"):
-        stylize(params, content, styles, Config(**LOW), masks=labels.make_masks(regions, [None]))
+        stylize(params, content, styles, config=Config(**LOW), masks=labels.make_masks(regions, [None]))
 
 
 # The programs

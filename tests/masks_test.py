@@ -361,7 +361,7 @@ def test_pooled_puts_the_mask_where_the_network_puts_its_positions(rng):
         arrays[f"{layer}.kernel"][1, 1, 0, 0] = 1
         arrays[f"{layer}.bias"] = np.zeros(1, np.float32)
     mask = rng.random((37, 53), np.float32)
-    maps = vgg.features(vgg.make_params(arrays), np.repeat(mask[..., None], 3, -1), layers, "average")
+    maps = vgg.features(vgg.make_params(arrays), np.repeat(mask[..., None], 3, -1), layers, pooling="average")
     for layer in layers:
         np.testing.assert_allclose(masks.pooled(mask, layer), maps[layer][..., 0], atol=1e-6)
 

@@ -48,7 +48,15 @@ def compare(params, weights, pictures, masks=None, **options):
     image, content, styles = pictures
     config = Config(**options)
     spec, factors = config.spec(), config.loss_weights(len(styles))
-    targets = make_targets(params, content, styles, spec, config.activation_shift, config.tv_power, masks)
+    targets = make_targets(
+        params,
+        content,
+        styles,
+        spec,
+        activation_shift=config.activation_shift,
+        tv_power=config.tv_power,
+        masks=masks,
+    )
     targets = targets._replace(frame=None)  # which has a test of its own
     _, gradient, terms = compiled_evaluate(params, image, targets, coefficients(factors), spec)
     twin, twin_gradient = reference.objective(
@@ -200,7 +208,9 @@ def test_the_tutorials_preset_is_the_published_notebook_term_by_term(params, wei
     image, content, style = (rng.random((37, 50, 3), np.float32) for _ in range(3))
     config = Config.from_preset("tutorial")
     spec, factors = config.spec(), config.loss_weights(1)
-    targets = make_targets(params, content, [style], spec, config.activation_shift, config.tv_power)
+    targets = make_targets(
+        params, content, [style], spec, activation_shift=config.activation_shift, tv_power=config.tv_power
+    )
     terms = compiled_terms(params, image, targets, spec)
     layers = list(spec.style_layers)
     assert len(layers) == 13

@@ -88,7 +88,7 @@ def test_a_run_in_windows_is_the_run_at_once(params, pictures, optimizer):
     runs = []
     for tile in ("off", "96"):
         config = Config(**{**LOW, "optimizer": optimizer, "tile": tile, "style_weight": 1e6})
-        runs.append(list(stylize_steps(params, content, [style], config, every=1)))
+        runs.append(list(stylize_steps(params, content, [style], config=config, every=1)))
     for whole, tiled in zip(*runs, strict=True):
         assert tiled.evaluations == whole.evaluations
         np.testing.assert_allclose(tiled.losses["total"], whole.losses["total"], rtol=1e-4)

@@ -51,7 +51,7 @@ def test_each_lane_is_the_single_run_with_its_values(params, pictures, optimizer
         Config(style_weight=0.0, **common),
     ]
     for config, lane in zip(configs, run(over(params, pictures, configs), lanes=8), strict=True):
-        alone = stylize(params, pictures[0], [pictures[1]], config)
+        alone = stylize(params, pictures[0], [pictures[1]], config=config)
         assert lane.step == alone.step
         for term in ("total", "content", "style", "tv"):
             np.testing.assert_allclose(lane.losses[term], alone.losses[term], rtol=1e-3, err_msg=term)
@@ -65,7 +65,7 @@ def test_a_lane_by_itself_is_the_single_run_to_the_bit(params, pictures):
     for config, lane in zip(
         configs, run(over(params, pictures, configs), devices=jax.devices()[:1]), strict=True
     ):
-        alone = stylize(params, pictures[0], [pictures[1]], config)
+        alone = stylize(params, pictures[0], [pictures[1]], config=config)
         np.testing.assert_array_equal(lane.image, alone.image)
         assert lane.losses == alone.losses
 
@@ -124,7 +124,7 @@ def test_styles_and_contents_may_differ_from_lane_to_lane(params, pictures):
     pairs = [(0, 1), (0, 2), (2, 1)]
     problems = [make_problem(params, pictures[c], [pictures[s]], config) for c, s in pairs]
     for (c, s), lane in zip(pairs, run(problems), strict=True):
-        alone = stylize(params, pictures[c], [pictures[s]], config)
+        alone = stylize(params, pictures[c], [pictures[s]], config=config)
         for term in ("total", "matting"):
             np.testing.assert_allclose(lane.losses[term], alone.losses[term], rtol=1e-3, err_msg=term)
 
@@ -137,7 +137,7 @@ def test_seeds_are_noise_of_their_own_with_masks_and_without_a_content(params, p
     base = make_problem(params, None, [pictures[1]], configs[0], masks=Masks(content=mask))
     lanes = run([vary(base, config) for config in configs])
     for config, lane in zip(configs, lanes, strict=True):
-        alone = stylize(params, None, [pictures[1]], config, masks=Masks(content=mask))
+        alone = stylize(params, None, [pictures[1]], config=config, masks=Masks(content=mask))
         np.testing.assert_array_equal(lane.image[:, 30:], alone.image[:, 30:])
         np.testing.assert_allclose(lane.losses["style"], alone.losses["style"], rtol=1e-3)
     assert np.abs(lanes[0].image - lanes[1].image).mean() > 0.1

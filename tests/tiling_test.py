@@ -48,7 +48,7 @@ def test_the_halo_is_what_a_position_depends_on(params):
         middle = 96 // unit
 
         def one(image, layer=layers[0], at=middle):
-            return jnp.sum(features(params, image, [layer], "average")[layer][at, at])
+            return jnp.sum(features(params, image, [layer], pooling="average")[layer][at, at])
 
         noise = np.random.default_rng(0).random((192, 192, 3), np.float32)
         rows = np.flatnonzero(np.abs(jax.grad(one)(noise)).sum((1, 2)))
@@ -147,10 +147,14 @@ def check(params, rng, shape, tile, masked, options, made_anew=False, tolerance=
         soft = rng.random(shape, np.float32) ** 3
         soft[:, : shape[1] // 4] = 0
         masks = Masks(styles=[soft, np.float32(1) - soft], sources=list(rng.random((2, 70, 90), np.float32)))
-    targets = make_targets(params, content, styles, spec, config.activation_shift, 2.5, masks)
+    targets = make_targets(
+        params, content, styles, spec, activation_shift=config.activation_shift, tv_power=2.5, masks=masks
+    )
     expected = whole(params, image, targets, coefficients(weights), spec)
     spec = spec._replace(tile=tile)
-    by_windows = make_targets(params, content, styles, spec, config.activation_shift, 2.5, masks)
+    by_windows = make_targets(
+        params, content, styles, spec, activation_shift=config.activation_shift, tv_power=2.5, masks=masks
+    )
     if tolerance == 1e-5:
         close = partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4)
         jax.tree.map(close, covariances(by_windows), covariances(targets))
@@ -158,7 +162,9 @@ def check(params, rng, shape, tile, masked, options, made_anew=False, tolerance=
     assert windows.windows > 1
     for anew in (False, True) if made_anew else (False,):
         spec = spec._replace(anew=anew)
-        given = make_targets(params, content, styles, spec, config.activation_shift, 2.5, masks)
+        given = make_targets(
+            params, content, styles, spec, activation_shift=config.activation_shift, tv_power=2.5, masks=masks
+        )
         assert spec.anew == (not given.content)
         found = tiled(params, image, given, coefficients(weights), spec)
         np.testing.assert_allclose(found.value, expected.value, rtol=tolerance)

@@ -40,7 +40,7 @@ def pictures():
 def test_the_loss_goes_down_and_the_style_comes_in(params, pictures, optimizer):
     content, style = pictures
     config = Config(optimizer=optimizer, iterations=25, tv_weight=0.0)
-    steps = list(stylize_steps(params, content, [style], config, every=5))
+    steps = list(stylize_steps(params, content, [style], config=config, every=5))
     totals = [progress.losses["total"] for progress in steps]
     assert [progress.step for progress in steps] == [0, 5, 10, 15, 20, 25]
     assert totals[-1] < 0.2 * totals[0]
@@ -61,7 +61,7 @@ def test_without_a_config_it_is_the_default_preset_at_the_picture_s_size(params,
 def test_the_losses_told_are_those_of_the_picture_handed_out(params, weights, pictures):
     """After several steps of L-BFGS, whose terms come out of the line search, against the float64 twin."""
     content, style = pictures
-    last = stylize(params, content, [style], Config(iterations=4, style_weight=1e6))
+    last = stylize(params, content, [style], config=Config(iterations=4, style_weight=1e6))
     twin, _ = reference.objective(weights.arrays, last.image, content, [style], beta=1e6, gamma=1e-3)
     for term in ("total", "content", "style", "tv"):
         np.testing.assert_allclose(last.losses[term], twin[term], rtol=1e-4, err_msg=term)
@@ -71,8 +71,8 @@ def test_the_losses_told_are_those_of_the_picture_handed_out(params, weights, pi
 def test_chunked_equals_unchunked_bit_for_bit(params, pictures, optimizer):
     content, style = pictures
     config = Config(optimizer=optimizer, iterations=7, **SHALLOW)
-    *_, whole = stylize_steps(params, content, [style], config, every=7)
-    *_, chunked = stylize_steps(params, content, [style], config, every=3)
+    *_, whole = stylize_steps(params, content, [style], config=config, every=7)
+    *_, chunked = stylize_steps(params, content, [style], config=config, every=3)
     np.testing.assert_array_equal(whole.image, chunked.image)
     assert whole.losses == chunked.losses
 
@@ -89,7 +89,7 @@ def test_only_what_changes_the_program_compiles_anew(params, pictures, optimizer
     }
 
     def run(content=content, **options):
-        stylize(params, content, [style], Config(**{**base, **options}))
+        stylize(params, content, [style], config=Config(**{**base, **options}))
 
     run()
     assert compilations("chunk") == 1
@@ -111,7 +111,7 @@ def test_only_what_changes_the_program_compiles_anew(params, pictures, optimizer
 def test_the_memory_forecast_compiles_the_programs_that_then_run(params, pictures, compilations):
     content, style = pictures
     config = Config(iterations=2, style_layers=("conv1_2",))
-    list(stylize_steps(params, content, [style], config, free_memory=2**40))
+    list(stylize_steps(params, content, [style], config=config, free_memory=2**40))
     for program in ("wanted_of_style", "chunk"):
         assert compilations(program) == 1
 
@@ -121,10 +121,10 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_runs(params, picture
     content, style = pictures
     config = Config(iterations=iterations)
     with pytest.raises(NotEnoughMemory, match=r"needs 0\.\d GiB and 0\.1 GiB are free; \d+x\d+ would fit"):
-        list(stylize_steps(params, content, [style], config, free_memory=130 * 2**20))
+        list(stylize_steps(params, content, [style], config=config, free_memory=130 * 2**20))
     large = np.zeros((400, 400, 3), np.float32)
     with pytest.raises(NotEnoughMemory, match="a picture of 400x400 pixels"):  # a style alone
-        list(stylize_steps(params, content, [large], config, free_memory=280 * 2**20))
+        list(stylize_steps(params, content, [large], config=config, free_memory=280 * 2**20))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -145,7 +145,7 @@ def test_a_loss_that_is_not_finite_ends_at_the_last_finite_picture(params, pictu
     config = Config(optimizer="adam", iterations=5, style_weight=1.0, tv_weight=3e38)
     # A flat picture has no variation; the first move away from it has, times more than float32 holds.
     grey = np.full_like(content, 0.5)
-    first, *_, last = stylize_steps(params, content, [style], config, init=grey)
+    first, *_, last = stylize_steps(params, content, [style], config=config, init=grey)
     assert first.finite
     assert not last.finite
     assert last.step == 0
@@ -157,7 +157,7 @@ def test_a_loss_that_is_not_finite_ends_at_the_last_finite_picture(params, pictu
 def test_a_loss_that_is_not_finite_at_once_ends_at_once(params, pictures, optimizer):
     content, style = pictures
     config = Config(optimizer=optimizer, iterations=5, style_weight=3e38)
-    (only,) = stylize_steps(params, content, [style], config)
+    (only,) = stylize_steps(params, content, [style], config=config)
     assert not only.finite
     assert (only.step, only.evaluations) == (0, 1)
     assert only.losses["style"] > 0  # what it met is told: without its weight it is finite
@@ -170,25 +170,27 @@ def test_the_scale_of_the_weights_changes_nothing(params, pictures, optimizer):
     content, style = pictures
     options = {"optimizer": optimizer, "iterations": 6, **SHALLOW}
     base = Config(content_weight=1.0, style_weight=2.0**20, tv_weight=2.0**-10, **options)
-    last = stylize(params, content, [style], base)
+    last = stylize(params, content, [style], config=base)
     assert last.losses["style"] < 0.9 * first_loss(params, content, style, base)
     for power in (-80, 50):
         factor = 2.0**power
         scaled = Config(
             content_weight=factor, style_weight=2.0**20 * factor, tv_weight=2.0**-10 * factor, **options
         )
-        np.testing.assert_array_equal(stylize(params, content, [style], scaled).image, last.image)
+        np.testing.assert_array_equal(stylize(params, content, [style], config=scaled).image, last.image)
 
 
 def first_loss(params, content, style, config):
-    return next(stylize_steps(params, content, [style], config)).losses["style"]
+    return next(stylize_steps(params, content, [style], config=config)).losses["style"]
 
 
 def test_lbfgs_ends_where_no_step_lowers_the_loss(params, pictures):
     """A picture in its own style: the loss is 0 but for rounding, and no time is spent on that."""
     content, _ = pictures
     steps = list(
-        stylize_steps(params, content, [content], Config(tv_weight=0.0, iterations=300, **SHALLOW), every=1)
+        stylize_steps(
+            params, content, [content], config=Config(tv_weight=0.0, iterations=300, **SHALLOW), every=1
+        )
     )
     totals = [progress.losses["total"] for progress in steps]
     assert totals == sorted(totals, reverse=True)
@@ -202,13 +204,13 @@ def test_numbers_that_are_no_pictures_are_refused(params, pictures):
     with pytest.raises(InputError, match=r"content: float32 numbers in \[0, 1\]; got float32 from"):
         stylize(params, content * 255, [style])
     with pytest.raises(InputError, match=r"params: the parameters of vgg19; they lack conv5_4"):
-        stylize(params, content, [style], Config(network="vgg19", style_layers=("conv5_4",)))
+        stylize(params, content, [style], config=Config(network="vgg19", style_layers=("conv5_4",)))
 
 
 def test_texture_synthesis_without_content(params, pictures):
     _, style = pictures
     config = Config(init="noise", content_weight=0.0, iterations=20, tv_weight=0.0, **SHALLOW)
-    steps = list(stylize_steps(params, None, [style], config))
+    steps = list(stylize_steps(params, None, [style], config=config))
     assert steps[-1].image.shape == style.shape
     assert steps[-1].losses["content"] == 0
     assert steps[-1].losses["content_by_layer"] == {}
@@ -217,7 +219,7 @@ def test_texture_synthesis_without_content(params, pictures):
 
 def test_the_picture_does_not_depend_on_the_styles_size(params, pictures):
     content, style = pictures
-    last = stylize(params, content, [style, style[:20, :31]], Config(iterations=1, **SHALLOW))
+    last = stylize(params, content, [style, style[:20, :31]], config=Config(iterations=1, **SHALLOW))
     assert last.image.shape == content.shape
 
 
@@ -251,15 +253,15 @@ def test_first_pictures(pictures):
 def test_pictures_and_options_that_do_not_go_together(params, pictures, content, styles, options, message):
     picture, style = pictures
     with pytest.raises(InputError, match=message):
-        stylize(params, picture if content else None, [style] * styles, Config(**options))
+        stylize(params, picture if content else None, [style] * styles, config=Config(**options))
 
 
 def test_pictures_too_small_for_the_layers(params, pictures):
     content, style = pictures
     with pytest.raises(InputError, match="content: at least 16 pixels a side for layer conv5_1; got 48x12"):
-        stylize(params, content[:12], [style], Config())
+        stylize(params, content[:12], [style], config=Config())
     with pytest.raises(InputError, match="style: at least 16 pixels a side for layer conv5_1; got 9x36"):
-        stylize(params, content, [style[:, :9]], Config())
+        stylize(params, content, [style[:, :9]], config=Config())
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -267,7 +269,7 @@ def test_every_rung_starts_from_the_last_picture_enlarged(params, weights, pictu
     content, style = pictures
     options = {"size": 48, "scales": "24,36,48", "iterations": (4, 3, 5), "pooling": "average", **SHALLOW}
     config = Config(optimizer=optimizer, style_weight=1e6, **options)
-    steps = list(stylize_steps(params, content, [style], config, every=2))
+    steps = list(stylize_steps(params, content, [style], config=config, every=2))
     assert [(now.rung, now.step, now.image.shape[:2]) for now in steps] == [
         *((1, step, (16, 24)) for step in (0, 2, 4)),
         *((2, step, (24, 36)) for step in (4, 6, 7)),
@@ -297,7 +299,7 @@ def test_every_rung_starts_from_the_last_picture_enlarged(params, weights, pictu
 def test_one_rung_is_the_run_without_scales_to_the_bit(params, pictures):
     content, style = pictures
     plain, laddered = (
-        stylize(params, content, [style], Config(size=48, iterations=3, scales=scales, **SHALLOW))
+        stylize(params, content, [style], config=Config(size=48, iterations=3, scales=scales, **SHALLOW))
         for scales in ("", "48")
     )
     np.testing.assert_array_equal(plain.image, laddered.image)
@@ -330,7 +332,7 @@ def test_adams_moments_go_on_from_rung_to_rung(params, pictures):
         **{"size": 48, "scales": "24,48", "iterations": (4, 1), **SHALLOW},
     )
     spec = config.spec()
-    steps = list(stylize_steps(params, content, [style], config, every=1))
+    steps = list(stylize_steps(params, content, [style], config=config, every=1))
     slope = jax.jit(jax.grad(total_loss, argnums=1), static_argnames="spec")
 
     def gradient(now):
@@ -359,10 +361,12 @@ def test_adams_moments_go_on_from_rung_to_rung(params, pictures):
 def test_the_average_is_that_of_a_loop_with_its_bias_corrected(params, weights, pictures, compilations):
     content, style = pictures
     options = {"optimizer": "adam", "iterations": 6, "tv_weight": 0.01, **SHALLOW}
-    plain = list(stylize_steps(params, content, [style], Config(**options), every=1))
+    plain = list(stylize_steps(params, content, [style], config=Config(**options), every=1))
     before = compilations("chunk")
     for decay in (0.9, 0.5):
-        averaged = list(stylize_steps(params, content, [style], Config(average=decay, **options), every=1))
+        averaged = list(
+            stylize_steps(params, content, [style], config=Config(average=decay, **options), every=1)
+        )
         np.testing.assert_array_equal(averaged[0].image, content)
         total = np.zeros(content.shape)
         for t, (own, now) in enumerate(zip(plain[1:], averaged[1:], strict=True), 1):
@@ -383,7 +387,7 @@ def test_the_average_is_that_of_a_loop_with_its_bias_corrected(params, weights, 
 def test_the_average_starts_the_next_rung_and_starts_anew(params, pictures):
     content, style = pictures
     config = Config(optimizer="adam", average=0.9, size=48, scales="24,48", iterations=(5, 2), **SHALLOW)
-    steps = list(stylize_steps(params, content, [style], config, every=1))
+    steps = list(stylize_steps(params, content, [style], config=config, every=1))
     end, begin, step, _ = steps[5:]
     np.testing.assert_array_equal(begin.image, images.resize(end.image, 32, 48))
     spec = config.spec()
@@ -395,7 +399,7 @@ def test_the_average_starts_the_next_rung_and_starts_anew(params, pictures):
 def test_a_step_that_is_not_taken_is_not_averaged(params, pictures):
     content, style = pictures
     config = Config(optimizer="adam", average=0.5, iterations=5, style_weight=1.0, tv_weight=3e38, **SHALLOW)
-    *_, last = stylize_steps(params, content, [style], config, init=np.full_like(content, 0.5))
+    *_, last = stylize_steps(params, content, [style], config=config, init=np.full_like(content, 0.5))
     assert not last.finite
     np.testing.assert_array_equal(last.image, 0.5)
 
@@ -403,14 +407,16 @@ def test_a_step_that_is_not_taken_is_not_averaged(params, pictures):
 def test_a_loss_that_is_not_finite_ends_the_whole_ladder(params, pictures):
     content, style = pictures
     config = Config(size=48, scales="24,48", iterations=4, style_weight=3e38, **SHALLOW)
-    (only,) = stylize_steps(params, content, [style], config)
+    (only,) = stylize_steps(params, content, [style], config=config)
     assert (only.finite, only.rung) == (False, 1)
 
 
 def test_a_rung_that_has_converged_is_followed_by_the_next(params, pictures):
     content, style = pictures
     config = Config(size=48, scales="24,48", iterations=(5, 3), style_weight=0.0, tv_weight=0.0, **SHALLOW)
-    steps = list(stylize_steps(params, content, [style], config, every=1))  # the first is the content itself
+    steps = list(
+        stylize_steps(params, content, [style], config=config, every=1)
+    )  # the first is the content itself
     assert [(now.rung, now.step, now.converged) for now in steps[:3]] == [
         (1, 0, False),
         (1, 0, True),
@@ -423,7 +429,7 @@ def test_a_rung_that_has_converged_is_followed_by_the_next(params, pictures):
 def test_noise_is_of_the_first_rungs_size(params, pictures):
     content, style = pictures
     config = Config(init="noise", seed=4, size=48, scales="24,48", iterations=(1, 1), **SHALLOW)
-    first = next(stylize_steps(params, content, [style], config, init=noise_picture(32, 48, 4)))
+    first = next(stylize_steps(params, content, [style], config=config, init=noise_picture(32, 48, 4)))
     np.testing.assert_array_equal(first.image, noise_picture(16, 24, 4))
 
 
@@ -436,7 +442,7 @@ def test_masks_and_several_styles_on_every_rung(params, pictures, optimizer):
     )
     styles = [style, style[::-1, :30].copy()]
     masks = Masks(styles=[left, right], sources=[None, half(styles[1], slice(0, 20))])
-    steps = list(stylize_steps(params, content, styles, config, masks=masks))
+    steps = list(stylize_steps(params, content, styles, config=config, masks=masks))
     for now in steps:
         height, width, _ = now.image.shape
         outside = masking.resize(left, height, width) + masking.resize(right, height, width) == 0
@@ -450,7 +456,7 @@ def test_around_a_texture_in_a_mask_each_rung_has_its_own_first_picture(params, 
     _, style = pictures
     options = {"content_weight": 0.0, "size": 42, "scales": "21,42", "iterations": (2, 2)}
     config = Config(init="style", **SHALLOW, **options)
-    last = stylize(params, None, [style], config, init=style, masks=Masks(content=half(style)))
+    last = stylize(params, None, [style], config=config, init=style, masks=Masks(content=half(style)))
     np.testing.assert_array_equal(last.image[:, 24:], style[:, 24:])  # not enlarged from the smaller one
 
 
@@ -465,7 +471,7 @@ def test_around_a_texture_in_a_mask_each_rung_has_its_own_first_picture(params, 
 def test_what_does_not_fit_some_rung_is_refused_before_the_first(params, pictures, options, masks, message):
     content, style = pictures
     with pytest.raises(InputError, match=message):
-        next(stylize_steps(params, content, [style], Config(iterations=20, **options), masks=masks))
+        next(stylize_steps(params, content, [style], config=Config(iterations=20, **options), masks=masks))
 
 
 def test_the_memory_of_all_rungs_is_forecast_before_the_first_one_runs(params, pictures, compilations):
@@ -473,7 +479,7 @@ def test_the_memory_of_all_rungs_is_forecast_before_the_first_one_runs(params, p
     config = Config(
         size=48, scales="24,48", iterations=4, optimizer="adam", average=0.5, pooling="average", **SHALLOW
     )
-    steps = stylize_steps(params, content, [style], config, free_memory=2**40)
+    steps = stylize_steps(params, content, [style], config=config, free_memory=2**40)
     next(steps)
     assert (compilations("chunk"), compilations("unseen")) == (2, 1)  # 24 has begun
     list(steps)
@@ -491,7 +497,7 @@ def half(content, white=slice(0, 24)):
 def test_outside_the_masks_the_picture_is_the_content_to_the_bit(params, pictures, optimizer, init):
     content, style = pictures
     config = Config(optimizer=optimizer, iterations=6, init=init, style_weight=1e9, **SHALLOW)
-    last = stylize(params, content, [style], config, masks=Masks(content=half(content)))
+    last = stylize(params, content, [style], config=config, masks=Masks(content=half(content)))
     np.testing.assert_array_equal(last.image[:, 24:], content[:, 24:])
     assert np.abs(last.image[:, :24] - content[:, :24]).mean() > 0.01
     assert np.abs(last.image[:, : 24 - SEAM] - content[:, : 24 - SEAM]).mean() > 0.01
@@ -510,7 +516,7 @@ def test_masks_colours_losses_and_several_styles_work_together(params, pictures,
     )
     left, right = half(content), half(content, slice(28, 44))
     masks = Masks(styles=[left, right], sources=[None, half(style, slice(0, 30))])
-    first, *_, last = stylize_steps(params, content, [style, style[::-1].copy()], config, masks=masks)
+    first, *_, last = stylize_steps(params, content, [style, style[::-1].copy()], config=config, masks=masks)
     assert last.losses["total"] < first.losses["total"]
     outside = left + right == 0
     np.testing.assert_array_equal(last.image[outside], content[outside])
@@ -522,7 +528,7 @@ def test_masks_colours_losses_and_several_styles_work_together(params, pictures,
 def test_a_texture_within_a_mask_leaves_the_first_picture_around_it(params, pictures):
     _, style = pictures
     config = Config(init="noise", content_weight=0.0, iterations=4, **SHALLOW)
-    first, *_, last = stylize_steps(params, None, [style], config, masks=Masks(content=half(style)))
+    first, *_, last = stylize_steps(params, None, [style], config=config, masks=Masks(content=half(style)))
     np.testing.assert_array_equal(last.image[:, 24:], first.image[:, 24:])
     assert last.losses["style"] < first.losses["style"]
 
@@ -530,7 +536,10 @@ def test_a_texture_within_a_mask_leaves_the_first_picture_around_it(params, pict
 def test_luma_optimises_nothing_but_luma(params, pictures):
     content, style = pictures
     last = stylize(
-        params, content, [style], Config(preserve_color="luma", iterations=5, style_weight=1e9, **SHALLOW)
+        params,
+        content,
+        [style],
+        config=Config(preserve_color="luma", iterations=5, style_weight=1e9, **SHALLOW),
     )
     weights = np.array([0.299, 0.587, 0.114])
     for blue, scale in ((2, 1.772), (0, 1.402)):  # Cb and Cr, BT.601 full range
@@ -543,9 +552,9 @@ def test_another_mask_of_the_same_size_compiles_nothing(params, pictures, compil
     content, style = pictures
     config = Config(iterations=2, style_layers=("conv2_1",), content_layers=("conv2_2",))
     for white in (slice(0, 24), slice(5, 44)):
-        stylize(params, content, [style], config, masks=Masks(content=half(content, white)))
+        stylize(params, content, [style], config=config, masks=Masks(content=half(content, white)))
     assert compilations("chunk") == 1
-    stylize(params, content, [style], config)
+    stylize(params, content, [style], config=config)
     assert compilations("chunk") == 2  # without masks it is another program
 
 
@@ -558,7 +567,7 @@ def test_a_small_region_takes_the_style_as_well_as_a_large_one(params, pictures)
         mask = np.zeros((192, 192), np.float32)
         mask[white] = 1
         steps = stylize_steps(
-            params, content, [pictures[1]], Config(iterations=12, **options), masks=Masks(content=mask)
+            params, content, [pictures[1]], config=Config(iterations=12, **options), masks=Masks(content=mask)
         )
         first, *_, last = steps
         shares[name] = last.losses["style"] / first.losses["style"]
@@ -580,13 +589,13 @@ def test_a_small_region_takes_the_style_as_well_as_a_large_one(params, pictures)
 def test_masks_that_do_not_fit_are_refused(params, pictures, masks, message):
     content, style = pictures
     with pytest.raises(InputError, match=message):
-        stylize(params, content, [style, style], Config(iterations=1), masks=masks)
+        stylize(params, content, [style, style], config=Config(iterations=1), masks=masks)
 
 
 def test_a_colour_mode_needs_a_content(params, pictures):
     config = Config(preserve_color="match", content_weight=0.0, init="noise")
     with pytest.raises(InputError, match="`preserve_color`: none where there is no content"):
-        stylize(params, None, [pictures[1]], config)
+        stylize(params, None, [pictures[1]], config=config)
 
 
 def test_a_colour_that_does_not_vary_is_named_with_its_style_and_its_mask(params, pictures):
@@ -596,7 +605,7 @@ def test_a_colour_that_does_not_vary_is_named_with_its_style_and_its_mask(params
     masks = Masks(styles=[half(content, slice(24, 48)), half(content)])
     message = r"`preserve_color=luma`: a content that varies in brightness; .* \(style 2, where the masks are white\)"
     with pytest.raises(InputError, match=message):
-        stylize(params, flat, [style, style], Config(preserve_color="luma"), masks=masks)
+        stylize(params, flat, [style, style], config=Config(preserve_color="luma"), masks=masks)
 
 
 NARROW = np.float32(np.arange(300 * 30 * 3).reshape(30, 300, 3) % 251 / 250)

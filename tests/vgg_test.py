@@ -28,7 +28,7 @@ def random_arrays(network, rng):
 @pytest.mark.parametrize("pooling", ["max", "average"])
 def test_features_of_the_real_network_equal_the_float64_twin(params, weights, rng, pooling):
     image = rng.random((50, 67, 3), np.float32)
-    ours = vgg.features(params, image, FIVE, pooling)
+    ours = vgg.features(params, image, FIVE, pooling=pooling)
     twins, _ = reference.forward(weights.arrays, image, FIVE, pooling)
     for layer in FIVE:
         error = np.linalg.norm(ours[layer] - twins[layer]) / np.linalg.norm(twins[layer])
@@ -62,7 +62,7 @@ def test_gradient_of_the_network_equals_the_float64_twin(rng, pooling):
     seeds = {n: rng.normal(size=(21 >> int(n[4]) - 1, 18 >> int(n[4]) - 1, 4 + int(n[4]))) for n in FIVE}
 
     def total(image):
-        maps = vgg.features(vgg.make_params(arrays), image, FIVE, pooling)
+        maps = vgg.features(vgg.make_params(arrays), image, FIVE, pooling=pooling)
         return sum(jnp.vdot(maps[n], seeds[n].astype(np.float32)) for n in FIVE)
 
     _, tape = reference.forward(arrays, image, FIVE, pooling)

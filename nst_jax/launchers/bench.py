@@ -349,7 +349,7 @@ def _run(problem: Problem, batch: int, spans: list[tuple[float, int]]) -> None:
     Of one picture, add to the spans the seconds and evaluations between the first picture and the last.
     """
     if batch == 1:
-        steps = stylize_steps(problem.params, problem.content, problem.styles, problem.config)
+        steps = stylize_steps(problem.params, problem.content, problem.styles, config=problem.config)
         first, began = next(steps), time.perf_counter()
         *_, last = first, *steps
         spans.append((time.perf_counter() - began, last.evaluations - first.evaluations))

@@ -292,4 +292,4 @@ def _label_masks(
         maps.append(numbers[own.numbers])
         if unused := np.flatnonzero(numbers == labels.LACKING).tolist():
             logging.warning("%s: not used, as %s lacks it: %s", name, inputs.content_labels, own.told(unused))
-    return labels.make_masks(content.numbers, maps, size, style_sizes, content.names)
+    return labels.make_masks(content.numbers, maps, size=size, style_sizes=style_sizes, names=content.names)

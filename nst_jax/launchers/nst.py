@@ -409,7 +409,7 @@ def _output(request: Request, shelf: Shelf, masks: Masks) -> Output:
         height, width = content.size
     alpha = content and content.alpha
     images.check_output_size(files.output, height, width)
-    images.check_space(files.output, height, width, alpha is not None, files.depth)
+    images.check_space(files.output, height, width, alpha=alpha is not None, depth=files.depth)
     regions = masking.regions(masking.resize_all(masks._replace(sources=()), (height, width), []))
     return Output(
         size=(height, width),
@@ -613,7 +613,7 @@ def _save(path: str, image: np.ndarray, output: Output, request: Request) -> Non
     _, files, *_, config = request
     if image.shape[:2] != output.size:
         image = finish(images.resize(image, *output.size), output.photograph, output.opacity, config)
-    images.save(path, image, output.alpha, output.settings, files.depth, files.dpi)
+    images.save(path, image, alpha=output.alpha, settings=output.settings, depth=files.depth, dpi=files.dpi)
     tell(path)
 
 

@@ -456,7 +456,7 @@ def _save(number: int, result: Progress, folder: Path, request: Request, shelf: 
     height, width, _ = result.image.shape
     alpha = None if alpha is None else images.resize(alpha, height, width)
     told = None if request.wanted.no_settings else settings(inputs, request.config(cell), shelf)
-    images.save(folder / file, result.image, alpha, told)
+    images.save(folder / file, result.image, alpha=alpha, settings=told)
     tell(folder / file)
     flag = None if result.finite else "non-finite"
     return {"file": file, "values": cell, "losses": result.losses, "flag": flag}

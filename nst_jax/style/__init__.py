@@ -91,12 +91,15 @@ STYLE_LOSSES = {
 }
 
 
-@functools.cache  # an option checked often, and every answer takes a trace
 def term_names(style_loss: str, layers: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of the terms that a style loss makes of these layers, from the bottom up."""
+    return _term_names(STYLE_LOSSES[style_loss], layers)
+
+
+@functools.cache  # an option checked often, and every answer takes a trace
+def _term_names(loss: StyleLoss, layers: tuple[str, ...]) -> tuple[str, ...]:
     maps = {layer: np.zeros((2 ** (6 - block_of(layer)),) * 2 + (1,), np.float32) for layer in layers}
     samples = Samples(dict.fromkeys(layers, np.zeros((1, 2), np.int32)))
-    loss = STYLE_LOSSES[style_loss]
     # Shapes of numpy's arrays: before the device is known, and it may not be there.
     shapes = jax.eval_shape(
         lambda maps, shift: (

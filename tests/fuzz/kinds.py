@@ -57,7 +57,7 @@ def _saved(image: Image.Image, name: str, **options: Any) -> bytes:
 
 def _written(suffix: str, array: np.ndarray, alpha: np.ndarray | None, depth: int) -> bytes:
     path = Path(f"seed{suffix}")
-    images.save(path, array, alpha, "settings", depth, dpi=300)
+    images.save(path, array, alpha=alpha, settings="settings", depth=depth, dpi=300)
     return path.read_bytes()
 
 
@@ -156,7 +156,9 @@ def read_labels(name: str) -> None:
     seen = labels.load(name)
     labels.match(seen, seen, name, name)
     if seen.numbers.size <= SMALL:
-        labels.make_masks(seen.numbers, [seen.numbers], (32, 32), [(30, 34)], seen.names)
+        labels.make_masks(
+            seen.numbers, [seen.numbers], size=(32, 32), style_sizes=[(30, 34)], names=seen.names
+        )
 
 
 # --- weights ---

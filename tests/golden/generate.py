@@ -33,7 +33,7 @@ def run(params: Any, name: str) -> list[nst.Progress]:
     """Return where one of RUNS stands after its chunks."""
     preset, options = RUNS[name]
     config = nst.Config.from_preset(preset, **{"size": SIZE, **options})
-    return list(nst.stylize_steps(params, picture("coffee"), [picture("night")], config))
+    return list(nst.stylize_steps(params, picture("coffee"), [picture("night")], config=config))
 
 
 def measure(params: Any, runs: dict[str, list[nst.Progress]]) -> dict[str, dict[str, float]]:
