@@ -102,7 +102,7 @@ def test_the_examples_in_docstrings_hold(name):
 
 def test_the_readmes_snippets_run(tmp_path, monkeypatch):
     snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(snippets) == 3
+    assert len(snippets) == 4
     monkeypatch.chdir(tmp_path)
     # A process of its own: the snippets must run under JAX's ordinary rules, with nothing imported before.
     subprocess.run([sys.executable, "-W", "error", "-c", "".join(snippets)], check=True)

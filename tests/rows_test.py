@@ -146,7 +146,7 @@ def test_a_run_gives_the_picture_of_one_device(params):
     masks = Masks(content=np.float32(np.mgrid[:45, :40][1] > 12))
     pictures = [picture(*shape, 1), [picture(50, 40, 5)]]
     runs = [
-        list(stylize_steps(params, *pictures, config, None, masks, every=2, devices=devices))
+        list(stylize_steps(params, *pictures, config=config, masks=masks, every=2, devices=devices))
         for devices in (1, jax.devices()[1:3])
     ]
     one, many = runs
@@ -158,12 +158,13 @@ def test_a_run_gives_the_picture_of_one_device(params):
 
 
 def test_the_memory_forecast_compiles_the_programs_that_then_run(params, compilations):
-    arguments = [params, picture(45, 40, 1), [picture(50, 40, 5)], Config(iterations=2, **LOW)]
-    list(stylize_steps(*arguments, devices=4, free_memory=2**40))
+    arguments = [params, picture(45, 40, 1), [picture(50, 40, 5)]]
+    config = Config(iterations=2, **LOW)
+    list(stylize_steps(*arguments, config=config, devices=4, free_memory=2**40))
     for program in ("wanted_of_style", "chunk"):
         assert compilations(program) == 1
     with pytest.raises(NotEnoughMemory, match="a picture of 40x45 pixels needs"):
-        list(stylize_steps(*arguments, devices=4, free_memory=2**20))
+        list(stylize_steps(*arguments, config=config, devices=4, free_memory=2**20))
 
 
 @pytest.mark.parametrize("devices", [0, 5])
@@ -181,8 +182,8 @@ def test_how_many_devices_have_work():
 def test_rungs_and_averages_run_over_devices(params):
     """To the start of the second rung, which is the first one's own rows, enlarged; there Adam starts afresh."""
     config = Config(**ONE, optimizer="adam", average=0.9, size=77, scales="41,77", iterations=(2, 2))
-    arguments = [params, picture(77, 50, 1), [picture(50, 40, 5)], config]
-    single, spread = (list(stylize_steps(*arguments, devices=count)) for count in (1, 3))
+    arguments = [params, picture(77, 50, 1), [picture(50, 40, 5)]]
+    single, spread = (list(stylize_steps(*arguments, config=config, devices=count)) for count in (1, 3))
     for one, other in zip(single[:4], spread[:4], strict=True):
         assert one.image.shape == other.image.shape
         np.testing.assert_allclose(other.losses["total"], one.losses["total"], rtol=2e-3)
