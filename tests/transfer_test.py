@@ -203,7 +203,7 @@ def test_numbers_that_are_no_pictures_are_refused(params, pictures):
     content, style = pictures
     with pytest.raises(InputError, match=r"content: floats in \[0, 1\]; got numbers from 2"):
         stylize(params, content * 255, [style])
-    with pytest.raises(InputError, match=r"params: the parameters of vgg19; they lack conv5_4"):
+    with pytest.raises(InputError, match=r"params: the parameters of vgg19; they lack conv3_4"):
         stylize(params, content, [style], config=Config(network="vgg19", style_layers=("conv5_4",)))
 
 
