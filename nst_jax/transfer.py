@@ -105,14 +105,20 @@ def stylize(
     result = stylize(load_vgg(), content, [style], config=Config.from_preset(iterations=50), progress=print)
 
     Args:
-        params, content, styles, config, init, masks: As stylize_steps takes them.
+        params: The network, config.network: load_vgg().
+        content: The photograph (h, w, 3), float32, sRGB in [0, 1], as images.load(...).rgb is. Or None.
+        styles: The paintings, each of any size, in a list. A lone one needs no list.
+        config: The options. None: Config.from_preset(). Nothing is resized: a size that is given must be the
+            content's longest side.
+        init: The first picture, of the content's shape. None: the one that config.init names.
+        masks: Where each style acts. None: everywhere.
         progress: Called with each Progress, about a hundred times, such as print. None: silent.
 
     Returns:
         The last Progress. Its image is the picture, its losses are by term and by layer.
 
     Raises:
-        InputError, NotEnoughMemory: As stylize_steps does.
+        InputError: Pictures, params and options do not go together.
     """
     for now in stylize_steps(params, content, styles, config=config, init=init, masks=masks):
         if progress:

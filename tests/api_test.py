@@ -180,7 +180,8 @@ def test_options_from_the_third_argument_on_are_keywords():
 
 
 def test_the_entry_points_explain_each_argument():
-    for function in (nst.stylize_steps, nst.make_targets, nst.features, images.save, nst.labels.make_masks):
+    documented = nst.stylize, nst.stylize_steps, nst.make_targets, nst.features
+    for function in (*documented, images.save, nst.labels.make_masks):
         text = inspect.getdoc(function)
         for name in inspect.signature(function).parameters:
             assert f"    {name}:" in text, (function.__name__, name)

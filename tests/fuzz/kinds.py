@@ -1,6 +1,7 @@
 """What is fuzzed: a name, whole files to begin with, what knows their format, and what reads them."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import io
@@ -363,8 +364,8 @@ REFUSED = ["--num_processes=1", "--coordinator=", "--process_id=0", "--output=no
 
 def flag_files() -> Iterator[bytes]:
     yield b"--content=c.png\n--style=s.png\n# a comment\n\n--style_weight=1e8\n--size=64\n--quiet\n"
-    fields = Config.__dataclass_fields__.values()
-    lines = [f"--{field.name}={field.default}" for field in fields if not isinstance(field.default, tuple)]
+    defaults = {field.name: field.metadata["default"] for field in dataclasses.fields(Config)}
+    lines = [f"--{name}={value}" for name, value in defaults.items() if not isinstance(value, tuple)]
     yield "\n".join(lines).encode()
     yield b"--flagfile=good\n--style_mix=1,2\n--scales=32,64\n--iterations=1,2\n--preset=fast\n--nosoft_masks\n"
 
