@@ -88,7 +88,7 @@ def load() -> Network:
     """Return what the judge looks through. Raises InputError where the bundled weights are damaged."""
     dists = load_dists_weights()
     shares = np.stack([dists["alpha"], dists["beta"]])
-    heads = jax.tree.map(jnp.asarray, load_lpips_heads())
+    heads = jax.tree.map(jnp.asarray, load_lpips_heads("vgg16", LAYERS))
     return Network(load_vgg("vgg16"), heads, jnp.asarray(shares / shares.sum()))
 
 

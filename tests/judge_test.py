@@ -74,7 +74,7 @@ def unit(x):
 
 def twins(arrays, x, y):
     """Return the metrics of two pictures of one size, but for colours, in float64."""
-    heads = load_lpips_heads()
+    heads = load_lpips_heads("vgg16", BLOCKS)
     maps = [reference.forward(arrays, picture, STROTSS)[0] for picture in (x, y)]
     lpips = sum(
         ((unit(maps[0][layer]) - unit(maps[1][layer])) ** 2 @ np.float64(heads[layer])).mean()
