@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from nst_jax import images
-from nst_jax.launchers import device, display, nst, sweep
+from nst_jax.launchers import display, nst, sweep
 from nst_jax.launchers.common import run
 from nst_jax.sheet import knee
+from nst_jax.system import device
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -614,7 +615,7 @@ def test_a_folder_with_other_things_in_it_is_taken(call, tmp_path):
 
 
 def test_too_little_memory_exits_4_and_leaves_nothing(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep.device, "free_memory", lambda *_: 10**6)
+    monkeypatch.setattr(device, "free_memory", lambda *_: 10**6)
     before = os.listdir(tmp_path)
     code, out, err = call(*PAIR, *SMALL, WEIGHTS, "--output_dir=o")
     assert (code, out, len(err)) == (4, [], 1)

@@ -24,12 +24,10 @@ from nst_jax.checkpoint import Checkpoints, Saved, newest, restore
 from nst_jax.config import Config
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.files import check_folder, check_writable, write_whole
-from nst_jax.launchers import device, hosts
 from nst_jax.launchers.common import (
     DONE,
     WRONG_NUMBERS,
     Given,
-    Pace,
     Program,
     fail,
     interrupts,
@@ -37,21 +35,22 @@ from nst_jax.launchers.common import (
     tell,
 )
 from nst_jax.launchers.display import Seldom
-from nst_jax.launchers.inputs import (
+from nst_jax.options import check_options, option, parse_option
+from nst_jax.problem import Problem, make_problem, vary
+from nst_jax.report import can_plot, terms_in, to_json
+from nst_jax.runs.checkpointing import CheckpointWriter, check_same, surroundings
+from nst_jax.runs.input_files import (
     NO_SETTINGS,
+    ImageCache,
     Inputs,
-    Shelf,
     check_inputs,
     load_masks,
     load_pictures,
     settings,
     working_size,
 )
-from nst_jax.launchers.judge import Against, judged_sizes, try_verdict
-from nst_jax.launchers.keeping import Keeper, check_same, surroundings
-from nst_jax.options import check_options, option, parse_option
-from nst_jax.problem import Problem, make_problem, vary
-from nst_jax.report import can_plot, terms_in, to_json
+from nst_jax.runs.judging import References, judged_sizes, try_verdict
+from nst_jax.runs.observers import ChunkSizer
 from nst_jax.sheet import (
     WIDTH,
     Tile,
@@ -63,6 +62,8 @@ from nst_jax.sheet import (
     tile_side,
 )
 from nst_jax.sweep import Stopped, SweepProgress, sweep
+from nst_jax.system import device
+from nst_jax.system.distributed import fingerprint
 from nst_jax.transfer import Progress, chunk_steps
 from nst_jax.vgg import Params, make_params
 from nst_jax.weights import load_weights
@@ -136,10 +137,10 @@ class Request(NamedTuple):
         content = Path(self.cells[number].get("content", "").removeprefix(images.EXAMPLE)).stem
         return f"{number:04d}{'-' * bool(content)}{content[:LONGEST]}.png"
 
-    def against(self, cell: Mapping[str, Any]) -> Against:
+    def against(self, cell: Mapping[str, Any]) -> References:
         """Return what the picture of a cell is judged against."""
         inputs, config = self.cell_inputs(cell), self.config(cell)
-        return Against(inputs.content, inputs.style, config.style_mix, config.style_scale)
+        return References(inputs.content, inputs.style, config.style_mix, config.style_scale)
 
 
 def main(inputs_given: Given, sweep_given: Given, config_given: Given) -> int:
@@ -156,14 +157,14 @@ def main(inputs_given: Given, sweep_given: Given, config_given: Given) -> int:
     if "seed" in axes and (init := request.config(cells[0]).init) != "noise":
         raise InputError("--sweep=seed", "with --init=noise, where a seed matters", f"got --init={init}")
     folder = _check_folder(request)
-    shelf = Shelf(request.inputs.max_pixels)
+    cache = ImageCache(request.inputs.max_pixels)
     config = request.config(cells[0])
     weights = load_weights(config.network, request.inputs.weights or None)
-    problems = _problems(request, make_params(weights.arrays), shelf)
+    problems = _problems(request, make_params(weights.arrays), cache)
     for cell in cells if wanted.judge else ():
-        size = working_size(request.cell_inputs(cell), request.config(cell), shelf)
-        judged_sizes("--judge", size, request.against(cell), shelf)
-    told = _told(problems[0], weights.sha256, shelf)
+        size = working_size(request.cell_inputs(cell), request.config(cell), cache)
+        judged_sizes("--judge", size, request.against(cell), cache)
+    told = _told(problems[0], weights.sha256, cache)
     before = _read(folder / "settings.json") if wanted.resume else None
     if before:
         check_same(told, before["told"], folder)
@@ -171,12 +172,12 @@ def main(inputs_given: Given, sweep_given: Given, config_given: Given) -> int:
     with interrupts() as interrupted:
         done = _finished(folder, request)
         if len(done) < len(cells):
-            _run(problems, done, folder, request, told, lanes, shelf, interrupted)
+            _run(problems, done, folder, request, told, lanes, cache, interrupted)
         elif (folder / UNFINISHED).is_dir():  # ended between the last picture and this
             Checkpoints(folder / UNFINISHED, None).remove()
         if wanted.judge:
-            _judge(folder, done, request, shelf, interrupted)
-        _show(folder, done, request, shelf)
+            _judge(folder, done, request, cache, interrupted)
+        _show(folder, done, request, cache)
         stopped = interrupted()
     flagged = [entry["file"] for entry in done.values() if entry["flag"]]
     judged = not wanted.judge or all("judge" in entry for entry in done.values())
@@ -237,14 +238,14 @@ def _settings(request: Request) -> dict[str, Any]:
     return dict(json.loads(to_json({"inputs": inputs, "config": dataclasses.asdict(config), **swept})))
 
 
-def _told(problem: Problem, weights: str, shelf: Shelf) -> dict[str, str]:
+def _told(problem: Problem, weights: str, cache: ImageCache) -> dict[str, str]:
     """Return in words what else the bits of the pictures depend on."""
     read: dict[str, Any] = {
-        f"{name} at {width}x{height}": picture for (name, height, width), picture in shelf.resized.items()
+        f"{name} at {width}x{height}": picture for (name, height, width), picture in cache.resized.items()
     }
     read |= {name: mask for name, mask, _ in problem.masks.named()}
     told = read | {"weights": weights} | surroundings(jax.device_count())
-    return {name: hosts.short(value) for name, value in told.items()}
+    return {name: fingerprint(value) for name, value in told.items()}
 
 
 def _check_folder(request: Request) -> Path:
@@ -315,7 +316,7 @@ def _number(entry: dict[str, Any], request: Request) -> int:
     return number
 
 
-def _problems(request: Request, params: Params, shelf: Shelf) -> list[Problem]:
+def _problems(request: Request, params: Params, cache: ImageCache) -> list[Problem]:
     """Return a problem for each cell; those of the same files share their pictures."""
     bases: dict[tuple[Any, ...], Problem] = {}
     problems = []
@@ -323,9 +324,9 @@ def _problems(request: Request, params: Params, shelf: Shelf) -> list[Problem]:
         config, inputs = request.config(cell), request.cell_inputs(cell)
         files = (inputs.content, *inputs.style)
         if files not in bases:
-            pictures = load_pictures(inputs, config, shelf, load_masks(inputs, shelf))
+            pictures = load_pictures(inputs, config, cache, load_masks(inputs, cache))
             content, styles, init, masks = pictures
-            settings(inputs, config, shelf)  # notes the checksums: later the files may be gone
+            settings(inputs, config, cache)  # notes the checksums: later the files may be gone
             bases[files] = make_problem(params, content, styles, config, init, masks)
         problems.append(vary(bases[files], config))
     return problems
@@ -356,7 +357,7 @@ def _run(
     request: Request,
     told: Mapping[str, str],
     lanes: list[int],
-    shelf: Shelf,
+    cache: ImageCache,
     interrupted: Callable[[], int],
 ) -> None:
     """Make the pictures that are left, writing each pass as it ends, until interrupted.
@@ -364,10 +365,10 @@ def _run(
     lanes: of the groups that a sweep that goes on has begun.
     """
     wanted, began, due = request.wanted, None, Seldom()
-    iterations, pace = problems[0].config.steps, Pace()
+    iterations, pace = problems[0].config.steps, ChunkSizer()
     saved = newest(folder / UNFINISHED) if wanted.resume else None
     stopped = _stopped(saved) if saved else None
-    keeper: Keeper | None = None
+    keeper: CheckpointWriter | None = None
     with contextlib.ExitStack() as at_end:
         for n, (numbers, place), now in _chunks(problems, done, wanted.lanes, lanes, stopped, pace):
             interrupted()  # from now on there is something to keep
@@ -380,10 +381,10 @@ def _run(
                 made = {"told": told, "lanes": lanes}
                 write_whole(folder / "settings.json", to_json(_settings(request) | made))
             if not keeper:
-                keeper = Keeper(folder / UNFINISHED, wanted.checkpoint_every, saved, {})
+                keeper = CheckpointWriter(folder / UNFINISHED, wanted.checkpoint_every, saved, {})
                 at_end.callback(keeper.close)
             for k, result in now.finished.items():
-                done[numbers[k]] = _save(numbers[k], result, folder, request, shelf)
+                done[numbers[k]] = _save(numbers[k], result, folder, request, cache)
             if now.finished:
                 _write_json(folder, done)
             elif interrupted() or keeper.due:
@@ -401,7 +402,7 @@ def _chunks(
     asked: int,
     lanes: Sequence[int],
     stopped: Stopped | None,
-    pace: Pace,
+    pace: ChunkSizer,
 ) -> Iterator[tuple[int, Group, SweepProgress]]:
     """Run what is not done, group after group; yield its number, the group and where it stands."""
     every = chunk_steps(problems[0].config.steps)
@@ -448,14 +449,14 @@ def _tell_progress(
     return began
 
 
-def _save(number: int, result: Progress, folder: Path, request: Request, shelf: Shelf) -> dict[str, Any]:
+def _save(number: int, result: Progress, folder: Path, request: Request, cache: ImageCache) -> dict[str, Any]:
     """Write a picture, and return its entry of sweep.json."""
     cell, file = request.cells[number], request.file(number)
     inputs = request.cell_inputs(cell)
-    alpha = shelf.read(inputs.content).alpha if inputs.content else None
+    alpha = cache.read(inputs.content).alpha if inputs.content else None
     height, width, _ = result.image.shape
     alpha = None if alpha is None else images.resize(alpha, height, width)
-    told = None if request.wanted.no_settings else settings(inputs, request.config(cell), shelf)
+    told = None if request.wanted.no_settings else settings(inputs, request.config(cell), cache)
     images.save(folder / file, result.image, alpha, told)
     tell(folder / file)
     flag = None if result.finite else "non-finite"
@@ -466,7 +467,7 @@ def _judge(
     folder: Path,
     done: dict[int, dict[str, Any]],
     request: Request,
-    shelf: Shelf,
+    cache: ImageCache,
     interrupted: Callable[[], int],
 ) -> None:
     """Measure the pictures that have not been, until interrupted: at the end, when memory is free."""
@@ -478,7 +479,7 @@ def _judge(
         if interrupted():
             break
         against = request.against(request.cells[number])
-        done[number]["judge"] = try_verdict(network, str(folder / request.file(number)), against, shelf)
+        done[number]["judge"] = try_verdict(network, str(folder / request.file(number)), against, cache)
         logging.info("judged %s", request.file(number))
     _write_json(folder, done)
 
@@ -498,14 +499,14 @@ def _point(entry: Mapping[str, Any]) -> tuple[float, float]:
     return float(content), float(style)  # without a content it is the whole number 0
 
 
-def _show(folder: Path, done: Mapping[int, dict[str, Any]], request: Request, shelf: Shelf) -> None:
+def _show(folder: Path, done: Mapping[int, dict[str, Any]], request: Request, cache: ImageCache) -> None:
     """Write the contact sheet, and the tradeoff where there are two points to compare."""
     if not done:
         return
     tell(folder / "sweep.json")
     tiles = {number: _tile(folder, done[number], request) for number in sorted(done)}
     names = dict.fromkeys(name for cell in request.cells for name in _files(request.cell_inputs(cell)))
-    margin = [(Path(name).name, thumbnail(_reduced(name, shelf), WIDTH - 20)) for name in names]
+    margin = [(Path(name).name, thumbnail(_reduced(name, cache), WIDTH - 20)) for name in names]
     write_whole(folder / "sheet.png", contact_sheet(tiles, _columns(request), margin, *_headings(request)))
     tell(folder / "sheet.png")
     entries = [done[number] for number in sorted(done) if math.isfinite(_point(done[number])[0])]
@@ -516,10 +517,10 @@ def _show(folder: Path, done: Mapping[int, dict[str, Any]], request: Request, sh
         tell(folder / "tradeoff.png")
 
 
-def _reduced(name: str, shelf: Shelf) -> np.ndarray:
+def _reduced(name: str, cache: ImageCache) -> np.ndarray:
     """Return a picture no larger than the margin of the sheet needs it."""
-    longest = min(WIDTH - 20, max(shelf.read(name).size))
-    return shelf.resize(name, *shelf.size(name, longest))
+    longest = min(WIDTH - 20, max(cache.read(name).size))
+    return cache.resize(name, *cache.size(name, longest))
 
 
 def _described(values: Mapping[str, Any]) -> list[str]:

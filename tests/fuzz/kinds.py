@@ -29,10 +29,11 @@ from fuzz.mutate import Mutator, pick
 from nst_jax import checkpoint, images, labels, masks, vgg, weights
 from nst_jax.checkpoint import Checkpoints
 from nst_jax.config import Config
-from nst_jax.launchers import keeping, nst, sweep
+from nst_jax.launchers import nst, sweep
 from nst_jax.launchers.common import not_of_orbax, run, tell_unraisable
-from nst_jax.launchers.inputs import Inputs
 from nst_jax.report import to_json
+from nst_jax.runs import DeviceOptions, Inputs, OutputOptions
+from nst_jax.runs.checkpointing import read_record
 
 SMALL = 2**20  # pixels of a picture that is loaded whole: damage may claim many, bombs have their own cases
 
@@ -335,8 +336,8 @@ def go_on(renewed: bool, name: str) -> None:
     if renewed and not os.path.islink(folder / RECORD) and os.path.isfile(folder / RECORD):
         renew(folder)
     if saved := checkpoint.newest(folder):
-        stood = keeping.read_record(saved)
-        keeping.with_given([{}] * 4, (Inputs, nst.Files, nst.Machine, Config), stood)
+        stood = read_record(saved)
+        nst.with_given([{}] * 4, (Inputs, OutputOptions, DeviceOptions, Config), stood)
         checkpoint.restore(saved, jax.eval_shape(state))
 
 
