@@ -2,10 +2,12 @@
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,6 +35,8 @@ from nst_jax.runs import (
     Written,
     prepare,
 )
+from nst_jax.runs.sweep_job import SweepAdvanced, prepare_sweep
+from nst_jax.runs.sweep_request import SweepOptions, make_sweep_request
 from nst_jax.system import device
 
 LAYERS = {"style_layers": ("conv1_1", "conv2_1"), "content_layers": ("conv2_1",)}  # quick to compile
@@ -46,6 +50,13 @@ def folder(tmp_path, monkeypatch):
     for name, seed in (("c.png", 1), ("s.png", 2), ("c2.png", 3), ("s2.png", 4)):
         Image.fromarray(np.random.default_rng(seed).integers(0, 256, (24, 32, 3), np.uint8)).save(name)
     return tmp_path
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """Have a sweep take one lane at a time."""
+    devices = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda *_: devices)
 
 
 def request(content="c.png", style="s.png", output="a.png", checkpoint=None, **options):
@@ -215,6 +226,36 @@ def test_a_forecast_tells_each_scale_and_writes_nothing():
     assert [(each.number, each.steps) for each in found] == [(1, 4), (2, 3)]
     assert all(each.seconds >= 0 and "pixels at once" in str(each.plan) for each in found)
     assert sorted(os.listdir()) == before
+
+
+def sweep_request(**options):
+    wanted = SweepOptions(sweep=("style_weight=1e6,1e8",), output_dir="o", **options)
+    given = {"preset": "gatys", "size": 32, "iterations": (3,), **LAYERS}
+    return make_sweep_request(Inputs(content="c.png", style=("s.png",)), wanted, given)
+
+
+def test_a_sweep_is_a_job_that_stops_and_resumes_to_the_same_bytes(one_device):
+    before = sorted(os.listdir())
+    job = prepare_sweep(sweep_request())
+    assert sorted(os.listdir()) == before
+    events = list(job.run())
+    assert kinds(events) == [*(["SweepAdvanced"] * 4 + ["Written"]) * 2, *["Written"] * 3, "SweepFinished"]
+    chunks = [event for event in events if isinstance(event, SweepAdvanced)]
+    assert [(event.first, event.last, event.step) for event in chunks[3:5]] == [(1, 1, 3), (2, 2, 0)]
+    whole = [Path("o", f"{number:04d}.png").read_bytes() for number in range(2)]
+    shutil.rmtree("o")
+    come = []
+    *_, finished = (
+        come.append(event) or event for event in prepare_sweep(sweep_request()).run(lambda: len(come) > 6)
+    )
+    assert finished.result.stopped
+    assert list(finished.result.entries) == [0]
+    again = list(prepare_sweep(sweep_request(resume=True)).run())
+    assert (again[0].first, again[0].step) == (2, 1)
+    assert list(again[-1].result.entries) == [0, 1]
+    assert [Path("o", f"{number:04d}.png").read_bytes() for number in range(2)] == whole
+    with pytest.raises(InputError, match="an empty folder, or --resume"):
+        prepare_sweep(sweep_request())
 
 
 ALONE = """
