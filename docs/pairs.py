@@ -18,9 +18,9 @@ from study import sheet
 
 from nst_jax import judge
 from nst_jax.launchers.common import run as run_program
-from nst_jax.launchers.inputs import Shelf
-from nst_jax.launchers.judge import Against, verdict
 from nst_jax.launchers.nst import PROGRAM
+from nst_jax.runs.input_files import ImageCache
+from nst_jax.runs.judging import References, verdict
 
 DOCS = Path(__file__).parent
 SETS = {  # photograph x painting: the sets have none in common
@@ -55,7 +55,9 @@ def make(pairs: Path, pair: str, size: int, method: str, out: Path) -> dict[str,
 def measure(pairs: Path, pair: str, size: int, folder: Path, network: judge.Network) -> dict[str, Any]:
     """Return the judge's numbers of a peer's picture."""
     content, style = inputs(pairs, pair)
-    found = verdict(network, f"{folder}/{pair}.png", Against(content, [style], [], 1.0, size), Shelf(2**40))
+    found = verdict(
+        network, f"{folder}/{pair}.png", References(content, [style], [], 1.0, size), ImageCache(2**40)
+    )
     return {name: found[name] for name in judge.METRICS}
 
 

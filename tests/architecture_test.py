@@ -16,10 +16,8 @@ import pytest
 import nst_jax
 from nst_jax.config import Config
 from nst_jax.launchers import bench, judge, nst, sweep, weights
-from nst_jax.launchers.hosts import Machine
-from nst_jax.launchers.inputs import Inputs
-from nst_jax.launchers.keeping import Keeping
 from nst_jax.options import default_values, describe_range, is_tuple
+from nst_jax.runs import CheckpointOptions, DeviceOptions, Inputs, OutputOptions
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "nst_jax"
@@ -121,7 +119,7 @@ def test_the_readmes_table_of_options_is_the_code_s():
     text = (ROOT / "README.md").read_text()
     missing = [
         row
-        for options in (Inputs, nst.Files, Machine, Keeping, Config, judge.Judging)
+        for options in (Inputs, OutputOptions, DeviceOptions, CheckpointOptions, Config, judge.Judging)
         for row in option_rows(options)
         if row not in text
     ]

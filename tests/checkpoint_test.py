@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nst_jax import checkpoint, files
+from nst_jax import checkpoint, files, images
 from nst_jax.checkpoint import Checkpoints, newest, restore
 from nst_jax.errors import InputError, NotWritten
-from nst_jax.launchers import device, keeping, nst
+from nst_jax.launchers import nst
 from nst_jax.launchers.common import run
+from nst_jax.runs import checkpointing, job
+from nst_jax.system import device
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -185,7 +187,7 @@ def test_a_file_for_a_folder_is_refused(tmp_path):
 
 
 def test_a_write_that_fails_leaves_the_last_one_and_the_next_is_tried(tmp_path, monkeypatch):
-    keeper = keeping.Keeper(tmp_path / "k", 0.0, None, {})
+    keeper = checkpointing.CheckpointWriter(tmp_path / "k", 0.0, None, {})
     keeper.save(1, tree(1), {})
     keeper.finish()
     with monkeypatch.context() as patch:
@@ -246,7 +248,7 @@ def call(tmp_path, monkeypatch, capfd):
 
 def interrupt_at(monkeypatch, step, number=signal.SIGINT):
     """Send a signal where a run first stands at a step; return the list of the steps it is told at."""
-    original, seen = nst.run, []
+    original, seen = job.run, []
 
     def interrupted(*arguments):
         for now in original(*arguments):
@@ -256,7 +258,7 @@ def interrupt_at(monkeypatch, step, number=signal.SIGINT):
                 time.sleep(0.2)  # until the thread that waits for signals has seen it
             yield now
 
-    monkeypatch.setattr(nst, "run", interrupted)
+    monkeypatch.setattr(job, "run", interrupted)
     return seen
 
 
@@ -372,7 +374,7 @@ def test_an_interrupted_run_and_one_that_is_not_written_keep_their_checkpoints(c
         assert call(*arguments)[0] == 130
     assert newest(Path("k")).step == 3
     with monkeypatch.context() as patch:
-        patch.setattr(nst.images, "save", refused)
+        patch.setattr(images, "save", refused)
         assert call("--resume=k")[0] == 5
     assert newest(Path("k")).step == 6
     assert call("--resume=k")[0] == 0

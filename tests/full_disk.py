@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from nst_jax.checkpoint import newest
 from nst_jax.launchers import nst
 from nst_jax.launchers.common import not_of_orbax, run, tell_unraisable
+from nst_jax.runs import job
 
 OLD = b"old"
 SHORT = [
@@ -103,7 +104,7 @@ def look(name: str, case: Case, disk: Path) -> str:
     (disk.parent / "a.png").unlink(missing_ok=True)
     for old in ("a.png", "a.tif", "a.json"):
         (disk / "there" / old).write_bytes(OLD)
-    original = nst.run
+    original = job.run
 
     def faulty(*arguments):
         for now in original(*arguments):
@@ -114,16 +115,18 @@ def look(name: str, case: Case, disk: Path) -> str:
     flags = ["--content=example:cat", "--style=example:waves", *SHORT, *case.flags(disk)]
     flags += ["--save_every=5"] if name.startswith("preview") else []
     told = io.StringIO()
-    nst.run = faulty
+    job.run = faulty
     handler = logging.StreamHandler(told)
     handler.addFilter(not_of_orbax)  # as in launch
-    logging.getLogger("absl").addHandler(handler)
+    for name in ("absl", "nst_jax"):
+        logging.getLogger(name).addHandler(handler)
     try:
         with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
             code = run(nst.PROGRAM, flags)
     finally:
-        nst.run = original
-        logging.getLogger("absl").removeHandler(handler)
+        job.run = original
+        for name in ("absl", "nst_jax"):
+            logging.getLogger(name).removeHandler(handler)
     lines = told.getvalue()
     wrong = []
     if code != case.code or case.said not in lines or "Traceback" in lines:

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from nst_jax.errors import InputError
-from nst_jax.launchers import device, hosts, nst
+from nst_jax.launchers import nst
 from nst_jax.launchers.common import run
-from nst_jax.launchers.hosts import Machine
+from nst_jax.system import device, distributed
+from nst_jax.system.distributed import DeviceOptions
 
 NST = Path(__file__).parents[1] / "bin" / "nst"
 LIMIT = 120  # seconds until a process that hangs is killed
@@ -125,9 +126,9 @@ def test_what_differs_is_named_with_its_values():
     with pytest.raises(
         InputError, match=r"--content 1: the same .*; 48x32 .* in process 0, other in process 1$"
     ):
-        hosts._check_alike(told)
-    hosts._check_alike(told[:1] * 3)
-    one, other = (hosts.short(np.full((2, 3), value)) for value in (0.0, 1.0))
+        distributed._check_alike(told)
+    distributed._check_alike(told[:1] * 3)
+    one, other = (distributed.fingerprint(np.full((2, 3), value)) for value in (0.0, 1.0))
     assert one.startswith("3x2 with sha256 ")
     assert one != other
 
@@ -217,4 +218,4 @@ def test_one_process_takes_the_devices_that_have_rows(tmp_path, capfd, monkeypat
     assert report["device"]["count"] == 4
     assert report["image"] == {"height": 32, "width": 48}
     assert report["config"]["devices"] == 0
-    assert Machine().devices == 0
+    assert DeviceOptions().devices == 0

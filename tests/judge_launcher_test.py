@@ -11,6 +11,7 @@ from nst_jax import images, judge
 from nst_jax.launchers import judge as launcher
 from nst_jax.launchers import nst, sweep
 from nst_jax.launchers.common import run
+from nst_jax.runs import judging
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -214,11 +215,11 @@ def test_a_wrong_request_is_one_line_before_anything_is_judged(call, tmp_path, m
 )
 def test_settings_that_are_none_tell_nothing(tmp_path, settings):
     images.save(tmp_path / "a.png", np.zeros((4, 4, 3), np.float32), settings=settings)
-    assert launcher.optimized_layers(str(tmp_path / "a.png")) is None
+    assert judging.optimized_layers(str(tmp_path / "a.png")) is None
 
 
 def test_layers_of_another_network_are_not_the_judge_s(tmp_path):
     for network, expected in {"vgg16": ["conv3_3"], "vgg19": []}.items():
         settings = json.dumps({"config": {"network": network, "style_layers": ["conv3_3", "conv4_1"]}})
         images.save(tmp_path / "a.png", np.zeros((4, 4, 3), np.float32), settings=settings)
-        assert launcher.optimized_layers(str(tmp_path / "a.png")) == expected
+        assert judging.optimized_layers(str(tmp_path / "a.png")) == expected

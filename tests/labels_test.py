@@ -15,8 +15,9 @@ from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.launchers import nst
 from nst_jax.launchers.common import run
-from nst_jax.launchers.inputs import Pictures
 from nst_jax.problem import make_problem
+from nst_jax.runs import request
+from nst_jax.runs.input_files import Pictures
 from nst_jax.transfer import stylize
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -319,7 +320,7 @@ def test_labels_within_a_mask_in_the_contents_colours(call):
 def test_what_a_run_depends_on_names_the_labels():
     made = labels.make_masks(np.array([[1, 2]]), [np.array([[2, 1]])])
     style = np.zeros((1, 2, 3), np.float32)
-    assert [*nst._read(Pictures(None, [style], None, made))] == [
+    assert [*request.by_name(Pictures(None, [style], None, made))] == [
         *("--content 1", "--style 1", "--init 1", "the pixels of --content_mask"),
         *(f"the pixels of --{name}" for name in ("content_labels 1", "content_labels 2")),
         *(f"the pixels of --{name}" for name in ("style_labels 1 1", "style_labels 1 2")),

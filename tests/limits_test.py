@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from nst_jax.launchers.limits import host_memory
+from nst_jax.system.limits import host_memory
 
 MIB = 2**20
 OTHERS = (
@@ -80,7 +80,7 @@ def test_a_system_without_these_files_does_not_say(tmp_path):
 
 def test_the_address_space_counts():
     """In a process of its own, which has a limit above what it takes."""
-    code = "from nst_jax.launchers.limits import host_memory; print(host_memory())"
+    code = "from nst_jax.system.limits import host_memory; print(host_memory())"
     command = ["sh", "-c", f"ulimit -v {4 * 2**20}; exec {sys.executable} -c '{code}'"]
     done = subprocess.run(command, capture_output=True, check=True)
     assert 0 < int(done.stdout) < 4 * 2**30

@@ -24,6 +24,8 @@ from nst_jax.errors import NotWritten
 from nst_jax.launchers import display, nst
 from nst_jax.launchers.common import run
 from nst_jax.matting import EPSILON
+from nst_jax.runs import job, outputs
+from nst_jax.system import device
 from nst_jax.transfer import Progress
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -274,7 +276,7 @@ def test_a_picture_for_print(call, tmp_path, rng, suffix):
 )
 def test_a_full_disk_is_refused_before_the_run(call, tmp_path, monkeypatch, rng, arguments, needed):
     write("c.png", 1000, 1000, rng)
-    monkeypatch.setattr(nst, "load_weights", lambda *_: pytest.fail("the run began"))
+    monkeypatch.setattr(job, "load_weights", lambda *_: pytest.fail("the run began"))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(total=10**9, free=10**6))
     code, out, err = call(
         "--content=c.png", "--style=example:ink", "--iterations=1", "--output=a.png", *arguments
@@ -285,7 +287,7 @@ def test_a_full_disk_is_refused_before_the_run(call, tmp_path, monkeypatch, rng,
 
 
 def test_the_depth_is_checked_before_the_run(call, monkeypatch):
-    monkeypatch.setattr(nst, "load_weights", lambda *_: pytest.fail("the run began"))
+    monkeypatch.setattr(job, "load_weights", lambda *_: pytest.fail("the run began"))
     assert call(*PAIR, *SMALL, "--depth=16", "--output=a.jpg")[0] == 2
 
 
@@ -729,7 +731,7 @@ def test_a_run_that_no_step_lowers_says_so(call, caplog):
 
 
 def test_too_little_memory_exits_4_and_says_what_fits(call, monkeypatch, tmp_path):
-    monkeypatch.setattr(nst.device, "free_memory", lambda *_: 2**27 + 10**6)
+    monkeypatch.setattr(device, "free_memory", lambda *_: 2**27 + 10**6)
     code, _, err = call(*PAIR, "--size=48", "--output=a.png")
     assert code == 4
     assert len(err) == 1
@@ -742,7 +744,7 @@ def test_a_device_that_runs_out_of_memory_exits_4(call, monkeypatch):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
         yield  # a generator, as the real one
 
-    monkeypatch.setattr(nst, "run", exhausted)
+    monkeypatch.setattr(job, "run", exhausted)
     code, out, err = call(*PAIR, *SMALL, "--output=a.png")
     assert (code, out) == (4, [])
     assert err == [
@@ -754,7 +756,7 @@ def test_pictures_that_do_not_fit_into_memory_exit_4(call, monkeypatch):
     def exhausted(*arguments):
         raise MemoryError
 
-    monkeypatch.setattr(nst.images, "read", exhausted)
+    monkeypatch.setattr(images, "read", exhausted)
     code, out, err = call(*PAIR, *SMALL, "--output=a.png")
     assert (code, out, len(err)) == (4, [], 1)
 
@@ -776,7 +778,7 @@ def test_ctrl_c_writes_the_picture_so_far_and_exits_130(call, monkeypatch):
         yield Progress(2, 3, image * 0, losses, True)
         yield Progress(4, 5, image, losses, True)
 
-    monkeypatch.setattr(nst, "run", interrupted)
+    monkeypatch.setattr(job, "run", interrupted)
     code, out, err = call(*PAIR, *SMALL, "--output=a.png", "--report=r.json")
     assert (code, out) == (130, ["a.png", "r.json"])
     assert err == ["error: interrupted: a.png is the picture of step 2"]
@@ -851,8 +853,8 @@ def test_what_cannot_be_written_after_all_loses_nothing_else(call, monkeypatch, 
     assert read_json("a.json")["ended"] == "iterations"
     shutil.rmtree(os.path.dirname(picture))
     os.unlink("a.json")
-    write = nst.write_whole
-    monkeypatch.setattr(nst, "write_whole", lambda path, data: write(path / "no", data))
+    write = outputs.write_whole
+    monkeypatch.setattr(outputs, "write_whole", lambda path, data: write(path / "no", data))
     code, out, err = call(*PAIR, *SMALL, *files)
     assert (code, len(err)) == (5, 1)
     assert "a.svg/no: must be a file that can be written" in caplog.text

@@ -1,4 +1,4 @@
-"""Sends a signal to nst at every statement of its launcher after the first chunk, and looks for the picture.
+"""Sends a signal to nst at every statement of its launcher and job after the first chunk, and looks for the picture.
 
 Example: python tests/signals.py --signals=HUP,TERM,INT; exit code 1 where a picture is lost, or an end is untidy.
 Every statement counts the first and the second time that it is come to; those of other chunks are the same again.
@@ -29,11 +29,13 @@ import nst_programs
 from nst_jax import files
 from nst_jax.launchers import nst
 from nst_jax.launchers.common import launch
+from nst_jax.runs import job
 
 RUN = ["--content=example:cat", "--style=example:waves", "--size=32", "--scales=24,32", "--iterations=2,2"]
 RUN += ["--style_layers=conv1_1,conv2_1", "--content_layers=conv2_1", "--balance=none", "--devices=1"]
 RUN += ["--report=r.json", "--save_every=2", "--checkpoint=k", "--checkpoint_every=0", "--output=a.png"]
-STATEMENTS = {str(Path(nst.__file__).parent), files.__file__}  # whose lines count: a folder, a module
+# Whose lines count: folders, and a module.
+STATEMENTS = {str(Path(nst.__file__).parent), str(Path(job.__file__).parent), files.__file__}
 TIMES = 2  # that a statement counts
 LIMIT = 60  # seconds
 SEEN = 0.05  # seconds after which the thread that waits for signals has seen one
@@ -103,7 +105,7 @@ class Terminal:
 
 def record(to: Path) -> None:
     """Run nst, and keep what its chunks come to: a compilation at every statement would take days."""
-    original, chunks = nst.run, []
+    original, chunks = job.run, []
 
     def run(*arguments: Any) -> Any:
         for now in original(*arguments):
@@ -111,7 +113,7 @@ def record(to: Path) -> None:
             yield now
         to.write_bytes(pickle.dumps(chunks))
 
-    nst.run = run
+    job.run = run
     sys.argv = ["nst", *RUN]
     launch(nst.PROGRAM)
 
@@ -142,8 +144,8 @@ def replay(chunks: list[Any], reached: Callable[[int], object]) -> None:
                 sys.settrace(trace)
             yield now
 
-    nst.run = run
-    nst.make_plans = lambda problems, *_: [types.SimpleNamespace(problem=problem) for problem in problems]
+    job.run = run
+    job.make_plans = lambda problems, *_: [types.SimpleNamespace(problem=problem) for problem in problems]
     sys.argv = ["nst", *RUN]
     launch(nst.PROGRAM)
 

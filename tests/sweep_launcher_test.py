@@ -13,9 +13,12 @@ import pytest
 from PIL import Image
 
 from nst_jax import images
-from nst_jax.launchers import device, display, nst, sweep
+from nst_jax.launchers import display, nst, sweep
 from nst_jax.launchers.common import run
+from nst_jax.runs import sweep_folder, sweep_job, sweep_sheet
+from nst_jax.runs.sweep_request import SweepOptions, make_cells
 from nst_jax.sheet import knee
+from nst_jax.system import device
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -209,7 +212,7 @@ def test_ctrl_c_among_other_aspects_loses_no_step(call, tmp_path, monkeypatch, p
 
 def interrupt_in_pass(monkeypatch, passes):
     """Send Ctrl-C in the middle of the pass after so many."""
-    original, finished, sent = sweep.sweep, [], []
+    original, finished, sent = sweep_job.sweep, [], []
 
     def interrupted(*arguments, **options):
         for now in original(*arguments, **options):
@@ -219,7 +222,7 @@ def interrupt_in_pass(monkeypatch, passes):
                 time.sleep(0.2)  # until the thread that waits for signals has seen it
             yield now
 
-    monkeypatch.setattr(sweep, "sweep", interrupted)
+    monkeypatch.setattr(sweep_job, "sweep", interrupted)
 
 
 def test_names_with_commas_are_a_flag_each(call, tmp_path):
@@ -233,8 +236,8 @@ def test_names_with_commas_are_a_flag_each(call, tmp_path):
 
 def test_the_sheet_and_the_plot_name_no_folders(call, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(sweep, "contact_sheet", lambda *given: drawn.append(str(given)) or b"")
-    monkeypatch.setattr(sweep, "plot_tradeoff", lambda *given: drawn.append(str(given)) or b"")
+    monkeypatch.setattr(sweep_sheet, "contact_sheet", lambda *given: drawn.append(str(given)) or b"")
+    monkeypatch.setattr(sweep_sheet, "plot_tradeoff", lambda *given: drawn.append(str(given)) or b"")
     swept = [f"--sweep=content={tmp_path}/c.png,{tmp_path}/c2.png", "--sweep=tv_weight=0,1"]
     assert call(f"--style={tmp_path}/s.png", *SMALL, *swept, "--output_dir=o")[0] == 0
     assert len(drawn) == 2
@@ -293,8 +296,9 @@ def test_a_lane_that_overflows_is_flagged_and_touches_no_other(call):
 
 def test_the_tradeoff_is_drawn_of_what_is_finite(call, monkeypatch):
     drawn = []
-    monkeypatch.setattr(sweep, "plot_tradeoff", lambda *given: drawn.append(given) or b"plot")
-    monkeypatch.setattr(sweep, "knee", lambda points: len(points) - 1)
+    monkeypatch.setattr(sweep_sheet, "plot_tradeoff", lambda *given: drawn.append(given) or b"plot")
+    for module in (sweep_folder, sweep_sheet):
+        monkeypatch.setattr(module, "knee", lambda points: len(points) - 1)
     call(*PAIR, *SMALL, "--sweep=tv_weight=0,1e38,1e-3", "--output_dir=o")
     ((points, labels, best),) = drawn
     entries = read_json("o/sweep.json")
@@ -313,13 +317,13 @@ def contents(folder):
 def started(monkeypatch):
     """Return a list that grows by the number of problems with every start of the optimisation."""
     counts = []
-    original = sweep.sweep
+    original = sweep_job.sweep
 
     def counted(problems, *arguments, **options):
         counts.append(len(problems) - len(options["done"]))
         return original(problems, *arguments, **options)
 
-    monkeypatch.setattr(sweep, "sweep", counted)
+    monkeypatch.setattr(sweep_job, "sweep", counted)
     return counts
 
 
@@ -338,7 +342,7 @@ def test_resume_makes_only_what_is_missing_and_gives_the_same_bytes(call, tmp_pa
 
 def interrupt_after(monkeypatch, finished):
     """Send Ctrl-C at so many finished passes; return a list of the steps that are told from then on."""
-    original = sweep.sweep
+    original = sweep_job.sweep
 
     def interrupted(*arguments, **options):
         passes = 0
@@ -352,7 +356,7 @@ def interrupt_after(monkeypatch, finished):
             yield now
 
     seen = []
-    monkeypatch.setattr(sweep, "sweep", interrupted)
+    monkeypatch.setattr(sweep_job, "sweep", interrupted)
     return seen
 
 
@@ -393,7 +397,7 @@ def test_ctrl_c_in_the_middle_of_a_pass_loses_no_step(call, tmp_path, monkeypatc
 
 def interrupt_at(monkeypatch, step):
     """Send Ctrl-C where a pass first stands at a step."""
-    original, sent = sweep.sweep, []
+    original, sent = sweep_job.sweep, []
 
     def interrupted(*arguments, **options):
         for now in original(*arguments, **options):
@@ -402,19 +406,19 @@ def interrupt_at(monkeypatch, step):
                 time.sleep(0.2)  # until the thread that waits for signals has seen it
             yield now
 
-    monkeypatch.setattr(sweep, "sweep", interrupted)
+    monkeypatch.setattr(sweep_job, "sweep", interrupted)
 
 
 def steps_of(monkeypatch):
     """Return a list of the steps that are told from now on."""
-    original, seen = sweep.sweep, []
+    original, seen = sweep_job.sweep, []
 
     def watched(*arguments, **options):
         for now in original(*arguments, **options):
             seen.append(now.step)
             yield now
 
-    monkeypatch.setattr(sweep, "sweep", watched)
+    monkeypatch.setattr(sweep_job, "sweep", watched)
     return seen
 
 
@@ -557,8 +561,8 @@ def test_wrong_requests_are_one_line_and_write_nothing(call, tmp_path, case):
 
 def test_10000_pictures_are_made_without_asking_and_more_with_yes():
     hundred = {"seed": list(range(100)), "tv_weight": list(range(100))}
-    assert len(sweep._cells(hundred, sweep.Sweep())) == 10_000
-    assert len(sweep._cells({**hundred, "style_weight": [1, 2]}, sweep.Sweep(yes=True))) == 20_000
+    assert len(make_cells(hundred, SweepOptions())) == 10_000
+    assert len(make_cells({**hundred, "style_weight": [1, 2]}, SweepOptions(yes=True))) == 20_000
 
 
 @pytest.mark.parametrize(
@@ -614,7 +618,7 @@ def test_a_folder_with_other_things_in_it_is_taken(call, tmp_path):
 
 
 def test_too_little_memory_exits_4_and_leaves_nothing(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep.device, "free_memory", lambda *_: 10**6)
+    monkeypatch.setattr(device, "free_memory", lambda *_: 10**6)
     before = os.listdir(tmp_path)
     code, out, err = call(*PAIR, *SMALL, WEIGHTS, "--output_dir=o")
     assert (code, out, len(err)) == (4, [], 1)
@@ -623,7 +627,7 @@ def test_too_little_memory_exits_4_and_leaves_nothing(call, tmp_path, monkeypatc
 
 
 def test_the_plot_is_left_out_where_its_library_is_not_installed(call, monkeypatch):
-    monkeypatch.setattr(sweep, "can_plot", lambda: False)
+    monkeypatch.setattr(sweep_sheet, "can_plot", lambda: False)
     code, out, _ = call(*PAIR, *SMALL, "--sweep=tv_weight=0,1", "--output_dir=o")
     assert (code, out[-1]) == (0, "o/sheet.png")
     assert "tradeoff.png" not in os.listdir("o")

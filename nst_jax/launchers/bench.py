@@ -29,7 +29,7 @@ from nst_jax import images, vgg
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.files import check_writable, write_whole
-from nst_jax.launchers import ceilings, device, experiments, selftest, suite
+from nst_jax.launchers import ceilings, experiments, selftest, suite
 from nst_jax.launchers.ceilings import own_convolutions, seconds
 from nst_jax.launchers.common import DONE, Given, Program, launch, scratch_folder, tell
 from nst_jax.launchers.experiments import EXPERIMENTS
@@ -42,6 +42,7 @@ from nst_jax.problem import Problem, make_problem, vary
 from nst_jax.report import PLOT_FORMATS, check_plot, to_json
 from nst_jax.style import STYLE_LOSSES
 from nst_jax.sweep import sweep
+from nst_jax.system import device
 from nst_jax.targets import make_targets
 from nst_jax.transfer import stylize_steps
 from nst_jax.weights import load_weights

@@ -11,10 +11,9 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from logging import CRITICAL, LogRecord, getLogger
+from logging import CRITICAL, ERROR, INFO, LogRecord, getLogger
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -26,7 +25,6 @@ from nst_jax.options import default_values, describe_range, is_tuple, option_typ
 from nst_programs import ENDINGS, taken
 
 DONE, WRONG_REQUEST, WRONG_NUMBERS, NO_MEMORY, NOT_WRITTEN = 0, 2, 3, 4, 5
-PATIENCE = 2.0  # seconds that a chunk of steps takes at most, where a step takes less
 GRACE = 1.0  # seconds that a run has to come to something that can be kept, when a signal has asked it to end
 
 LARGEST = 2**20  # bytes of a flag file
@@ -124,7 +122,7 @@ def run(program: Program, arguments: Sequence[str]) -> int:
         if values.help or values.helpfull:
             tell(_help(program) if values.help else values.get_help())
             return DONE
-        logging.set_verbosity(logging.ERROR if values.quiet else logging.INFO)
+        set_verbosity(values.quiet)
         for name in values:
             flag = values[name]
             if flag.present > 1 and not isinstance(flag, flags.MultiFlag):
@@ -138,6 +136,12 @@ def run(program: Program, arguments: Sequence[str]) -> int:
         if code is None:
             raise
         return code
+
+
+def set_verbosity(quiet: bool) -> None:
+    """Have the programs, and the library below them, tell errors only, or all."""
+    logging.set_verbosity(logging.ERROR if quiet else logging.INFO)
+    getLogger("nst_jax").setLevel(ERROR if quiet else INFO)
 
 
 def explain(error: BaseException) -> int | None:
@@ -221,30 +225,6 @@ def interrupts() -> Iterator[Callable[[], int]]:
 
     with watching(react):
         yield interrupted
-
-
-class Pace:
-    """Tells how many steps take at most PATIENCE seconds, by those before, so that nobody waits for long."""
-
-    def __init__(self) -> None:
-        self.steps = 1
-        self.step: int | None = None  # after which the last chunk ended
-        self.began = 0.0
-
-    def __call__(self) -> int:
-        """Return the most steps of the chunk that begins now."""
-        self.began = time.monotonic()
-        return self.steps
-
-    def told(self, step: int) -> None:
-        """Take note of the step that a chunk has come to."""
-        if self.step is None or step <= self.step:  # another picture begins
-            self.steps = 1
-        else:
-            seconds = (time.monotonic() - self.began) / (step - self.step)
-            # Not by leaps: the time of a step of L-BFGS depends on its search.
-            self.steps = max(1, min(2 * self.steps, int(PATIENCE / seconds)))
-        self.step = step
 
 
 def _parse(program: Program, arguments: Sequence[str]) -> flags.FlagValues:

@@ -56,6 +56,10 @@ class Display:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the terminal to what comes next."""
         self.at_end.close()
 
     def show(self, progress: Progress) -> None:

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from nst_jax import loop, objective, vgg
-from nst_jax.launchers import device
 from nst_jax.optimizers import Coordinates
 from nst_jax.parametrizations import PARAMETRIZATIONS
+from nst_jax.system import device
 
 
 class Experiment(NamedTuple):

@@ -4,29 +4,24 @@ Example: nst-judge --result=cat.png --content=example:cat --style=example:night 
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import logging
 
 import nst_jax
 from nst_jax import images, judge
-from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.errors import InputError
 from nst_jax.files import check_writable, write_whole
-from nst_jax.launchers import device
 from nst_jax.launchers.common import DONE, Given, Program, launch, tell
-from nst_jax.launchers.inputs import Shelf, check_written
-from nst_jax.masks import check_aspect
 from nst_jax.options import check_options, option
 from nst_jax.report import PLOT_FORMATS, check_plot, to_json
+from nst_jax.runs.input_files import ImageCache, check_written
+from nst_jax.runs.judging import SIZE, References, judged_sizes, verdict
 from nst_jax.sheet import plot_judged
 from nst_jax.sources import find_source
-from nst_jax.vgg import check_size
-
-SIZE = 1024  # pixels: longest side of what is compared, so that memory is bounded
-UNBOUNDED = 2**40  # pixels, of pictures that the program itself has written
+from nst_jax.system import device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,30 +51,20 @@ class Judging:
         check_options(self)
 
 
-class Against(NamedTuple):
-    """What pictures are measured against."""
-
-    content: str
-    styles: Sequence[str]
-    style_mix: Sequence[float]
-    style_scale: float
-    size: int = SIZE
-
-
 def main(given: Given) -> int:
     """Run `nst-judge` with the options given. Raises InputError before anything is written."""
     asked = Judging(**given)
     _check(asked)
     device.set_up()
-    shelf = Shelf(asked.max_pixels)
-    against = Against(asked.content, asked.style, asked.style_mix, asked.style_scale, asked.size)
+    cache = ImageCache(asked.max_pixels)
+    against = References(asked.content, asked.style, asked.style_mix, asked.style_scale, asked.size)
     for name in asked.result:  # all of them, before hours may go into the first ones
-        judged_sizes(name, images.read(name, asked.max_pixels).size, against, shelf)
+        judged_sizes(name, images.read(name, asked.max_pixels).size, against, cache)
     network = judge.load()
     verdicts = []
     for name in asked.result:
         logging.info("%s", name)
-        verdicts.append({"result": name} | verdict(network, name, against, shelf, asked.max_pixels))
+        verdicts.append({"result": name} | verdict(network, name, against, cache, asked.max_pixels))
     for line in _table(verdicts):
         tell(line)
     if asked.report:
@@ -134,72 +119,6 @@ def _report(asked: Judging, verdicts: Sequence[dict[str, Any]]) -> dict[str, Any
         },
     }
     return about | (verdicts[0] if len(verdicts) == 1 else {"results": list(verdicts)})
-
-
-# --- what nst and nst-sweep take from here ---
-
-
-def verdict(
-    network: judge.Network, name: str, against: Against, shelf: Shelf, max_pixels: int = UNBOUNDED
-) -> dict[str, Any]:
-    """Return the measures of a picture file by name, and at which size it was judged.
-
-    optimized: those of the judge's layers that the run which made it optimised; None where the file does not
-    tell. Raises InputError, and NotEnoughMemory.
-    """
-    result = images.read(name, max_pixels)
-    (height, width), style_sizes = judged_sizes(name, result.size, against, shelf)
-    content = shelf.resize(against.content, height, width) if against.content else None
-    styles = [shelf.resize(style, *to) for style, to in zip(against.styles, style_sizes, strict=True)]
-    with device.running_out(height, width):
-        found = judge.measure(network, result.rgb(height, width), content, styles, against.style_mix)
-    by_style = [
-        {"style": style} | each for style, each in zip(against.styles, found.pop("by_style"), strict=True)
-    ]
-    optimized = optimized_layers(name)
-    if optimized:
-        logging.info("%s was optimised on %s: its style_distance flatters", name, ", ".join(optimized))
-    return found | {
-        "by_style": by_style,
-        "optimized": optimized,
-        "image": {"height": height, "width": width},
-    }
-
-
-def try_verdict(network: judge.Network, name: str, against: Against, shelf: Shelf) -> dict[str, Any] | None:
-    """Return verdict(...); where it cannot be had say why: no reason to lose what has been made."""
-    try:
-        return verdict(network, name, against, shelf)
-    except (InputError, NotEnoughMemory) as error:
-        logging.warning("not judged: %s", error)
-        return None
-
-
-def judged_sizes(
-    name: str, size: tuple[int, int], against: Against, shelf: Shelf
-) -> tuple[tuple[int, int], list[tuple[int, int]]]:
-    """Return rows and columns at which a result of this size is compared, and those of its styles.
-
-    Raises InputError where it has not the content's aspect, or something is too small.
-    """
-    if against.content:
-        check_aspect(name, size, shelf.read(against.content).size, "the content", "a result")
-    longest = min(max(size), int(against.size / max(1, against.style_scale)))
-    judged = images.fit(*size, longest)
-    styles = [shelf.size(style, max(1, round(longest * against.style_scale))) for style in against.styles]
-    for what, shape in zip((name, *against.styles), (judged, *styles), strict=True):
-        check_size(shape, judge.LAYERS, f"{what}, judged at {shape[1]}x{shape[0]}")
-    return judged, styles
-
-
-def optimized_layers(name: str) -> list[str] | None:
-    """Return which of the judge's layers were style layers of the run that made a file, None if untold."""
-    try:
-        config = json.loads(images.read_settings(images.resolve(name)) or "")["config"]
-        layers = config["style_layers"] if config["network"] == "vgg16" else []
-        return [layer for layer in judge.LAYERS if layer in layers]
-    except (ValueError, LookupError, TypeError, RecursionError):  # it may come from anywhere
-        return None
 
 
 PROGRAM = Program("nst-judge", __doc__, (Judging,), main)

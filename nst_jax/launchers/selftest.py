@@ -10,9 +10,9 @@ import numpy as np
 from nst_jax import objective, vgg
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.launchers import device
 from nst_jax.launchers.common import DONE, WRONG_NUMBERS, fail, tell
 from nst_jax.objective import coefficients
+from nst_jax.system import device
 from nst_jax.targets import make_targets
 from nst_jax.weights import load_weights
 

@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 import nst_jax
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.files import check_folder, check_writable, write_whole
-from nst_jax.launchers import device
 from nst_jax.launchers.common import DONE, scratch_folder, surely, tell
 from nst_jax.launchers.experiments import EXPERIMENTS
 from nst_jax.report import can_plot, draw, new_axes, to_json
+from nst_jax.system import device
 
 HERE = Path(__file__).resolve().parent
 SUITES = HERE / "suites" if (HERE / "suites").exists() else HERE.parents[1] / "benchmarks"  # wheel, checkout

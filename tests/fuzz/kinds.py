@@ -30,10 +30,12 @@ from fuzz.mutate import Mutator, pick
 from nst_jax import checkpoint, images, labels, masks, vgg, weights
 from nst_jax.checkpoint import Checkpoints
 from nst_jax.config import Config
-from nst_jax.launchers import keeping, nst, sweep
+from nst_jax.launchers import nst
 from nst_jax.launchers.common import not_of_orbax, run, tell_unraisable
-from nst_jax.launchers.inputs import Inputs
 from nst_jax.report import to_json
+from nst_jax.runs import DeviceOptions, Inputs, OutputOptions, sweep_folder, sweep_sheet
+from nst_jax.runs.checkpointing import read_record
+from nst_jax.runs.sweep_request import SweepOptions, SweepRequest
 
 SMALL = 2**20  # pixels of a picture that is loaded whole: damage may claim many, bombs have their own cases
 
@@ -238,14 +240,14 @@ def keras_seeds() -> Iterator[bytes]:
 # --- sweeps: a folder with one file of its own ---
 
 
-def _sweep() -> sweep.Request:
+def _sweep() -> SweepRequest:
     axes: dict[str, list[Any]] = {"style_weight": [1e6, 1e7, 1e8, 1e9]}
     cells = [{"style_weight": value} for value in axes["style_weight"]]
-    wanted = sweep.Sweep(output_dir="case/sweep", resume=True)
-    return sweep.Request(Inputs(content="c.png", style=("s.png",)), wanted, {"size": 32}, axes, cells)
+    wanted = SweepOptions(output_dir="case/sweep", resume=True)
+    return SweepRequest(Inputs(content="c.png", style=("s.png",)), wanted, {"size": 32}, axes, cells)
 
 
-def _entries(request: sweep.Request) -> bytes:
+def _entries(request: SweepRequest) -> bytes:
     losses = {"total": 3.0, "content": 1.0, "style": 2.0, "tv": 0.5, "style_by_layer": {"conv1_1": 0.25}}
     return to_json(
         [
@@ -255,8 +257,8 @@ def _entries(request: sweep.Request) -> bytes:
     )
 
 
-def _settings(request: sweep.Request) -> bytes:
-    return to_json(sweep._settings(request) | {"told": {"weights": "0" * 64}, "lanes": [1]})
+def _settings(request: SweepRequest) -> bytes:
+    return to_json(sweep_folder.sweep_settings(request) | {"told": {"weights": "0" * 64}, "lanes": [1]})
 
 
 def sweep_seeds(file: str) -> Iterator[bytes]:
@@ -274,12 +276,12 @@ def resume(file: str, name: str) -> None:
     (folder / file).unlink()
     if name and "\0" not in name and len(name) < 200 and os.path.lexists(name):
         os.rename(name.rstrip("/"), folder / file)
-    sweep._check_folder(request)
-    done = sweep._finished(folder, request)
-    sweep._write_json(folder, done)
+    sweep_folder.check_output_folder(request)
+    done = sweep_folder.finished(folder, request)
+    sweep_folder.write_entries(folder, done)
     for entry in done.values():
-        sweep._tile(folder, entry, request)
-        sweep.describe(entry["values"])
+        sweep_sheet._tile(folder, entry, request)
+        sweep_sheet.describe(entry["values"])
 
 
 # --- checkpoints: a folder of files, of which the first line of a case names the one that it takes the place of ---
@@ -338,8 +340,8 @@ def go_on(renewed: bool, name: str) -> None:
     if renewed and not os.path.islink(folder / RECORD) and os.path.isfile(folder / RECORD):
         renew(folder)
     if saved := checkpoint.newest(folder):
-        stood = keeping.read_record(saved)
-        keeping.with_given([{}] * 4, (Inputs, nst.Files, nst.Machine, Config), stood)
+        stood = read_record(saved)
+        nst.with_given([{}] * 4, (Inputs, OutputOptions, DeviceOptions, Config), stood)
         checkpoint.restore(saved, jax.eval_shape(state))
 
 

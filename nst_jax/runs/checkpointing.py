@@ -1,28 +1,27 @@
-"""When checkpoints are written, and what must be the same where a run goes on from one."""
+"""When checkpoints are written, and what must be equal if a run resumes from one."""
 
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from absl import logging
-
 from nst_jax.checkpoint import Checkpoints, Saved, newest
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.launchers import device
-from nst_jax.launchers.common import Given
-from nst_jax.options import check_options, is_tuple, option
+from nst_jax.options import check_options, option
 from nst_jax.plan import Way
 from nst_jax.report import Point
+from nst_jax.system import device
 
+LOG = logging.getLogger(__name__)
 FEW = 5  # differences that are named
 
 
 @dataclasses.dataclass(frozen=True)
-class Keeping:
+class CheckpointOptions:
     """Checkpoints: where, how often, and what a run that goes on may have otherwise."""
 
     checkpoint: str = option("", "folder for checkpoints; if it has some of this very run, it goes on")
@@ -48,12 +47,12 @@ class Keeping:
         return Path(name) if (name := self.resume or self.checkpoint) else None
 
 
-def find(keeping: Keeping) -> Saved | None:
-    """Return the checkpoint to go on from. Raises InputError where one is asked for and there is none."""
-    saved = newest(keeping.folder) if keeping.folder else None
-    if keeping.resume and not saved:
-        raise InputError(f"--resume={keeping.resume}", "a folder with a checkpoint", "there is none in it")
-    return saved
+def find(options: CheckpointOptions) -> "ResumeRecord | None":
+    """Return where the run in the folder stands. Raises InputError if resume names a folder without one."""
+    saved = newest(options.folder) if options.folder else None
+    if options.resume and not saved:
+        raise InputError(f"--resume={options.resume}", "a folder with a checkpoint", "there is none in it")
+    return read_record(saved) if saved else None
 
 
 def surroundings(devices: int) -> dict[str, str]:
@@ -75,11 +74,11 @@ def check_same(
         raise InputError(name, f"as in the run in {folder}{hint}", came)
 
 
-class Stood(NamedTuple):
-    """Where a run stood that goes on."""
+class ResumeRecord(NamedTuple):
+    """What a checkpoint says of its run, which resumes from it."""
 
     saved: Saved
-    given: list[Given]  # the options, by their dataclasses
+    given: list[dict[str, Any]]  # the options, as the request's caller was given them
     told: dict[str, str]  # what must be the same, in words
     rung: int
     step: int  # of the rungs before, as evaluations are
@@ -90,11 +89,11 @@ class Stood(NamedTuple):
     seconds: float  # of optimisation
 
 
-def read_record(saved: Saved) -> Stood:
+def read_record(saved: Saved) -> ResumeRecord:
     """Return what the record of a checkpoint says. Raises InputError."""
     record = saved.record
     try:
-        return Stood(
+        return ResumeRecord(
             saved,
             given=[{name: _hashable(value) for name, value in part.items()} for part in record["given"]],
             told={str(name): str(value) for name, value in record["told"].items()},
@@ -111,32 +110,23 @@ def read_record(saved: Saved) -> Stood:
         raise InputError(str(saved.folder), allowed, f"{type(error).__name__}: {error}") from error
 
 
-def with_given(given: Sequence[Given], options: Sequence[type], stood: Stood) -> list[Given]:
-    """Return the options that the run was begun with, and over them those given now. Raises InputError."""
-    known = [{field.name: is_tuple(field) for field in dataclasses.fields(kind)} for kind in options]
-    found = [{name: isinstance(value, tuple) for name, value in part.items()} for part in stood.given]
-    if len(found) != len(known) or any(f.items() - k.items() for f, k in zip(found, known, strict=True)):
-        raise InputError(str(stood.saved.folder), "a checkpoint of nst", "an option in it is wrong")
-    return [old | new for old, new in zip(stood.given, given, strict=True)]
-
-
 def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def check_iterations(stood: Stood, config: Config) -> None:
+def check_iterations(resume: ResumeRecord, config: Config) -> None:
     """Raise InputError where other iterations than before would have led elsewhere."""
-    before, now = stood.iterations, [rung.iterations for rung in config.rungs()]
-    here = stood.rung - 1
-    taken = stood.saved.step - stood.step
+    before, now = resume.iterations, [rung.iterations for rung in config.rungs()]
+    here = resume.rung - 1
+    taken = resume.saved.step - resume.step
     if before[:here] != now[:here] or now[here] < taken:
         wanted, came = ([*before[:here], taken], now[: here + 1])
-        for_what = f", for the first {stood.rung} of the --scales" if len(now) > 1 else ""
+        for_what = f", for the first {resume.rung} of the --scales" if len(now) > 1 else ""
         allowed = f"{','.join(map(str, wanted))}, or more of the last{for_what}"
         raise InputError("--iterations", allowed, f"got {','.join(map(str, came))}")
 
 
-class Keeper:
+class CheckpointWriter:
     """Writes checkpoints when they are due; what cannot be written is told, and the run goes on."""
 
     def __init__(self, folder: Path, every: float, saved: Saved | None, facts: dict[str, Any]):
@@ -161,7 +151,7 @@ class Keeper:
             self.checkpoints.save(step, tree, self.facts | record)
             self.begun = step
         except InputError as error:
-            logging.error("%s; the run goes on", error)
+            LOG.error("%s; the run goes on", error)
 
     def finish(self) -> None:
         """Wait until the checkpoint that was begun is whole."""
@@ -170,7 +160,7 @@ class Keeper:
             self.last = self.begun
         except InputError as error:
             self.begun = self.last
-            logging.error("%s; the run goes on", error)
+            LOG.error("%s; the run goes on", error)
 
     def ended(self, keep: bool) -> None:
         """Drop the checkpoints of a run that is finished, or tell what is kept of it."""
@@ -178,7 +168,7 @@ class Keeper:
             self.checkpoints.remove()
         elif self.last >= 0:
             folder, size = self.checkpoints.folder, self.checkpoints.size / 1e6
-            logging.info(
+            LOG.info(
                 "%s keeps %.1f MB, to extend the run (--keep_checkpoints=false drops them)", folder, size
             )
 

@@ -1,8 +1,9 @@
-"""What nst and nst-sweep read: the flags that name files, and the pictures and masks in them."""
+"""What a job reads: the options that name files, and the pictures and masks in them."""
 
 import dataclasses
 import itertools
 import json
+import logging
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import logging
 
 import nst_jax
 from nst_jax import images, labels
@@ -24,6 +24,8 @@ from nst_jax.problem import noise_picture
 from nst_jax.report import resolved
 from nst_jax.sources import digest
 from nst_jax.vgg import smallest_side
+
+LOG = logging.getLogger(__name__)
 
 NO_SETTINGS = "leave out of pictures what made them: options, names of files without folders, checksums"
 GRAYS = 0.02  # share of grey pixels from which a mask is said to be grey: edges of drawn ones have less
@@ -80,7 +82,7 @@ class Pictures(NamedTuple):
     masks: Masks
 
 
-class Shelf:
+class ImageCache:
     """Picture files, each read once and brought to each size once: equal requests give the same array."""
 
     def __init__(self, max_pixels: int):
@@ -107,7 +109,7 @@ class Shelf:
         """Return a file as a label map, and say what is seen in it. Raises InputError."""
         if name not in self.labelled:
             self.labelled[name] = labels.find(self.read(name), name)
-            logging.info("%s: %s", name, self.labelled[name].told())
+            LOG.info("%s: %s", name, self.labelled[name].told())
         return self.labelled[name]
 
     def sha256(self, name: str) -> str:
@@ -176,7 +178,7 @@ def _real_path(path: Path) -> str:
         return str(path)
 
 
-def settings(inputs: Inputs, config: Config, shelf: Shelf) -> str:
+def settings(inputs: Inputs, config: Config, cache: ImageCache) -> str:
     """Return what made a picture, to be stored in it: no folders, as pictures are shown to others.
 
     Nor its own name, so equal runs give equal bytes. Of files it has the names and the checksums.
@@ -187,13 +189,13 @@ def settings(inputs: Inputs, config: Config, shelf: Shelf) -> str:
     for flag, names in files_read(inputs, config).items():
         bare = [name if name.startswith(images.EXAMPLE) else Path(name).name for name in names]
         options[flag] = bare if isinstance(options[flag], tuple) else bare[0]
-        sums[flag] = [name and shelf.sha256(name) for name in names]
+        sums[flag] = [name and cache.sha256(name) for name in names]
     return json.dumps({"nst_jax": nst_jax.__version__, "config": options, "sha256": sums})
 
 
-def working_size(inputs: Inputs, config: Config, shelf: Shelf) -> tuple[int, int]:
+def working_size(inputs: Inputs, config: Config, cache: ImageCache) -> tuple[int, int]:
     """Return the rows and columns that are optimised."""
-    return shelf.size(_shape_of(inputs)[0], config.size)
+    return cache.size(_shape_of(inputs)[0], config.size)
 
 
 def _shape_of(inputs: Inputs) -> tuple[str, str]:
@@ -205,59 +207,59 @@ def _shape_of(inputs: Inputs) -> tuple[str, str]:
     return inputs.style[0], "the first style"
 
 
-def load_pictures(inputs: Inputs, config: Config, shelf: Shelf, masks: Masks) -> Pictures:
+def load_pictures(inputs: Inputs, config: Config, cache: ImageCache, masks: Masks) -> Pictures:
     """Read the pictures and bring them and the masks to their working sizes."""
-    size = working_size(inputs, config, shelf)
+    size = working_size(inputs, config, cache)
     init = None
     if config.init == "noise":
         init = noise_picture(*size, config.seed)
     elif config.init != "content":
-        init = shelf.resize(inputs.style[0] if config.init == "style" else config.init, *size)
-    style_sizes = [_style_size(name, config, shelf) for name in inputs.style]
+        init = cache.resize(inputs.style[0] if config.init == "style" else config.init, *size)
+    style_sizes = [_style_size(name, config, cache) for name in inputs.style]
     spec = config.spec()
     _check_large(
-        _shape_of(inputs)[0], size, spec.layers if inputs.content else spec.style_layers, config, shelf
+        _shape_of(inputs)[0], size, spec.layers if inputs.content else spec.style_layers, config, cache
     )
     for name, style_size in zip(inputs.style, style_sizes, strict=True):
-        _check_large(name, style_size, spec.style_layers, config, shelf)
+        _check_large(name, style_size, spec.style_layers, config, cache)
     masks = masking.resize_all(masks, size, style_sizes)
     if inputs.content_labels:
-        masks = _label_masks(inputs, shelf, size, style_sizes)._replace(content=masks.content)
+        masks = _label_masks(inputs, cache, size, style_sizes)._replace(content=masks.content)
     return Pictures(
-        content=shelf.resize(inputs.content, *size) if inputs.content else None,
-        styles=[shelf.resize(name, *to) for name, to in zip(inputs.style, style_sizes, strict=True)],
+        content=cache.resize(inputs.content, *size) if inputs.content else None,
+        styles=[cache.resize(name, *to) for name, to in zip(inputs.style, style_sizes, strict=True)],
         init=init,
         masks=masks,
     )
 
 
 def _check_large(
-    name: str, size: tuple[int, int], layers: Sequence[str], config: Config, shelf: Shelf
+    name: str, size: tuple[int, int], layers: Sequence[str], config: Config, cache: ImageCache
 ) -> None:
     """Raise InputError, with a --size that would do, where a file's picture is too small for the layers."""
     least, ratio = smallest_side(layers), config.size / max(size)
     if min(size) >= least:
         return
-    longest = next(n for n in itertools.count(max(size)) if min(shelf.size(name, n)) >= least)
+    longest = next(n for n in itertools.count(max(size)) if min(cache.size(name, n)) >= least)
     enough = f"--size={math.ceil(longest * ratio)} gives that"
     allowed = f"at least {least} pixels a side for layer {max(layers)}; {enough}"
     raise InputError(name, allowed, f"got {size[1]}x{size[0]} at --size={config.size}")
 
 
-def _style_size(name: str, config: Config, shelf: Shelf) -> tuple[int, int]:
-    return shelf.size(name, max(1, round(config.size * config.style_scale)))
+def _style_size(name: str, config: Config, cache: ImageCache) -> tuple[int, int]:
+    return cache.size(name, max(1, round(config.size * config.style_scale)))
 
 
-def load_masks(inputs: Inputs, shelf: Shelf) -> Masks:
+def load_masks(inputs: Inputs, cache: ImageCache) -> Masks:
     """Read the masks as they are; say where one is greyer than a mask that is cut at 127 should be."""
 
     def load(name: str, picture: str, of: str) -> np.ndarray | None:
         if not name:
             return None
         mask, grays = masking.load(name, inputs.soft_masks, inputs.max_pixels)
-        masking.check_aspect(name, mask.shape, shelf.read(picture).size, of)
+        masking.check_aspect(name, mask.shape, cache.read(picture).size, of)
         if grays > GRAYS and not inputs.soft_masks:
-            logging.warning(
+            LOG.warning(
                 "%s: %.0f%% of it is grey; cut at 127 of 255 (--soft_masks keeps the greys)",
                 *(name, 100 * grays),
             )
@@ -273,13 +275,13 @@ def load_masks(inputs: Inputs, shelf: Shelf) -> Masks:
 
 
 def _label_masks(
-    inputs: Inputs, shelf: Shelf, size: tuple[int, int], style_sizes: Sequence[tuple[int, int]]
+    inputs: Inputs, cache: ImageCache, size: tuple[int, int], style_sizes: Sequence[tuple[int, int]]
 ) -> Masks:
     """Read the label maps, and return the regions they name; say which parts of a style are in none."""
 
     def read(name: str, picture: str, of: str) -> Labels:
-        masking.check_aspect(name, shelf.read(name).size, shelf.read(picture).size, of, "a label map")
-        return shelf.labels(name)
+        masking.check_aspect(name, cache.read(name).size, cache.read(picture).size, of, "a label map")
+        return cache.labels(name)
 
     content = read(inputs.content_labels, *_shape_of(inputs))
     maps: list[np.ndarray | None] = []
@@ -291,5 +293,5 @@ def _label_masks(
         numbers = labels.match(content, own, name, inputs.content_labels)
         maps.append(numbers[own.numbers])
         if unused := np.flatnonzero(numbers == labels.LACKING).tolist():
-            logging.warning("%s: not used, as %s lacks it: %s", name, inputs.content_labels, own.told(unused))
+            LOG.warning("%s: not used, as %s lacks it: %s", name, inputs.content_labels, own.told(unused))
     return labels.make_masks(content.numbers, maps, size=size, style_sizes=style_sizes, names=content.names)

@@ -15,7 +15,7 @@ from jax import monitoring
 
 import nst_jax
 from nst_jax.errors import InputError, NotEnoughMemory
-from nst_jax.launchers.limits import host_memory
+from nst_jax.system.limits import host_memory
 from nst_jax.weights import cache_folder
 
 # One flag for both: operations that sum in a fixed order, and no timing of kernels to choose the fastest.
