@@ -254,7 +254,7 @@ def test_a_sweep_is_a_job_that_stops_and_resumes_to_the_same_bytes(one_device):
     assert (again[0].first, again[0].step) == (2, 1)
     assert list(again[-1].result.entries) == [0, 1]
     assert [Path("o", f"{number:04d}.png").read_bytes() for number in range(2)] == whole
-    with pytest.raises(InputError, match="an empty folder, or --resume"):
+    with pytest.raises(InputError, match="an empty folder, or `resume`"):
         prepare_sweep(sweep_request())
 
 

@@ -838,10 +838,10 @@ def test_a_preview_that_cannot_be_written_does_not_lose_the_picture(call, tmp_pa
 def test_what_cannot_be_written_after_all_loses_nothing_else(call, monkeypatch, caplog):
     save = images.save
 
-    def forbidden(path, *arguments):
+    def forbidden(path, *arguments, **named):
         if path == "a.png":
             raise NotWritten(path, "must be a file that can be written", "No space left on device")
-        save(path, *arguments)
+        save(path, *arguments, **named)
 
     monkeypatch.setattr(images, "save", forbidden)
     files = ["--output=a.png", "--report=a.json", "--plot=a.svg"]
