@@ -203,10 +203,10 @@ def test_a_job_that_is_left_writes_no_picture_and_frees_its_folder():
 def test_a_picture_that_cannot_be_written_lies_elsewhere_and_the_next_job_runs(monkeypatch):
     save, seen = images.save, []
 
-    def refused(path, *rest):
+    def refused(path, *rest, **named):
         if path == "a.png":
             raise NotWritten(path, "must be a file that can be written", "No space left on device")
-        save(path, *rest)
+        save(path, *rest, **named)
 
     monkeypatch.setattr(images, "save", refused)
     with pytest.raises(NotWritten, match="No space left on device; it was written to"):

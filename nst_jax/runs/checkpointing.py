@@ -37,9 +37,9 @@ class CheckpointOptions:
         folders = {os.path.realpath(name) for name in (self.resume, self.checkpoint) if name}
         if len(folders) > 1:
             came = f"got {self.resume} and {self.checkpoint}"
-            raise InputError("--resume, --checkpoint", "one of the two, or one folder for both", came)
+            raise InputError("`resume`, `checkpoint`", "one of the two, or one folder for both", came)
         if self.allow and not self.folder:
-            raise InputError("--allow", "with --resume or --checkpoint", "neither was given")
+            raise InputError("`allow`", "with `resume` or `checkpoint`", "neither was given")
 
     @property
     def folder(self) -> Path | None:
@@ -51,7 +51,7 @@ def find(options: CheckpointOptions) -> "ResumeRecord | None":
     """Return where the run in the folder stands. Raises InputError if resume names a folder without one."""
     saved = newest(options.folder) if options.folder else None
     if options.resume and not saved:
-        raise InputError(f"--resume={options.resume}", "a folder with a checkpoint", "there is none in it")
+        raise InputError(f"`resume={options.resume}`", "a folder with a checkpoint", "there is none in it")
     return read_record(saved) if saved else None
 
 
@@ -70,7 +70,7 @@ def check_same(
         name, *others = differing
         more = f" (and {', '.join(others[:FEW] + ['...'] * (len(others) > FEW))})" if others else ""
         came = f"{before.get(name) or 'nothing'} there, {told.get(name) or 'nothing'} now{more}"
-        hint = " (or --allow=iterations)" if name == "--iterations" else ""
+        hint = " (or `allow=iterations`)" if name == "--iterations" else ""
         raise InputError(name, f"as in the run in {folder}{hint}", came)
 
 
@@ -121,9 +121,9 @@ def check_iterations(resume: ResumeRecord, config: Config) -> None:
     taken = resume.saved.step - resume.step
     if before[:here] != now[:here] or now[here] < taken:
         wanted, came = ([*before[:here], taken], now[: here + 1])
-        for_what = f", for the first {resume.rung} of the --scales" if len(now) > 1 else ""
+        for_what = f", for the first {resume.rung} of the `scales`" if len(now) > 1 else ""
         allowed = f"{','.join(map(str, wanted))}, or more of the last{for_what}"
-        raise InputError("--iterations", allowed, f"got {','.join(map(str, came))}")
+        raise InputError("`iterations`", allowed, f"got {','.join(map(str, came))}")
 
 
 class CheckpointWriter:

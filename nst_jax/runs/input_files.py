@@ -126,25 +126,25 @@ class ImageCache:
 def check_inputs(inputs: Inputs, config: Config) -> None:
     """Raise InputError where flags that name files do not go together, before any file is read."""
     if not all(inputs.style) or not inputs.style:
-        raise InputError("--style", "a file or example:NAME", "not given")
+        raise InputError("`style`", "a file or example:NAME", "not given")
     if not inputs.content and config.content_weight:
         raise InputError(
-            "--content", "a file or example:NAME; or --init=noise --content_weight=0", "not given"
+            "`content`", "a file or example:NAME; or `init=noise` `content_weight=0`", "not given"
         )
     if not inputs.content and config.init == "content":
-        raise InputError("--init", "noise, style or a file where there is no --content", "got content")
+        raise InputError("`init`", "noise, style or a file where there is no `content`", "got content")
     config.loss_weights(len(inputs.style))
     if bool(inputs.content_labels) != any(inputs.style_labels):
-        came = f"only --{'content' if inputs.content_labels else 'style'}_labels was given"
-        raise InputError("--content_labels, --style_labels", "both, or neither", came)
+        came = f"only `{'content' if inputs.content_labels else 'style'}_labels` was given"
+        raise InputError("`content_labels`, `style_labels`", "both, or neither", came)
     for name in ("style_mask", "style_source_mask"):
         if inputs.content_labels and any(getattr(inputs, name)):
-            raise InputError(f"--{name}", "not with label maps, which say the same by colours", "got both")
+            raise InputError(f"`{name}`", "not with label maps, which say the same by colours", "got both")
     for name in ("style_mask", "style_source_mask", "style_labels"):
         if (count := len(getattr(inputs, name))) not in (0, len(inputs.style)):
             empty = "the whole style" if name == "style_labels" else "white everywhere"
-            allowed = f"one for each --style, {len(inputs.style)} (empty: {empty})"
-            raise InputError(f"--{name}", allowed, f"got {count}")
+            allowed = f"one for each `style`, {len(inputs.style)} (empty: {empty})"
+            raise InputError(f"`{name}`", allowed, f"got {count}")
 
 
 def check_different(inputs: Inputs, config: Config, written: Iterable[str], flags: str) -> None:
@@ -203,7 +203,7 @@ def _shape_of(inputs: Inputs) -> tuple[str, str]:
     if inputs.content:
         return inputs.content, "the content"
     if inputs.content_labels:
-        return inputs.content_labels, "--content_labels"
+        return inputs.content_labels, "`content_labels`"
     return inputs.style[0], "the first style"
 
 
@@ -241,9 +241,9 @@ def _check_large(
     if min(size) >= least:
         return
     longest = next(n for n in itertools.count(max(size)) if min(cache.size(name, n)) >= least)
-    enough = f"--size={math.ceil(longest * ratio)} gives that"
+    enough = f"`size={math.ceil(longest * ratio)}` gives that"
     allowed = f"at least {least} pixels a side for layer {max(layers)}; {enough}"
-    raise InputError(name, allowed, f"got {size[1]}x{size[0]} at --size={config.size}")
+    raise InputError(name, allowed, f"got {size[1]}x{size[0]} at `size={config.size}`")
 
 
 def _style_size(name: str, config: Config, cache: ImageCache) -> tuple[int, int]:

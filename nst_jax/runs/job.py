@@ -287,14 +287,14 @@ def _devices(options: DeviceOptions, height: int, config: Config) -> int:
     most = rows.most_devices(height, spec.layers)
     if options.num_processes > 1 and options.devices not in (0, there):
         allowed = f"all {there} where there are several processes"
-        raise InputError("--devices", allowed, f"got {options.devices}")
+        raise InputError("`devices`", allowed, f"got {options.devices}")
     all_of_them = there if options.num_processes > 1 else min(there, most)
     devices = options.devices or all_of_them
     if devices > there:
-        raise InputError("--devices", f"from 1 to {there}, as many as there are", f"got {devices}")
+        raise InputError("`devices`", f"from 1 to {there}, as many as there are", f"got {devices}")
     if devices > most:
         allowed = f"at most {most} for {height} rows, one of the deepest layer's for each"
-        raise InputError("--devices", allowed, f"got {devices}")
+        raise InputError("`devices`", allowed, f"got {devices}")
     return devices
 
 

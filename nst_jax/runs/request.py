@@ -74,21 +74,21 @@ def check(request: Request) -> None:
     """Raise InputError if files cannot be written, or options contradict each other; reads no picture."""
     inputs, files, config = request.inputs, request.outputs, request.config
     if not files.output:
-        raise InputError("--output", f"a file that ends in {' '.join(images.FORMATS)}", "not given")
+        raise InputError("`output`", f"a file that ends in {' '.join(images.FORMATS)}", "not given")
     check_inputs(inputs, config)
     if not inputs.content and files.output_size == "content":
-        raise InputError("--output_size", "working where there is no --content", "got content")
+        raise InputError("`output_size`", "working where there is no `content`", "got content")
     images.check_output(files.output)
     images.check_depth(files.output, files.depth)
     if files.mask_preview:
         images.check_output(files.mask_preview)
         if not (inputs.content_mask or any(inputs.style_mask) or inputs.content_labels):
-            allowed = "with --content_mask, --style_mask or --content_labels"
-            raise InputError("--mask_preview", allowed, "none was given")
+            allowed = "with `content_mask`, `style_mask` or `content_labels`"
+            raise InputError("`mask_preview`", allowed, "none was given")
     if files.report:
         check_writable(Path(files.report))
     if files.judge and not files.report:
-        raise InputError("--judge", "with --report", "it is not given")
+        raise InputError("`judge`", "with `report`", "it is not given")
     if files.plot:
         check_plot()
         images.check_output(files.plot, PLOT_FORMATS)
@@ -96,7 +96,7 @@ def check(request: Request) -> None:
     if folder:
         check_folder(folder)
     written = [files.output, files.report, files.plot, files.mask_preview, str(folder or "")]
-    flags = "--output, --report, --plot, --mask_preview, --save_every, --checkpoint"
+    flags = "`output`, `report`, `plot`, `mask_preview`, `save_every`, `checkpoint`"
     check_different(inputs, config, written + _previews(files, config), flags)
 
 
@@ -106,7 +106,7 @@ def _previews(files: OutputOptions, config: Config) -> list[str]:
         return []
     steps = range(files.save_every, config.steps + 1, files.save_every)
     if len(steps) > MAX_PREVIEWS:
-        raise InputError("--save_every", f"at most {MAX_PREVIEWS} previews", f"got {len(steps)}")
+        raise InputError("`save_every`", f"at most {MAX_PREVIEWS} previews", f"got {len(steps)}")
     return [files.preview(step) for step in steps]
 
 

@@ -46,13 +46,13 @@ def told_of(problem: Problem, weights: str, cache: ImageCache) -> dict[str, str]
 def check_output_folder(request: SweepRequest) -> Path:
     """Return the output folder, unless other results lie there. Raises InputError."""
     if not request.wanted.output_dir:
-        raise InputError("--output_dir", "a folder", "not given")
+        raise InputError("`output_dir`", "a folder", "not given")
     folder = Path(request.wanted.output_dir)
     if not os.path.exists(folder):  # Path's own raises for a name that is too long
         check_folder(folder)
         return folder
     if not folder.is_dir():
-        raise InputError(f"--output_dir={folder}", "a folder", "it is a file")
+        raise InputError(f"`output_dir={folder}`", "a folder", "it is a file")
     check_writable(folder / "sweep.json")
     written = ["settings.json", "sweep.json", "sheet.png", "tradeoff.png", UNFINISHED]
     written += [request.file(number) for number in range(len(request.cells))]
@@ -61,10 +61,10 @@ def check_output_folder(request: SweepRequest) -> Path:
     ours = isinstance(before, dict) and settings.items() <= before.items()
     if there and not (ours and isinstance(before.get("told"), dict) and _are_lanes(before.get("lanes"))):
         came = f"it holds another sweep's results ({there})"
-        raise InputError(f"--output_dir={folder}", "an empty folder, or this sweep's own", came)
+        raise InputError(f"`output_dir={folder}`", "an empty folder, or this sweep's own", came)
     if there and not request.wanted.resume:
         came = "it holds results of this sweep"
-        raise InputError(f"--output_dir={folder}", "an empty folder, or --resume to go on", came)
+        raise InputError(f"`output_dir={folder}`", "an empty folder, or `resume` to go on", came)
     return folder
 
 

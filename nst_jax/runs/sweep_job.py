@@ -197,7 +197,7 @@ def check_sweep(request: SweepRequest) -> None:
     for cell in request.cells:
         check_inputs(request.cell_inputs(cell), request.config(cell))
     if "seed" in request.axes and (init := request.config(request.cells[0]).init) != "noise":
-        raise InputError("--sweep=seed", "with --init=noise, where a seed matters", f"got --init={init}")
+        raise InputError("`sweep=seed`", "with `init=noise`, where a seed matters", f"got `init={init}`")
 
 
 def prepare_sweep(request: SweepRequest) -> SweepJob:
@@ -210,7 +210,7 @@ def prepare_sweep(request: SweepRequest) -> SweepJob:
     problems = _problems(request, make_params(weights.arrays), cache)
     for cell in request.cells if request.wanted.judge else ():
         size = working_size(request.cell_inputs(cell), request.config(cell), cache)
-        judged_sizes("--judge", size, request.against(cell), cache)
+        judged_sizes("`judge`", size, request.against(cell), cache)
     told = told_of(problems[0], weights.sha256, cache)
     before = read_json(folder / "settings.json") if request.wanted.resume else None
     if before:

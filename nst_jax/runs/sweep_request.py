@@ -101,7 +101,7 @@ def make_sweep_request(inputs: Inputs, wanted: SweepOptions, given: Mapping[str,
     """
     axes = parse_axes(wanted.sweep)
     for name in axes.keys() & given.keys():
-        raise InputError(f"--{name}", f"either --{name} or --sweep={name}=...", "got both")
+        raise InputError(f"`{name}`", f"either `{name}` or `sweep={name}`=...", "got both")
     return SweepRequest(inputs, wanted, given, axes, make_cells(axes, wanted))
 
 
@@ -114,7 +114,7 @@ def parse_axes(texts: Sequence[str]) -> dict[str, list[Any]]:
     twice = [name for name, given in listed.items() if len(given) > 1 and name not in FILES]
     if twice or not listed:
         came = f"{twice[0]} is there twice" if twice else "none was given"
-        raise InputError("--sweep", "one or more NAME=V1,V2,..., each name but of files once", came)
+        raise InputError("`sweep`", "one or more NAME=V1,V2,..., each name but of files once", came)
     return {name: _values(name, given) for name, given in listed.items()}
 
 
@@ -122,11 +122,11 @@ def _values(name: str, given: Sequence[str]) -> list[Any]:
     """Return the values of a name: of a lone V1,V2,... each, else one of each. Raises InputError."""
     if name not in SWEEPABLE:
         came = f"got {name!r}{did_you_mean(name, SWEEPABLE)}"
-        raise InputError("--sweep=NAME=V1,V2,...", f"NAME is one of {', '.join(SWEEPABLE)}", came)
+        raise InputError("`sweep=NAME`=V1,V2,...", f"NAME is one of {', '.join(SWEEPABLE)}", came)
     parts = given[0].split(",") if len(given) == 1 else given
     values = [value.strip() for value in parts]
     if not all(values):
-        raise InputError(f"--sweep={name}", "values with commas between them", f"got {given[0]!r}")
+        raise InputError(f"`sweep={name}`", "values with commas between them", f"got {given[0]!r}")
     if name in FILES:
         return [os.path.expanduser(value) for value in values]
     field = next(field for field in dataclasses.fields(Config) if field.name == name)
@@ -138,9 +138,9 @@ def make_cells(axes: Mapping[str, list[Any]], wanted: SweepOptions) -> list[dict
     """Return the values of every picture: the grid, the last name fastest; or the lists side by side."""
     lengths = {name: len(values) for name, values in axes.items()}
     if wanted.zip and len(set(lengths.values())) > 1:
-        raise InputError("--zip", "lists of one length", f"got {', '.join(describe(lengths))}")
+        raise InputError("`zip`", "lists of one length", f"got {', '.join(describe(lengths))}")
     count = next(iter(lengths.values())) if wanted.zip else math.prod(lengths.values())
     if count > MANY and not wanted.yes:
-        raise InputError("--sweep", f"at most {MANY} pictures without --yes", f"got {count}")
+        raise InputError("`sweep`", f"at most {MANY} pictures without `yes`", f"got {count}")
     rows = zip(*axes.values(), strict=True) if wanted.zip else itertools.product(*axes.values())
     return [dict(zip(axes, row, strict=True)) for row in rows]

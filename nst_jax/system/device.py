@@ -129,7 +129,7 @@ def running_out(height: int, width: int) -> Iterator[None]:
         if not any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory")):
             raise
         came = f"the device ran out of it at {width}x{height}"
-        message = f"memory: a smaller --size needs less, half of it a quarter; {came}"
+        message = f"memory: a smaller `size` needs less, half of it a quarter; {came}"
         raise NotEnoughMemory(message) from None
 
 

@@ -37,13 +37,13 @@ class DeviceOptions:
         check_options(self)
         host, _, port = self.coordinator.rpartition(":")
         if self.coordinator and not (host and port.isdecimal() and 0 < int(port) < 2**16):
-            raise InputError("--coordinator", "HOST:PORT", f"got {self.coordinator!r}")
+            raise InputError("`coordinator`", "HOST:PORT", f"got {self.coordinator!r}")
         if bool(self.coordinator) != (self.num_processes > 1):
             came = "one without the other"
-            raise InputError("--coordinator, --num_processes", "together, with 2 processes or more", came)
+            raise InputError("`coordinator`, `num_processes`", "together, with 2 processes or more", came)
         if self.process_id >= self.num_processes:
-            allowed = f"from 0 to {self.num_processes - 1}, for --num_processes={self.num_processes}"
-            raise InputError("--process_id", allowed, f"got {self.process_id}")
+            allowed = f"from 0 to {self.num_processes - 1}, for `num_processes={self.num_processes}`"
+            raise InputError("`process_id`", allowed, f"got {self.process_id}")
 
 
 def prepare_on_all(prepare: Callable[[], tuple[Any, Mapping[str, Any]]]) -> Any:
