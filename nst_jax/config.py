@@ -454,6 +454,9 @@ def _resolve(given: dict[str, Any]) -> dict[str, Any]:
         weighed = given.keys() & {"content_weight", "style_weight"} and "strength" not in given
         if "strength" in {*preset, *given} and not weighed:
             options |= _dial(options["strength"], STYLE_LOSSES[options["style_loss"]])
+            if options["strength"] == 0:  # the photograph to the bit: nothing smooths it, nothing enlarges it
+                options["tv_weight"] = 0.0
+                options["scales"] = "" if len(options["iterations"]) == 1 else options["scales"]
         options |= given
     return options
 

@@ -121,7 +121,8 @@ def test_strength_is_one_dial():
 
     assert weights(balance="auto") == ("auto", 1.0, 1.0, 0.07)
     assert weights(strength=0.5) == ("auto", 1.0, 0.25, 0.07)
-    assert weights(strength=0.0) == ("auto", 5.66, 0.0, 0.07)
+    assert weights(strength=0.0) == ("auto", 5.66, 0.0, 0.0)
+    assert weights(strength=0.0, tv_weight=0.3) == ("auto", 5.66, 0.0, 0.3)
     assert weights(strength=1.0, tv_weight=0.3) == ("auto", 0.0, 1.41, 0.3)
     assert weights(strength=0.25, preset="strotss") == ("auto", 2.44, 0.218, 0.07)
     assert weights(strength=0.25, style_loss="patch") == ("auto", 2.07, 0.689, 0.07)

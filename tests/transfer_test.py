@@ -58,6 +58,15 @@ def test_without_a_config_it_is_the_default_preset_at_the_picture_s_size(params,
     assert (first.rungs, first.image.shape) == (2, (17, 129, 3))
 
 
+@pytest.mark.parametrize("preset", ["wasserstein", "gatys", "strotss"])
+def test_strength_0_is_the_photograph_to_the_bit(params, rng, preset):
+    content, style = rng.random((96, 80, 3), np.float32), rng.random((80, 96, 3), np.float32)
+    config = Config.from_preset(preset, strength=0.0, size=96, iterations=5)
+    assert np.array_equal(stylize(params, content, [style], config=config).image, content)
+    several = Config.from_preset(strength=0.0, iterations=(4, 3), scales="64,96", size=96)
+    assert [rung.iterations for rung in several.rungs()] == [4, 3]
+
+
 def test_the_losses_told_are_those_of_the_picture_handed_out(params, weights, pictures):
     """After several steps of L-BFGS, whose terms come out of the line search, against the float64 twin."""
     content, style = pictures
