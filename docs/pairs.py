@@ -49,7 +49,7 @@ def make(pairs: Path, pair: str, size: int, method: str, out: Path) -> dict[str,
         if run_program(PROGRAM, [*files, f"--size={size}", "--judge", "--quiet", *METHODS[method]]):
             sys.exit(f"{picture} failed")
     found = json.loads(report.read_text())
-    return {name: found["judge"][name] for name in judge.METRICS}
+    return {name: value for name, value in found["judge"].items() if name in judge.METRICS}
 
 
 def measure(pairs: Path, pair: str, size: int, folder: Path, network: judge.Network) -> dict[str, Any]:

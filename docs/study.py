@@ -84,7 +84,7 @@ def sheet(path: Path, rows: dict[str, list[Path]], heads: list[str]) -> None:
 
 def numbers(report: dict[str, Any]) -> dict[str, float]:
     """Return what the judge says, and the seconds of an evaluation."""
-    return {name: report["judge"][name] for name in METRICS} | {
+    return {name: value for name, value in report["judge"].items() if name in METRICS} | {
         "seconds_per_evaluation": report["seconds"]["per_evaluation"],
         "evaluations": report["evaluations"],
     }

@@ -23,6 +23,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # What a program makes of two files. Chosen on real photographs and paintings: docs/pairs.md.
     "wasserstein": {
         "style_loss": "wasserstein",
+        "content_layers": ("conv3_2", "conv4_2"),
         "layer_weighting": "lower",
         "pooling": "average",
         "parametrization": "natural",

@@ -5,6 +5,7 @@ columns, channels in, channels out). Published files want their pictures in one 
 of colours; weights under another file's normalization give wrong features, and no error.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,7 +43,7 @@ def read_arrays(path: Path, network: str, asked: str | None = None) -> tuple[str
 
 def _layout(path: Path, found: Found, asked: str | None) -> Layout:
     """Return the layout that the numbers prove, else the one asked for, else the one that names tell."""
-    proven = _proven_layout(found.arrays["conv1_1.kernel"])
+    proven = _proven_layout(found.arrays)
     if proven is None and (source := identify(path)):
         proven = _usual_layout(found.format, source.normalization)
     if proven and asked not in (None, proven.normalization):
@@ -55,12 +56,14 @@ def _layout(path: Path, found: Found, asked: str | None) -> Layout:
     return _usual_layout(found.format, normalization)
 
 
-def _proven_layout(kernel: np.ndarray) -> Layout | None:
-    """Return the layout in which the first kernel is a known one of sources.toml.
+def _proven_layout(arrays: Mapping[str, np.ndarray]) -> Layout | None:
+    """Return the layout in which a VGG's first kernel is a known one of sources.toml.
 
     Names prove no family (Caffe's networks also go about under torchvision's names), and MatConvNet files
     exist with rows and columns either way; the numbers tell.
     """
+    if (kernel := arrays.get("conv1_1.kernel")) is None:
+        return None
     for known in table()["first_kernels"]:
         for bgr in (False, True):
             for transposed in (False, True):

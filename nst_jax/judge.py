@@ -1,11 +1,11 @@
 """The judge: how far a finished picture is from its content and from its styles, by measures not optimised.
 
-All that look through a network look through the bundled VGG-16, whatever the picture was made with. They are
-distances: 0 for equal pictures and, but for dirt, the same in both directions. They compare only between
-pictures judged at one size.
+All that look through a network look through the bundled VGG-16, lpips_alex through the bundled AlexNet,
+whatever the picture was made with. They are distances: 0 for equal pictures and, but for dirt, the same in
+both directions. They compare only between pictures judged at one size.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
-from nst_jax import images
+from nst_jax import alexnet, images
 from nst_jax.color import oklab
 from nst_jax.errors import InputError
 from nst_jax.samples import distance_shares, sample_positions
 from nst_jax.style import STYLE_LOSSES, Statistics
 from nst_jax.style.gaussian import mean_and_covariance
 from nst_jax.vgg import Params, block_of, check_size, convolution, features
-from nst_jax.weights import load_dists_weights, load_lpips_heads, load_vgg
+from nst_jax.weights import load_dists_weights, load_lpips_heads, load_vgg, load_weights
 
 Picture = Float32[np.ndarray, "h w 3"]
 Scalar = Float[Array, ""]
@@ -49,17 +49,18 @@ DIRECTIONS = AXES / np.linalg.norm(AXES, axis=1, keepdims=True)
 
 
 class Network(NamedTuple):
-    """The bundled VGG-16, and LPIPS's weights of its channels."""
+    """The bundled VGG-16 and AlexNet, and LPIPS's weights of their channels."""
 
     params: Params
-    heads: dict[str, Float[Array, " c"]]
+    alexnet: dict[str, Float[Array, "..."]]
+    heads: dict[str, Float[Array, " c"]]  # of LAYERS and alexnet.LAYERS
     shares: Float[Array, "2 1475"]  # DISTS's alpha and beta; all together 1
 
 
 class View(NamedTuple):
     """What the judge sees of a picture."""
 
-    maps: dict[str, Float[Array, "_ _ _"]]  # of LAYERS, of length 1 at each position, times the heads' roots
+    maps: dict[str, Float[Array, "_ _ _"]]  # of the heads' layers, of length 1, times the heads' roots
     columns: Float[Array, "n d"]  # red, green, blue and the features of CONTENT_LAYERS at some positions
     grams: Statistics  # of LAYERS
     moments: Statistics  # of FID_LAYER: mean and second moment
@@ -74,7 +75,7 @@ class View(NamedTuple):
 class Metric(NamedTuple):
     """A measure of a picture against another one."""
 
-    measure: Callable[[View, View], Scalar]
+    measure: Callable[[View, View], Scalar | None]
     to: str  # which other one: content or style
     range: str
     tells: str
@@ -88,8 +89,10 @@ def load() -> Network:
     """Return what the judge looks through. Raises InputError where the bundled weights are damaged."""
     dists = load_dists_weights()
     shares = np.stack([dists["alpha"], dists["beta"]])
-    heads = jax.tree.map(jnp.asarray, load_lpips_heads())
-    return Network(load_vgg("vgg16"), heads, jnp.asarray(shares / shares.sum()))
+    heads = load_lpips_heads("vgg16", LAYERS) | load_lpips_heads("alexnet", list(alexnet.LAYERS))
+    arrays = load_weights("alexnet").arrays
+    on_device = jax.tree.map(jnp.asarray, (arrays, heads, shares / shares.sum()))
+    return Network(load_vgg("vgg16"), *on_device)
 
 
 def view(network: Network, image: Picture, calm: np.ndarray | None = None) -> View:
@@ -121,9 +124,14 @@ def _look(
     with jax.default_matmul_precision("highest"):
         seen = features(network.params, image, CONTENT_LAYERS)
         style = {layer: seen[layer] for layer in LAYERS}
+        large = min(image.shape[:2]) >= alexnet.SMALLEST
+        compared = style | (alexnet.features(network.alexnet, image) if large else {})
         none = jnp.zeros(())
         return View(
-            maps={layer: _unit(seen[layer]) * jnp.sqrt(network.heads[layer])[None, None] for layer in LAYERS},
+            maps={
+                layer: _unit(map_) * jnp.sqrt(network.heads[layer])[None, None]
+                for layer, map_ in compared.items()
+            },
             columns=_columns(image, seen, positions),
             grams=STYLE_LOSSES["gram"].statistics(style, none),
             moments=STYLE_LOSSES["wasserstein"].statistics({FID_LAYER: seen[FID_LAYER]}, none),
@@ -223,7 +231,19 @@ def lpips(x: View, c: View) -> Scalar:
     people's judgements. At least 0, seldom above 1. Zhang et al. 2018 (arXiv 1801.03924), eq. 1; w stands
     outside the square, as in its code.
     """
-    terms = [jnp.mean(jnp.sum((x.maps[layer] - c.maps[layer]) ** 2, -1)) for layer in LAYERS]
+    return _lpips(x, c, LAYERS)
+
+
+def lpips_alex(x: View, c: View) -> Scalar | None:
+    """Return LPIPS, version 0.1 of AlexNet: lpips on alexnet.LAYERS; most papers print this one.
+
+    None below alexnet.SMALLEST pixels a side. Zhang et al. 2018 (arXiv 1801.03924), eq. 1.
+    """
+    return _lpips(x, c, alexnet.LAYERS) if x.maps.keys() >= alexnet.LAYERS.keys() else None
+
+
+def _lpips(x: View, c: View, layers: Iterable[str]) -> Scalar:
+    terms = [jnp.mean(jnp.sum((x.maps[layer] - c.maps[layer]) ** 2, -1)) for layer in layers]
     return jnp.sum(jnp.stack(terms))
 
 
@@ -359,6 +379,13 @@ METRICS = {
         "how different people would find it from the photograph, patch by patch",
         "strokes that are wanted from damage: every style raises it; 0 is the photograph",
     ),
+    "lpips_alex": Metric(
+        lpips_alex,
+        "content",
+        "from 0, seldom above 1",
+        "how different people would find it, by the variant that most papers print",
+        "what lpips cannot; null below 31 pixels a side",
+    ),
     "dists": Metric(
         dists,
         "content",
@@ -431,7 +458,7 @@ def measure(
     styles: Sequence[Float32[np.ndarray, "_ _ 3"]],
     style_mix: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """Return METRICS of a result by name, as plain numbers; None of those to the content where there is none.
+    """Return METRICS of a result by name, as plain numbers; None: without a content, or of too small ones.
 
     Of several styles: the mean weighted by style_mix (equal without it), and in by_style each one's own, with
     the parts of its style_distance in style_distance_by_layer. Masks play no part: all of it is judged.

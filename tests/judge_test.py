@@ -13,7 +13,7 @@ from golden import judge_pairs
 from scipy.linalg import sqrtm
 from scipy.optimize import linear_sum_assignment
 
-from nst_jax import judge
+from nst_jax import alexnet, judge
 from nst_jax.color import oklab
 from nst_jax.errors import InputError
 from nst_jax.samples import sample_positions
@@ -34,12 +34,12 @@ def network():
 
 @pytest.fixture(scope="module")
 def pair():
-    """Two pictures of 16 x 21 pixels."""
+    """Two pictures of 32 x 37 pixels."""
     rng = np.random.default_rng(5)
-    return [rng.random((16, 21, 3), np.float32) ** power for power in (1, 3)]
+    return [rng.random((32, 37, 3), np.float32) ** power for power in (1, 3)]
 
 
-def plain(value, shape=(16, 21)):
+def plain(value, shape=(32, 37)):
     return np.full((*shape, 3), value, np.float32)
 
 
@@ -49,7 +49,7 @@ def only(**parts):
     return judge.View({}, none, {}, {}, none, none, [], none, jnp.zeros(1), none == 1)._replace(**parts)
 
 
-@pytest.mark.parametrize("metric", ["lpips", "dists"])
+@pytest.mark.parametrize("metric", ["lpips", "lpips_alex", "dists"])
 @pytest.mark.parametrize("name", KEPT["lpips"])
 def test_metrics_are_those_of_published_implementations(network, metric, name):
     one, other = (judge.view(network, picture) for picture in judge_pairs.pairs()[name])
@@ -68,13 +68,23 @@ def test_ms_ssim_is_that_of_a_published_implementation(name):
         assert float(judge.ms_ssim_distance(one, other)) == pytest.approx(value, abs=1e-4), package
 
 
+@pytest.mark.parametrize(
+    ("rows", "sizes"),
+    [(31, [(7, 9), (3, 4), (1, 1), (1, 1), (1, 1)]), (30, [(6, 9), (2, 4), (0, 1), (0, 1), (0, 1)])],
+)
+def test_the_maps_of_alexnet_are_of_torchs_sizes_and_end_below_31_pixels(network, rows, sizes):
+    maps = jax.eval_shape(alexnet.features, network.alexnet, jnp.zeros((rows, 40, 3)))
+    assert [map_.shape[:2] for map_ in maps.values()] == sizes
+    assert (rows >= alexnet.SMALLEST) == all(map(min, sizes))
+
+
 def unit(x):
     return x / (np.sqrt((x**2).sum(-1, keepdims=True)) + 1e-10)
 
 
 def twins(arrays, x, y):
     """Return the metrics of two pictures of one size, but for colours, in float64."""
-    heads = load_lpips_heads()
+    heads = load_lpips_heads("vgg16", BLOCKS)
     maps = [reference.forward(arrays, picture, STROTSS)[0] for picture in (x, y)]
     lpips = sum(
         ((unit(maps[0][layer]) - unit(maps[1][layer])) ** 2 @ np.float64(heads[layer])).mean()
@@ -115,7 +125,7 @@ def test_the_metrics_equal_their_float64_twins(network, weights, pair):
         assert value > 0.01
         assert found[name] == pytest.approx(value, rel=1e-3), name
     by_hand = {"color_distance", "content_color_distance", "dirt"}
-    assert judge.METRICS.keys() - expected.keys() == by_hand | {"dists", "ms_ssim_distance"}
+    assert judge.METRICS.keys() - expected.keys() == by_hand | {"lpips_alex", "dists", "ms_ssim_distance"}
 
 
 def test_of_itself_every_metric_is_0_and_it_has_no_direction(network, pair):
@@ -242,7 +252,7 @@ def test_color_distance_by_hand():
     assert distance(red, blue) == pytest.approx(expected, abs=1e-4)
     assert distance(plain(0), plain(1)) == pytest.approx(1, abs=1e-4)
     half = plain(0)
-    half[:8] = 1
+    half[:16] = 1
     assert distance(half, plain(0)) == pytest.approx(np.sqrt(1 / 2), abs=1e-3)
     assert distance(half, plain(1, (5, 3))) == pytest.approx(np.sqrt(1 / 2), abs=1e-3)  # sizes do not matter
     assert distance(half, half[::-1].copy()) == 0  # nor does the place
@@ -279,7 +289,8 @@ def test_measure_mixes_styles_and_does_without_a_content(network, pair):
 def test_pictures_of_one_size_share_their_programs(network, rng, compilations):
     for _ in range(2):
         pictures = rng.random((3, 17, 18, 3), np.float32)
-        judge.measure(network, pictures[0], pictures[1], [pictures[2]])
+        found = judge.measure(network, pictures[0], pictures[1], [pictures[2]])
+        assert found["lpips_alex"] is None  # of AlexNet's maps nothing is left
     assert compilations("_look") == 1
     assert compilations("_compare") <= 2  # to the content; to a style, of which the size does not matter
 

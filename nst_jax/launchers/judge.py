@@ -112,7 +112,7 @@ def _report(asked: Judging, verdicts: Sequence[dict[str, Any]]) -> dict[str, Any
     about = {
         "nst_jax": nst_jax.__version__,
         "config": dataclasses.asdict(asked),
-        "weights": {"network": "vgg16", "sha256": find_source("vgg16").sha256},
+        "weights": {network: find_source(network).sha256 for network in ("vgg16", "alexnet")},
         "metrics": {
             name: {"to": metric.to, "range": metric.range, "tells": metric.tells, "blind": metric.blind}
             for name, metric in judge.METRICS.items()
