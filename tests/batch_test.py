@@ -1,10 +1,12 @@
 """The program nst-batch, end to end, in process: its pictures against those of nst, what it skips and survives."""
 
+import collections
 import csv
 import json
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import jax
@@ -17,6 +19,7 @@ from nst_jax.launchers import batch, nst
 from nst_jax.launchers.common import run
 from nst_jax.runs import batch_job
 from nst_jax.runs.batch_request import make_pairs, parse_shard, read_manifest
+from nst_jax.system import storage
 
 LAYERS = ["--style_layers=conv1_1,conv2_1", "--content_layers=conv2_1"]  # quick to compile
 SMALL = ["--preset=gatys", "--size=32", "--iterations=2", *LAYERS]
@@ -386,3 +389,108 @@ def test_a_manifest_is_read_row_by_row(tmp_path):
     (tmp_path / "m.jsonl").write_text('{"content": "a"}\n{}\nno JSON')
     rows = read_manifest(str(tmp_path / "m.jsonl"))
     assert [next(rows), next(rows)] == [{"content": "a"}, {}]
+
+
+@pytest.fixture
+def memory():
+    """Return an empty store, at memory://."""
+    store = pytest.importorskip("fsspec").filesystem("memory")
+    store.store.clear()
+    return store
+
+
+def put(store, *names):
+    for name in names:
+        store.pipe_file(f"/in/{name}", Path(name).read_bytes())
+
+
+def files(store, folder):
+    return sorted(Path(name).name for name in store.ls(folder, detail=False) if store.isfile(name))
+
+
+def test_manifest_pictures_and_results_may_lie_at_addresses(call, memory, tmp_path):
+    write_csv("m.csv", *({"id": f"r{k}", "content": f"memory://in/c{k}.png"} for k in range(3)))
+    put(memory, "m.csv", "c0.png", "c1.png", "s.png")
+    flags = ["--manifest=memory://in/m.csv", "--style=memory://in/s.png", "--output=memory://out/{id}.png"]
+    before = sorted(os.listdir())
+    code, out, _ = call(*flags, "--report=memory://out/{id}.json", "--init=memory://in/c1.png")
+    assert code == 3  # of r2 there is no content
+    assert sorted(out) == sorted(f"memory://out/r{k}.{kind}" for k in range(2) for kind in ("png", "json"))
+    assert files(memory, "/out") == ["r0.json", "r0.png", "r1.json", "r1.png"]
+    assert sorted(os.listdir()) == before
+    lines = [
+        json.loads(line)
+        for part in files(memory, "/out/results")
+        for line in memory.cat_file(f"/out/results/{part}").splitlines()
+    ]
+    assert {line["id"]: line["paths"] for line in lines} == {
+        "r0": ["memory://out/r0.png", "memory://out/r0.json"],
+        "r1": ["memory://out/r1.png", "memory://out/r1.json"],
+        "r2": [],
+    }
+    put(memory, "c2.png")
+    assert call(*flags, "--report=memory://out/{id}.json", "--init=memory://in/c1.png")[:2] == (
+        0,
+        ["memory://out/r2.png", "memory://out/r2.json"],
+    )
+    local = ["--content=c2.png", STYLE, "--init=c1.png", "--devices=1", "--output=x.png"]
+    assert call(*local, program=nst.PROGRAM)[0] == 0
+    assert memory.cat_file("/out/r2.png") == Path("x.png").read_bytes()
+
+
+def test_patterns_may_be_addresses(call, memory):
+    put(memory, "c0.png", "c1.png")
+    assert call("--contents=memory://in/*.png", STYLE, OUTPUT)[1] == ["o/c0.png", "o/c1.png"]
+
+
+def test_a_store_that_fails_now_and_then_is_asked_again(call, memory, monkeypatch):
+    put(memory, "c0.png", "c1.png")
+    monkeypatch.setattr(storage, "PAUSE_SECONDS", 0.0)
+    asked = collections.Counter()
+
+    def failing(method):
+        real = getattr(type(memory), method)
+
+        def sometimes(self, path, *rest, **options):
+            asked[method, path] += 1
+            if "c1" in path or asked[method, path] < storage.TRIES:
+                raise ConnectionError("the store is busy")
+            return real(self, path, *rest, **options)
+
+        monkeypatch.setattr(type(memory), method, sometimes)
+
+    failing("get_file")
+    failing("pipe_file")
+    contents = write_csv("m.csv", *({"id": f"r{k}", "content": f"memory://in/c{k}.png"} for k in range(2)))
+    code, out, (*_, err) = call(contents, STYLE, "--output=memory://out/{id}.png", "--results=o")
+    assert (code, out) == (3, ["memory://out/r0.png"])
+    assert "memory://in/c1.png: must be a file or folder that can be used; the store is busy (4 tries)" in err
+
+
+ABSENT = {
+    "fsspec": (
+        ["--manifest=s3://b/m.csv", OUTPUT],
+        "s3://b/m.csv: fsspec for addresses (pip install 'nst-jax[batch]'); it is not installed",
+    ),
+    "pyarrow": (
+        ["--manifest=m.parquet", OUTPUT],
+        "m.parquet: pyarrow for Parquet (pip install 'nst-jax[batch]'); it is not installed",
+    ),
+    "s3fs": (
+        [*CONTENTS, "--output=s3://b/{id}.png", "--results=o"],
+        "s3://b/{id}.png: an address that fsspec has a driver for; ",
+    ),
+}
+
+
+@pytest.mark.parametrize("package", ABSENT)
+def test_a_package_that_is_not_there_is_one_line(call, monkeypatch, package):
+    for name in [*sys.modules]:
+        if name.split(".")[0] == package:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    Path("m.parquet").write_text("")
+    arguments, message = ABSENT[package]
+    code, _, (err,) = call(*arguments)
+    assert code == 2
+    assert err.startswith(f"error: {message}")

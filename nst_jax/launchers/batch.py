@@ -14,7 +14,7 @@ import time
 from absl import logging
 
 from nst_jax.config import Config
-from nst_jax.launchers.common import DONE, Given, Program, fail, interrupts, launch, tell
+from nst_jax.launchers.common import DONE, Given, Program, fail, interrupts, launch, scratch_folder, tell
 from nst_jax.launchers.display import Seldom
 from nst_jax.runs.batch_job import Batch, BatchEvent, RowFinished, prepare_batch
 from nst_jax.runs.batch_request import BatchOptions, make_batch_request
@@ -31,7 +31,12 @@ def main(inputs: Given, outputs: Given, options: Given, config: Given) -> int:
     dry_run = outputs.pop("dry_run", False)
     request = make_batch_request(BatchOptions(**options), {**inputs, **outputs, **config}, os.environ)
     device.set_up()
-    batch = prepare_batch(request)
+    with scratch_folder() as scratch:
+        return _run(prepare_batch(request, scratch), dry_run)
+
+
+def _run(batch: Batch, dry_run: bool) -> int:
+    """Make the rows, or tell what they will take; return the exit code."""
     if dry_run:
         rows, made, shapes, programs = batch.forecast
         tell(f"{rows} rows, {made} of them in the results; {shapes} shapes; {programs} programs to compile")

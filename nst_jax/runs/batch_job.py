@@ -1,7 +1,7 @@
 """A batch is many jobs, one after the other: while one computes, the next is read and the last is written.
 
     request = make_batch_request(BatchOptions(manifest="rows.csv"), {"output": "out/{id}.png"}, os.environ)
-    for event in prepare_batch(request).run(stop=lambda: False):
+    for event in prepare_batch(request, Path("scratch")).run(stop=lambda: False):
         match event:
             case RowFinished(id, paths, error):
                 print(id, error or paths)
@@ -32,6 +32,7 @@ from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.files import check_folder
 from nst_jax.runs.batch_request import PLACES, BatchRequest, Row
 from nst_jax.runs.batch_results import Results, key_of
+from nst_jax.runs.batch_staging import Staged, Staging
 from nst_jax.runs.events import Event, Optimized, Written
 from nst_jax.runs.job import Job, load_network, prepare
 from nst_jax.runs.request import Request
@@ -86,6 +87,7 @@ class Shape(NamedTuple):
 class _Ready(NamedTuple):
     row: Row
     key: str
+    staged: Staged
     job: Job
 
 
@@ -99,8 +101,16 @@ class _Optimized(NamedTuple):
 class Batch:
     """The rows of a batch, in the order in which they are made; see the module."""
 
-    def __init__(self, request: BatchRequest, rows: list[Row], results: Results, forecast: BatchForecast):
+    def __init__(
+        self,
+        request: BatchRequest,
+        rows: list[Row],
+        results: Results,
+        staging: Staging,
+        forecast: BatchForecast,
+    ):
         self.request, self.rows, self.results, self.forecast = request, rows, results, forecast
+        self.staging = staging
         self.networks: dict[tuple[str, str], tuple[Weights, Params]] = {}
 
     def run(self, stop: Callable[[], Any] = lambda: False) -> Iterator[BatchEvent]:
@@ -140,13 +150,14 @@ class Batch:
         key = ""
         try:
             request = self.request.request(row)
-            network = self._network(request)
-            key = key_of(request, network[0])
+            staged = self.staging.stage(request)
+            network = self._network(staged.request)
+            key = key_of(staged.request, network[0])
             if self._is_made(row, key, request):
                 return RowSkipped(row.id, self.results.last[row.id].error)
-            for path in _places(request):
+            for path in _places(staged.request):
                 storage.make_folder(os.path.dirname(path))
-            return _Ready(row, key, prepare(request, network=network))
+            return _Ready(row, key, staged, prepare(staged.request, network=network))
         except Exception as error:
             return self._failed(row, key, error)
 
@@ -180,14 +191,17 @@ class Batch:
 
     def _write(self, made: _Optimized) -> BatchEvent:
         """Write a row's files and its line."""
-        row, key, job = made.ready
+        row, key, staged, job = made.ready
         try:
-            paths = tuple(event.path for event in made.events if isinstance(event, Written))
-            told = {"losses": made.losses, "seconds": round(made.seconds, 3)}
+            written = [event.path for event in made.events if isinstance(event, Written)]
+            told: dict[str, Any] = {"losses": made.losses, "seconds": round(made.seconds, 3)}
             if job.request.outputs.judge:
                 told["judge"] = json.loads(storage.read(job.request.outputs.report))["judge"]
+            paths = tuple(map(staged.deliver, written))
         except Exception as error:
             return self._failed(row, key, error)
+        finally:
+            staged.close()
         self._record(row, key, paths, "", told)
         return RowFinished(row.id, paths, "")
 
@@ -203,9 +217,15 @@ class Batch:
         self.results.add(entry | {"ended": time.time(), "nst_jax": nst_jax.__version__})
 
 
-def prepare_batch(request: BatchRequest) -> Batch:
-    """Read the manifest, the results and the headers of the pictures; write nothing. Raises InputError."""
+def prepare_batch(request: BatchRequest, scratch: Path) -> Batch:
+    """Read the manifest, the results and the headers of the pictures; write nothing. Raises InputError.
+
+    scratch: a folder for local copies of what lies at addresses.
+    """
     rows = request.rows()
+    for name in PLACES:
+        if storage.is_address(place := request.given.get(name, "")):
+            storage.check_driver(place)
     if not storage.is_address(request.results):
         check_folder(Path(request.results))
     results = Results(request.results, request.shard)
@@ -223,7 +243,7 @@ def prepare_batch(request: BatchRequest) -> Batch:
         shapes=len({shape.size for shape in known}),
         programs=sum(len(program.scales) for program in programs),
     )
-    return Batch(request, [rows[number] for number in ordered], results, forecast)
+    return Batch(request, [rows[number] for number in ordered], results, Staging(scratch), forecast)
 
 
 def _shape_of(request: BatchRequest, row: Row, size_of: Callable[[str], tuple[int, int]]) -> Shape | None:

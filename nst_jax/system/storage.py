@@ -4,11 +4,12 @@ fsspec comes with the extra `batch`; it is imported when the first address is us
 """
 
 import glob as globbing
+import itertools
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, TypeVar
 
 from nst_jax.errors import InputError, NotWritten
 from nst_jax.files import write_whole
@@ -16,6 +17,7 @@ from nst_jax.files import write_whole
 EXTRA = "pip install 'nst-jax[batch]'"
 TRIES = 4  # of an operation on a store
 PAUSE_SECONDS = 0.5  # before the second try; it doubles with each
+USABLE = "must be a file or folder that can be used"
 FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)  # another try is no use
 
 T = TypeVar("T")
@@ -26,9 +28,9 @@ def is_address(name: str) -> bool:
     return "://" in name
 
 
-def open_file(name: str) -> BinaryIO:
-    """Open a file to read. Raises InputError."""
-    return cast(BinaryIO, _try(name, lambda store, path: store.open(path, "rb"), lambda: open(name, "rb")))
+def open_file(name: str) -> Any:
+    """Open a file to read its bytes; fsspec's files are of classes of its own. Raises InputError."""
+    return _try(name, lambda store, path: store.open(path, "rb"), lambda: open(name, "rb"))
 
 
 def read(name: str, offset: int = 0) -> bytes:
@@ -40,6 +42,17 @@ def read(name: str, offset: int = 0) -> bytes:
             return file.read()
 
     return _try(name, lambda store, path: bytes(store.cat_file(path, start=offset)), local)
+
+
+def fetch(address: str, path: Path) -> None:
+    """Copy what lies at an address to a local file. Raises InputError."""
+    store, there = _store(address)
+    _retried(address, lambda: store.get_file(there, str(path)))
+
+
+def check_driver(address: str) -> None:
+    """Raise InputError unless fsspec has what an address needs."""
+    _store(address)
 
 
 def write(name: str, data: bytes) -> None:
@@ -110,23 +123,27 @@ def glob(pattern: str) -> list[str]:
 
 
 def _try(name: str, remote: Callable[[Any, str], T], local: Callable[[], T]) -> T:
-    """Return what an operation gives; on a store that fails, it is tried again. Raises InputError."""
-    allowed = "must be a file or folder that can be used"
-    if not is_address(name):
+    """Return what an operation on a file gives. Raises InputError."""
+    if is_address(name):
+        store, path = _store(name)
+        return _retried(name, lambda: remote(store, path))
+    try:
+        return local()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise InputError(name, USABLE, getattr(error, "strerror", None) or str(error)) from error
+
+
+def _retried(address: str, operation: Callable[[], T]) -> T:
+    """Return what an operation on a store gives, after some tries where it fails. Raises InputError."""
+    for attempt in itertools.count(1):
         try:
-            return local()
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            raise InputError(name, allowed, getattr(error, "strerror", None) or str(error)) from error
-    store, path = _store(name)
-    for attempt in range(TRIES):
-        try:
-            return remote(store, path)
+            return operation()
         except FINAL as error:
-            raise InputError(name, allowed, error.strerror or type(error).__name__) from error
+            raise InputError(address, USABLE, error.strerror or type(error).__name__) from error
         except Exception as error:  # each driver has exceptions of its own
-            if attempt == TRIES - 1:
-                raise InputError(name, f"{allowed}; tried {TRIES} times", _told(error)) from error
-            time.sleep(PAUSE_SECONDS * 2**attempt)
+            if attempt == TRIES:
+                raise InputError(address, USABLE, f"{_told(error)} ({TRIES} tries)") from error
+            time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
     raise AssertionError("the last try returns or raises")
 
 
