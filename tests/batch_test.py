@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+import batch_kill
 import jax
 import numpy as np
 import pytest
@@ -494,3 +495,27 @@ def test_a_package_that_is_not_there_is_one_line(call, monkeypatch, package):
     code, _, (err,) = call(*arguments)
     assert code == 2
     assert err.startswith(f"error: {message}")
+
+
+def test_killed_workers_lose_only_what_they_had_in_hand(capsys):
+    assert batch_kill.main(["--rows=24", "--kills=2", "--size=32"]) == 0, capsys.readouterr().out
+
+
+def test_what_a_killed_worker_has_left_half_written_is_removed(call):
+    Path("o").mkdir()
+    for name in ("old", "new"):
+        path = Path(f"o/.nst_jax-{name}.tmp")
+        path.write_text("half a picture")
+        if name == "old":
+            os.utime(path, (0, 0))
+    assert call("--contents=c0.png", STYLE, OUTPUT)[0] == 0
+    assert sorted(path.name for path in Path("o").iterdir()) == [".nst_jax-new.tmp", "c0.png", "results"]
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [[1]], True, 10**400])
+def test_odd_values_of_json_cost_one_row(call, value):
+    rows = [{"id": "bad", "content": "c0.png", "size": value}, {"id": "good", "content": "c0.png"}]
+    Path("m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert call("--manifest=m.jsonl", STYLE, OUTPUT)[:2] == (3, ["o/good.png"])
+    (error,) = [entry["error"] for entry in entries() if entry["error"]]
+    assert error.startswith("--size: ")

@@ -12,6 +12,7 @@ A row that fails is recorded, and the next one is made.
 """
 
 import collections
+import contextlib
 import functools
 import json
 import logging
@@ -29,7 +30,7 @@ import nst_jax
 from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
-from nst_jax.files import check_folder
+from nst_jax.files import check_folder, remove_stale
 from nst_jax.runs.batch_request import PLACES, BatchRequest, Row
 from nst_jax.runs.batch_results import Results, key_of
 from nst_jax.runs.batch_staging import Staged, Staging
@@ -122,8 +123,13 @@ class Batch:
         Raises:
             NotWritten: the results cannot be written.
         """
+        folders = {os.path.dirname(place) for row in self.rows for place in self.request.written(row)}
+        for folder in folders:
+            if not storage.is_address(folder):
+                remove_stale(Path(folder))
         writing: collections.deque[Future[BatchEvent]] = collections.deque()
         with (
+            contextlib.closing(self.results),
             ThreadPoolExecutor(1) as reader,
             ThreadPoolExecutor(1) as writer,
             device.CompileTime() as compiling,
@@ -143,7 +149,6 @@ class Batch:
                     yield made
             while writing:
                 yield writing.popleft().result()
-        self.results.close()
 
     def _prepare(self, row: Row) -> _Ready | BatchEvent:
         """Read a row's files, unless the row is made already."""
@@ -187,6 +192,7 @@ class Batch:
                 raise InputError("loss", "finite numbers (smaller weights?)", came)
             return _Optimized(ready, last.losses, time.monotonic() - began, events)
         except Exception as error:
+            ready.staged.close()
             return self._failed(ready.row, ready.key, error)
 
     def _write(self, made: _Optimized) -> BatchEvent:

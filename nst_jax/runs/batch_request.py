@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError, did_you_mean
-from nst_jax.options import Field, check_options, is_tuple, option, option_type, parse_option
+from nst_jax.options import Field, check_options, describe_range, is_tuple, option, option_type, parse_option
 from nst_jax.runs.input_files import Inputs
 from nst_jax.runs.request import OutputOptions, Request
 from nst_jax.system import storage
@@ -85,7 +85,7 @@ class BatchRequest(NamedTuple):
                 raise InputError("id", "one for each row", f"{row.id} is there twice")
             ids.add(row.id)
             self._check_columns(row, number)
-            for path in self._written(row):
+            for path in self.written(row):
                 if path in written:
                     came = f"{path} for {written[path]} and {row.id}"
                     raise InputError("--output", f"a file for each row, such as {ID}.png", came)
@@ -109,6 +109,12 @@ class BatchRequest(NamedTuple):
             config=_config(tuple(self._of(Config, values).items())),
             devices=DeviceOptions(devices=1),
         )
+
+    def written(self, row: Row) -> Iterator[str]:
+        """Yield the names of the files that a row writes."""
+        for name in PLACES:
+            if place := str({**self.given, **row.values}.get(name, "")):
+                yield os.path.normpath(place.replace(ID, row.id))
 
     @property
     def results(self) -> str:
@@ -142,15 +148,10 @@ class BatchRequest(NamedTuple):
             allowed = f"a column, or --{missing[0]} for all rows"
             raise InputError(missing[0], allowed, f"row {number} has neither")
 
-    def _written(self, row: Row) -> Iterator[str]:
-        for name in PLACES:
-            if place := str({**self.given, **row.values}.get(name, "")):
-                yield os.path.normpath(place.replace(ID, row.id))
-
     def _files_read(self, row: Row) -> Iterator[str]:
         for name in ("content", "style"):
             value = row.values.get(name, self.given.get(name, ()))
-            for one in [value] if isinstance(value, str) else value:
+            for one in value if isinstance(value, list | tuple) else [value]:
                 yield os.path.normpath(str(one))
 
 
@@ -257,6 +258,9 @@ def _read_parquet(name: str, file: Any) -> Iterator[dict[str, Any]]:
 
 def parse_value(field: Field, value: Any) -> Any:
     """Return the value of an option from a cell: a text, or what JSON has in its place. Raises InputError."""
+    for one in value if isinstance(value, list) else [value]:
+        if not isinstance(one, str | int | float):
+            raise InputError(f"--{field.name}", describe_range(field), f"got {one!r}")
     if isinstance(value, list):
         if not is_tuple(field):
             raise InputError(f"--{field.name}", "one value", f"got {len(value)}")

@@ -53,7 +53,6 @@ class Staging:
             if storage.is_address(place := getattr(outputs, name)):
                 local[name] = str(folder / name / place.rpartition("/")[2])
                 addresses[local[name]] = place
-                Path(local[name]).parent.mkdir(parents=True)
         if outputs.save_every and "output" in local:
             raise InputError("--save_every", "0 where --output is an address", f"got {outputs.save_every}")
         read = {name: self._local(value) for name, value in dataclasses.asdict(request.inputs).items()}
