@@ -20,6 +20,7 @@ from nst_jax.launchers import batch, nst
 from nst_jax.launchers.common import run
 from nst_jax.runs import batch_job
 from nst_jax.runs.batch_request import make_pairs, parse_shard, read_manifest
+from nst_jax.runs.input_files import Inputs, program_size
 from nst_jax.system import storage
 
 LAYERS = ["--style_layers=conv1_1,conv2_1", "--content_layers=conv2_1"]  # quick to compile
@@ -519,3 +520,29 @@ def test_odd_values_of_json_cost_one_row(call, value):
     assert call("--manifest=m.jsonl", STYLE, OUTPUT)[:2] == (3, ["o/good.png"])
     (error,) = [entry["error"] for entry in entries() if entry["error"]]
     assert error.startswith("--size: ")
+
+
+def test_rounded_aspects_share_programs_and_results_have_their_own(call, compilations):
+    sizes = [(36 + k, 48) for k in range(-1, 2)]
+    for k, size in enumerate(sizes):
+        draw(f"p{k}.png", *size, k)
+    flags = ["--contents=p?.png", STYLE, "--size=48"]
+    assert call(*flags, OUTPUT, "--dry_run")[1][0].endswith("3 shapes; 3 programs to compile")
+    jax.clear_caches()
+    assert call(*flags, OUTPUT, "--round_aspects")[0] == 0
+    assert (
+        compilations("chunk") == len({program_size(size, Inputs(round_aspects=True)) for size in sizes}) == 2
+    )
+    for k, (height, width) in enumerate(sizes):
+        with Image.open(f"o/p{k}.png") as picture:
+            assert picture.size == (width, height)
+
+
+@pytest.mark.parametrize("size", [(512, 512), (512, 511), (333, 512), (512, 341), (512, 100), (1024, 3)])
+def test_a_rounded_aspect_is_two_percent_off_at_most(size):
+    rounded = program_size(size, Inputs(round_aspects=True))
+    assert max(rounded) == max(size)
+    assert (rounded[0] >= rounded[1]) == (size[0] >= size[1])
+    assert abs(np.log(min(rounded) / min(size))) <= np.log(1.04) / 2 + 0.5 / min(size)
+    assert program_size(rounded, Inputs(round_aspects=True)) == rounded
+    assert program_size(size, Inputs()) == size

@@ -28,13 +28,13 @@ from PIL import ExifTags, Image
 
 import nst_jax
 from nst_jax import images
-from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.files import check_folder, remove_stale
 from nst_jax.runs.batch_request import PLACES, BatchRequest, Row
 from nst_jax.runs.batch_results import Results, key_of
 from nst_jax.runs.batch_staging import Staged, Staging
 from nst_jax.runs.events import Event, Optimized, Written
+from nst_jax.runs.input_files import program_size
 from nst_jax.runs.job import Job, load_network, prepare
 from nst_jax.runs.request import Request
 from nst_jax.system import device, storage
@@ -260,17 +260,18 @@ def _shape_of(request: BatchRequest, row: Row, size_of: Callable[[str], tuple[in
     except InputError:
         return None
     names = (inputs.content, inputs.content_labels, *inputs.style)
+    style_side = max(1, round(config.size * config.style_scale))
+
+    def fitted(name: str, longest: int) -> tuple[int, int]:
+        return program_size(images.fit(*size_of(name), longest), inputs)
+
     masks = (bool(inputs.content_mask), tuple(map(bool, inputs.style_mask)), inputs.content_labels)
     return Shape(
-        size=images.fit(*size_of(next(filter(None, names))), config.size),
+        size=fitted(next(filter(None, names)), config.size),
         options=(spec, len(inputs.style), masks, tuple(map(bool, inputs.style_source_mask))),
         scales=tuple(rung.size for rung in rungs),
-        style_sizes=tuple(images.fit(*size_of(name), _style_side(config)) for name in inputs.style),
+        style_sizes=tuple(fitted(name, style_side) for name in inputs.style),
     )
-
-
-def _style_side(config: Config) -> int:
-    return max(1, round(config.size * config.style_scale))
 
 
 def _size_of(name: str) -> tuple[int, int]:
