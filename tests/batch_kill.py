@@ -47,11 +47,16 @@ def make_rows(folder: Path, count: int) -> list[dict]:
     return rows
 
 
+def command(size: int, *more: str) -> list[str]:
+    """Return the command that makes the rows."""
+    fixed = ["--manifest=rows.jsonl", "--output=o/{id}.png", "--style=1.png", "--quiet"]
+    return [sys.executable, str(ROOT / "bin/nst-batch"), *fixed, f"--size={size}", *QUICK, *more]
+
+
 def start(folder: Path, shard: int, workers: int, size: int) -> subprocess.Popen:
     """Start a worker."""
-    command = [sys.executable, str(ROOT / "bin/nst-batch"), "--manifest=rows.jsonl", "--output=o/{id}.png"]
-    command += ["--style=1.png", f"--size={size}", f"--shard={shard}/{workers}", "--quiet", *QUICK]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command(size, f"--shard={shard}/{workers}"), cwd=folder, **silent)
 
 
 def run(folder: Path, workers: int, kills: int, size: int, chance: random.Random) -> list[int]:

@@ -2,10 +2,12 @@
 
 import collections
 import csv
+import importlib.util
 import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -546,3 +548,20 @@ def test_a_rounded_aspect_is_two_percent_off_at_most(size):
     assert abs(np.log(min(rounded) / min(size))) <= np.log(1.04) / 2 + 0.5 / min(size)
     assert program_size(rounded, Inputs(round_aspects=True)) == rounded
     assert program_size(size, Inputs()) == size
+
+
+def test_ray_that_is_not_there_is_one_line(call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, out, err = call("--contents=c0.png", STYLE, OUTPUT, "--runner=ray")
+    message = "error: --runner=ray: ray for --runner=ray (pip install 'nst-jax[ray]'); it is not installed"
+    assert (code, out, err) == (2, [], [message])
+    assert not Path("o").exists()
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec("ray"), reason="needs ray, which is not among the tests' packages"
+)
+def test_a_node_of_a_ray_cluster_that_goes_away_loses_no_row():
+    script = Path(__file__).with_name("batch_ray.py")
+    done = subprocess.run([sys.executable, script, "--rows=20", "--size=32"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

@@ -8,6 +8,7 @@ Example: nst-batch --contents='photos/*.jpg' --style=example:night --output='out
 Example: nst-batch --manifest=rows.csv --output='out/{id}.png' --shard=0/4
 """
 
+import contextlib
 import os
 import time
 
@@ -17,6 +18,7 @@ from nst_jax.config import Config
 from nst_jax.launchers.common import DONE, Given, Program, fail, interrupts, launch, scratch_folder, tell
 from nst_jax.launchers.display import Seldom
 from nst_jax.runs.batch_job import Batch, BatchEvent, RowFinished, prepare_batch
+from nst_jax.runs.batch_ray import RunnerOptions, ray_session, run_on_ray
 from nst_jax.runs.batch_request import BatchOptions, make_batch_request
 from nst_jax.runs.input_files import Inputs
 from nst_jax.runs.request import OutputOptions
@@ -26,16 +28,19 @@ from nst_programs import ENDINGS
 FAILED = 3  # exit code: some rows are not good
 
 
-def main(inputs: Given, outputs: Given, options: Given, config: Given) -> int:
+def main(inputs: Given, outputs: Given, options: Given, runner: Given, config: Given) -> int:
     """Run `nst-batch` with the options given. Raises InputError before anything is written."""
     dry_run = outputs.pop("dry_run", False)
     request = make_batch_request(BatchOptions(**options), {**inputs, **outputs, **config}, os.environ)
-    device.set_up()
-    with scratch_folder() as scratch:
-        return _run(prepare_batch(request, scratch), dry_run)
+    where = RunnerOptions(**runner)
+    on_ray = where.runner == "ray" and not dry_run
+    with scratch_folder() as scratch, ray_session() if on_ray else contextlib.nullcontext():
+        if not on_ray:
+            device.set_up()
+        return _run(prepare_batch(request, scratch), where, dry_run)
 
 
-def _run(batch: Batch, dry_run: bool) -> int:
+def _run(batch: Batch, runner: RunnerOptions, dry_run: bool) -> int:
     """Make the rows, or tell what they will take; return the exit code."""
     if dry_run:
         rows, made, shapes, programs = batch.forecast
@@ -44,7 +49,10 @@ def _run(batch: Batch, dry_run: bool) -> int:
     counts = Counts(len(batch.rows))
     with interrupts() as interrupted:
         interrupted()  # from now on a signal ends the batch after the row in hand
-        for event in batch.run(stop=interrupted):
+        events = batch.run(stop=interrupted)
+        if runner.runner == "ray":
+            events = run_on_ray(batch.request, runner, stop=interrupted)
+        for event in events:
             counts.take(event)
         return _exit_code(batch, counts, interrupted())
 
@@ -96,7 +104,7 @@ def _exit_code(batch: Batch, counts: Counts, stopped: int) -> int:
     return DONE
 
 
-PROGRAM = Program("nst-batch", __doc__, (Inputs, OutputOptions, BatchOptions, Config), main)
+PROGRAM = Program("nst-batch", __doc__, (Inputs, OutputOptions, BatchOptions, RunnerOptions, Config), main)
 
 
 def console() -> None:
