@@ -20,7 +20,7 @@ from PIL import Image
 import nst_jax
 from nst_jax.launchers import batch, nst
 from nst_jax.launchers.common import run
-from nst_jax.runs import batch_job
+from nst_jax.runs import batch_job, batch_summary
 from nst_jax.runs.batch_request import make_pairs, parse_shard, read_manifest
 from nst_jax.runs.input_files import Inputs, program_size
 from nst_jax.system import storage
@@ -565,3 +565,44 @@ def test_a_node_of_a_ray_cluster_that_goes_away_loses_no_row():
     script = Path(__file__).with_name("batch_ray.py")
     done = subprocess.run([sys.executable, script, "--rows=20", "--size=32"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_a_summary_shows_a_sample_the_losses_and_the_failures(call, monkeypatch):
+    monkeypatch.setattr(batch_summary, "SAMPLE", 2)
+    Path("text.png").write_text("no picture")
+    names = ["c0.png", "c1.png", "text.png", "no.png", "c2.png", "nor.png"]
+    rows = [{"id": f"r{k}", "content": name, "style": "s.png"} for k, name in enumerate(names)]
+    code, out, _ = call(write_csv("m.csv", *rows), OUTPUT, "--summary")
+    assert code == 3
+    assert sorted(out[-3:]) == [f"o/results/{name}" for name in ("losses.png", "sheet.png", "summary.json")]
+    assert json.loads(Path("o/results/summary.json").read_text()) == {
+        "made": 3,
+        "failed": 3,
+        "failures": {
+            "must be a file that can be read": 2,
+            "must be a whole picture file (PNG, JPEG, WEBP, TIFF, AVIF, GIF, BMP, PPM, JPEG2000)": 1,
+        },
+    }
+    with Image.open("o/results/sheet.png") as sheet, Image.open("o/r0.png") as picture:
+        found = np.asarray(sheet.convert("RGB")).astype(int)
+        tile = np.asarray(picture).astype(int)
+    places = np.lib.stride_tricks.sliding_window_view(found, tile.shape)[:, :, 0]
+    assert (places == tile).all((-3, -2, -1)).sum() == 1
+    assert whole("o/results/losses.png")
+    assert call(write_csv("m.csv", *rows), OUTPUT, "--summary")[1] == out[-3:]
+
+
+def test_a_summary_of_nothing_but_failures_and_of_pictures_that_are_gone(call):
+    assert call("--contents=s.png", "--style=no.png", OUTPUT, "--summary")[1] == ["o/results/summary.json"]
+    assert call("--contents=c0.png", STYLE, OUTPUT)[0] == 0
+    os.unlink("o/c0.png")
+    flags = ["--contents=c1.png", STYLE, OUTPUT, "--summary"]
+    assert set(call(*flags)[1]) == {
+        "o/c1.png",
+        *(f"o/results/{name}" for name in ("losses.png", "sheet.png", "summary.json")),
+    }
+
+
+def test_ray_makes_all_shards(call):
+    code, _, (err,) = call("--contents=c0.png", STYLE, OUTPUT, "--runner=ray", "--shard=0/2")
+    assert (code, err) == (2, "error: --shard: not with --runner=ray, which makes all shards; got both")

@@ -15,11 +15,13 @@ import time
 from absl import logging
 
 from nst_jax.config import Config
+from nst_jax.errors import InputError
 from nst_jax.launchers.common import DONE, Given, Program, fail, interrupts, launch, scratch_folder, tell
 from nst_jax.launchers.display import Seldom
 from nst_jax.runs.batch_job import Batch, BatchEvent, RowFinished, prepare_batch
 from nst_jax.runs.batch_ray import RunnerOptions, ray_session, run_on_ray
 from nst_jax.runs.batch_request import BatchOptions, make_batch_request
+from nst_jax.runs.batch_summary import write_summary
 from nst_jax.runs.input_files import Inputs
 from nst_jax.runs.request import OutputOptions
 from nst_jax.system import device
@@ -34,6 +36,8 @@ def main(inputs: Given, outputs: Given, options: Given, runner: Given, config: G
     request = make_batch_request(BatchOptions(**options), {**inputs, **outputs, **config}, os.environ)
     where = RunnerOptions(**runner)
     on_ray = where.runner == "ray" and not dry_run
+    if on_ray and request.wanted.shard:
+        raise InputError("--shard", "not with --runner=ray, which makes all shards", "got both")
     with scratch_folder() as scratch, ray_session() if on_ray else contextlib.nullcontext():
         if not on_ray:
             device.set_up()
@@ -54,6 +58,9 @@ def _run(batch: Batch, runner: RunnerOptions, dry_run: bool) -> int:
             events = run_on_ray(batch.request, runner, stop=interrupted)
         for event in events:
             counts.take(event)
+        if batch.request.wanted.summary and not interrupted():
+            for path in write_summary(batch.results, batch.staging):
+                tell(path)
         return _exit_code(batch, counts, interrupted())
 
 

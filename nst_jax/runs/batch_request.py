@@ -56,6 +56,10 @@ class BatchOptions:
         f"{' or '.join(WORKERS)}",
     )
     retry_failed: bool = option(False, "make the rows again that failed before")
+    summary: bool = option(
+        False,
+        "write sheet.png, losses.png and summary.json of all workers' rows to the results at the end",
+    )
 
     def __post_init__(self) -> None:
         check_options(self)

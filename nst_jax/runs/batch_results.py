@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import math
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import nst_jax
@@ -18,6 +19,11 @@ from nst_jax.weights import Weights
 
 PART = "part-"
 PART_SECONDS = 10.0  # of lines in a part at an address, where nothing can be appended
+# What a line has to have; those of good rows have more.
+LINE = {
+    **{"id": str, "key": str, "paths": list, "ended": float, "nst_jax": str},
+    **{"error": str | None, "losses": dict},
+}
 
 
 class Made(NamedTuple):
@@ -27,6 +33,7 @@ class Made(NamedTuple):
     key: str
     paths: tuple[str, ...]
     error: str  # empty: the row is good
+    total: float  # loss; not a number if the row has failed
 
 
 def key_of(request: Request, weights: Weights) -> str:
@@ -49,26 +56,32 @@ class Results:
         self.waiting: list[bytes] = []  # lines that go to an address together
         self.parts, self.due = 0, 0.0
 
-    def load(self) -> None:
-        """Read the parts of all workers. Raises InputError where they are of another version."""
+    def entries(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the whole lines of all workers, each with the name of its part. Raises InputError."""
         for name in sorted(storage.sizes(self.folder)):
             if name.rpartition("/")[2].startswith(PART) and name.endswith(".jsonl"):
                 for line in storage.read(name).splitlines():
-                    self._take(name, line)
+                    if entry := _parse(line):
+                        yield name, entry
 
-    def _take(self, name: str, line: bytes) -> None:
-        try:
-            entry = json.loads(line)
-            paths = tuple(map(str, entry["paths"]))
-            made = Made(float(entry["ended"]), str(entry["key"]), paths, str(entry["error"] or ""))
-            number, version = str(entry["id"]), entry["nst_jax"]
-        except (ValueError, LookupError, TypeError, RecursionError):
-            return  # cut off when its worker was killed: the row is made again
-        if version != nst_jax.__version__:
-            allowed = f"a folder with results of this version, {nst_jax.__version__}; or another --results"
-            raise InputError(name, allowed, f"it holds those of {version}")
-        if number not in self.last or made.ended >= self.last[number].ended:
-            self.last[number] = made
+    def load(self) -> None:
+        """Find the newest line of each row. Raises InputError where some are of another version."""
+        for name, entry in self.entries():
+            if entry["nst_jax"] != nst_jax.__version__:
+                allowed = (
+                    f"a folder with results of this version, {nst_jax.__version__}; or another --results"
+                )
+                raise InputError(name, allowed, f"it holds those of {entry['nst_jax']}")
+            last = self.last.get(entry["id"])
+            if not last or entry["ended"] >= last.ended:
+                total = entry["losses"].get("total")
+                self.last[entry["id"]] = Made(
+                    ended=entry["ended"],
+                    key=entry["key"],
+                    paths=tuple(map(str, entry["paths"])),
+                    error=entry["error"] or "",
+                    total=total if isinstance(total, float) else math.nan,
+                )
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Add the line of a row. Raises NotWritten."""
@@ -91,3 +104,13 @@ class Results:
         if self.waiting:
             storage.write(f"{self.part}-{self.parts:06d}.jsonl", b"".join(self.waiting))
             self.parts, self.waiting, self.due = self.parts + 1, [], time.monotonic() + PART_SECONDS
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """Return a line, None if it was cut off when its worker was killed: its row is then made again."""
+    try:
+        entry = json.loads(line)
+        entry = {"error": None, "losses": {}, **entry}
+        return entry if all(isinstance(entry[name], kind) for name, kind in LINE.items()) else None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None

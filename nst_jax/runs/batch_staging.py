@@ -55,19 +55,19 @@ class Staging:
                 addresses[local[name]] = place
         if outputs.save_every and "output" in local:
             raise InputError("--save_every", "0 where --output is an address", f"got {outputs.save_every}")
-        read = {name: self._local(value) for name, value in dataclasses.asdict(request.inputs).items()}
+        read = {name: self.local(value) for name, value in dataclasses.asdict(request.inputs).items()}
         staged = dataclasses.replace(
             request,
             inputs=dataclasses.replace(request.inputs, **read),
             outputs=dataclasses.replace(outputs, **local),
-            config=dataclasses.replace(config, init=self._local(config.init)),
+            config=dataclasses.replace(config, init=self.local(config.init)),
         )
         return Staged(staged, addresses, folder)
 
-    def _local(self, value: Any) -> Any:
+    def local(self, value: Any) -> Any:
         """Return the value of an option with local copies in place of addresses."""
         if isinstance(value, tuple):
-            return tuple(map(self._local, value))
+            return tuple(map(self.local, value))
         return self._copy(value) if isinstance(value, str) and storage.is_address(value) else value
 
     def _copy(self, address: str) -> str:
