@@ -26,6 +26,8 @@ ID = "{id}"
 PLACES = ("output", "report", "plot", "mask_preview")  # options that name a file to write
 WORKERS = ("JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID")  # variables of Kubernetes and Slurm
 TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+EXACT = 2**53  # whole numbers below it are floats, too
+MAX_LINE_BYTES = 2**20  # of JSONL
 BETWEEN = ";"  # in a cell of CSV, between several files
 
 # The options that a column may name.
@@ -234,7 +236,9 @@ def _split(column: str, cell: str | None) -> str | list[str] | None:
 
 
 def _read_jsonl(name: str, file: Any) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+        if len(line) > MAX_LINE_BYTES:
+            raise InputError(f"{name}, line {number}", f"at most {MAX_LINE_BYTES} bytes", "it is longer")
         try:
             row = json.loads(line) if line.strip() else None
         except (ValueError, RecursionError) as error:
@@ -262,13 +266,11 @@ def _read_parquet(name: str, file: Any) -> Iterator[dict[str, Any]]:
 
 def parse_value(field: Field, value: Any) -> Any:
     """Return the value of an option from a cell: a text, or what JSON has in its place. Raises InputError."""
-    for one in value if isinstance(value, list) else [value]:
-        if not isinstance(one, str | int | float):
-            raise InputError(f"--{field.name}", describe_range(field), f"got {one!r}")
     if isinstance(value, list):
         if not is_tuple(field):
             raise InputError(f"--{field.name}", "one value", f"got {len(value)}")
-        return tuple(value)
+        return tuple(_plain(field, one) for one in value)
+    value = _plain(field, value)
     if field.metadata["repeated"]:
         return (value,)
     if isinstance(value, str):
@@ -276,6 +278,14 @@ def parse_value(field: Field, value: Any) -> Any:
             return parse_option(field, value)
         return TRUTHS.get(value.lower(), value)  # check_options says what is wrong with others
     return (value,) if is_tuple(field) else value
+
+
+def _plain(field: Field, value: Any) -> str | int | float:
+    """Return a text or a number of JSON; where an option is a float, a whole one as a float."""
+    if not isinstance(value, str | int | float):
+        raise InputError(f"--{field.name}", describe_range(field), f"got {value!r}")
+    whole = type(value) is int and abs(value) < EXACT
+    return float(value) if whole and option_type(field) is float else value
 
 
 def make_pairs(contents: Sequence[str], styles: Sequence[str], pairs: str) -> Iterator[dict[str, Any]]:

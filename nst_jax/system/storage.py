@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from nst_jax.errors import InputError, NotWritten
 from nst_jax.files import write_whole
@@ -30,14 +30,14 @@ def is_address(name: str) -> bool:
 
 def open_file(name: str) -> Any:
     """Open a file to read its bytes; fsspec's files are of classes of its own. Raises InputError."""
-    return _try(name, lambda store, path: store.open(path, "rb"), lambda: open(name, "rb"))
+    return _try(name, lambda store, path: store.open(path, "rb"), lambda: _open(name))
 
 
 def read(name: str, offset: int = 0) -> bytes:
     """Return a file's bytes from an offset on. Raises InputError."""
 
     def local() -> bytes:
-        with open(name, "rb") as file:
+        with _open(name) as file:
             file.seek(offset)
             return file.read()
 
@@ -120,6 +120,12 @@ def glob(pattern: str) -> list[str]:
         remote,
         lambda: sorted(filter(os.path.isfile, globbing.glob(pattern, recursive=True))),
     )
+
+
+def _open(name: str) -> BinaryIO:
+    if os.path.exists(name) and not os.path.isfile(name):  # to open a pipe would wait for its other end
+        raise OSError("it is a folder or a device")
+    return open(name, "rb")
 
 
 def _try(name: str, remote: Callable[[Any, str], T], local: Callable[[], T]) -> T:
