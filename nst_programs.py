@@ -47,6 +47,11 @@ def nst_sweep() -> None:
     _run("nst_jax.launchers.sweep")
 
 
+def nst_batch() -> None:
+    """Run nst-batch."""
+    _run("nst_jax.launchers.batch")
+
+
 def nst_bench() -> None:
     """Run nst-bench."""
     _run("nst_jax.launchers.bench")

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +15,8 @@ from nst_jax.errors import InputError, NotWritten
 
 WRITABLE = "must be a file that can be written"
 MIB = 2**20
+TEMPORARY = ".nst_jax-"  # at the start of the name of a file that is being written
+STALE_SECONDS = 600.0  # without a change, after which nobody is writing it any more
 _temporary: set[Path] = set()  # that are being written
 
 
@@ -63,6 +66,14 @@ def abandon() -> None:
     for temporary in list(_temporary):
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove what killed processes have left half-written in a folder."""
+    for path in folder.glob(f"{TEMPORARY}*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
@@ -135,4 +146,4 @@ def _target(path: Path) -> Path:
 
 def _beside(target: Path) -> Path:
     # os.replace is atomic only within one file system; a random name lets runs write side by side.
-    return target.with_name(f".nst_jax-{secrets.token_hex(8)}.tmp")
+    return target.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.tmp")

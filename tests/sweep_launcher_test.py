@@ -481,6 +481,10 @@ WRONG = {
         ["--sweep=tv_weight=1,2", "--tv_weight=3"],
         "--tv_weight: either --tv_weight or --sweep=tv_weight=...; got both",
     ),
+    "rounded aspects": (
+        [WEIGHTS, "--round_aspects"],
+        "--round_aspects: for nst and nst-batch; got it for nst-sweep",
+    ),
     "no such name": (
         ["--sweep=stile_weight=1"],
         NOT_A_SWEEP + r"'stile_weight' \(did you mean style_weight\?\)",

@@ -345,7 +345,7 @@ def _help(program: Program) -> str:
     lines.append("  --helpfull: absl's own help")
     lines += [
         "",
-        "Exit codes: 0 done, 2 wrong request, 3 non-finite loss, 4 not enough memory, 5 not all written, "
-        "129 hung up, 130 interrupted, 143 terminated.",
+        "Exit codes: 0 done, 2 wrong request, 3 non-finite loss or failed rows, 4 not enough memory, "
+        "5 not all written, 129 hung up, 130 interrupted, 143 terminated.",
     ]
     return "\n".join(lines)

@@ -28,6 +28,7 @@ from nst_jax.vgg import smallest_side
 LOG = logging.getLogger(__name__)
 
 NO_SETTINGS = "leave out of pictures what made them: options, names of files without folders, checksums"
+ASPECT_STEP = 1.04  # of rounded aspects: a picture is at most half of it narrower or wider
 GRAYS = 0.02  # share of grey pixels from which a mask is said to be grey: edges of drawn ones have less
 
 
@@ -67,6 +68,11 @@ class Inputs:
         "JPEG 2000, some of 16 bits)",
         low=1,
         high=2**40,
+    )
+    round_aspects: bool = option(
+        False,
+        "optimize at an aspect up to 2 % off, so that pictures of like aspects share a program; the result "
+        "has its own",
     )
 
     def __post_init__(self) -> None:
@@ -198,6 +204,16 @@ def working_size(inputs: Inputs, config: Config, cache: ImageCache) -> tuple[int
     return cache.size(_shape_of(inputs)[0], config.size)
 
 
+def program_size(size: tuple[int, int], inputs: Inputs) -> tuple[int, int]:
+    """Return the rows and columns that the compiled program has for a picture of a working size."""
+    if not inputs.round_aspects:
+        return size
+    longest, shortest = max(size), min(size)
+    power = round(math.log(longest / shortest, ASPECT_STEP))
+    rounded = max(1, round(longest / ASPECT_STEP**power))
+    return (longest, rounded) if size[0] > size[1] else (rounded, longest)
+
+
 def _shape_of(inputs: Inputs) -> tuple[str, str]:
     """Return the file that gives the picture its aspect, and what it is."""
     if inputs.content:
@@ -209,13 +225,13 @@ def _shape_of(inputs: Inputs) -> tuple[str, str]:
 
 def load_pictures(inputs: Inputs, config: Config, cache: ImageCache, masks: Masks) -> Pictures:
     """Read the pictures and bring them and the masks to their working sizes."""
-    size = working_size(inputs, config, cache)
+    size = program_size(working_size(inputs, config, cache), inputs)
     init = None
     if config.init == "noise":
         init = noise_picture(*size, config.seed)
     elif config.init != "content":
         init = cache.resize(inputs.style[0] if config.init == "style" else config.init, *size)
-    style_sizes = [_style_size(name, config, cache) for name in inputs.style]
+    style_sizes = [program_size(_style_size(name, config, cache), inputs) for name in inputs.style]
     spec = config.spec()
     _check_large(
         _shape_of(inputs)[0], size, spec.layers if inputs.content else spec.style_layers, config, cache

@@ -239,13 +239,19 @@ class Job:
         return small._replace(config=dataclasses.replace(config, size=size, scales="", iterations=(6,)))
 
 
-def prepare(request: Request, resume: ResumeRecord | None = None, began: float | None = None) -> Job:
+def prepare(
+    request: Request,
+    resume: ResumeRecord | None = None,
+    began: float | None = None,
+    network: tuple[Weights, Params] | None = None,
+) -> Job:
     """Check a request and read its files; nothing is written.
 
     Args:
         request: what is asked for.
         resume: where the run in the checkpoints' folder stands, if that is known; else it is looked up.
         began: when the report's total time began, on the monotonic clock; else now.
+        network: the request's weights, as they are and on the device, if some job has loaded them already.
 
     Returns:
         the job, to be run once.
@@ -267,8 +273,7 @@ def prepare(request: Request, resume: ResumeRecord | None = None, began: float |
     request = dataclasses.replace(request, config=config)
     size = working_size(inputs, config, cache)
     devices = _devices(request.devices, images.fit(*size, config.rungs()[0].size)[0], config)
-    weights = load_weights(config.network, inputs.weights or None)
-    params = make_params(weights.arrays)
+    weights, params = network or load_network(request)
     if not files.no_settings:
         canvas = canvas._replace(settings=settings(inputs, config, cache))
     facts = facts_of(request, pictures, weights, devices) if request.checkpoint.folder else {}
@@ -279,6 +284,12 @@ def prepare(request: Request, resume: ResumeRecord | None = None, began: float |
     equal = alike(request, pictures, weights) | {"checkpoint": resume and resume.saved.step}
     _warn(config, weights, pictures)
     return Job(request, resume, facts, canvas, pictures, weights, params, devices, began, equal)
+
+
+def load_network(request: Request) -> tuple[Weights, Params]:
+    """Return the weights of a request, as they are and on the device. Raises InputError."""
+    weights = load_weights(request.config.network, request.inputs.weights or None)
+    return weights, make_params(weights.arrays)
 
 
 def _devices(options: DeviceOptions, height: int, config: Config) -> int:

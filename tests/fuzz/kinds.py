@@ -27,13 +27,16 @@ from PIL import ExifTags, Image
 from fuzz import bombs, mutate
 from fuzz.bombs import Bomb
 from fuzz.mutate import Mutator, pick
-from nst_jax import checkpoint, images, labels, masks, vgg, weights
+from nst_jax import __version__, checkpoint, images, labels, masks, vgg, weights
 from nst_jax.checkpoint import Checkpoints
 from nst_jax.config import Config
+from nst_jax.errors import InputError
 from nst_jax.launchers import nst
 from nst_jax.launchers.common import not_of_orbax, run, tell_unraisable
 from nst_jax.report import to_json
 from nst_jax.runs import DeviceOptions, Inputs, OutputOptions, sweep_folder, sweep_sheet
+from nst_jax.runs.batch_job import prepare_batch
+from nst_jax.runs.batch_request import BatchOptions, make_batch_request
 from nst_jax.runs.checkpointing import read_record
 from nst_jax.runs.sweep_request import SweepOptions, SweepRequest
 
@@ -284,6 +287,31 @@ def resume(file: str, name: str) -> None:
         sweep_sheet.describe(entry["values"])
 
 
+# --- batches: a manifest of one row, and the results of one ---
+
+ROW = {"id": "a", "content": "c.png", "size": 32, "style_mix": [1.0], "soft_masks": True, "scales": ""}
+LINE = {"id": "a", "key": "0" * 32, "paths": ["a.png"], "error": None, "losses": {"total": 3.0}, "ended": 1.0}
+
+
+def batch_seeds(row: dict[str, Any]) -> Iterator[bytes]:
+    yield json.dumps(row).encode()
+
+
+def read_batch(file: str, name: str) -> None:
+    Path("case/results").mkdir()
+    if name and "\0" not in name and len(name) < 200 and os.path.lexists(name):
+        os.rename(name.rstrip("/"), f"case/{file}")
+    wanted = BatchOptions(manifest="case/rows.jsonl")
+    if file != "rows.jsonl":
+        Path("case/rows.jsonl").write_text(json.dumps(ROW))
+    given = {"output": "case/{id}.png", "style": ("s.png",)}
+    batch = prepare_batch(make_batch_request(wanted, given, {}), Path("case/scratch"))
+    if file != "rows.jsonl" and not batch.results.last:
+        raise InputError(file, "a line", "what is damaged is passed over, and its row made again")
+    for row in batch.rows:
+        batch.request.request(row)
+
+
 # --- checkpoints: a folder of files, of which the first line of a case names the one that it takes the place of ---
 
 CHECKPOINT = Path(__file__).with_name("checkpoint.zip")  # made by make_checkpoint
@@ -415,6 +443,18 @@ KINDS = {
     "sweep-results": Kind(
         lambda: sweep_seeds("sweep.json"),
         functools.partial(resume, "sweep.json"),
+        [mutate.change_json] * 8,
+        bombs.json_files,
+    ),
+    "batch-manifest": Kind(
+        lambda: batch_seeds(ROW),
+        functools.partial(read_batch, "rows.jsonl"),
+        [mutate.change_json] * 8,
+        bombs.json_files,
+    ),
+    "batch-results": Kind(
+        lambda: batch_seeds(LINE | {"nst_jax": __version__}),
+        functools.partial(read_batch, "results/part-0.jsonl"),
         [mutate.change_json] * 8,
         bombs.json_files,
     ),

@@ -1,0 +1,315 @@
+"""A batch is many jobs, one after the other: while one computes, the next is read and the last is written.
+
+    request = make_batch_request(BatchOptions(manifest="rows.csv"), {"output": "out/{id}.png"}, os.environ)
+    for event in prepare_batch(request, Path("scratch")).run(stop=lambda: False):
+        match event:
+            case RowFinished(id, paths, error):
+                print(id, error or paths)
+            case RowSkipped(id, error):
+                print(id, error or "was made before")
+
+A row that fails is recorded, and the next one is made.
+"""
+
+import collections
+import contextlib
+import functools
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from PIL import ExifTags, Image
+
+import nst_jax
+from nst_jax import images
+from nst_jax.errors import InputError, NotEnoughMemory, as_flags
+from nst_jax.files import check_folder, remove_stale
+from nst_jax.runs.batch_request import PLACES, BatchRequest, Row
+from nst_jax.runs.batch_results import Results, key_of
+from nst_jax.runs.batch_staging import Staged, Staging
+from nst_jax.runs.events import Event, Optimized, Written
+from nst_jax.runs.input_files import program_size
+from nst_jax.runs.job import Job, load_network, prepare
+from nst_jax.runs.request import Request
+from nst_jax.system import device, storage
+from nst_jax.vgg import Params
+from nst_jax.weights import Weights
+
+LOG = logging.getLogger(__name__)
+AHEAD = 2  # rows that are read before their turn
+MAX_PROGRAMS = 500  # that are kept: thousands take all memory maps of a process, which ends in a crash
+HEADER_THREADS = 16  # that read headers, for files at addresses answer slowly
+TURNED = 5  # Exif's orientations from here on have rows for columns
+UNKNOWN_SIZE = (1, 1)  # of a file whose header cannot be read: its job says why
+
+
+class RowFinished(NamedTuple):
+    """A row was made, or has failed; its line is in the results."""
+
+    id: str
+    paths: tuple[str, ...]
+    error: str  # empty: the row is good
+
+
+class RowSkipped(NamedTuple):
+    """A row was made before of the same files and options, or failed before."""
+
+    id: str
+    error: str  # empty: the row is good
+
+
+BatchEvent = RowFinished | RowSkipped
+
+
+class BatchForecast(NamedTuple):
+    """What a batch will take."""
+
+    rows: int
+    made: int  # rows that an earlier run has made or found to fail, if nothing has changed
+    shapes: int  # sizes of pictures
+    programs: int  # that are compiled: one for each shape, scale and set of options
+
+
+class Shape(NamedTuple):
+    """What the compiled programs of a row depend on."""
+
+    size: tuple[int, int]  # rows, columns
+    options: tuple[Any, ...]
+    scales: tuple[int, ...]
+    style_sizes: tuple[tuple[int, int], ...]
+
+
+class _Ready(NamedTuple):
+    row: Row
+    key: str
+    staged: Staged
+    job: Job
+
+
+class _Optimized(NamedTuple):
+    ready: _Ready
+    losses: dict[str, Any]
+    seconds: float
+    events: Iterator[Event]  # the rest of them, which write the files
+
+
+class Batch:
+    """The rows of a batch, in the order in which they are made; see the module."""
+
+    def __init__(
+        self,
+        request: BatchRequest,
+        rows: list[Row],
+        results: Results,
+        staging: Staging,
+        forecast: BatchForecast,
+    ):
+        self.request, self.rows, self.results, self.forecast = request, rows, results, forecast
+        self.staging = staging
+        self.networks: dict[tuple[str, str], tuple[Weights, Params]] = {}
+
+    def run(self, stop: Callable[[], Any] = lambda: False) -> Iterator[BatchEvent]:
+        """Make the rows that are not made yet, and yield what comes of each.
+
+        Args:
+            stop: asked before each row whether to end; the rows in hand are then made and written.
+
+        Raises:
+            NotWritten: the results cannot be written.
+        """
+        folders = {os.path.dirname(place) for row in self.rows for place in self.request.written(row)}
+        for folder in folders:
+            if not storage.is_address(folder):
+                remove_stale(Path(folder))
+        writing: collections.deque[Future[BatchEvent]] = collections.deque()
+        with (
+            contextlib.closing(self.results),
+            ThreadPoolExecutor(1) as reader,
+            ThreadPoolExecutor(1) as writer,
+            device.CompileTime() as compiling,
+        ):
+            for found in _in_advance(reader, self._prepare, self.rows):
+                if stop():
+                    break
+                if compiling.programs > MAX_PROGRAMS:  # rows are in the order of theirs: few come back
+                    jax.clear_caches()
+                    compiling.programs = 0
+                made = self._optimize(found) if isinstance(found, _Ready) else found
+                while writing:  # of one row at a time, so that few pictures are in memory
+                    yield writing.popleft().result()
+                if isinstance(made, _Optimized):
+                    writing.append(writer.submit(self._write, made))
+                else:
+                    yield made
+            while writing:
+                yield writing.popleft().result()
+
+    def _prepare(self, row: Row) -> _Ready | BatchEvent:
+        """Read a row's files, unless the row is made already."""
+        key = ""
+        try:
+            request = self.request.request(row)
+            staged = self.staging.stage(request)
+            network = self._network(staged.request)
+            key = key_of(staged.request, network[0])
+            if self._is_made(row, key, request):
+                return RowSkipped(row.id, self.results.last[row.id].error)
+            for path in _places(staged.request):
+                storage.make_folder(os.path.dirname(path))
+            return _Ready(row, key, staged, prepare(staged.request, network=network))
+        except Exception as error:
+            return self._failed(row, key, error)
+
+    def _network(self, request: Request) -> tuple[Weights, Params]:
+        name = request.config.network, request.inputs.weights
+        if name not in self.networks:
+            self.networks[name] = load_network(request)
+        return self.networks[name]
+
+    def _is_made(self, row: Row, key: str, request: Request) -> bool:
+        """Tell whether a row was made of the same, or has failed and is not to be tried again."""
+        last = self.results.last.get(row.id)
+        if not last or last.key != key:
+            return False
+        if last.error:
+            return not self.request.wanted.retry_failed
+        return all(map(storage.exists, _places(request)))
+
+    def _optimize(self, ready: _Ready) -> _Optimized | BatchEvent:
+        """Compute a row's picture; nothing is written yet."""
+        began = time.monotonic()
+        try:
+            events = ready.job.run()
+            last = next(event for event in events if isinstance(event, Optimized)).progress
+            if not last.finite:
+                came = f"not finite after step {last.step}"
+                raise InputError("loss", "finite numbers (smaller weights?)", came)
+            return _Optimized(ready, last.losses, time.monotonic() - began, events)
+        except Exception as error:
+            ready.staged.close()
+            return self._failed(ready.row, ready.key, error)
+
+    def _write(self, made: _Optimized) -> BatchEvent:
+        """Write a row's files and its line."""
+        row, key, staged, job = made.ready
+        try:
+            written = [event.path for event in made.events if isinstance(event, Written)]
+            told: dict[str, Any] = {"losses": made.losses, "seconds": round(made.seconds, 3)}
+            if job.request.outputs.judge:
+                told["judge"] = json.loads(storage.read(job.request.outputs.report))["judge"]
+            paths = tuple(map(staged.deliver, written))
+        except Exception as error:
+            return self._failed(row, key, error)
+        finally:
+            staged.close()
+        self._record(row, key, paths, "", told)
+        return RowFinished(row.id, paths, "")
+
+    def _failed(self, row: Row, key: str, error: Exception) -> BatchEvent:
+        message, last = _reason(error, row.id), self.results.last.get(row.id)
+        if not key and last and (last.key, last.error) == (key, message):
+            return RowSkipped(row.id, message)  # its line is there
+        self._record(row, key, (), message, {})
+        return RowFinished(row.id, (), message)
+
+    def _record(self, row: Row, key: str, paths: tuple[str, ...], error: str, told: dict[str, Any]) -> None:
+        entry = {"id": row.id, "key": key, "paths": paths, "error": error or None, **told}
+        self.results.add(entry | {"ended": time.time(), "nst_jax": nst_jax.__version__})
+
+
+def prepare_batch(request: BatchRequest, scratch: Path) -> Batch:
+    """Read the manifest, the results and the headers of the pictures; write nothing. Raises InputError.
+
+    scratch: a folder for local copies of what lies at addresses.
+    """
+    rows = request.rows()
+    for name in PLACES:
+        if storage.is_address(place := request.given.get(name, "")):
+            storage.check_driver(place)
+    if not storage.is_address(request.results):
+        check_folder(Path(request.results))
+    results = Results(request.results, request.shard)
+    results.load()
+    sizes = functools.lru_cache(4096)(_size_of)
+    with ThreadPoolExecutor(HEADER_THREADS) as pool:
+        shapes = list(pool.map(lambda row: _shape_of(request, row, sizes), rows))
+    order = {shape: number for number, shape in reversed(list(enumerate(shapes)))}  # where each is first
+    ordered = sorted(range(len(rows)), key=lambda number: order[shapes[number]])
+    known = [shape for shape in order if shape]
+    programs = {shape._replace(style_sizes=()) for shape in known}
+    forecast = BatchForecast(
+        rows=len(rows),
+        made=sum(row.id in results.last for row in rows),
+        shapes=len({shape.size for shape in known}),
+        programs=sum(len(program.scales) for program in programs),
+    )
+    return Batch(request, [rows[number] for number in ordered], results, Staging(scratch), forecast)
+
+
+def _shape_of(request: BatchRequest, row: Row, size_of: Callable[[str], tuple[int, int]]) -> Shape | None:
+    """Return what the programs of a row depend on; None if its options are wrong, which its job says."""
+    try:
+        inputs, config = (asked := request.request(row)).inputs, asked.config
+        spec, rungs = config.spec(), config.rungs()
+    except InputError:
+        return None
+    names = (inputs.content, inputs.content_labels, *inputs.style)
+    style_side = max(1, round(config.size * config.style_scale))
+
+    def fitted(name: str, longest: int) -> tuple[int, int]:
+        return program_size(images.fit(*size_of(name), longest), inputs)
+
+    masks = (bool(inputs.content_mask), tuple(map(bool, inputs.style_mask)), inputs.content_labels)
+    return Shape(
+        size=fitted(next(filter(None, names)), config.size),
+        options=(spec, len(inputs.style), masks, tuple(map(bool, inputs.style_source_mask))),
+        scales=tuple(rung.size for rung in rungs),
+        style_sizes=tuple(fitted(name, style_side) for name in inputs.style),
+    )
+
+
+def _size_of(name: str) -> tuple[int, int]:
+    """Return the rows and columns of a picture as its header tells them."""
+    try:
+        path = name if storage.is_address(name) else str(images.resolve(name))
+        with storage.open_file(path) as file, Image.open(file, formats=images.READABLE) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= TURNED
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception:  # of a hostile file pillow raises anything
+        return UNKNOWN_SIZE
+
+
+def _places(request: Request) -> list[str]:
+    """Return the files that a row writes."""
+    return [place for name in PLACES if (place := getattr(request.outputs, name))]
+
+
+def _reason(error: Exception, id: str) -> str:
+    """Return an error in one line."""
+    if isinstance(error, InputError | NotEnoughMemory):
+        return as_flags(error)
+    LOG.warning("%s: unexpected", id, exc_info=error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _in_advance(
+    pool: ThreadPoolExecutor, function: Callable[[Row], Any], rows: Iterable[Row]
+) -> Iterator[Any]:
+    """Yield what a function gives for each row, computed while those before are used."""
+    futures: collections.deque[Future[Any]] = collections.deque()
+    try:
+        for row in rows:
+            futures.append(pool.submit(function, row))
+            if len(futures) > AHEAD:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
+    finally:
+        for future in futures:
+            future.cancel()

@@ -1,0 +1,353 @@
+"""What a batch is asked for: the rows of a manifest or of globs, and the request of each row."""
+
+import csv
+import dataclasses
+import functools
+import io
+import itertools
+import json
+import os
+import random
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+from nst_jax import images
+from nst_jax.config import Config
+from nst_jax.errors import InputError, did_you_mean
+from nst_jax.options import Field, check_options, describe_range, is_tuple, option, option_type, parse_option
+from nst_jax.runs.input_files import Inputs
+from nst_jax.runs.request import OutputOptions, Request
+from nst_jax.system import storage
+from nst_jax.system.distributed import DeviceOptions
+
+ID = "{id}"
+PLACES = ("output", "report", "plot", "mask_preview")  # options that name a file to write
+WORKERS = ("JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID")  # variables of Kubernetes and Slurm
+TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+EXACT = 2**53  # whole numbers below it are floats, too
+MAX_LINE_BYTES = 2**20  # of JSONL
+BETWEEN = ";"  # in a cell of CSV, between several files
+
+# The options that a column may name.
+COLUMNS: dict[str, Field] = {
+    field.name: field
+    for kind in (Inputs, OutputOptions, Config)
+    for field in dataclasses.fields(kind)
+    if field.name != "dry_run"
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchOptions:
+    """Which pictures are made, and by which worker."""
+
+    manifest: str = option(
+        "", "CSV, JSONL or Parquet with a row for each picture: columns are options of nst, and id"
+    )
+    contents: tuple[str, ...] = option(
+        (), "pattern of photographs, in place of a manifest: 'photos/*.jpg'", repeated=True
+    )
+    styles: tuple[str, ...] = option((), "pattern of paintings, with --contents", repeated=True)
+    pairs: str = option("all", "which of --contents with which of --styles: all, zip, or random:NUMBER:SEED")
+    results: str = option("", "folder for the results; empty: results, beside the pictures")
+    shard: str = option(
+        "",
+        "INDEX/COUNT: make this share of the rows, from 0/COUNT; auto/COUNT takes the index from "
+        f"{' or '.join(WORKERS)}",
+    )
+    retry_failed: bool = option(False, "make the rows again that failed before")
+    summary: bool = option(
+        False,
+        "write sheet.png, losses.png and summary.json of all workers' rows to the results at the end",
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+class Row(NamedTuple):
+    """A row of a manifest."""
+
+    id: str
+    values: dict[str, Any]  # by column, as read
+
+
+class BatchRequest(NamedTuple):
+    """What a batch is asked for; make_batch_request makes it of options."""
+
+    wanted: BatchOptions
+    given: Mapping[str, Any]  # options that all rows have in common
+    shard: tuple[int, int]  # index, count
+
+    def rows(self) -> list[Row]:
+        """Return the rows of this shard. Raises InputError if a row or its output is there twice."""
+        index, count = self.shard
+        own, ids, written, read = [], set[str](), dict[str, str](), set[str]()
+        for number, values in enumerate(self._read()):
+            row = Row(str(values.pop("id", f"{number:06d}")), values)
+            if row.id in ids:
+                raise InputError("id", "one for each row", f"{row.id} is there twice")
+            ids.add(row.id)
+            self._check_columns(row, number)
+            for path in self.written(row):
+                if path in written:
+                    came = f"{path} for {written[path]} and {row.id}"
+                    raise InputError("`output`", f"a file for each row, such as {ID}.png", came)
+                written[path] = row.id
+            read.update(self._files_read(row))
+            if number % count == index:
+                own.append(row)
+        if both := sorted(written.keys() & read):
+            raise InputError("`output`", "files that no row reads", f"got {both[0]}")
+        return own
+
+    def request(self, row: Row) -> Request:
+        """Return what the job of a row is asked for. Raises InputError."""
+        _check_id(row.id)
+        values = {name: parse_value(COLUMNS[name], value) for name, value in row.values.items()}
+        outputs = self._of(OutputOptions, values)
+        places = {name: outputs[name].replace(ID, row.id) for name in PLACES if name in outputs}
+        return Request(
+            inputs=Inputs(**self._of(Inputs, values)),
+            outputs=OutputOptions(**{**outputs, **places}),
+            config=_config(tuple(self._of(Config, values).items())),
+            devices=DeviceOptions(devices=1),
+        )
+
+    def written(self, row: Row) -> Iterator[str]:
+        """Yield the names of the files that a row writes."""
+        for name in PLACES:
+            if place := str({**self.given, **row.values}.get(name, "")):
+                yield os.path.normpath(place.replace(ID, row.id))
+
+    @property
+    def results(self) -> str:
+        """The folder of the results."""
+        folder = os.path.dirname(self.given["output"].partition(ID)[0])
+        return self.wanted.results or os.path.join(folder, "results")
+
+    def _read(self) -> Iterator[dict[str, Any]]:
+        wanted = self.wanted
+        if wanted.manifest:
+            return read_manifest(wanted.manifest)
+        return make_pairs(_matching("contents", wanted.contents), self._styles(), wanted.pairs)
+
+    def _styles(self) -> list[str]:
+        return _matching("styles", self.wanted.styles) if self.wanted.styles else []
+
+    def _of(self, kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+        names = {field.name for field in dataclasses.fields(kind)} & COLUMNS.keys()
+        return {name: value for name, value in {**self.given, **values}.items() if name in names}
+
+    def _check_columns(self, row: Row, number: int) -> None:
+        """Raise InputError where a column is no option, or one that a picture needs is missing."""
+        for name in row.values.keys() - COLUMNS.keys():
+            came = f"got {name!r} in row {number}{did_you_mean(name, COLUMNS)}"
+            raise InputError(self.wanted.manifest, "columns that are options of nst, or id", came)
+        there = {**self.given, **row.values}
+        missing = [name for name in ("style", "output") if name not in there]
+        if not there.keys() & {"content", "content_labels", "init", "content_weight"}:
+            missing.insert(0, "content")
+        if missing:
+            allowed = f"a column, or --{missing[0]} for all rows"
+            raise InputError(missing[0], allowed, f"row {number} has neither")
+
+    def _files_read(self, row: Row) -> Iterator[str]:
+        for name in ("content", "style"):
+            value = row.values.get(name, self.given.get(name, ()))
+            for one in value if isinstance(value, list | tuple) else [value]:
+                yield os.path.normpath(str(one))
+
+
+def make_batch_request(
+    wanted: BatchOptions, given: Mapping[str, Any], environment: Mapping[str, str]
+) -> BatchRequest:
+    """Return the request of some options.
+
+    Args:
+        wanted: which rows there are.
+        given: options of Inputs, OutputOptions and Config that all rows have in common.
+        environment: variables, of which one may have the index of the shard.
+
+    Raises:
+        InputError: the options contradict each other.
+    """
+    if bool(wanted.manifest) == bool(wanted.contents):
+        came = "both" if wanted.manifest else "neither"
+        raise InputError("`manifest`, `contents`", "one of them", f"got {came}")
+    if wanted.styles and not wanted.contents:
+        raise InputError("`styles`", "with `contents`", "got `manifest`")
+    if wanted.styles and "style" in given:
+        raise InputError("`style`, `styles`", "one of them", "got both")
+    for name in PLACES:
+        for brace in re.findall(r"{[^}]*}?", given.get(name, "")):
+            if brace != ID:
+                raise InputError(f"--{name}", f"{ID} in place of the row's id", f"got {brace}")
+    if "output" not in given:
+        raise InputError("`output`", f"a template such as FOLDER/{ID}.png", "not given")
+    return BatchRequest(wanted, given, parse_shard(wanted.shard, environment))
+
+
+def parse_shard(text: str, environment: Mapping[str, str]) -> tuple[int, int]:
+    """Return index and count of INDEX/COUNT or auto/COUNT. Raises InputError."""
+    if not text:
+        return 0, 1
+    index, _, count = text.partition("/")
+    if index == "auto":
+        index = next((environment[name] for name in WORKERS if name in environment), index)
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        allowed = f"INDEX/COUNT, INDEX below COUNT; or auto/COUNT where {' or '.join(WORKERS)} is set"
+        came = f"got {text}" if text.startswith(index) else f"got {text} with index {index}"
+        raise InputError("`shard`", allowed, came)
+    return int(index), int(count)
+
+
+def read_manifest(name: str) -> Iterator[dict[str, Any]]:
+    """Yield the values of each row of a manifest, by column, without empty ones. Raises InputError."""
+    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix not in readers:
+        raise InputError(name, f"must end in {', '.join(readers)}", f"got {suffix or 'no extension'}")
+    with storage.open_file(name) as file:
+        for row in readers[suffix](name, file):
+            yield {column: value for column, value in row.items() if value not in (None, "", [])}
+
+
+def _read_csv(name: str, file: Any) -> Iterator[dict[str, Any]]:
+    table = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
+    try:
+        columns = table.fieldnames or []
+        if len(set(columns)) < len(columns):
+            raise ValueError("a column is there twice")
+        for row in table:
+            if None in row:
+                raise ValueError("there are more cells than columns")
+            yield {column: _split(column, cell) for column, cell in row.items()}
+    except (csv.Error, ValueError) as error:  # ValueError: it is no UTF-8, too
+        raise InputError(f"{name}, line {table.line_num}", "must be CSV in UTF-8", str(error)) from error
+
+
+def _split(column: str, cell: str | None) -> str | list[str] | None:
+    """Return a cell; of an option that may repeat, its parts."""
+    repeated = column in COLUMNS and COLUMNS[column].metadata["repeated"]
+    return cell.split(BETWEEN) if cell and repeated and BETWEEN in cell else cell
+
+
+def _read_jsonl(name: str, file: Any) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+        if len(line) > MAX_LINE_BYTES:
+            raise InputError(f"{name}, line {number}", f"at most {MAX_LINE_BYTES} bytes", "it is longer")
+        try:
+            row = json.loads(line) if line.strip() else None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{name}, line {number}", "must be a JSON object", str(error)) from error
+        if row is None:
+            continue
+        if not isinstance(row, dict):
+            raise InputError(f"{name}, line {number}", "must be a JSON object", f"got {type(row).__name__}")
+        yield row
+
+
+def _read_parquet(name: str, file: Any) -> Iterator[dict[str, Any]]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        allowed = f"pyarrow for Parquet ({storage.EXTRA})"
+        raise InputError(name, allowed, "it is not installed") from None
+    try:
+        for batch in parquet.ParquetFile(file).iter_batches():
+            yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(name, "must be a Parquet file", str(error)) from error
+
+
+def parse_value(field: Field, value: Any) -> Any:
+    """Return the value of an option from a cell: a text, or what JSON has in its place. Raises InputError."""
+    if isinstance(value, list):
+        if not is_tuple(field):
+            raise InputError(f"--{field.name}", "one value", f"got {len(value)}")
+        return tuple(_plain(field, one) for one in value)
+    value = _plain(field, value)
+    if field.metadata["repeated"]:
+        return (value,)
+    if isinstance(value, str):
+        if option_type(field) is not bool:
+            return parse_option(field, value)
+        return TRUTHS.get(value.lower(), value)  # check_options says what is wrong with others
+    return (value,) if is_tuple(field) else value
+
+
+def _plain(field: Field, value: Any) -> str | int | float:
+    """Return a text or a number of JSON; where an option is a float, a whole one as a float."""
+    if not isinstance(value, str | int | float):
+        raise InputError(f"--{field.name}", describe_range(field), f"got {value!r}")
+    whole = type(value) is int and abs(value) < EXACT
+    return float(value) if whole and option_type(field) is float else value
+
+
+def make_pairs(contents: Sequence[str], styles: Sequence[str], pairs: str) -> Iterator[dict[str, Any]]:
+    """Yield a row for each pair of a content and a style; without styles, for each content.
+
+    Args:
+        contents: names of files.
+        styles: names of files.
+        pairs: all; zip, the first with the first; or random:NUMBER:SEED, so many different ones.
+
+    Raises:
+        InputError: there are no such pairs.
+    """
+    if not styles:
+        yield from ({"id": _stem(content), "content": content} for content in contents)
+        return
+    found: Iterable[tuple[str, str]]
+    if pairs == "zip" and len(contents) != len(styles):
+        came = f"got {len(contents)} and {len(styles)}"
+        raise InputError("`pairs=zip`", "as many contents as styles", came)
+    if pairs == "zip":
+        found = zip(contents, styles, strict=True)
+    elif pairs == "all":
+        found = itertools.product(contents, styles)
+    else:
+        found = _random_pairs(contents, styles, pairs)
+    for content, style in found:
+        yield {"id": f"{_stem(content)}-{_stem(style)}", "content": content, "style": style}
+
+
+def _random_pairs(contents: Sequence[str], styles: Sequence[str], pairs: str) -> Iterator[tuple[str, str]]:
+    there = len(contents) * len(styles)
+    match = re.fullmatch(r"random:(\d{1,18}):(\d{1,18})", pairs)
+    if not match or int(match[1]) > there:
+        allowed = f"all, zip or random:NUMBER:SEED, with at most the {there} pairs that there are"
+        raise InputError("`pairs`", allowed, f"got {pairs}")
+    for number in sorted(random.Random(int(match[2])).sample(range(there), int(match[1]))):
+        yield contents[number // len(styles)], styles[number % len(styles)]
+
+
+def _matching(option_name: str, patterns: Sequence[str]) -> list[str]:
+    """Return the files that match some patterns, each once. Raises InputError."""
+    found = [
+        [pattern] if pattern.startswith(images.EXAMPLE) else storage.glob(pattern) for pattern in patterns
+    ]
+    for pattern, names in zip(patterns, found, strict=True):
+        if not names:
+            raise InputError(f"`{option_name}={pattern}`", "a pattern that files match", "none does")
+    return list(dict.fromkeys(itertools.chain(*found)))
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name.removeprefix(images.EXAMPLE)).stem
+
+
+def _check_id(text: str) -> None:
+    """Raise InputError unless an id can be part of a file's name; it may name folders."""
+    if not text.isprintable() or any(part in ("", ".", "..") for part in text.split("/")):
+        raise InputError("id", "a name of a file, which may have folders before it", f"got {text!r}")
+
+
+@functools.lru_cache(256)
+def _config(given: tuple[tuple[str, Any], ...]) -> Config:
+    """Return the config of some options: most rows have the same."""
+    return Config.from_preset(**dict(given))
