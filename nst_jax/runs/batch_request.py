@@ -268,7 +268,7 @@ def parse_value(field: Field, value: Any) -> Any:
     """Return the value of an option from a cell: a text, or what JSON has in its place. Raises InputError."""
     if isinstance(value, list):
         if not is_tuple(field):
-            raise InputError(f"--{field.name}", "one value", f"got {len(value)}")
+            raise InputError(f"`{field.name}`", "one value", f"got {len(value)}")
         return tuple(_plain(field, one) for one in value)
     value = _plain(field, value)
     if field.metadata["repeated"]:
@@ -283,7 +283,7 @@ def parse_value(field: Field, value: Any) -> Any:
 def _plain(field: Field, value: Any) -> str | int | float:
     """Return a text or a number of JSON; where an option is a float, a whole one as a float."""
     if not isinstance(value, str | int | float):
-        raise InputError(f"--{field.name}", describe_range(field), f"got {value!r}")
+        raise InputError(f"`{field.name}`", describe_range(field), f"got {value!r}")
     whole = type(value) is int and abs(value) < EXACT
     return float(value) if whole and option_type(field) is float else value
 
