@@ -184,7 +184,7 @@ def make_batch_request(
     for name in PLACES:
         for brace in re.findall(r"{[^}]*}?", given.get(name, "")):
             if brace != ID:
-                raise InputError(f"--{name}", f"{ID} in place of the row's id", f"got {brace}")
+                raise InputError(f"`{name}`", f"{ID} in place of the row's id", f"got {brace}")
     if "output" not in given:
         raise InputError("`output`", f"a template such as FOLDER/{ID}.png", "not given")
     return BatchRequest(wanted, given, parse_shard(wanted.shard, environment))
