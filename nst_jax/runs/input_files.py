@@ -22,6 +22,7 @@ from nst_jax.masks import Masks
 from nst_jax.options import check_options, option
 from nst_jax.problem import noise_picture
 from nst_jax.report import resolved
+from nst_jax.runs.paper import middle, parse_paper
 from nst_jax.sources import digest
 from nst_jax.vgg import smallest_side
 
@@ -74,6 +75,14 @@ class Inputs:
         "optimize at an aspect up to 2 % off, so that pictures of like aspects share a program; the result "
         "has its own",
     )
+    print_size: str = option(
+        "",
+        "size on paper, width and height with cm, mm or in, such as 30x20cm: in place of --size, at --dpi or "
+        "300 pixels per inch",
+    )
+    crop: bool = option(
+        False, "cut the photograph, and what lies over it, to the aspect of --print_size, around its middle"
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -97,12 +106,21 @@ class ImageCache:
         self.resized: dict[tuple[str, int, int], np.ndarray] = {}
         self.labelled: dict[str, Labels] = {}
         self.sums: dict[str, str] = {}
+        self.whole: dict[str, tuple[int, int]] = {}  # rows and columns of what is cropped
 
     def read(self, name: str) -> images.Source:
         """Return what a file holds. Raises InputError."""
         if name not in self.sources:
             self.sources[name] = images.read(name, self.max_pixels)
         return self.sources[name]
+
+    def crop(self, name: str, size: tuple[int, int]) -> None:
+        """Cut a file's picture to the aspect of rows and columns, around its middle. Raises InputError."""
+        source = self.read(name)
+        self.whole[name] = source.size
+        colors, opacity = (plane if plane is None else middle(plane, size) for plane in source)
+        assert colors is not None
+        self.sources[name] = images.Source(colors, opacity)
 
     def resize(self, name: str, height: int, width: int) -> np.ndarray:
         """Return the colours of a file at a size. Raises InputError."""
@@ -160,7 +178,7 @@ def check_different(inputs: Inputs, config: Config, written: Iterable[str], flag
 
 def files_read(inputs: Inputs, config: Config) -> dict[str, tuple[str, ...]]:
     """Return the names of the files that a run reads, by flag."""
-    named = dataclasses.asdict(inputs)
+    named = {name: value for name, value in dataclasses.asdict(inputs).items() if name != "print_size"}
     if config.init not in ("content", "noise", "style"):
         named["init"] = config.init
     names = {flag: (value,) if isinstance(value, str) else value for flag, value in named.items()}
@@ -191,6 +209,8 @@ def settings(inputs: Inputs, config: Config, cache: ImageCache) -> str:
     """
     options: dict[str, Any] = {name: value for name, value in dataclasses.asdict(inputs).items() if value}
     options |= resolved(config, len(inputs.style))
+    if inputs.print_size:  # which gives it again
+        del options["size"]
     sums = {}
     for flag, names in files_read(inputs, config).items():
         bare = [name if name.startswith(images.EXAMPLE) else Path(name).name for name in names]
@@ -201,7 +221,9 @@ def settings(inputs: Inputs, config: Config, cache: ImageCache) -> str:
 
 def working_size(inputs: Inputs, config: Config, cache: ImageCache) -> tuple[int, int]:
     """Return the rows and columns that are optimised."""
-    return cache.size(_shape_of(inputs)[0], config.size)
+    if inputs.print_size:
+        return parse_paper(inputs.print_size).size(config.size)
+    return cache.size(shape_of(inputs)[0], config.size)
 
 
 def program_size(size: tuple[int, int], inputs: Inputs) -> tuple[int, int]:
@@ -214,7 +236,7 @@ def program_size(size: tuple[int, int], inputs: Inputs) -> tuple[int, int]:
     return (longest, rounded) if size[0] > size[1] else (rounded, longest)
 
 
-def _shape_of(inputs: Inputs) -> tuple[str, str]:
+def shape_of(inputs: Inputs) -> tuple[str, str]:
     """Return the file that gives the picture its aspect, and what it is."""
     if inputs.content:
         return inputs.content, "the content"
@@ -234,7 +256,7 @@ def load_pictures(inputs: Inputs, config: Config, cache: ImageCache, masks: Mask
     style_sizes = [program_size(_style_size(name, config, cache), inputs) for name in inputs.style]
     spec = config.spec()
     _check_large(
-        _shape_of(inputs)[0], size, spec.layers if inputs.content else spec.style_layers, config, cache
+        shape_of(inputs)[0], size, spec.layers if inputs.content else spec.style_layers, config, cache
     )
     for name, style_size in zip(inputs.style, style_sizes, strict=True):
         _check_large(name, style_size, spec.style_layers, config, cache)
@@ -273,7 +295,9 @@ def load_masks(inputs: Inputs, cache: ImageCache) -> Masks:
         if not name:
             return None
         mask, grays = masking.load(name, inputs.soft_masks, inputs.max_pixels)
-        masking.check_aspect(name, mask.shape, cache.read(picture).size, of)
+        whole = cache.whole.get(picture)
+        masking.check_aspect(name, mask.shape, whole or cache.read(picture).size, of)
+        mask = middle(mask, cache.read(picture).size) if whole else mask
         if grays > GRAYS and not inputs.soft_masks:
             LOG.warning(
                 "%s: %.0f%% of it is grey; cut at 127 of 255 (--soft_masks keeps the greys)",
@@ -281,7 +305,7 @@ def load_masks(inputs: Inputs, cache: ImageCache) -> Masks:
             )
         return mask
 
-    picture, of = _shape_of(inputs)
+    picture, of = shape_of(inputs)
     sources: Any = zip(inputs.style_source_mask, inputs.style, strict=False)  # their number is checked
     return Masks(
         content=load(inputs.content_mask, picture, of),
@@ -299,7 +323,7 @@ def _label_masks(
         masking.check_aspect(name, cache.read(name).size, cache.read(picture).size, of, "a label map")
         return cache.labels(name)
 
-    content = read(inputs.content_labels, *_shape_of(inputs))
+    content = read(inputs.content_labels, *shape_of(inputs))
     maps: list[np.ndarray | None] = []
     for name, style in zip(inputs.style_labels, inputs.style, strict=True):
         if not name:

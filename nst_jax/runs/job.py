@@ -60,6 +60,7 @@ from nst_jax.runs.outputs import (
     save_mask_preview,
     write_all,
 )
+from nst_jax.runs.print_size import on_paper
 from nst_jax.runs.request import Request, alike, check, facts_of
 from nst_jax.scales import make_problems, settled
 from nst_jax.system import device
@@ -261,9 +262,11 @@ def prepare(
     """
     began = time.monotonic() if began is None else began
     resume = resume or find(request.checkpoint)
-    inputs, files = request.inputs, request.outputs
+    inputs = request.inputs
     check(request)
     cache = ImageCache(inputs.max_pixels)
+    request = on_paper(request, cache)
+    files = request.outputs
     masks = load_masks(inputs, cache)
     canvas = make_canvas(request, cache, masks)
     if files.judge:

@@ -99,8 +99,9 @@ def make_sweep_request(inputs: Inputs, wanted: SweepOptions, given: Mapping[str,
     Raises:
         InputError: the values are wrong, or a name is given twice.
     """
-    if inputs.round_aspects:
-        raise InputError("`round_aspects`", "for nst and nst-batch", "got it for nst-sweep")
+    for name in ("round_aspects", "print_size", "crop"):
+        if getattr(inputs, name):
+            raise InputError(f"`{name}`", "for nst and nst-batch", "got it for nst-sweep")
     axes = parse_axes(wanted.sweep)
     for name in axes.keys() & given.keys():
         raise InputError(f"`{name}`", f"either `{name}` or `sweep={name}`=...", "got both")
