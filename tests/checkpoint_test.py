@@ -204,7 +204,7 @@ def full(*_, **__):
     raise OSError(28, "No space left on device")
 
 
-def refused(path, *_):
+def refused(path, *_, **named):
     raise NotWritten(str(path), "must be a file that can be written", "No space left on device")
 
 

@@ -161,7 +161,7 @@ def test_tiffs_that_take_more_memory_to_read_may_have_fewer_pixels(tmp_path: Pat
     tifffile.imwrite(tmp_path / "in.tif", np.zeros((10, 10, 3), np.float32), photometric="rgb")
     assert images.read(str(tmp_path / "in.tif"), 510).size == (10, 10)
     with pytest.raises(
-        InputError, match="at most 99 pixels of such a TIFF for --max_pixels=509; it is 10x10"
+        InputError, match="at most 99 pixels of such a TIFF for `max_pixels=509`; it is 10x10"
     ):
         images.read(str(tmp_path / "in.tif"), 509)
 
