@@ -493,6 +493,18 @@ def test_manifest_pictures_and_results_may_lie_at_addresses(call, memory, tmp_pa
     assert memory.cat_file("/out/r2.png") == Path("x.png").read_bytes()
 
 
+def test_of_an_object_store_no_bucket_is_made(memory, monkeypatch):
+    made = []
+    monkeypatch.setattr(type(memory), "makedirs", lambda self, path, **options: made.append(path))
+    storage.write("memory://folder/a", b"")
+    assert made == ["/folder"]
+    monkeypatch.setattr(storage, "OBJECT_STORES", ("memory",))
+    storage.write("memory://bucket/a", b"whole")
+    storage.make_folder("simplecache::memory://bucket")
+    assert made == ["/folder"]
+    assert storage.read("memory://bucket/a") == b"whole"
+
+
 def test_patterns_may_be_addresses(call, memory):
     put(memory, "c0.png", "c1.png")
     assert call("--contents=memory://in/*.png", STYLE, OUTPUT)[1] == ["o/c0.png", "o/c1.png"]
