@@ -22,6 +22,9 @@ TILES = (4096, 3072, 2048, 1536, 1024, 768, 640, 512, 384, 320, 256)
 PROCESS = 128 * 2**20
 HOST_COPIES = 8
 
+MOST_KNOWN = 1000
+_KNOWN: dict[Any, tuple[int, int]] = {}  # what programs need, by the shapes of their arguments
+
 
 class Way(NamedTuple):
     """Whether a picture is taken in windows, and whether its content's activations are made anew in each."""
@@ -134,20 +137,18 @@ def needs(problem: Problem) -> Needs:
     params, first, weights, spec = problem.params, problem.first, problem.weights, problem.spec
     number = rows.put_everywhere(np.float32(0), spec)
     sources = problem.masks.sources_of(len(problem.styles))
-    programs = [
-        (style, wanted_of_style.lower(*style_arguments(params, style, number, source, spec)))
+    once = [
+        (sum(_needs_of(wanted_of_style, *style_arguments(params, style, number, source, spec))), style)
         for style, source in zip(problem.styles, sources, strict=True)
     ]
     image = rows.put(rows.pad(first, spec), spec)
     if problem.content is not None and not spec.anew:
-        programs.append((problem.content, content_targets.lower(params, image, spec)))
-    once = [(bytes_needed(program.compile()), picture.shape[:2]) for picture, program in programs]
+        once.append((sum(_needs_of(content_targets, params, image, spec)), problem.content))
     targets = rows.placed(jax.eval_shape(problem.targets), spec)
     state, rate = state_shapes(problem), problem.learning_rate
-    program = loop.run_chunk.lower(state, np.int32(0), params, targets, weights, rate, spec)
-    arguments, temporary = _memory(program.compile())
+    arguments, temporary = _needs_of(loop.run_chunk, state, np.int32(0), params, targets, weights, rate, spec)
     content = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(targets.content))
-    style, largest = max(once)
+    style, largest = max((size, picture.shape[:2]) for size, picture in once)
     shared = jax.devices()[0].platform == "cpu"
     # On an accelerator the picture that is shown, and its opacity, until somebody has read it.
     beside = PROCESS + HOST_COPIES * first.nbytes if shared else 2 * first.nbytes
@@ -167,6 +168,21 @@ def bytes_needed(program: Any) -> int:
     The loops' results are not counted: they take the place of the states that are donated.
     """
     return sum(_memory(program))
+
+
+def _needs_of(program: Any, *arguments: Any) -> tuple[int, int]:
+    """Return the bytes of a program's arguments and temporaries; it is compiled once for all of one shape."""
+    leaves, tree = jax.tree.flatten(arguments)
+    kinds = tuple(
+        (leaf.shape, leaf.dtype, getattr(leaf, "sharding", None)) if hasattr(leaf, "shape") else leaf
+        for leaf in leaves
+    )
+    key = program, tree, kinds
+    if key not in _KNOWN:
+        if len(_KNOWN) >= MOST_KNOWN:
+            _KNOWN.clear()
+        _KNOWN[key] = _memory(program.lower(*arguments).compile())
+    return _KNOWN[key]
 
 
 def _memory(program: Any) -> tuple[int, int]:

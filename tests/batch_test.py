@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import batch_kill
@@ -20,8 +21,16 @@ from PIL import Image
 import nst_jax
 from nst_jax.launchers import batch, nst
 from nst_jax.launchers.common import run
-from nst_jax.runs import batch_job, batch_summary
-from nst_jax.runs.batch_request import COLUMNS, make_pairs, parse_shard, parse_value, read_manifest
+from nst_jax.runs import batch_job, batch_request, batch_summary
+from nst_jax.runs.batch_request import (
+    COLUMNS,
+    BatchOptions,
+    make_batch_request,
+    make_pairs,
+    parse_shard,
+    parse_value,
+    read_manifest,
+)
 from nst_jax.runs.input_files import Inputs, program_size
 from nst_jax.system import storage
 
@@ -301,6 +310,10 @@ REFUSED = {
         ["--manifest=bad.jsonl", OUTPUT],
         "bad.jsonl, line 2: must be a JSON object; got int",
     ),
+    "lists in lists in lists": (
+        ["--manifest=deep.jsonl", STYLE, OUTPUT],
+        "--manifest: values, or lists of them; a list is too deep",
+    ),
     "too many cells": (
         ["--manifest=cells.csv", OUTPUT],
         "cells.csv, line 2: must be CSV in UTF-8; there are more cells than columns",
@@ -342,6 +355,7 @@ def test_what_is_wrong_with_all_rows_is_one_line_and_nothing_is_written(call, ca
     write_csv("unknown.csv", {"contnet": "c0.png", "style": "s.png"})
     write_csv("missing.csv", {"content": "c0.png"})
     Path("bad.jsonl").write_text('{"content": "c0.png", "style": "s.png"}\n7\n')
+    Path("deep.jsonl").write_text('{"content": "c0.png", "seed": ' + "[" * 700 + "]" * 700 + "}")
     Path("cells.csv").write_text("content,style\nc0.png,s.png,c1.png\n")
     Path("bad.parquet").write_text("no Parquet")
     Path("old").mkdir()
@@ -400,6 +414,38 @@ def test_a_manifest_is_read_row_by_row(tmp_path):
     assert [next(rows), next(rows)] == [{"content": "a"}, {}]
 
 
+def test_rows_of_a_manifest_take_little_memory(tmp_path):
+    count = 20_000
+    with open(tmp_path / "m.jsonl", "w") as file:
+        for number in range(count):
+            row = {"id": f"folder/{number:030d}", "content": f"photos/{number:030d}.jpg", "style": "s.png"}
+            file.write(json.dumps(row) + "\n")
+    wanted = BatchOptions(manifest=str(tmp_path / "m.jsonl"), shard="1/2")
+    request = make_batch_request(wanted, {"output": "o/{id}.png"}, {})
+    tracemalloc.start()
+    try:
+        rows = request.rows(tmp_path / "scratch")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 200 * count  # bytes; a row's texts and objects take 900
+    kept = [int(row.id.rpartition("/")[2]) for row in rows]
+    assert kept == [*range(1, count, 2)]
+    back = rows.by([-number for number in kept])
+    assert [int(row.id.rpartition("/")[2]) for row in back] == kept[::-1]
+    assert len(rows) == len(back) == count // 2
+
+
+def test_names_of_equal_hash_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch_request, "hash", lambda name: 0, raising=False)
+    row = {"content": "c.png", "style": "s.png"}
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text("".join(json.dumps({"id": f"r{k}", **row}) + "\n" for k in range(3)))
+    given = {"output": "o/{id}.png"}
+    request = make_batch_request(BatchOptions(manifest=str(manifest)), given, {})
+    assert [row.id for row in request.rows(tmp_path)] == ["r0", "r1", "r2"]
+
+
 @pytest.fixture
 def memory():
     """Return an empty store, at memory://."""
@@ -445,6 +491,18 @@ def test_manifest_pictures_and_results_may_lie_at_addresses(call, memory, tmp_pa
     local = ["--content=c2.png", STYLE, "--init=c1.png", "--devices=1", "--output=x.png"]
     assert call(*local, program=nst.PROGRAM)[0] == 0
     assert memory.cat_file("/out/r2.png") == Path("x.png").read_bytes()
+
+
+def test_of_an_object_store_no_bucket_is_made(memory, monkeypatch):
+    made = []
+    monkeypatch.setattr(type(memory), "makedirs", lambda self, path, **options: made.append(path))
+    storage.write("memory://folder/a", b"")
+    assert made == ["/folder"]
+    monkeypatch.setattr(storage, "OBJECT_STORES", ("memory",))
+    storage.write("memory://bucket/a", b"whole")
+    storage.make_folder("simplecache::memory://bucket")
+    assert made == ["/folder"]
+    assert storage.read("memory://bucket/a") == b"whole"
 
 
 def test_patterns_may_be_addresses(call, memory):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from nst_jax import plan
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.plan import make_plan, make_plans, needs, work
@@ -30,24 +31,39 @@ def problem(params, pictures):
 
 def test_auto_takes_what_fits_at_once_then_windows_then_activations_made_anew(problem):
     whole = needs(problem())
-    plan = make_plan(problem(), whole.most)
-    assert plan.problem.spec.tile == 0
-    assert plan.needed == plan.whole == whole.most
-    assert str(plan).startswith("397x300 pixels at once: 0.")
+    found = make_plan(problem(), whole.most)
+    assert found.problem.spec.tile == 0
+    assert found.needed == found.whole == whole.most
+    assert str(found).startswith("397x300 pixels at once: 0.")
 
-    plan = make_plan(problem(), whole.most - 1)
-    tile = plan.problem.spec.tile
+    found = make_plan(problem(), whole.most - 1)
+    tile = found.problem.spec.tile
     assert 0 < tile < 397
-    assert not plan.problem.spec.anew
-    assert plan.needed == needs(plan.problem).most < plan.whole == whole.most
-    larger = plan.problem._replace(spec=plan.problem.spec._replace(tile=384))
+    assert not found.problem.spec.anew
+    assert found.needed == needs(found.problem).most < found.whole == whole.most
+    larger = found.problem._replace(spec=found.problem.spec._replace(tile=384))
     assert tile == 384 or needs(larger).most >= whole.most  # the fastest that fits
-    assert "windows of" in str(plan)
+    assert "windows of" in str(found)
 
     heavy = {"content_layers": ("conv1_1", "conv1_2")}  # twenty pictures' worth each
-    plan = make_plan(problem(**heavy), needs(problem(**heavy, tile="256")).most - 1000)
-    assert plan.problem.spec.anew
-    assert "made anew" in str(plan)
+    found = make_plan(problem(**heavy), needs(problem(**heavy, tile="256")).most - 1000)
+    assert found.problem.spec.anew
+    assert "made anew" in str(found)
+
+
+def test_problems_of_one_shape_are_compiled_once(problem, monkeypatch):
+    read = []
+    memory = plan._memory
+    monkeypatch.setattr(plan, "_memory", lambda program: read.append(program) or memory(program))
+    monkeypatch.setattr(plan, "_KNOWN", {})
+    one = problem(tile="off")
+    first, count = needs(one), len(read)
+    assert needs(one._replace(first=1 - one.first, styles=[1 - one.styles[0]])) == first
+    assert len(read) == count == 3  # the style's, the content's, the loop's
+    other = one._replace(first=one.first[:288], content=one.content[:288])
+    assert needs(other).most < first.most
+    needs(one._replace(spec=one.spec._replace(pooling="average")))
+    assert len(read) == 3 + 2 + 3  # of the other, the style's is known
 
 
 def test_what_does_not_even_fit_in_windows_is_refused_with_what_would(problem):
@@ -67,8 +83,8 @@ def test_a_window_as_large_as_the_picture_is_the_picture_at_once(problem):
 
 
 def test_without_a_limit_nothing_is_compiled_and_the_picture_is_taken_at_once(problem):
-    plan = make_plan(problem(), None)
-    assert plan.problem.spec.tile == plan.needed == 0
+    found = make_plan(problem(), None)
+    assert found.problem.spec.tile == found.needed == 0
 
 
 def test_every_rung_has_a_plan_of_its_own(params, pictures):

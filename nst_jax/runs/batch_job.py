@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -30,7 +31,7 @@ import nst_jax
 from nst_jax import images
 from nst_jax.errors import InputError, NotEnoughMemory, as_flags
 from nst_jax.files import check_folder, remove_stale
-from nst_jax.runs.batch_request import PLACES, BatchRequest, Row
+from nst_jax.runs.batch_request import PLACES, BatchRequest, Row, Rows
 from nst_jax.runs.batch_results import Results, key_of
 from nst_jax.runs.batch_staging import Staged, Staging
 from nst_jax.runs.events import Event, Optimized, Written
@@ -45,6 +46,7 @@ LOG = logging.getLogger(__name__)
 AHEAD = 2  # rows that are read before their turn
 MAX_PROGRAMS = 500  # that are kept: thousands take all memory maps of a process, which ends in a crash
 HEADER_THREADS = 16  # that read headers, for files at addresses answer slowly
+HEADERS_AHEAD = 64  # that are asked for at a time
 TURNED = 5  # Exif's orientations from here on have rows for columns
 UNKNOWN_SIZE = (1, 1)  # of a file whose header cannot be read: its job says why
 
@@ -105,7 +107,7 @@ class Batch:
     def __init__(
         self,
         request: BatchRequest,
-        rows: list[Row],
+        rows: Rows,
         results: Results,
         staging: Staging,
         forecast: BatchForecast,
@@ -134,7 +136,7 @@ class Batch:
             ThreadPoolExecutor(1) as writer,
             device.CompileTime() as compiling,
         ):
-            for found in _in_advance(reader, self._prepare, self.rows):
+            for found in _in_advance(reader, self._prepare, self.rows, AHEAD):
                 if stop():
                     break
                 if compiling.programs > MAX_PROGRAMS:  # rows are in the order of theirs: few come back
@@ -226,9 +228,9 @@ class Batch:
 def prepare_batch(request: BatchRequest, scratch: Path) -> Batch:
     """Read the manifest, the results and the headers of the pictures; write nothing. Raises InputError.
 
-    scratch: a folder for local copies of what lies at addresses.
+    scratch: a folder for the rows, and for local copies of what lies at addresses.
     """
-    rows = request.rows()
+    rows = request.rows(scratch)
     for name in PLACES:
         if storage.is_address(place := request.given.get(name, "")):
             storage.check_driver(place)
@@ -237,10 +239,10 @@ def prepare_batch(request: BatchRequest, scratch: Path) -> Batch:
     results = Results(request.results, request.shard)
     results.load()
     sizes = functools.lru_cache(4096)(_size_of)
+    order: dict[Shape | None, int] = {}  # numbers of the shapes, as they come
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
-        shapes = list(pool.map(lambda row: _shape_of(request, row, sizes), rows))
-    order = {shape: number for number, shape in reversed(list(enumerate(shapes)))}  # where each is first
-    ordered = sorted(range(len(rows)), key=lambda number: order[shapes[number]])
+        shapes = _in_advance(pool, lambda row: _shape_of(request, row, sizes), rows, HEADERS_AHEAD)
+        numbers = array("q", (order.setdefault(shape, len(order)) for shape in shapes))
     known = [shape for shape in order if shape]
     programs = {shape._replace(style_sizes=()) for shape in known}
     forecast = BatchForecast(
@@ -249,7 +251,7 @@ def prepare_batch(request: BatchRequest, scratch: Path) -> Batch:
         shapes=len({shape.size for shape in known}),
         programs=sum(len(program.scales) for program in programs),
     )
-    return Batch(request, [rows[number] for number in ordered], results, Staging(scratch), forecast)
+    return Batch(request, rows.by(numbers), results, Staging(scratch), forecast)
 
 
 def _shape_of(request: BatchRequest, row: Row, size_of: Callable[[str], tuple[int, int]]) -> Shape | None:
@@ -299,14 +301,14 @@ def _reason(error: Exception, id: str) -> str:
 
 
 def _in_advance(
-    pool: ThreadPoolExecutor, function: Callable[[Row], Any], rows: Iterable[Row]
+    pool: ThreadPoolExecutor, function: Callable[[Row], Any], rows: Iterable[Row], ahead: int
 ) -> Iterator[Any]:
-    """Yield what a function gives for each row, computed while those before are used."""
+    """Yield what a function gives for each row, computed for so many while those before are used."""
     futures: collections.deque[Future[Any]] = collections.deque()
     try:
         for row in rows:
             futures.append(pool.submit(function, row))
-            if len(futures) > AHEAD:
+            if len(futures) > ahead:
                 yield futures.popleft().result()
         while futures:
             yield futures.popleft().result()

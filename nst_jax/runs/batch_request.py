@@ -7,15 +7,19 @@ import io
 import itertools
 import json
 import os
+import pickle
 import random
 import re
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from nst_jax import images
 from nst_jax.config import Config
-from nst_jax.errors import InputError, did_you_mean
+from nst_jax.errors import InputError, NotWritten, did_you_mean
 from nst_jax.options import Field, check_options, describe_range, is_tuple, option, option_type, parse_option
 from nst_jax.runs.input_files import Inputs
 from nst_jax.runs.request import OutputOptions, Request
@@ -74,6 +78,42 @@ class Row(NamedTuple):
     values: dict[str, Any]  # by column, as read
 
 
+class Rows:
+    """Rows in a file, of which memory has the places alone: there may be millions."""
+
+    def __init__(self, file: Path, starts: Sequence[int]):
+        self.file, self.starts = file, starts
+
+    @classmethod
+    def kept(cls, rows: Iterable[Row], file: Path) -> "Rows":
+        """Write rows to a file. Raises InputError where a value is too deep, and NotWritten."""
+        starts = array("Q")
+        try:
+            with open(file, "wb") as out:
+                for row in rows:
+                    starts.append(out.tell())
+                    pickle.dump(tuple(row), out)  # as they are: Parquet has more types than JSON
+        except RecursionError:
+            raise InputError("`manifest`", "values, or lists of them", "a list is too deep") from None
+        except OSError as error:
+            raise NotWritten(str(file), "must be a file that can be written", str(error)) from error
+        return cls(file, starts)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __iter__(self) -> Iterator[Row]:
+        with open(self.file, "rb") as file:
+            for start in self.starts:
+                file.seek(start)
+                yield Row(*pickle.load(file))
+
+    def by(self, keys: Sequence[int]) -> "Rows":
+        """Return the rows in the order of a key of each."""
+        order = np.argsort(np.asarray(keys), kind="stable")
+        return Rows(self.file, array("Q", (self.starts[number] for number in order)))
+
+
 class BatchRequest(NamedTuple):
     """What a batch is asked for; make_batch_request makes it of options."""
 
@@ -81,27 +121,31 @@ class BatchRequest(NamedTuple):
     given: Mapping[str, Any]  # options that all rows have in common
     shard: tuple[int, int]  # index, count
 
-    def rows(self) -> list[Row]:
-        """Return the rows of this shard. Raises InputError if a row or its output is there twice."""
+    def rows(self, scratch: Path) -> Rows:
+        """Return the rows of this shard, which a folder keeps.
+
+        Raises InputError if a row or its output is there twice.
+        """
+        scratch.mkdir(parents=True, exist_ok=True)
+        copy = str(scratch / "manifest") if storage.is_address(self.wanted.manifest) else ""
+        if copy:
+            storage.fetch(self.wanted.manifest, Path(copy))
         index, count = self.shard
-        own, ids, written, read = [], set[str](), dict[str, str](), set[str]()
-        for number, values in enumerate(self._read()):
-            row = Row(str(values.pop("id", f"{number:06d}")), values)
-            if row.id in ids:
-                raise InputError("id", "one for each row", f"{row.id} is there twice")
-            ids.add(row.id)
-            self._check_columns(row, number)
-            for path in self.written(row):
-                if path in written:
-                    came = f"{path} for {written[path]} and {row.id}"
-                    raise InputError("`output`", f"a file for each row, such as {ID}.png", came)
-                written[path] = row.id
-            read.update(self._files_read(row))
-            if number % count == index:
-                own.append(row)
-        if both := sorted(written.keys() & read):
-            raise InputError("`output`", "files that no row reads", f"got {both[0]}")
-        return own
+        ids, written, read = array("q"), array("q"), array("q")  # hashes: a million names take much memory
+
+        def own() -> Iterator[Row]:
+            for number, row in enumerate(self._all(copy)):
+                self._check_columns(row, number)
+                ids.append(hash(row.id))
+                written.extend(map(hash, self.written(row)))
+                read.extend(map(hash, self._files_read(row)))
+                if number % count == index:
+                    yield row
+
+        rows = Rows.kept(own(), scratch / "rows")
+        if suspects := {*_twice(ids), *_twice(written), *np.intersect1d(written, read).tolist()}:
+            self._check_names(copy, suspects)
+        return rows
 
     def request(self, row: Row) -> Request:
         """Return what the job of a row is asked for. Raises InputError."""
@@ -128,11 +172,15 @@ class BatchRequest(NamedTuple):
         folder = os.path.dirname(self.given["output"].partition(ID)[0])
         return self.wanted.results or os.path.join(folder, "results")
 
-    def _read(self) -> Iterator[dict[str, Any]]:
+    def _all(self, copy: str) -> Iterator[Row]:
+        """Yield the rows of all shards; copy: of a manifest at an address."""
         wanted = self.wanted
         if wanted.manifest:
-            return read_manifest(wanted.manifest)
-        return make_pairs(_matching("contents", wanted.contents), self._styles(), wanted.pairs)
+            found = read_manifest(wanted.manifest, copy)
+        else:
+            found = make_pairs(_matching("contents", wanted.contents), self._styles(), wanted.pairs)
+        for number, values in enumerate(found):
+            yield Row(str(values.pop("id", f"{number:06d}")), values)
 
     def _styles(self) -> list[str]:
         return _matching("styles", self.wanted.styles) if self.wanted.styles else []
@@ -153,6 +201,24 @@ class BatchRequest(NamedTuple):
         if missing:
             allowed = f"a column, or --{missing[0]} for all rows"
             raise InputError(missing[0], allowed, f"row {number} has neither")
+
+    def _check_names(self, copy: str, suspects: set[int]) -> None:
+        """Raise InputError where a name that has one of these hashes is there twice."""
+        ids, written, read = set[str](), dict[str, str](), set[str]()
+        for row in self._all(copy):
+            if row.id in ids:
+                raise InputError("id", "one for each row", f"{row.id} is there twice")
+            if hash(row.id) in suspects:
+                ids.add(row.id)
+            for path in self.written(row):
+                if path in written:
+                    came = f"{path} for {written[path]} and {row.id}"
+                    raise InputError("`output`", f"a file for each row, such as {ID}.png", came)
+                if hash(path) in suspects:
+                    written[path] = row.id
+            read.update(path for path in self._files_read(row) if hash(path) in suspects)
+        if both := sorted(written.keys() & read):
+            raise InputError("`output`", "files that no row reads", f"got {both[0]}")
 
     def _files_read(self, row: Row) -> Iterator[str]:
         for name in ("content", "style"):
@@ -204,13 +270,16 @@ def parse_shard(text: str, environment: Mapping[str, str]) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def read_manifest(name: str) -> Iterator[dict[str, Any]]:
-    """Yield the values of each row of a manifest, by column, without empty ones. Raises InputError."""
+def read_manifest(name: str, copy: str = "") -> Iterator[dict[str, Any]]:
+    """Yield the values of each row of a manifest, or of a copy of it, by column, without empty ones.
+
+    Raises InputError.
+    """
     readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
     suffix = PurePosixPath(name).suffix.lower()
     if suffix not in readers:
         raise InputError(name, f"must end in {', '.join(readers)}", f"got {suffix or 'no extension'}")
-    with storage.open_file(name) as file:
+    with storage.open_file(copy or name) as file:
         for row in readers[suffix](name, file):
             yield {column: value for column, value in row.items() if value not in (None, "", [])}
 
@@ -339,6 +408,12 @@ def _matching(option_name: str, patterns: Sequence[str]) -> list[str]:
 
 def _stem(name: str) -> str:
     return PurePosixPath(name.removeprefix(images.EXAMPLE)).stem
+
+
+def _twice(hashes: Sequence[int]) -> list[int]:
+    """Return what is there more than once."""
+    values, counts = np.unique(np.asarray(hashes), return_counts=True)
+    return values[counts > 1].tolist()
 
 
 def _check_id(text: str) -> None:

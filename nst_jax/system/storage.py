@@ -18,6 +18,7 @@ EXTRA = "pip install 'nst-jax[batch]'"
 TRIES = 4  # of an operation on a store
 PAUSE_SECONDS = 0.5  # before the second try; it doubles with each
 USABLE = "must be a file or folder that can be used"
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oci", "oss")  # have no folders
 FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)  # another try is no use
 
 T = TypeVar("T")
@@ -76,8 +77,11 @@ def append(name: str, data: bytes) -> None:
 
 
 def make_folder(folder: str) -> None:
-    """Make a folder and those above it, where they are missing. Raises InputError."""
-    if folder:
+    """Make a folder and those above it, where they are missing. Raises InputError.
+
+    An object store needs none: its driver would make the bucket, which may be misspelt.
+    """
+    if folder and _protocol(folder) not in OBJECT_STORES:
         _try(
             folder,
             lambda store, path: store.makedirs(path, exist_ok=True),
@@ -120,6 +124,11 @@ def glob(pattern: str) -> list[str]:
         remote,
         lambda: sorted(filter(os.path.isfile, globbing.glob(pattern, recursive=True))),
     )
+
+
+def _protocol(name: str) -> str:
+    """Return what is before an address, s3 of s3://BUCKET/NAME and of simplecache::s3://BUCKET/NAME."""
+    return name.partition("://")[0].rpartition("::")[2]
 
 
 def _open(name: str) -> BinaryIO:
