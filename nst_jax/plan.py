@@ -174,7 +174,7 @@ def _needs_of(program: Any, *arguments: Any) -> tuple[int, int]:
     """Return the bytes of a program's arguments and temporaries; it is compiled once for all of one shape."""
     leaves, tree = jax.tree.flatten(arguments)
     kinds = tuple(
-        (leaf.shape, leaf.dtype, getattr(leaf, "sharding", None)) if hasattr(leaf, "shape") else leaf
+        (leaf.shape, leaf.dtype, getattr(leaf, "sharding", None)) if hasattr(leaf, "dtype") else leaf
         for leaf in leaves
     )
     key = program, tree, kinds
