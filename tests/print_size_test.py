@@ -87,6 +87,7 @@ def test_the_picture_has_the_paper_s_pixels_and_resolution():
         assert [round(number) for number in picture.info["dpi"]] == [60, 60]
     stored = json.loads(images.read_settings("a.png"))["config"]
     assert stored["print_size"] == "3x2cm"
+    assert stored["dpi"] == 60  # without it, 300 would be taken
     assert "size" not in stored  # beside it, that would be refused
 
 

@@ -165,7 +165,7 @@ class Batch:
             for path in _places(staged.request):
                 storage.make_folder(os.path.dirname(path))
             return _Ready(row, key, staged, prepare(staged.request, network=network))
-        except Exception as error:
+        except Exception as error:  # whatever it is, the next row is made
             return self._failed(row, key, error)
 
     def _network(self, request: Request) -> tuple[Weights, Params]:
@@ -193,7 +193,7 @@ class Batch:
                 came = f"not finite after step {last.step}"
                 raise InputError("loss", "finite numbers (smaller weights?)", came)
             return _Optimized(ready, last.losses, time.monotonic() - began, events)
-        except Exception as error:
+        except Exception as error:  # whatever it is, the next row is made
             ready.staged.close()
             return self._failed(ready.row, ready.key, error)
 
@@ -206,7 +206,7 @@ class Batch:
             if job.request.outputs.judge:
                 told["judge"] = json.loads(storage.read(job.request.outputs.report))["judge"]
             paths = tuple(map(staged.deliver, written))
-        except Exception as error:
+        except Exception as error:  # whatever it is, the next row is made
             return self._failed(row, key, error)
         finally:
             staged.close()

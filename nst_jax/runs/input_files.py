@@ -202,15 +202,16 @@ def _real_path(path: Path) -> str:
         return str(path)
 
 
-def settings(inputs: Inputs, config: Config, cache: ImageCache) -> str:
+def settings(inputs: Inputs, config: Config, cache: ImageCache, dpi: int = 0) -> str:
     """Return what made a picture, to be stored in it: no folders, as pictures are shown to others.
 
     Nor its own name, so equal runs give equal bytes. Of files it has the names and the checksums.
     """
     options: dict[str, Any] = {name: value for name, value in dataclasses.asdict(inputs).items() if value}
     options |= resolved(config, len(inputs.style))
-    if inputs.print_size:  # which gives it again
+    if inputs.print_size:  # which gives the size again, at this resolution
         del options["size"]
+        options["dpi"] = dpi
     sums = {}
     for flag, names in files_read(inputs, config).items():
         bare = [name if name.startswith(images.EXAMPLE) else Path(name).name for name in names]

@@ -278,7 +278,7 @@ def prepare(
     devices = _devices(request.devices, images.fit(*size, config.rungs()[0].size)[0], config)
     weights, params = network or load_network(request)
     if not files.no_settings:
-        canvas = canvas._replace(settings=settings(inputs, config, cache))
+        canvas = canvas._replace(settings=settings(inputs, config, cache, files.dpi))
     facts = facts_of(request, pictures, weights, devices) if request.checkpoint.folder else {}
     if resume:
         allowed = ["--iterations"] if request.checkpoint.allow else []
