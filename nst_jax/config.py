@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -70,8 +71,12 @@ DEFAULT = "wasserstein"  # of the presets
 # Weights with balance auto, in units of each term's pull.
 BALANCED = {"content_weight": 1.0, "style_weight": 1.0, "tv_weight": 0.07, "matting_weight": 100.0}
 
+FIRST, SLOPE = 1.65, 2.14  # of the share of the weights at which a run of some strength begins
+
 RATIOS = {"uniform": 1.0, "lower": 4.0, "geometric": 2.0}  # of a style term's weight to the next one's above
 NAMED = (*RATIOS, "telescoped")  # layer weightings
+
+TEXTURE = 0.63  # LPIPS to the photograph at strength 1, the mean of eight pairs (docs/pairs.md)
 
 COARSEST = 128  # pixels: the least longest side of --scales=auto
 
@@ -139,8 +144,9 @@ class Config:
     )
     strength: float = _option(
         0.5,
-        "one dial in place of --content_weight and --style_weight: 0 the photograph, 1 nothing but style; "
-        "with --balance=auto, which it sets",
+        "one dial in place of --content_weight and --style_weight: 0 the photograph, 1 nothing but style, "
+        "between them equal steps to the eye with every pair of pictures: the weights are corrected during "
+        f"the run, until LPIPS to the photograph is {TEXTURE} of it; with --balance=auto, which it sets",
         low=0,
         high=1,
     )
@@ -302,6 +308,16 @@ class Config:
         return found
 
     @property
+    def aim(self) -> float | None:
+        """The LPIPS to the photograph that the strength wants: TEXTURE times it.
+
+        NaN at its ends, where nothing is to be corrected. None where no strength is in force.
+        """
+        if self.balance != "auto" or not _dialed(self.given):
+            return None
+        return self.strength * TEXTURE if 0 < self.strength < 1 else math.nan
+
+    @property
     def steps(self) -> int:
         """The steps of all rungs."""
         return sum(rung.iterations for rung in self.rungs())
@@ -451,8 +467,7 @@ def _resolve(given: dict[str, Any]) -> dict[str, Any]:
     options |= preset | ({"balance": "auto"} if "strength" in given else {}) | given
     if options["balance"] == "auto":
         options |= BALANCED
-        weighed = given.keys() & {"content_weight", "style_weight"} and "strength" not in given
-        if "strength" in {*preset, *given} and not weighed:
+        if _dialed(given):
             options |= _dial(options["strength"], STYLE_LOSSES[options["style_loss"]])
             if options["strength"] == 0:  # the photograph to the bit: nothing smooths it, nothing enlarges it
                 options["tv_weight"] = 0.0
@@ -461,12 +476,21 @@ def _resolve(given: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _dial(strength: float, loss: StyleLoss) -> dict[str, float]:
-    """Return the weights of a strength s: (2 (1 - s))^k of the content and m (2 s)^k of the style.
+def _dialed(given: dict[str, Any]) -> bool:
+    """Tell whether the weights follow from a strength, that was given or is the preset's."""
+    weighed = given.keys() & {"content_weight", "style_weight"}
+    return "strength" in given or ("strength" in PRESETS[given.get("preset", "gatys")] and not weighed)
 
-    m and k are the StyleLoss's middle and power, so that as much of the photograph is left with any.
+
+def _dial(strength: float, loss: StyleLoss) -> dict[str, float]:
+    """Return the weights with which a run of a strength s begins: of the style m (2 u)^k.
+
+    That of the content is (2 (1 - u))^k. u = 1 / (1 + exp(a - b s)), a and b of the weights that
+    eight pairs came to; 0 and 1 at both ends. m and k are the StyleLoss's middle and power, so that as much
+    of the photograph is left with any.
     """
-    content, style = ((2.0 * share) ** loss.power for share in (1 - strength, strength))
+    share = strength if strength in (0, 1) else 1 / (1 + math.exp(FIRST - SLOPE * strength))
+    content, style = ((2.0 * part) ** loss.power for part in (1 - share, share))
     # Four digits: they are read in tables and reports.
     return {"content_weight": float(f"{content:.4g}"), "style_weight": float(f"{loss.middle * style:.4g}")}
 

@@ -5,7 +5,7 @@ whatever the picture was made with. They are distances: 0 for equal pictures and
 both directions. They compare only between pictures judged at one size.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from nst_jax import alexnet, images
+from nst_jax import lpips as perceptual
 from nst_jax.color import oklab
 from nst_jax.errors import InputError
 from nst_jax.samples import distance_shares, sample_positions
@@ -26,7 +27,7 @@ from nst_jax.weights import load_dists_weights, load_lpips_heads, load_vgg, load
 Picture = Float32[np.ndarray, "h w 3"]
 Scalar = Float[Array, ""]
 
-LAYERS = ("conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3")  # of LPIPS, and of the style distance
+LAYERS = perceptual.LAYERS  # of the style distance, too
 FID_LAYER = "conv2_2"  # just before the second pooling, as the layer of SIFID
 CONTENT_LAYERS = (  # of the self-similarity: STROTSS's
     *("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_3", "conv5_3"),
@@ -128,10 +129,7 @@ def _look(
         compared = style | (alexnet.features(network.alexnet, image) if large else {})
         none = jnp.zeros(())
         return View(
-            maps={
-                layer: _unit(map_) * jnp.sqrt(network.heads[layer])[None, None]
-                for layer, map_ in compared.items()
-            },
+            maps=perceptual.weighted(compared, network.heads),
             columns=_columns(image, seen, positions),
             grams=STYLE_LOSSES["gram"].statistics(style, none),
             moments=STYLE_LOSSES["wasserstein"].statistics({FID_LAYER: seen[FID_LAYER]}, none),
@@ -165,10 +163,6 @@ def _l2_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n _ _ c"]:
         left, middle, right = (jax.lax.slice_in_dim(padded, k, k + size, 2, axis) for k in range(3))
         x = (left + 2 * middle + right) / 4
     return jnp.sqrt(x + 1e-12)
-
-
-def _unit(x: Float[Array, "*shape c"]) -> Float[Array, "*shape c"]:
-    return x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-10)
 
 
 def _columns(image: Array, seen: dict[str, Array], positions: Int32[Array, "n 2"]) -> Float[Array, "n d"]:
@@ -225,13 +219,8 @@ def calm_places(apart: Float32[np.ndarray, "2 h w"]) -> np.ndarray:
 
 
 def lpips(x: View, c: View) -> Scalar:
-    """Return LPIPS, version 0.1 of VGG-16: sum_l mean_p sum_c w_lc (u^x_lpc - u^c_lpc)^2.
-
-    u: the features of LAYERS divided by their length at each position p (and 1e-10); w >= 0: learnt from
-    people's judgements. At least 0, seldom above 1. Zhang et al. 2018 (arXiv 1801.03924), eq. 1; w stands
-    outside the square, as in its code.
-    """
-    return _lpips(x, c, LAYERS)
+    """Return LPIPS of VGG-16: lpips.distance. Zhang et al. 2018 (arXiv 1801.03924), eq. 1."""
+    return perceptual.distance(x.maps, c.maps)
 
 
 def lpips_alex(x: View, c: View) -> Scalar | None:
@@ -239,12 +228,8 @@ def lpips_alex(x: View, c: View) -> Scalar | None:
 
     None below alexnet.SMALLEST pixels a side. Zhang et al. 2018 (arXiv 1801.03924), eq. 1.
     """
-    return _lpips(x, c, alexnet.LAYERS) if x.maps.keys() >= alexnet.LAYERS.keys() else None
-
-
-def _lpips(x: View, c: View, layers: Iterable[str]) -> Scalar:
-    terms = [jnp.mean(jnp.sum((x.maps[layer] - c.maps[layer]) ** 2, -1)) for layer in layers]
-    return jnp.sum(jnp.stack(terms))
+    large = x.maps.keys() >= alexnet.LAYERS.keys()
+    return perceptual.distance(x.maps, c.maps, alexnet.LAYERS) if large else None
 
 
 def dists(x: View, c: View) -> Scalar:

@@ -37,6 +37,7 @@ class Spec(NamedTuple):
     anew: bool = False  # whether the content's activations are made anew for every window, and not kept
     mesh: Mesh | None = None  # whose devices have each a share of the picture's rows; None: one device
     rows: int = 0  # with a mesh: of the picture, below which it is padded
+    steered: bool = False  # whether a strength moves the weights during the run (steering.py)
     plugged: tuple[Any, ...] = ()  # the losses and the optimizer: others under the same names compile anew
 
     @property

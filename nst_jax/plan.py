@@ -12,6 +12,7 @@ from nst_jax.content import CONTENT_LOSSES
 from nst_jax.errors import NotEnoughMemory
 from nst_jax.objective import Spec
 from nst_jax.problem import Problem
+from nst_jax.steering import ruler_shapes, steer
 from nst_jax.targets import content_targets, style_arguments, wanted_of_style
 
 # Sides of windows that are tried, the largest first: the larger, the less is computed twice.
@@ -147,12 +148,20 @@ def needs(problem: Problem) -> Needs:
     targets = rows.placed(jax.eval_shape(problem.targets), spec)
     state, rate = state_shapes(problem), problem.learning_rate
     arguments, temporary = _needs_of(loop.run_chunk, state, np.int32(0), params, targets, weights, rate, spec)
-    content = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(targets.content))
+    if ruler := ruler_shapes(problem):
+        aim = np.float32(0)
+        _, steering = _needs_of(steer, state, targets.frame, ruler, aim, np.int32(0), spec)
+        arguments, temporary = arguments + _bytes(ruler), max(temporary, steering)
+    content = _bytes(targets.content)
     style, largest = max((size, picture.shape[:2]) for size, picture in once)
     shared = jax.devices()[0].platform == "cpu"
     # On an accelerator the picture that is shown, and its opacity, until somebody has read it.
     beside = PROCESS + HOST_COPIES * first.nbytes if shared else 2 * first.nbytes
     return Needs(beside, arguments, temporary, content, style, largest)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def state_shapes(problem: Problem) -> loop.State:

@@ -1,5 +1,6 @@
 """What an optimisation is given: pictures, masks and options, checked together, as the loop takes them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,14 +9,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32
 
-from nst_jax import color, rows
+from nst_jax import color, lpips, rows
 from nst_jax import masks as masking
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.masks import Masks
 from nst_jax.objective import LossWeights, Spec, Targets
 from nst_jax.targets import make_targets
-from nst_jax.vgg import Params, cast, check_picture, check_size, layer_names
+from nst_jax.vgg import Params, cast, check_picture, check_size, layer_names, smallest_side
 
 Picture = Float32[np.ndarray, "_ _ 3"]
 
@@ -39,6 +40,12 @@ class Problem(NamedTuple):
     def background(self) -> Picture:
         """What shows where no mask is white."""
         return self.first if self.content is None else self.content
+
+    @property
+    def aim(self) -> float:
+        """The LPIPS to the photograph that the strength wants; NaN where it is left to the weights."""
+        aim = self.config.aim if self.spec.steered else None
+        return math.nan if aim is None else aim
 
     def targets(self) -> Targets:
         """Return the content's activations and the styles' statistics. This runs the network."""
@@ -71,6 +78,8 @@ def make_problem(
         raise InputError("params", f"the parameters of {config.network}", came)
     if content is None:
         spec = spec._replace(content_layers=())
+    measurable = content is not None and min(content.shape[:2]) >= smallest_side(lpips.LAYERS)
+    spec = spec._replace(steered=config.aim is not None and measurable)
     first = first_picture(content, styles, config, init)
     _check_number(masks, len(styles))
     check_sizes(first.shape, [style.shape for style in styles], masks, spec)

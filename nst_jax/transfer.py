@@ -8,11 +8,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
-from nst_jax import images, rows
+from nst_jax import images, rows, steering
 from nst_jax.balance import balanced
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.loop import State, Told, run_chunk, start, tell
+from nst_jax.loop import Dial, State, Told, run_chunk, start, tell, weights_in_force
 from nst_jax.masks import Masks
 from nst_jax.objective import summarize
 from nst_jax.optimizers import OPTIMIZERS
@@ -30,6 +30,7 @@ class Left(NamedTuple):
     scale: Float[Array, ""]  # of the gradients that it has seen
     step: int
     evaluations: int
+    dial: Dial | None
 
 
 class Standing(NamedTuple):
@@ -75,6 +76,7 @@ class Progress(NamedTuple):
     rung: int = 1  # from 1, the coarsest
     rungs: int = 1
     ends: bool = True  # the rung has taken its steps
+    lpips: float | None = None  # to the photograph, at 256 pixels at most, where a strength is in force
     standing: Standing | None = None  # on the devices, of run() alone
 
     @property
@@ -226,6 +228,7 @@ def _climb(
     targets, spec, shape = problem.targets(), problem.spec, problem.first.shape
     problem = balanced(problem, targets)
     rest = targets, problem.weights, problem.learning_rate, spec
+    ruler, aim = steering.make_ruler(problem), np.float32(problem.aim)
     done, spent = (origin.step, origin.evaluations) if origin else (0, 0)
     end, known = done + iterations, problem._replace(weights=jax.device_get(problem.weights))
 
@@ -233,7 +236,9 @@ def _climb(
         now = progress(tell(state, targets.frame, spec), known)
         now = now._replace(step=done + now.step, evaluations=spent + now.evaluations)
         if state.average and now.step > done and (now.step == end or not now.finite):
-            own_state = start(problem.params, state.average.image, *rest, problem.decay)
+            in_force = weights_in_force(problem.weights, state.dial)
+            own_rest = targets, in_force, problem.learning_rate, spec
+            own_state = start(problem.params, state.average.image, *own_rest, problem.decay)
             own = progress(tell(own_state, targets.frame, spec), known)
             finite, evaluations = now.finite and own.finite, now.evaluations + 1
             now = now._replace(losses=own.losses, finite=finite, evaluations=evaluations)
@@ -245,15 +250,24 @@ def _climb(
     if isinstance(origin, Standing):
         state = origin.state
     else:
-        first = images.resize(origin.image, *shape[:2]) if origin else problem.first
+        first = _enlarged(origin, problem) if origin else problem.first
         state = start(problem.params, rows.put(rows.pad(first, spec), spec), *rest, problem.decay)
         if origin and carry:
             state = state._replace(memory=carry(origin.memory, shape, state.scale / origin.scale))
+        if origin:
+            state = state._replace(dial=origin.dial)
+        elif ruler:
+            state = steering.steer(state, targets.frame, ruler, aim, np.int32(done), spec)
     now = told(state)
     yield now
     while now.step < end and now.finite and not now.converged:
-        steps = min(every - now.step % every, end - now.step, most() if most else every)
-        state = run_chunk(state, np.int32(steps), problem.params, *rest)
+        stop = now.step + min(every - now.step % every, end - now.step, most() if most else every)
+        step = now.step
+        while step < stop:
+            steps = steering.piece(step, stop - step) if ruler else stop - step
+            state, step = run_chunk(state, np.int32(steps), problem.params, *rest), step + steps
+            if ruler:
+                state = steering.steer(state, targets.frame, ruler, aim, np.int32(done), spec)
         now = told(state)
         yield now
     if not now.finite:
@@ -265,7 +279,22 @@ def _climb(
         state.scale,
         now.step,
         now.evaluations,
+        state.dial,
     )
+
+
+def _enlarged(left: Left, problem: Problem) -> Float32[np.ndarray, "h w 3"]:
+    """Return the picture with which a scale begins: the last one's, enlarged.
+
+    Where a strength s is in force it has 1 - s of the photograph's detail that no smaller picture can hold:
+    the optimizer would take many steps to bring it back.
+    """
+    size, content = problem.first.shape[:2], problem.content
+    image = images.resize(left.image, *size)
+    if not problem.spec.steered or content is None:
+        return image
+    detail = content - images.resize(images.resize(content, *left.image.shape[:2]), *size)
+    return np.clip(image + np.float32(1 - problem.config.strength) * detail, 0, 1)
 
 
 def chunk_steps(iterations: int) -> int:
@@ -275,10 +304,10 @@ def chunk_steps(iterations: int) -> int:
 
 def progress(told: Told, problem: Problem) -> Progress:
     """Return what is told of a state: numbers on the host, the picture when it is asked for."""
-    terms, step, evaluations, finite, converged = jax.device_get(
-        (told.terms, told.step, told.evaluations, told.finite, told.converged)
+    terms, step, evaluations, finite, converged, dial = jax.device_get(
+        (told.terms, told.step, told.evaluations, told.finite, told.converged, told.dial)
     )
-    losses = summarize(terms, jax.device_get(problem.weights))
+    losses = summarize(terms, jax.device_get(weights_in_force(problem.weights, dial)))
     if labels := problem.masks.labels:
         named = ({"picture": label.picture + 1, "label": label.name} for label in labels)
         losses["by_style"] = [name | loss for name, loss in zip(named, losses["by_style"], strict=True)]
@@ -295,4 +324,5 @@ def progress(told: Told, problem: Problem) -> Progress:
         losses=losses,
         finite=bool(finite),
         converged=bool(converged),
+        lpips=None if dial is None else float(dial.seen),
     )

@@ -11,7 +11,7 @@ from typing import Any
 from absl import logging
 
 from nst_jax.config import Config
-from nst_jax.errors import InputError
+from nst_jax.errors import InputError, as_flags
 from nst_jax.launchers.common import (
     DONE,
     WRONG_NUMBERS,
@@ -41,6 +41,7 @@ from nst_jax.runs.events import (
 from nst_jax.runs.input_files import Inputs
 from nst_jax.runs.job import Job, prepare
 from nst_jax.runs.request import OutputOptions, Request
+from nst_jax.runs.outputs import missed_strength
 from nst_jax.system import device
 from nst_jax.system.distributed import DeviceOptions, all_max, is_primary, prepare_on_all
 from nst_programs import ENDINGS
@@ -142,7 +143,7 @@ def _tell_resumed(job: Job, step: int, finished: str) -> None:
 
 def _exit_code(job: Job, result: Result) -> int:
     """Say how the run ended; return the exit code."""
-    last, output = result.progress, job.request.outputs.output
+    last, output, config = result.progress, job.request.outputs.output, job.request.config
     if not last.finite:
         came = f"not finite after step {last.step}, whose picture is {output}"
         return fail(WRONG_NUMBERS, InputError("loss", "finite numbers (smaller weights?)", came))
@@ -150,6 +151,8 @@ def _exit_code(job: Job, result: Result) -> int:
         come_to = "as it was" if result.untouched else f"the picture of step {last.step}"
         further = f"; --resume={job.request.checkpoint.folder} goes on" if result.resumable else ""
         return fail(result.stopped, f"{ENDINGS[result.stopped - 128]}: {output} is {come_to}{further}")
+    if missed := missed_strength(config, last):
+        logging.warning("%s", as_flags(missed))
     if last.converged:
         logging.info("converged: no step lowers the loss after step %d", last.step)
     return DONE
