@@ -29,7 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pooling": "average",
         "parametrization": "natural",
         "scales": "auto",
-        "strength": 0.4,
+        "strength": 0.65,
         "balance": "auto",
     },
     "gatys": {},
@@ -78,6 +78,9 @@ NAMED = (*RATIOS, "telescoped")  # layer weightings
 
 TEXTURE = 0.63  # LPIPS to the photograph at strength 1, the mean of eight pairs (docs/pairs.md)
 
+STEPS = {"draft": 6, "normal": 25, "fine": 150}  # by effort, of each scale; the coarsest has twice as many
+ALONE = 6  # times as many has a picture without scales: as many as with five
+
 COARSEST = 128  # pixels: the least longest side of --scales=auto
 
 
@@ -119,8 +122,12 @@ class Config:
     size: int = _option(
         512, "longest side of the optimised picture, in pixels; its aspect is kept", low=2, high=32768
     )
-    style_scale: float = _option(
-        1.0, "longest side of a style relative to --size; its aspect is always kept", low=1 / 64, high=64
+    stroke_size: float = _option(
+        1.0,
+        "how coarse the strokes are, beside the picture's own size: longest side of a style relative to "
+        "--size (its aspect is kept); 0.5 and 2 are much",
+        low=1 / 64,
+        high=64,
     )
     style_mix: tuple[float, ...] = _option(
         (), "one number per style, normalised to sum 1; empty: equal", low=0, high=1e30
@@ -195,10 +202,16 @@ class Config:
         "farther in lightness than in color, which leaves fewer specks; or pixels",
         choices=PARAMETRIZATIONS,
     )
+    effort: str = _option(
+        "normal",
+        "one dial for time in place of --iterations: draft, to see where it leads, 6 steps at each of the "
+        "--scales, twice as many at the coarsest; normal, 25; fine, 150; without scales 36, 150 and 900",
+        choices=STEPS,
+    )
     iterations: tuple[int, ...] | int = _option(
-        (150,),
+        (),
         "steps of the optimiser: in all (the coarsest of the --scales gets two shares, every other one), "
-        "or a number for each of the scales, with commas; 0 gives the first picture",
+        "or a number for each of the scales, with commas; 0 gives the first picture; empty: by --effort",
         low=0,
         high=10**7,
     )
@@ -299,6 +312,9 @@ class Config:
             found["matting_weight"] = "for `photorealistic`", "got no `photorealistic`"
         if self.preserve_color != "match":
             found["color_match"] = "for `preserve_color=match`", f"got `preserve_color={self.preserve_color}`"
+        steps = tuple(rung.iterations for rung in self.rungs())
+        if self.iterations and self.effort != "normal" and steps != _steps(self.effort, len(steps)):
+            found["effort"] = "without `iterations`, whose place it takes", "both were given"
         if self.balance != "auto":
             found["strength"] = "with `balance=auto`", f"got `balance={self.balance}`"
         else:  # its own weights, as the settings in a picture have them beside it, say the same
@@ -330,11 +346,11 @@ class Config:
         crowsonkb/style-transfer-pytorch. Raises InputError.
         """
         assert isinstance(self.iterations, tuple)  # since __post_init__
-        steps = self.iterations
-        sizes = self._sizes(steps)
-        if steps == (0,):
+        sizes = self._sizes(self.iterations)
+        if self.iterations == (0,):
             return (Rung(self.size, 0),)
         count = len(sizes)
+        steps = self.iterations or _steps(self.effort, count)
         if len(steps) == 1 and (count == 1 or steps[0] > count):
             share = steps[0] // (count + 1)
             steps = (steps[0] - share * (count - 1), *[share] * (count - 1))
@@ -453,6 +469,12 @@ class Config:
         return _normalised([named[term] for term in terms])
 
 
+def _steps(effort: str, count: int) -> tuple[int, ...]:
+    """Return the steps of each of count scales."""
+    share = STEPS[effort]
+    return (2 * share, *[share] * (count - 1)) if count > 1 else (ALONE * share,)
+
+
 def _as_tuple(field: Field, value: Any) -> Any:
     """Return a list, a lone layer or a lone number as the tuple that an option of several values holds."""
     if value is None or isinstance(value, tuple) or not is_tuple(field):
@@ -471,7 +493,7 @@ def _resolve(given: dict[str, Any]) -> dict[str, Any]:
             options |= _dial(options["strength"], STYLE_LOSSES[options["style_loss"]])
             if options["strength"] == 0:  # the photograph to the bit: nothing smooths it, nothing enlarges it
                 options["tv_weight"] = 0.0
-                options["scales"] = "" if len(options["iterations"]) == 1 else options["scales"]
+                options["scales"] = "" if len(options["iterations"]) < 2 else options["scales"]
         options |= given
     return options
 

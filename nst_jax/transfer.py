@@ -143,7 +143,7 @@ def stylize_steps(
     """Make a picture step by step; stop early by no longer iterating.
 
     Nothing is resized. The picture has the content's size, else init's, else the first style's. A size that
-    is given in the config must be its longest side, and style_scale must be 1. images.resize makes other
+    is given in the config must be its longest side, and stroke_size must be 1. images.resize makes other
     sizes. With config.scales smaller pictures are made first; each is enlarged and begins the next one.
 
     Args:
@@ -184,9 +184,9 @@ def _sized(config: Config, content: Any, styles: Sequence[Any], init: Any) -> Co
     if "size" in config.given and config.size != longest:
         allowed = f"{longest}, the longest side of the picture; images.resize makes another"
         raise InputError("`size`", allowed, f"got {config.size}")
-    if config.style_scale != 1:
+    if config.stroke_size != 1:
         allowed = "1, as styles are used at the sizes they have; images.resize makes others"
-        raise InputError("`style_scale`", allowed, f"got {config.style_scale:g}")
+        raise InputError("`stroke_size`", allowed, f"got {config.stroke_size:g}")
     return dataclasses.replace(config, size=longest) if config.scales else config
 
 

@@ -346,11 +346,11 @@ def test_progress_names_the_rung(call, caplog, monkeypatch):
     assert "rung" not in caplog.text
 
 
-def test_style_scale_and_style_aspect(call, rng, weights):
+def test_stroke_size_and_style_aspect(call, rng, weights):
     """The style keeps its aspect, and half the scale is the half-size picture."""
     write("c.png", 40, 64, rng)
     style = write("s.png", 32, 24, rng)
-    call("--content=c.png", f"--style={style}", "--preset=gatys", "--size=64", "--style_scale=0.5", "--iterations=0",
+    call("--content=c.png", f"--style={style}", "--preset=gatys", "--size=64", "--stroke_size=0.5", "--iterations=0",
          "--output=o.png", "--report=r.json")  # fmt: skip
     x, s = (np.float64(pixels(path)) / 255 for path in ("c.png", style))
     twin, _ = reference.objective(weights.arrays, x, x, [s])
@@ -578,7 +578,7 @@ WRONG = {
         "example:cat: at least 16 pixels a side for layer conv5_1; --size=24 gives that; got 20x13 at --size=20",
     ),
     "style too small": (
-        ["--style_scale=0.4"],
+        ["--stroke_size=0.4"],
         "example:waves: at least 16 pixels a side for layer conv5_1; --size=56 gives that; got 19x14",
     ),
     "negative weight": (["--style_weight=-1"], "--style_weight: a finite number from 0"),

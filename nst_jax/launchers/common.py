@@ -157,6 +157,11 @@ def explain(error: BaseException) -> int | None:
     return None
 
 
+def in_minutes(seconds: float) -> str:
+    """Return a time in words."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
 def fail(code: int, message: object) -> int:
     """Print one line on standard error, with options as flags, and return the exit code."""
     print(f"error: {as_flags(message)}", file=sys.stderr, flush=True)
@@ -227,6 +232,9 @@ def interrupts() -> Iterator[Callable[[], int]]:
         yield interrupted
 
 
+RENAMED = {"style_scale": "stroke_size"}  # flags of earlier days
+
+
 def _parse(program: Program, arguments: Sequence[str]) -> flags.FlagValues:
     values = flags.FlagValues()
     for field in _fields(program):
@@ -236,7 +244,8 @@ def _parse(program: Program, arguments: Sequence[str]) -> flags.FlagValues:
     try:
         positional = values([program.name, *_unfolded(arguments, set())])[1:]
     except flags.UnrecognizedFlagError as error:
-        near = difflib.get_close_matches(error.flagname, list(values), n=1)
+        renamed = [RENAMED[error.flagname]] if error.flagname in RENAMED else []
+        near = renamed or difflib.get_close_matches(error.flagname, list(values), n=1)
         came = "no such flag" + (f" (did you mean --{near[0]}?)" if near else "")
         raise InputError(f"--{error.flagname}", f"the flags of {program.name} --help", came) from None
     except (flags.Error, UnicodeDecodeError) as error:  # the latter from a --flagfile that is no text

@@ -4,6 +4,7 @@ Example: nst --content=example:cat --style=example:night --output=cat.png
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from nst_jax.launchers.common import (
     Given,
     Program,
     fail,
+    in_minutes,
     interrupts,
     launch,
     set_verbosity,
@@ -40,8 +42,8 @@ from nst_jax.runs.events import (
 )
 from nst_jax.runs.input_files import Inputs
 from nst_jax.runs.job import Job, prepare
-from nst_jax.runs.request import OutputOptions, Request
 from nst_jax.runs.outputs import missed_strength
+from nst_jax.runs.request import OutputOptions, Request
 from nst_jax.system import device
 from nst_jax.system.distributed import DeviceOptions, all_max, is_primary, prepare_on_all
 from nst_programs import ENDINGS
@@ -158,18 +160,28 @@ def _exit_code(job: Job, result: Result) -> int:
     return DONE
 
 
+def _dials(config: Config) -> str:
+    """Say what the dials come to."""
+    names = ("content_weight", "style_weight", "tv_weight")
+    weights = ", ".join(f"{name} {getattr(config, name):g}" for name in names)
+    if config.aim is None:
+        units = "in units of the terms' pulls" if config.balance == "auto" else "raw"
+        return f"weights {units}: {weights}; stroke size {config.stroke_size:g}"
+    aim = "" if math.isnan(config.aim) else f" (LPIPS to the photograph {config.aim:.2f})"
+    begins = f"begins with {weights}, in units of the terms' pulls"
+    return f"strength {config.strength:g}{aim}, {begins}; stroke size {config.stroke_size:g}"
+
+
 def _forecast(job: Job) -> int:
     """Print what each scale that is still to run will take."""
-    found, total = job.forecast(), len(job.request.config.rungs())
+    found, config = job.forecast(), job.request.config
+    total = len(config.rungs())
     if is_primary():
+        tell(_dials(config))
         for number, plan, steps, seconds in found:
-            tell(f"rung {number} of {total}: {plan}; {steps} steps, about {_minutes(seconds)}")
-        tell(f"in all about {_minutes(sum(each.seconds for each in found))}, and some seconds to compile")
+            tell(f"rung {number} of {total}: {plan}; {steps} steps, about {in_minutes(seconds)}")
+        tell(f"in all about {in_minutes(sum(each.seconds for each in found))}, and some seconds to compile")
     return DONE
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 PROGRAM = Program("nst", __doc__, OPTIONS, main)

@@ -262,7 +262,7 @@ def _shape_of(request: BatchRequest, row: Row, size_of: Callable[[str], tuple[in
     except InputError:
         return None
     names = (inputs.content, inputs.content_labels, *inputs.style)
-    style_side = max(1, round(config.size * config.style_scale))
+    style_side = max(1, round(config.size * config.stroke_size))
 
     def fitted(name: str, longest: int) -> tuple[int, int]:
         return program_size(images.fit(*size_of(name), longest), inputs)

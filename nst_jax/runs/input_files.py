@@ -286,7 +286,7 @@ def _check_large(
 
 
 def _style_size(name: str, config: Config, cache: ImageCache) -> tuple[int, int]:
-    return cache.size(name, max(1, round(config.size * config.style_scale)))
+    return cache.size(name, max(1, round(config.size * config.stroke_size)))
 
 
 def load_masks(inputs: Inputs, cache: ImageCache) -> Masks:

@@ -128,7 +128,7 @@ class Job:
     def forecast(self) -> list[Forecast]:
         """Return what each scale will take, from a few steps of a small picture. Raises NotEnoughMemory."""
         problems, plans = self._plans()
-        pace = _seconds_per_pixel(self._small())
+        pace = seconds_per_pixel(self._small())
         first, found = len(problems) - len(plans), []
         for number, plan in enumerate(plans, first):
             steps = self.request.config.rungs()[number].iterations
@@ -327,7 +327,7 @@ def _warn(config: Config, weights: Weights, pictures: Pictures) -> None:
         LOG.warning("--preset=tutorial is for VGG-19 of Keras; with these weights it shows no style")
 
 
-def _seconds_per_pixel(problem: Problem) -> float:
+def seconds_per_pixel(problem: Problem) -> float:
     """Return the seconds that a step takes for each pixel, from the second to the last of a short run."""
     times = [(time.monotonic(), now) for now in run([problem], every=1)][1:]
     (began, first), *_, (ended, last) = times * 2

@@ -23,7 +23,7 @@ class References(NamedTuple):
     content: str
     styles: Sequence[str]
     style_mix: Sequence[float]
-    style_scale: float
+    stroke_size: float
     size: int = SIZE
 
 
@@ -74,9 +74,9 @@ def judged_sizes(
     """
     if against.content:
         check_aspect(name, size, cache.read(against.content).size, "the content", "a result")
-    longest = min(max(size), int(against.size / max(1, against.style_scale)))
+    longest = min(max(size), int(against.size / max(1, against.stroke_size)))
     judged = images.fit(*size, longest)
-    styles = [cache.size(style, max(1, round(longest * against.style_scale))) for style in against.styles]
+    styles = [cache.size(style, max(1, round(longest * against.stroke_size))) for style in against.styles]
     for what, shape in zip((name, *against.styles), (judged, *styles), strict=True):
         check_size(shape, judge.LAYERS, f"{what}, judged at {shape[1]}x{shape[0]}")
     return judged, styles
