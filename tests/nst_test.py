@@ -1,5 +1,6 @@
 """The program nst, end to end, as its users call it: in process, but for what needs a process of its own."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ import reference
 import tifffile
 from PIL import Image
 
+import nst_jax
 from nst_jax import images
 from nst_jax.errors import NotWritten
 from nst_jax.launchers import display, nst
@@ -495,7 +497,7 @@ def test_what_is_made_of_two_files_alone_climbs_and_weighs_by_pulls(call):
     report = read_json("r.json")
     assert [rung["size"] for rung in report["rungs"]] == [129, 182]
     assert (report["config"]["preset"], report["config"]["style_loss"]) == ("wasserstein", "wasserstein")
-    assert (report["config"]["balance"], report["config"]["strength"]) == ("auto", 0.4)
+    assert (report["config"]["balance"], report["config"]["strength"]) == ("auto", 0.65)
 
 
 def test_a_raw_style_weight_beside_the_default_is_told(call, caplog):
@@ -886,12 +888,32 @@ def test_a_platform_that_is_not_there_is_one_line(tmp_path):
 
 def test_help_shows_every_flag_with_its_default_and_range(call):
     code, out, _ = call("--help")
-    text = "\n".join(out)
+    text = " ".join(" ".join(out).split())
     assert code == 0
     assert "--size: longest side of the optimised picture" in text
     assert "(a whole number from 2 to 32768; default 512)" in text
     assert "--style: painting, a file or example:NAME (text; may repeat)" in text
+    for options in nst.OPTIONS:
+        for field in dataclasses.fields(options):
+            assert sum(line.startswith(f"  --{field.name}: ") for line in out) == 1, field.name
+    flags = [line.split(":")[0].strip() for line in out if line.startswith("  --")]
+    assert flags[:8] == [f"--{name}" for name in nst.FIRST]
+    assert call("-h")[1] == out
     assert call("--helpfull")[0] == 0
+    assert call("--version")[1] == [f"nst {nst_jax.__version__}"]
+
+
+def test_help_is_as_wide_as_the_terminal(call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    long = [line for line in call("--help")[1] if len(line) > 60]
+    assert not [line for line in long if " " in line.strip()]
+
+
+def test_the_package_is_the_program_nst(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "nst_jax", "--version"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, f"nst {nst_jax.__version__}\n")
 
 
 def test_odd_names_and_too_many_previews_are_told_in_a_line_that_a_terminal_obeys_nothing_of(call):

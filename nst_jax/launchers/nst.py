@@ -184,7 +184,8 @@ def _forecast(job: Job) -> int:
     return DONE
 
 
-PROGRAM = Program("nst", __doc__, OPTIONS, main)
+FIRST = ("content", "style", "output", "strength", "effort", "stroke_size", "size", "preset")
+PROGRAM = Program("nst", __doc__, OPTIONS, main, FIRST)
 
 
 def console() -> None:

@@ -95,7 +95,8 @@ def _exit_code(job: SweepJob, result: SweepResult) -> int:
     return DONE
 
 
-PROGRAM = Program("nst-sweep", __doc__, (Inputs, SweepOptions, Config), main)
+FIRST = ("content", "style", "sweep", "output_dir", "strength", "effort", "size", "preset")
+PROGRAM = Program("nst-sweep", __doc__, (Inputs, SweepOptions, Config), main, FIRST)
 
 
 def console() -> None:
