@@ -97,7 +97,18 @@ def test_the_report_keeps_its_contract(call):
     )
     report = read_json("a.json")
     assert list(report) == [
-        *("nst_jax", "config", "weights", "image", "losses", "rungs", "history", "ended", "evaluations"),
+        *(
+            "nst_jax",
+            "config",
+            "weights",
+            "image",
+            "losses",
+            "lpips",
+            "rungs",
+            "history",
+            "ended",
+            "evaluations",
+        ),
         *("seconds", "device", "precision", "depends_on", "peak_memory_bytes"),
     ]
     assert report["precision"] == "float32"  # what auto is on a CPU
