@@ -21,7 +21,7 @@ import safetensors.numpy
 
 from nst_jax import sources, weights
 from nst_jax.errors import InputError
-from nst_jax.networks import NETWORKS
+from nst_jax.networks import NETWORKS, known_networks
 from nst_jax.weights import Weights, convert, fetch, load_vgg, load_weights, read_weights, verify
 
 BUNDLED_SHA256 = "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
@@ -424,7 +424,7 @@ def test_verify_tells_good_damaged_and_absent(cache: Path) -> None:
 
 def test_every_source_can_be_checked_and_had() -> None:
     for name, source in sources.sources().items():
-        assert source.network in weights.KNOWN
+        assert source.network in known_networks()
         assert source.normalization in ("torchvision", "caffe")
         assert source.licence
         assert bool(source.url) != bool(source.package)
