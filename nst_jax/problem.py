@@ -69,6 +69,10 @@ def make_problem(
     if other := set(spec.network.names) ^ params.convolutions.keys():
         came = f"they {'have' if min(other) in params.convolutions else 'lack'} {min(other)}"
         raise InputError("params", f"the parameters of {config.network}", came)
+    if params.network != spec.network:
+        raise InputError(
+            "params", f"the parameters of {config.network}", f"got those of {params.network.name}"
+        )
     if content is None:
         spec = spec._replace(content_layers=())
     first = first_picture(content, styles, config, init)

@@ -152,7 +152,10 @@ def test_a_picture_is_made_through_it_on_one_device_and_on_two(params, rng):
     np.testing.assert_allclose(*made, atol=1e-4)
 
 
-def test_parameters_of_another_network_are_refused(params, rng):
+def test_parameters_of_another_network_are_refused(toy, params, rng, monkeypatch):
     content, style = rng.random((2, 32, 32, 3), np.float32)
     with pytest.raises(InputError, match="params: the parameters of vgg16; they have coarse"):
         stylize(params, content, [style], config=Config(size=32))
+    monkeypatch.setitem(NETWORKS, "twin", toy._replace(name="twin"))
+    with pytest.raises(InputError, match="params: the parameters of twin; got those of toy"):
+        stylize(params, content, [style], config=Config(network="twin", **LAYERS, size=32))
