@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nst_jax import objective, tiling
+from nst_jax import objective, rows, tiling
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.masks import Masks
@@ -100,9 +100,9 @@ def test_it_describes_what_its_positions_see(toy, params, rng):
     coarse = toy.layer("coarse")
     assert (coarse.depth, coarse.stride, coarse.channels, coarse.reach, coarse.least) == (2, 3, 12, 4, 3)
     slope = jax.grad(lambda image: jnp.sum(features(params, image, ("coarse",))["coarse"][4, 4]))(image)
-    rows = np.flatnonzero(np.abs(slope).sum((1, 2)))
-    assert rows[0] >= 4 * 3 - 4
-    assert rows[-1] <= 4 * 3 + 2 + 4
+    seen = np.flatnonzero(np.abs(slope).sum((1, 2)))
+    assert seen[0] >= 4 * 3 - 4
+    assert seen[-1] <= 4 * 3 + 2 + 4
 
 
 def test_its_layers_are_checked_by_name_and_size(toy, params, rng):
@@ -150,6 +150,7 @@ def test_a_picture_is_made_through_it_on_one_device_and_on_two(params, rng):
     ]
     assert np.abs(made[0] - content).max() > 0.01
     np.testing.assert_allclose(*made, atol=1e-4)
+    assert rows.height(25, config.spec()._replace(mesh=rows.make_mesh(2))) == 2 * 5 * 3
 
 
 def test_parameters_of_another_network_are_refused(toy, params, rng, monkeypatch):
