@@ -11,13 +11,16 @@ import jax.numpy as jnp
 from nst_jax.color import COLOR_MATCHES, COLOR_MODES
 from nst_jax.content import CONTENT_LOSSES
 from nst_jax.errors import InputError, did_you_mean
+from nst_jax.networks import NETWORKS
+from nst_jax.networks.base import check_layers
+from nst_jax.networks.precision import PRECISIONS
+from nst_jax.networks.vgg import POOLINGS
 from nst_jax.objective import LossWeights, Spec
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.options import Field, check_option, is_tuple, option
 from nst_jax.parametrizations import PARAMETRIZATIONS
 from nst_jax.style import STYLE_LOSSES, StyleLoss, term_names
 from nst_jax.tiling import least_tile
-from nst_jax.vgg import NETWORKS, POOLINGS, PRECISIONS, check_layers, halo, layer_names
 
 # By name: what differs from the fields' defaults below, which are `gatys`.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -157,9 +160,9 @@ class Config:
         low=0,
         high=1,
     )
-    content_layers: tuple[str, ...] = _option(("conv4_2",), "comma list of layers convB_K, or all")
+    content_layers: tuple[str, ...] = _option(("conv4_2",), "comma list of the network's layers, or all")
     style_layers: tuple[str, ...] = _option(
-        ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"), "comma list of layers convB_K, or all"
+        ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"), "comma list of the network's layers, or all"
     )
     layer_weighting: str = _option(
         "uniform",
@@ -271,7 +274,7 @@ class Config:
             if "all" in layers and len(layers) > 1:
                 raise InputError(f"`{name}`", "layers, or all by itself", f"got {','.join(layers)}")
             if layers != ("all",):
-                check_layers(self.network, layers, f"`{name}`")
+                check_layers(NETWORKS[self.network], layers, f"`{name}`")
         if not (self.content_weight or self.style_weight or self.tv_weight):
             raise InputError(
                 "`content_weight`, `style_weight`, `tv_weight`", "at least one above 0", "all are 0"
@@ -396,15 +399,16 @@ class Config:
                 CONTENT_LOSSES[self.content_loss],
                 OPTIMIZERS[self.optimizer],
             ),
+            network=NETWORKS[self.network],
         )
 
     def _check_tile(self) -> None:
         """Raise InputError unless windows of this side have a core between their halos."""
-        names, layers = layer_names(self.network), self.spec().layers
-        least = least_tile(names, self.spec())
+        spec = self.spec()
+        least, deepest = least_tile(spec), spec.network.deepest(spec.layers)
         if self.tile.isdecimal() and int(self.tile) >= least:
             return
-        sees = f"{max(layers)} sees {halo(names, layers)} pixels to each side"
+        sees = f"{deepest.name} sees {deepest.reach} pixels to each side"
         hint = did_you_mean(self.tile, ("auto", "off"))
         raise InputError("`tile`", f"auto, off, or at least {least} ({sees})", f"got {self.tile!r}{hint}")
 
@@ -435,10 +439,12 @@ class Config:
         )
 
     def _layers(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        return layer_names(self.network) if names == ("all",) else tuple(sorted(names))
+        network = NETWORKS[self.network]
+        chosen = network.layers if names == ("all",) else network.select(names)
+        return tuple(layer.name for layer in chosen)
 
     def _style_terms(self) -> tuple[str, ...]:
-        return term_names(self.style_loss, self._layers(self.style_layers))
+        return term_names(self.style_loss, NETWORKS[self.network], self._layers(self.style_layers))
 
     def _style_layer_weights(self) -> list[float]:
         terms = self._style_terms()

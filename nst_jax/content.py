@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
 
+from nst_jax.networks.base import AnyArray, keep_rows
 from nst_jax.samples import Part, Samples, distance_shares, sample_positions
-from nst_jax.vgg import AnyArray, block_of, keep_rows, map_shape
 
 Picture = Float[AnyArray, "h w 3"]
 Maps = Mapping[str, Float[AnyArray, "_ _ _"]]  # by layer, (rows, columns, channels)
@@ -46,14 +46,15 @@ def _activations(picture: Picture, maps: Maps, rows: int) -> Wanted:
 
 def _squares(picture: Picture, maps: Maps, wanted: Wanted, part: Part | None, rows: int) -> dict[str, Array]:
     """Return 1/2 sum (F - F_c)^2 over positions and channels, by layer. Gatys et al. 2015, eq. 1."""
-    return {layer: _half_squares(map_, wanted[layer], part, block_of(layer)) for layer, map_ in maps.items()}
+    owned = dict.fromkeys(maps) if part is None else part.owned
+    return {layer: _half_squares(map_, wanted[layer], owned[layer]) for layer, map_ in maps.items()}
 
 
 def _half_squares(
-    x: Float[AnyArray, "h w c"], c: Float[AnyArray, "h w c"], part: Part | None, block: int
+    x: Float[AnyArray, "h w c"], c: Float[AnyArray, "h w c"], owned: Float[Array, "h w"] | None
 ) -> Float[Array, ""]:
     squares = (x.astype(jnp.float32) - c.astype(jnp.float32)) ** 2
-    return jnp.sum(squares if part is None else squares * part.owned[block][..., None]) / 2
+    return jnp.sum(squares if owned is None else squares * owned[..., None]) / 2
 
 
 def _activations_and_laplacian(picture: Picture, maps: Maps, rows: int) -> Wanted:
@@ -68,7 +69,8 @@ def _squares_and_laplacian(
     Li et al. 2017 (Laplacian-steered neural style transfer, arXiv 1707.01253), eq. 4. Differs from the paper:
     at every pixel, not at every BOX-th, and so over BOX^2; with the content's 1/2.
     """
-    apart = _half_squares(laplacian(picture, rows), wanted[LAPLACIAN], part, 1)
+    owned = None if part is None else part.pixels
+    apart = _half_squares(laplacian(picture, rows), wanted[LAPLACIAN], owned)
     return _squares(picture, maps, wanted, part, rows) | {LAPLACIAN: apart / BOX**2}
 
 
@@ -101,8 +103,9 @@ class Likeness(NamedTuple):
 def _likeness(picture: Picture, maps: Maps, rows: int) -> Wanted:
     found = {}
     for layer, map_ in maps.items():
-        shape = map_shape(layer, rows or picture.shape[0], picture.shape[1])
-        positions = sample_positions(np.ones(shape), SAMPLES)
+        height, width, _ = map_.shape
+        own = rows * height // picture.shape[0] if rows else height  # a padded picture has whole cells
+        positions = sample_positions(np.ones((own, width)), SAMPLES)
         found[layer] = Likeness(jnp.asarray(positions), distance_shares(_columns(layer, map_, positions)))
     return found
 

@@ -14,10 +14,10 @@ from jax.lax import while_loop
 from jaxtyping import Array, Bool, Float, Int
 
 from nst_jax import objective, rows, tiling
+from nst_jax.networks.base import AnyArray, Params
 from nst_jax.objective import Frame, LossWeights, Spec, Targets, Terms, coefficients, shown
 from nst_jax.optimizers import OPTIMIZERS, Iterate
 from nst_jax.parametrizations import PARAMETRIZATIONS
-from nst_jax.vgg import AnyArray, Params
 
 
 class Average(NamedTuple):

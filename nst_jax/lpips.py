@@ -5,7 +5,12 @@ from collections.abc import Iterable, Mapping
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-LAYERS = ("conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3")  # of VGG-16
+from nst_jax.networks import NETWORKS
+from nst_jax.networks.base import smallest_side
+from nst_jax.networks.vgg import LPIPS_LAYERS
+
+NETWORK, LAYERS = NETWORKS["vgg16"], LPIPS_LAYERS
+SMALLEST = smallest_side(NETWORK.select(LAYERS))  # pixels a side
 
 Maps = Mapping[str, Float[Array, "_ _ _"]]
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nst_jax.vgg import AnyArray, keep_rows
+from nst_jax.networks.base import AnyArray, keep_rows
 
 EPSILON = 1e-7  # of colours in [0, 1], as in Levin's code
 

@@ -4,6 +4,7 @@ The total is linear in its coefficients, so its gradient with respect to them IS
 the loop gets every term of every layer from the gradient it needs anyway.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,9 +16,11 @@ from jaxtyping import Array, Float
 
 from nst_jax.content import CONTENT_LOSSES
 from nst_jax.matting import matting_loss
+from nst_jax.networks import NETWORKS
+from nst_jax.networks.base import AnyArray, Geometry, Network, Params, features, keep_rows
+from nst_jax.networks.precision import PRECISIONS, in_force
 from nst_jax.samples import Part
 from nst_jax.style import STYLE_LOSSES, Look, Statistics, Sums
-from nst_jax.vgg import PRECISIONS, AnyArray, Params, block_of, features, in_force, keep_rows, map_shape
 
 
 class Spec(NamedTuple):
@@ -39,11 +42,17 @@ class Spec(NamedTuple):
     rows: int = 0  # with a mesh: of the picture, below which it is padded
     steered: bool = False  # whether a strength moves the weights during the run (steering.py)
     plugged: tuple[Any, ...] = ()  # the losses and the optimizer: others under the same names compile anew
+    network: Network = NETWORKS["vgg16"]  # that the layers are of
 
     @property
     def layers(self) -> tuple[str, ...]:
         """All layers in use, each once."""
         return tuple(dict.fromkeys(self.content_layers + self.style_layers))
+
+    @property
+    def geometry(self) -> Geometry:
+        """How maps lie over a picture."""
+        return Geometry(self.network, self.rows)
 
 
 class Frame(NamedTuple):
@@ -132,8 +141,8 @@ def style_products(spec: Spec) -> Any:
 
 def positions(shape: Sequence[int], spec: Spec) -> dict[str, int]:
     """Return how many positions the style's layers have in a picture of this shape."""
-    shapes = {layer: map_shape(layer, spec.rows or shape[0], shape[1]) for layer in spec.style_layers}
-    return {layer: rows * columns for layer, (rows, columns) in shapes.items()}
+    layers, height = spec.network.select(spec.style_layers), spec.rows or shape[0]
+    return {layer.name: math.prod(layer.map_shape(height, shape[1])) for layer in layers}
 
 
 def shown(image: Float[AnyArray, "h w 3"], frame: Frame | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
@@ -166,7 +175,7 @@ def loss_pieces(
 ) -> Pieces:
     """Return what the terms of a shown picture are made of, or those of the positions that are a part's."""
     maps = network(params, image, spec.layers, spec)
-    corner = None if part is None else part.owned[1][:-1, :-1]
+    corner = None if part is None else part.pixels[:-1, :-1]
     return Pieces(
         content=content_sums(image, maps, targets, spec, part),
         style=style_sums(maps, targets, spec, part),
@@ -195,7 +204,7 @@ def style_sums(maps: dict[str, Array], targets: Targets, spec: Spec, part: Part 
     shift, ours = targets.activation_shift, style_maps(maps, spec)
     with style_products(spec):
         pairs = zip(regions, aims, strict=True)
-        return [loss.sums(ours, shift, region, spec.rows, *aim) for region, aim in pairs]
+        return [loss.sums(ours, shift, region, spec.geometry, *aim) for region, aim in pairs]
 
 
 def matting_sum(
@@ -205,7 +214,7 @@ def matting_sum(
     if not spec.photorealistic:
         return None
     assert targets.original is not None
-    return matting_loss(image, targets.original, None if part is None else part.owned[1], spec.rows)
+    return matting_loss(image, targets.original, None if part is None else part.pixels, spec.rows)
 
 
 def each_style(wanted: Any) -> list[Any]:
@@ -220,7 +229,7 @@ def owned_regions(
     """Return the regions, or the one without a mask, as weights of the positions that are a part's."""
     if part is None:
         return list(regions) or [None]
-    everywhere = {layer: part.owned[block_of(layer)] for layer in spec.style_layers}
+    everywhere = {layer: part.owned[layer] for layer in spec.style_layers}
     return [{layer: everywhere[layer] * region[layer] for layer in everywhere} for region in regions] or [
         everywhere
     ]

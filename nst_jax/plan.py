@@ -77,7 +77,7 @@ def windows(problem: Problem) -> tiling.Grid | None:
     spec, shape = problem.spec, problem.first.shape
     if not spec.tile:
         return None
-    grid = tiling.grid(shape, problem.params.convolutions, spec)
+    grid = tiling.grid(shape, spec)
     return grid if grid.windows > 1 else None
 
 
@@ -204,7 +204,7 @@ def _smaller(problem: Problem, whole: Needs, free: int) -> Iterator[Spec]:
     """Yield ways that need less, the fastest first; those that clearly need too much are left out."""
     spec, (height, width, _) = problem.spec, problem.first.shape
     local = CONTENT_LOSSES[spec.content_loss].local
-    least = tiling.least_tile(problem.params.convolutions, spec)
+    least = tiling.least_tile(spec)
     longest = width if spec.mesh else max(height, width)  # of the sides that are cut
     tiles = [tile for tile in {*TILES, max(least, TILES[-1])} if least <= tile < longest]
     ways = [

@@ -15,9 +15,9 @@ from jaxtyping import Array, Float, Int
 
 from nst_jax import lpips, rows
 from nst_jax.loop import State, visible
+from nst_jax.networks.base import Params, features
 from nst_jax.objective import Frame, Spec
 from nst_jax.problem import Problem
-from nst_jax.vgg import Params, features, smallest_side
 from nst_jax.weights import load_lpips_heads, load_vgg
 
 EVERY = 5  # steps between two corrections
@@ -66,7 +66,7 @@ def ruler_shapes(problem: Problem) -> Ruler | None:
 @jax.jit
 def _maps(params: Params, heads: dict[str, Array], image: Float[Array, "h w 3"]) -> dict[str, Array]:
     height, width, _ = image.shape
-    share = min(1.0, max(SIDE / max(height, width), smallest_side(lpips.LAYERS) / min(height, width)))
+    share = min(1.0, max(SIDE / max(height, width), lpips.SMALLEST / min(height, width)))
     small = jax.image.resize(image, (round(share * height), round(share * width), 3), "linear")
     with jax.default_matmul_precision("highest"):
         return lpips.weighted(features(params, small, lpips.LAYERS), heads)

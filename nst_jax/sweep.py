@@ -19,13 +19,13 @@ from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.loop import State, Told, chunk, tell, unseen
 from nst_jax.masks import Masks
+from nst_jax.networks.base import Params
 from nst_jax.objective import Frame, LossWeights, Spec, Targets
 from nst_jax.plan import bytes_needed
 from nst_jax.problem import Problem
 from nst_jax.steering import Ruler, make_ruler
 from nst_jax.targets import content_targets, regions_by_layer, style_targets
 from nst_jax.transfer import Progress, chunk_steps, progress
-from nst_jax.vgg import Params
 
 BYTES_PER_PIXEL = 6000  # of a lane with the five usual layers: a guess, which the compiler's count corrects
 

@@ -13,10 +13,10 @@ from nst_jax import masks as masking
 from nst_jax import rows, tiling
 from nst_jax.content import CONTENT_LOSSES
 from nst_jax.masks import Masks
+from nst_jax.networks.base import AnyArray, Params, check_picture, picture_list
 from nst_jax.objective import Frame, Spec, Targets, network, over_style, positions
 from nst_jax.samples import sample_positions
 from nst_jax.style import STYLE_LOSSES
-from nst_jax.vgg import AnyArray, Params, check_picture, map_shape, picture_list
 
 
 def make_targets(
@@ -102,10 +102,10 @@ def _style_positions(
 ) -> dict[str, Int32[np.ndarray, "n 2"]]:
     """Return the positions that stand for a style, by layer, where its loss asks for some."""
     count, found = STYLE_LOSSES[spec.style_loss].samples, {}
-    for layer in spec.style_layers if count else ():
-        everywhere = np.ones(map_shape(layer, *style.shape[:2]), np.float32)
-        found[layer] = sample_positions(
-            everywhere if source is None else masking.pooled(source, layer), count
+    for layer in spec.network.select(spec.style_layers) if count else ():
+        everywhere = np.ones(layer.map_shape(*style.shape[:2]), np.float32)
+        found[layer.name] = sample_positions(
+            everywhere if source is None else masking.pooled(source, layer.stride), count
         )
     return found
 
@@ -129,13 +129,15 @@ def mask_by_layer(
     if mask is None and not inner:
         return None
     height, found = rows.height(shape[0], spec), {}
-    for layer in spec.style_layers:
+    for layer in spec.network.select(spec.style_layers):
         if mask is None:
-            seen = np.ones(map_shape(layer, *shape[:2]), np.float32)
+            seen = np.ones(layer.map_shape(*shape[:2]), np.float32)
         else:
-            seen = masking.pooled(mask, layer)
-        below = map_shape(layer, height, shape[1])[0] - len(seen)
-        found[layer] = rows.put(np.pad(masking.inner(seen) if inner else seen, [(0, below), (0, 0)]), spec)
+            seen = masking.pooled(mask, layer.stride)
+        below = layer.map_shape(height, shape[1])[0] - len(seen)
+        found[layer.name] = rows.put(
+            np.pad(masking.inner(seen) if inner else seen, [(0, below), (0, 0)]), spec
+        )
     return found
 
 
@@ -155,4 +157,4 @@ def wanted_of_style(
     how = tiling.over_style if spec.tile else over_style
     over = partial(how, params=params, style=style, mask=mask, spec=spec)
     loss = STYLE_LOSSES[spec.style_loss]
-    return rows.keep(loss.wanted(over, shift, spec.rows, places, positions(style.shape, spec)), spec)
+    return rows.keep(loss.wanted(over, shift, spec.geometry, places, positions(style.shape, spec)), spec)

@@ -10,7 +10,7 @@ passes and one backward pass.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from nst_jax import objective
 from nst_jax.content import CONTENT_LOSSES, LAPLACIAN
+from nst_jax.networks.base import AnyArray, Layer, Params
 from nst_jax.objective import (
     Evaluation,
     Pieces,
@@ -39,7 +40,6 @@ from nst_jax.objective import (
 )
 from nst_jax.samples import Part
 from nst_jax.style import STYLE_LOSSES, Least, Look, Sums, is_node
-from nst_jax.vgg import AnyArray, Params, block_of, halo, map_shape
 
 
 class Axis(NamedTuple):
@@ -77,17 +77,17 @@ def cut(length: int, tile: int, margin: int, unit: int) -> Axis:
     return Axis(length, window, starts, (0, *(start + margin for start in starts[1:])))
 
 
-def least_tile(names: Iterable[str], spec: Spec) -> int:
-    """Return the shortest side of a window that has a core, in pixels. names: the network's convolutions."""
-    margin, unit = _margin(names, spec)
+def least_tile(spec: Spec) -> int:
+    """Return the shortest side of a window that has a core, in pixels."""
+    margin, unit = _margin(spec)
     return 2 * margin + 2 * unit
 
 
-def _margin(names: Iterable[str], spec: Spec) -> tuple[int, int]:
-    unit: int = 2 ** (block_of(max(spec.layers)) - 1)
-    beside: int = STYLE_LOSSES[spec.style_loss].reach * 2 ** (block_of(max(spec.style_layers)) - 1)
-    sees = max(halo(names, spec.layers) + beside, CONTENT_LOSSES[spec.content_loss].reach)
-    return math.ceil(sees / unit) * unit, unit
+def _margin(spec: Spec) -> tuple[int, int]:
+    deepest = spec.network.deepest(spec.layers)
+    beside = STYLE_LOSSES[spec.style_loss].reach * spec.network.deepest(spec.style_layers).stride
+    sees = max(deepest.reach + beside, CONTENT_LOSSES[spec.content_loss].reach)
+    return math.ceil(sees / deepest.stride) * deepest.stride, deepest.stride
 
 
 class Grid(NamedTuple):
@@ -95,7 +95,7 @@ class Grid(NamedTuple):
 
     rows: Axis
     columns: Axis
-    blocks: int  # of the network, that the layers in use are of
+    layers: tuple[Layer, ...]  # in use
 
     @property
     def windows(self) -> int:
@@ -116,14 +116,14 @@ class Grid(NamedTuple):
     def part(self, window: Window) -> Part:
         """Return the part of the picture that a window stands for: the positions of its core."""
         found = {}
-        for block in range(1, self.blocks + 1):
-            unit = 2 ** (block - 1)
+        for unit in {1, *(layer.stride for layer in self.layers)}:
             sides = [
                 _between(side // unit, *(bound // unit for bound in bounds))
                 for side, *bounds in zip(self.window_shape, *window, strict=True)
             ]
-            found[block] = sides[0][:, None] * sides[1][None, :]
-        return Part(window.start, found)
+            found[unit] = sides[0][:, None] * sides[1][None, :]
+        owned = {layer.name: found[layer.stride] for layer in self.layers}
+        return Part(found[1], owned, {layer.name: _first(window, layer.stride) for layer in self.layers})
 
 
 def _place(axis: Axis, number: Int[Array, ""]) -> tuple[Array, Array, Array]:
@@ -137,33 +137,40 @@ def _between(length: int, start: Array, core: Array, end: Array) -> Float[Array,
     return ((where >= core) & (where < end)).astype(jnp.float32)
 
 
-def grid(shape: Sequence[int], names: Iterable[str], spec: Spec) -> Grid:
+def grid(shape: Sequence[int], spec: Spec) -> Grid:
     """Return the windows of a picture of this shape, of at most spec.tile pixels a side.
 
-    names: the network's convolutions. With a mesh every window has all rows: they are spread over devices.
+    With a mesh every window has all rows: they are spread over devices.
     """
-    margin, unit = _margin(names, spec)
+    margin, unit = _margin(spec)
     tiles = shape[0] if spec.mesh else spec.tile, spec.tile
     rows, columns = (cut(length, most, margin, unit) for length, most in zip(shape[:2], tiles, strict=True))
-    return Grid(rows, columns, block_of(max(spec.layers)))
+    return Grid(rows, columns, spec.network.select(spec.layers))
 
 
-def _slice(array: AnyArray, layer: str, window: Window, shape: tuple[int, int]) -> Array:
-    """Return a window of what is given at the positions of a layer."""
-    unit = 2 ** (block_of(layer) - 1)
-    starts = [start // unit for start in window.start] + [jnp.int32(0)] * (array.ndim - 2)
-    return lax.dynamic_slice(jnp.asarray(array), starts, map_shape(layer, *shape) + array.shape[2:])
+def _first(window: Window, stride: int) -> tuple[Array, Array]:
+    """Return the row and column of a map of this stride where a window of it begins."""
+    row, column = window.start
+    return row // stride, column // stride
+
+
+def _slice(array: AnyArray, stride: int, window: Window, shape: tuple[int, int]) -> Array:
+    """Return a window of what is given at positions, so many pixels from one to the next."""
+    starts = [*_first(window, stride)] + [jnp.int32(0)] * (array.ndim - 2)
+    return lax.dynamic_slice(
+        jnp.asarray(array), starts, (shape[0] // stride, shape[1] // stride, *array.shape[2:])
+    )
 
 
 def _windowed(image: AnyArray, window: Window, shape: tuple[int, int]) -> Array:
-    return _slice(image, "conv1_1", window, shape)
+    return _slice(image, 1, window, shape)
 
 
 def evaluate(
     params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, factors: Terms, spec: Spec
 ) -> Evaluation:
     """Return what objective.evaluate returns, in the memory of one window of spec.tile pixels a side."""
-    windows = grid(image.shape, params.convolutions, spec)
+    windows = grid(image.shape, spec)
     if windows.windows == 1:  # then one pass will do
         return objective.evaluate(params, image, targets, factors, spec)
     picture, unshow = jax.vjp(lambda image: shown(image, targets.frame, spec), jnp.asarray(image))
@@ -268,28 +275,28 @@ def _near(params: Params, targets: Targets, window: Window, windows: Grid, spec:
         assert original is not None
         content = loss.wanted(original, network(params, original, spec.content_layers, spec), spec.rows)
     elif loss.local:
-        content = _near_maps(content, window, shape)
-    regions = [_near_maps(region, window, shape) for region in targets.regions]
+        content = _near_maps(content, window, shape, spec)
+    regions = [_near_maps(region, window, shape, spec) for region in targets.regions]
     return targets._replace(content=content, regions=regions, original=original)
 
 
-def _near_maps(maps: Mapping[str, AnyArray], window: Window, shape: tuple[int, int]) -> dict[str, Array]:
-    return {
-        term: _slice(whole, "conv1_1" if term == LAPLACIAN else term, window, shape)
-        for term, whole in maps.items()
-    }
+def _near_maps(
+    maps: Mapping[str, AnyArray], window: Window, shape: tuple[int, int], spec: Spec
+) -> dict[str, Array]:
+    strides = {LAPLACIAN: 1} | {layer.name: layer.stride for layer in spec.network.layers}
+    return {term: _slice(whole, strides[term], window, shape) for term, whole in maps.items()}
 
 
 def over_style(
     look: Look, params: Params, style: AnyArray, mask: dict[str, Array] | None, spec: Spec
 ) -> Sums:
     """Return what objective.over_style returns, window by window."""
-    windows = grid(style.shape, params.convolutions, spec)
+    windows = grid(style.shape, spec)
 
     def look_here(number: Array) -> Sums:
         window, shape = windows.window(number), windows.window_shape
         maps = network(params, _windowed(style, window, shape), spec.style_layers, spec)
-        regions, part = [] if mask is None else [_near_maps(mask, window, shape)], windows.part(window)
+        regions, part = [] if mask is None else [_near_maps(mask, window, shape, spec)], windows.part(window)
         (region,) = owned_regions(regions, spec, part)
         with style_products(spec):
             return look(style_maps(maps, spec), region, part)
@@ -301,7 +308,7 @@ def activations(
     params: Params, image: Float[AnyArray, "h w 3"], layers: Sequence[str], spec: Spec
 ) -> dict[str, Float[Array, "_ _ _"]]:
     """Return a picture's activations at the layers, window by window."""
-    windows = grid(image.shape, params.convolutions, spec)
+    windows = grid(image.shape, spec)
     shape = windows.window_shape
 
     def put(number: Array, whole: dict[str, Array]) -> dict[str, Array]:
@@ -309,10 +316,9 @@ def activations(
         maps, part = network(params, _windowed(image, window, shape), layers, spec), windows.part(window)
         found = {}
         for layer, map_ in maps.items():
-            unit = 2 ** (block_of(layer) - 1)
-            kept = _slice(whole[layer], layer, window, shape)
-            owned = jnp.where(part.owned[block_of(layer)][..., None] > 0, map_, kept)
-            at = (*(start // unit for start in window.start), jnp.int32(0))
+            kept = _slice(whole[layer], spec.network.layer(layer).stride, window, shape)
+            owned = jnp.where(part.owned[layer][..., None] > 0, map_, kept)
+            at = (*part.starts[layer], jnp.int32(0))
             found[layer] = lax.dynamic_update_slice(whole[layer], owned, at)
         return found
 

@@ -14,12 +14,12 @@ from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.loop import Dial, State, Told, run_chunk, start, tell, weights_in_force
 from nst_jax.masks import Masks
+from nst_jax.networks.base import Params, picture_list
 from nst_jax.objective import summarize
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.plan import make_plans
 from nst_jax.problem import Problem, check_pictures, finish, spread
 from nst_jax.scales import make_problems, settled
-from nst_jax.vgg import Params, picture_list
 
 
 class Left(NamedTuple):

@@ -11,7 +11,7 @@ import pytest
 
 import nst_jax as nst
 from nst_jax import images
-from nst_jax.vgg import check_picture
+from nst_jax.networks.base import check_picture
 
 LOW = {"content_layers": ("conv1_2",), "style_layers": ("conv1_1",), "precision": "float32"}
 

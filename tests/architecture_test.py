@@ -66,6 +66,12 @@ def test_the_table_has_no_circles():
         order += ready
 
 
+def test_only_networks_and_presets_know_the_names_of_layers():
+    for path in PACKAGE.rglob("*.py"):
+        if "networks" not in path.parts and path.name != "config.py":
+            assert not re.search(r"conv\d_\d|convB_K|block_of", path.read_text()), path
+
+
 def test_only_launchers_know_absl():
     for path in PACKAGE.rglob("*.py"):
         if "launchers" not in path.parts:

@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from nst_jax import vgg
 from nst_jax.config import PRESETS, Config
 from nst_jax.errors import InputError
+from nst_jax.networks import NETWORKS
 from nst_jax.options import describe_range, parse_option
 from nst_jax.style import STYLE_LOSSES
 
@@ -51,7 +51,7 @@ def test_layers_with_weight_0_do_not_count():
 @pytest.mark.parametrize("network", ["vgg16", "vgg19"])
 def test_all_layers(network):
     spec = Config(network=network, style_layers=("all",), content_layers=("all",)).spec()
-    assert spec.style_layers == spec.content_layers == vgg.layer_names(network)
+    assert spec.style_layers == spec.content_layers == NETWORKS[network].names
 
 
 def test_mix_is_normalised_and_equal_by_default():

@@ -618,7 +618,7 @@ WRONG = {
     ),
     "speck of a mask": (
         ["--style_mask=speck.png"],
-        r"--style_mask 1: the region covers at least one position of conv5_1 .16x16 pixels.; 0\.\d+ of one; style layers up to block 2 or a picture with a longest side of \d+ pixels would do",
+        r"--style_mask 1: the region covers at least one position of conv5_1 .16x16 pixels.; 0\.\d+ of one; style layers up to conv2_2 or a picture with a longest side of \d+ pixels would do",
     ),
     "square mask": (
         ["--content_mask=square.png"],

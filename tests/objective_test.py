@@ -10,6 +10,7 @@ from jax.extend.core import jaxprs_in_params
 
 from nst_jax.config import PRESETS, Config
 from nst_jax.masks import Masks
+from nst_jax.networks.base import cast
 from nst_jax.objective import (
     coefficients,
     evaluate,
@@ -20,7 +21,6 @@ from nst_jax.objective import (
     weighted_sum,
 )
 from nst_jax.targets import make_targets
-from nst_jax.vgg import cast
 
 ALPHA, BETA, GAMMA = 1.5, 3e6, 2e-3
 

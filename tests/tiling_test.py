@@ -11,11 +11,12 @@ import pytest
 from nst_jax import objective, tiling
 from nst_jax.config import PRESETS, Config
 from nst_jax.masks import Masks
+from nst_jax.networks import NETWORKS
+from nst_jax.networks.base import features
 from nst_jax.objective import coefficients
 from nst_jax.style import STYLE_LOSSES
 from nst_jax.style.gaussian import Gaussian
 from nst_jax.targets import make_targets, style_arguments, wanted_of_style
-from nst_jax.vgg import features, halo, layer_names
 
 WEIGHTS = {"content_weight": 1.5, "style_weight": 3e6, "tv_weight": 2e-3}
 whole = jax.jit(objective.evaluate, static_argnames="spec")
@@ -52,7 +53,7 @@ def test_the_halo_is_what_a_position_depends_on(params):
 
         noise = np.random.default_rng(0).random((192, 192, 3), np.float32)
         rows = np.flatnonzero(np.abs(jax.grad(one)(noise)).sum((1, 2)))
-        reach = halo(layer_names("vgg16"), layers)
+        reach = NETWORKS["vgg16"].deepest(layers).reach
         assert middle * unit - rows[0] <= reach
         assert rows[-1] - (middle * unit + unit - 1) <= reach
         assert rows[-1] - rows[0] + 1 >= 2 * reach + unit - 2  # a dead ReLU may hide the outermost
@@ -158,7 +159,7 @@ def check(params, rng, shape, tile, masked, options, made_anew=False, tolerance=
     if tolerance == 1e-5:
         close = partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4)
         jax.tree.map(close, covariances(by_windows), covariances(targets))
-    windows = tiling.grid(shape, params.convolutions, spec)
+    windows = tiling.grid(shape, spec)
     assert windows.windows > 1
     for anew in (False, True) if made_anew else (False,):
         spec = spec._replace(anew=anew)

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nst_jax import loop, objective, vgg
+from nst_jax import loop, objective
+from nst_jax.networks import vgg
 from nst_jax.optimizers import Coordinates
 from nst_jax.parametrizations import PARAMETRIZATIONS
 from nst_jax.system import device

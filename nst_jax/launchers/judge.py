@@ -112,7 +112,9 @@ def _report(asked: Judging, verdicts: Sequence[dict[str, Any]]) -> dict[str, Any
     about = {
         "nst_jax": nst_jax.__version__,
         "config": dataclasses.asdict(asked),
-        "weights": {network: find_source(network).sha256 for network in ("vgg16", "alexnet")},
+        "weights": {
+            network: find_source(network).sha256 for network in (judge.NETWORK.name, judge.ALEXNET.name)
+        },
         "metrics": {
             name: {"to": metric.to, "range": metric.range, "tells": metric.tells, "blind": metric.blind}
             for name, metric in judge.METRICS.items()

@@ -17,6 +17,7 @@ from nst_jax.config import Config
 from nst_jax.errors import InputError, NotWritten
 from nst_jax.files import write_whole
 from nst_jax.masks import Masks
+from nst_jax.networks.precision import in_force
 from nst_jax.problem import finish
 from nst_jax.report import Point, ended, history, plot_losses, resolved, rungs, to_json
 from nst_jax.runs.input_files import ImageCache, Inputs, Pictures, working_size
@@ -24,7 +25,6 @@ from nst_jax.runs.judging import try_verdict
 from nst_jax.runs.request import OutputOptions, Request
 from nst_jax.system import device
 from nst_jax.transfer import Progress
-from nst_jax.vgg import in_force
 from nst_jax.weights import Weights
 
 LOG = logging.getLogger(__name__)

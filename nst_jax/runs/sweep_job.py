@@ -16,6 +16,7 @@ from nst_jax import images, judge
 from nst_jax.checkpoint import Checkpoints, Saved, newest, restore
 from nst_jax.errors import InputError
 from nst_jax.files import write_whole
+from nst_jax.networks.base import Params
 from nst_jax.problem import Picture, Problem, make_problem, vary
 from nst_jax.report import to_json
 from nst_jax.runs.checkpointing import CheckpointWriter, check_same
@@ -46,8 +47,7 @@ from nst_jax.runs.sweep_sheet import write_sheet
 from nst_jax.sweep import Pass, Stopped, SweepProgress, sweep
 from nst_jax.system import device
 from nst_jax.transfer import chunk_steps
-from nst_jax.vgg import Params, make_params
-from nst_jax.weights import load_weights
+from nst_jax.weights import load_weights, on_device
 
 LOG = logging.getLogger(__name__)
 Entries = dict[int, dict[str, Any]]  # of sweep.json, by the number of their picture
@@ -219,7 +219,7 @@ def prepare_sweep(request: SweepRequest) -> SweepJob:
     cache = ImageCache(request.inputs.max_pixels)
     config = request.config(request.cells[0])
     weights = load_weights(config.network, request.inputs.weights or None)
-    problems = _problems(request, make_params(weights.arrays), cache)
+    problems = _problems(request, on_device(weights), cache)
     for cell in request.cells if request.wanted.judge else ():
         size = working_size(request.cell_inputs(cell), request.config(cell), cache)
         judged_sizes("`judge`", size, request.against(cell), cache)

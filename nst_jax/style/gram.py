@@ -6,11 +6,11 @@ from itertools import pairwise
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nst_jax.style.statistics import Features, Mask, Sums, at, cross_sum, gram_sum, rows_of
-from nst_jax.vgg import block_of
+from nst_jax.networks.base import Geometry
+from nst_jax.style.statistics import Features, Mask, Sums, at, cross_sum, gram_sum
 
 
-def gram_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = None, rows: int = 0) -> Sums:
+def gram_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, geometry: Geometry) -> Sums:
     """Return sum_p m_p (F_p + s)(F_p + s)^T and sum_p m_p for each layer, channels by channels.
 
     F_p: the channels at position p; m: the mask, or 1. Gatys et al. 2015 (arXiv 1508.06576), eq. 3;
@@ -19,12 +19,12 @@ def gram_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = N
     Gatys et al. 2017 (1611.07865) weigh by the square of their guide, here the mask itself is the weight.
     """
     return {
-        layer: gram_sum(maps, shift, at(mask, layer), rows_of(layer, rows))
+        layer: gram_sum(maps, shift, at(mask, layer), geometry.rows_of(layer))
         for layer, maps in features.items()
     }
 
 
-def chain_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = None, rows: int = 0) -> Sums:
+def chain_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, geometry: Geometry) -> Sums:
     """Return the correlations of each layer l with the one below it in use, channels of l by channels of l-1.
 
     sum_p m_p up(F^l + s)_p (F^(l-1) + s)_p^T and sum_p m_p over the positions p of layer l-1, where up
@@ -33,27 +33,27 @@ def chain_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = 
     """
     return {
         above: cross_sum(
-            *(features[above], features[below], _rate(below, above)),
-            *(shift, at(mask, below), rows_of(above, rows)),
+            *(features[above], features[below], _rate(geometry, below, above)),
+            *(shift, at(mask, below), geometry.rows_of(above)),
         )
-        for below, above in pairwise(features)
+        for below, above in pairwise(layer.name for layer in geometry.network.select(features))
     }
 
 
 def shares_of_lowest(positions: Mapping[str, int]) -> dict[str, float]:
     """Return the positions of each layer over those of the lowest layer in use.
 
-    So the Grams of the tutorial style loss are sums divided by W H, the pixels of the picture, where conv1_1
-    is in use, as in the published tutorial. Differs from its code: a mask is the weight in a mean, as
-    everywhere here, and a style is divided by its own pixels.
+    So the Grams of the tutorial style loss are sums divided by W H, the pixels of the picture, where a layer
+    of stride 1 is in use, as in the published tutorial. Differs from its code: a mask is the weight in a
+    mean, as everywhere here, and a style is divided by its own pixels.
     """
     lowest = next(iter(positions.values()))
     return {layer: count / lowest for layer, count in positions.items()}
 
 
-def _rate(below: str, above: str) -> int:
+def _rate(geometry: Geometry, below: str, above: str) -> int:
     """Return how many positions of the lower layer lie along one of the upper layer."""
-    return int(2 ** (block_of(above) - block_of(below)))
+    return geometry.network.layer(above).stride // geometry.network.layer(below).stride
 
 
 def squared_distance(x: Float[Array, "a b"], s: Float[Array, "a b"]) -> Float[Array, ""]:

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from nst_jax.networks.base import AnyArray, Geometry, keep_rows
 from nst_jax.samples import Part, Samples
-from nst_jax.vgg import AnyArray, keep_rows, map_shape
 
 Features = Mapping[str, Float[AnyArray, "_ _ _"]]  # by layer, (rows, columns, channels), from the bottom up
 Mask = Mapping[str, Float[AnyArray, "_ _"]]  # by layer: the weight of each position, at least 0, not all 0
@@ -59,14 +59,14 @@ class StyleLoss(NamedTuple):
     style, as a distance of each position from it, the loss has an aim, and an Aimed is wanted.
     """
 
-    sums: Callable[..., Sums]  # of features, shift, mask (or None), rows (0: all); with an aim also the aims
+    sums: Callable[..., Sums]  # of features, shift, mask (or None), geometry; with an aim also the aims
     distance: Callable[[Any, Any], Float[Array, ""]]
     pull: float = 50.0  # at the start, of style weight 1 with balance auto, to 1 of the content's
     middle: float = 0.25  # the style weight at strength 0.5, to 1 of the content's
     power: float = 2.5  # of s / (1 - s), by which a strength s changes it
     shifts: bool = True  # whether the activation shift means anything to it
     scale: Callable[[Mapping[str, int]], Mapping[str, float]] | None = None  # of the means, from positions
-    # Of the style's features, shift, mask, rows and samples: sums, of whose means prepare makes the aims.
+    # Of the style's features, shift, mask, geometry and samples: sums, of whose means prepare makes the aims.
     aim: Callable[..., Sums] | None = None
     prepare: Callable[[Statistics], Statistics] = lambda found: found
     keep: Callable[[Any], Any] = lambda found: found  # of a style's statistic what the distance takes of it
@@ -93,7 +93,7 @@ class StyleLoss(NamedTuple):
         self,
         over: Callable[[Look], Sums],
         shift: Float[Array, ""],
-        rows: int,
+        geometry: Geometry,
         places: Mapping[str, AnyArray],
         positions: Mapping[str, int],
     ) -> Statistics:
@@ -103,12 +103,12 @@ class StyleLoss(NamedTuple):
         """
 
         def sums(*aims: Statistics) -> Look:
-            return lambda features, mask, part: self.sums(features, shift, mask, rows, *aims)
+            return lambda features, mask, part: self.sums(features, shift, mask, geometry, *aims)
 
         if self.aim is None:
             return {term: self.keep(own) for term, own in self.means(over(sums()), positions).items()}
         aim = self.aim
-        aims = over(lambda features, mask, part: aim(features, shift, mask, rows, Samples(places, part)))
+        aims = over(lambda features, mask, part: aim(features, shift, mask, geometry, Samples(places, part)))
         aims = self.prepare(self.means(aims, positions))
         own = self.means(over(sums(aims)), positions)
         return {term: Aimed(aims[term], own[term]) for term in own}
@@ -117,9 +117,11 @@ class StyleLoss(NamedTuple):
         """Return what sums take beside a picture: the aims among what is wanted of a style, if there are."""
         return () if self.aim is None else ({term: aimed.aim for term, aimed in wanted.items()},)
 
-    def statistics(self, features: Features, shift: Float[Array, ""], mask: Mask | None = None) -> Statistics:
+    def statistics(
+        self, features: Features, shift: Float[Array, ""], mask: Mask | None, geometry: Geometry
+    ) -> Statistics:
         """Return the statistics of a whole picture's features, of a loss without an aim."""
-        return self.means(self.sums(features, shift, mask), positions_of(features))
+        return self.means(self.sums(features, shift, mask, geometry), positions_of(features))
 
 
 def positions_of(features: Features) -> dict[str, int]:
@@ -130,11 +132,6 @@ def positions_of(features: Features) -> dict[str, int]:
 def at(mask: Mask | None, layer: str) -> Float[AnyArray, "_ _"] | None:
     """Return the mask's weights at a layer; of no mask, None."""
     return None if mask is None else mask[layer]
-
-
-def rows_of(layer: str, rows: int) -> int:
-    """Return how many rows a layer has of a picture of so many."""
-    return map_shape(layer, rows, rows)[0]
 
 
 def position_weights(
