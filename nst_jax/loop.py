@@ -14,7 +14,7 @@ from jax.lax import while_loop
 from jaxtyping import Array, Bool, Float, Int
 
 from nst_jax import objective, rows, tiling
-from nst_jax.objective import Frame, LossWeights, Spec, Targets, Terms, coefficients, shown
+from nst_jax.objective import Frame, LossWeights, Spec, Targets, Terms, coefficients, seen, shown
 from nst_jax.optimizers import OPTIMIZERS, Iterate
 from nst_jax.parametrizations import PARAMETRIZATIONS
 from nst_jax.vgg import AnyArray, Params
@@ -173,7 +173,17 @@ class Told(NamedTuple):
 @jax.jit(static_argnames="spec")
 def tell(state: State, frame: Frame | None, spec: Spec) -> Told:
     """Return copies of what is told of a state: the next chunk takes the state's own buffers."""
-    image = shown(state.average.image if state.average else state.iterate.image, frame, spec)
+    image = shown(_newest(state), frame, spec)
     opacity = frame and rows.gather(frame.opacity, spec)
     terms, step, evaluations = state.iterate.terms, state.step, state.evaluations
     return Told(rows.gather(image, spec), terms, step, evaluations, state.finite, state.converged, opacity)
+
+
+@jax.jit(static_argnames="spec")
+def left(state: State, frame: Frame | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
+    """Return the picture as the losses see it, with which the next rung goes on."""
+    return rows.gather(seen(_newest(state), frame, spec), spec)
+
+
+def _newest(state: State) -> Float[Array, "h w 3"]:
+    return state.average.image if state.average else state.iterate.image
