@@ -18,7 +18,7 @@ from nst_jax.vgg import block_of
 Mask = Float32[np.ndarray, "h w"]
 T = TypeVar("T")
 
-RING = 16  # pixels around the white part that are optimized like it, and not shown
+RING = 32  # pixels around the white part that are optimized like it, and not shown
 SEAM = 4  # the outermost pixels of the white part, over which the content fades into the picture
 THRESHOLD = 127 / 255
 COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")  # Okabe and Ito's

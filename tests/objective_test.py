@@ -247,14 +247,14 @@ def test_a_picture_in_a_frame_is_the_blend_that_is_seen(params, weights, picture
     config = Config()
     spec, factors = config.spec(), config.loss_weights(2)
     mask = np.zeros((48, 61), np.float32)
-    mask[:, :30] = 1
-    wide = np.float32(np.arange(61) < 46) * np.ones((48, 1), np.float32)  # the ring has 16 pixels
+    mask[:, :20] = 1
+    wide = np.float32(np.arange(61) < 52) * np.ones((48, 1), np.float32)  # the ring has 32 pixels
     targets = make_targets(params, content, styles, spec, masks=Masks(content=mask))
-    opacity = np.interp(np.arange(61), [42, 46], [1, 0])[:, None]  # over the outermost four of them
+    opacity = np.interp(np.arange(61), [48, 52], [1, 0])[:, None]  # over the outermost four of them
     blend = (opacity * image + (1 - opacity) * content).astype(np.float32)
     picture = np.asarray(shown(image, targets.frame, spec))
-    assert (picture[:, 30:] == content[:, 30:]).all()
-    assert (picture[:, :27] == image[:, :27]).all()
+    assert (picture[:, 20:] == content[:, 20:]).all()
+    assert (picture[:, :17] == image[:, :17]).all()
 
     value, gradient = jax.jit(jax.value_and_grad(total_loss, argnums=1), static_argnums=4)(
         params, image, targets, factors, spec

@@ -146,7 +146,9 @@ def check(params, rng, shape, tile, masked, options, made_anew=False, tolerance=
     if masked:
         soft = rng.random(shape, np.float32) ** 3
         soft[:, : shape[1] // 4] = 0
-        masks = Masks(styles=[soft, np.float32(1) - soft], sources=list(rng.random((2, 70, 90), np.float32)))
+        other = np.float32(1) - soft
+        soft[:, -40:] = other[:, -40:] = 0  # the ring and what lies around it
+        masks = Masks(styles=[soft, other], sources=list(rng.random((2, 70, 90), np.float32)))
     targets = make_targets(
         params, content, styles, spec, activation_shift=config.activation_shift, tv_power=2.5, masks=masks
     )
