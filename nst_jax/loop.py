@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nst_jax import objective, rows, tiling
 from nst_jax.networks.base import AnyArray, Params
-from nst_jax.objective import Frame, LossWeights, Spec, Targets, Terms, coefficients, shown
+from nst_jax.objective import Frame, LossWeights, Spec, Targets, Terms, coefficients, seen, shown
 from nst_jax.optimizers import OPTIMIZERS, Iterate
 from nst_jax.parametrizations import PARAMETRIZATIONS
 
@@ -194,7 +194,7 @@ class Told(NamedTuple):
 
 def visible(state: State, frame: Frame | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
     """Return the picture that is shown of a state: the average where there is one, within its frame."""
-    return shown(state.average.image if state.average else state.iterate.image, frame, spec)
+    return shown(_newest(state), frame, spec)
 
 
 @jax.jit(static_argnames="spec")
@@ -205,3 +205,13 @@ def tell(state: State, frame: Frame | None, spec: Spec) -> Told:
     terms, step, evaluations = state.iterate.terms, state.step, state.evaluations
     finite, converged = state.finite, state.converged
     return Told(rows.gather(image, spec), terms, step, evaluations, finite, converged, opacity, state.dial)
+
+
+@jax.jit(static_argnames="spec")
+def left(state: State, frame: Frame | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
+    """Return the picture as the losses see it, with which the next rung goes on."""
+    return rows.gather(seen(_newest(state), frame, spec), spec)
+
+
+def _newest(state: State) -> Float[Array, "h w 3"]:
+    return state.average.image if state.average else state.iterate.image

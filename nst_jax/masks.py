@@ -18,6 +18,7 @@ from nst_jax.networks.base import Network
 Mask = Float32[np.ndarray, "h w"]
 T = TypeVar("T")
 
+RING = 32  # pixels around the white part that are optimized like it, and not shown
 SEAM = 4  # the outermost pixels of the white part, over which the content fades into the picture
 THRESHOLD = 127 / 255
 COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")  # Okabe and Ito's
@@ -160,10 +161,33 @@ def regions(masks: Masks) -> Float32[np.ndarray, "r h w"] | None:
     return None if masks.content is None else masks.content[None]
 
 
+def widened(parts: Float32[np.ndarray, "r h w"]) -> Float32[np.ndarray, "r h w"]:
+    """Return the regions with a ring where none is white: each one's largest weight within RING pixels."""
+    outside = parts.sum(0) == 0
+    if not outside.any():
+        return parts
+    ring, width = np.pad(parts, [(0, 0), (RING, RING), (RING, RING)]), 0
+    while width < RING:
+        step = min(2 * width + 1, RING - width)  # the farthest that leaves no gap
+        for axis in (1, 2):
+            shifted = [slice(start, ring.shape[axis] - 2 * step + start) for start in (0, step, 2 * step)]
+            ring = np.maximum.reduce([ring[(slice(None),) * axis + (there,)] for there in shifted])
+        width += step
+    return np.where(outside, ring, parts)
+
+
+def optimized(parts: Float32[np.ndarray, "r h w"]) -> Mask:
+    """Return how much of each pixel is the picture's in what the losses see: the seam is at the ring's end.
+
+    So they see no border within RING - SEAM pixels of the regions. A mask's grays are white here.
+    """
+    return opacity((widened(parts) > 0).astype(np.float32))
+
+
 def opacity(parts: Float32[np.ndarray, "r h w"]) -> Mask:
     """Return how much of each pixel is the picture's, in [0, 1]; the rest is the content's.
 
-    0 where no region is white; from there it rises over SEAM pixels, all inside the white part.
+    0 where no region is white. From there it rises over SEAM pixels, all inside the white part.
     """
     inner = total = np.minimum(parts.sum(0), 1)
     for _ in range(SEAM - 1):

@@ -24,7 +24,7 @@ from nst_jax.objective import Frame, LossWeights, Spec, Targets
 from nst_jax.plan import bytes_needed
 from nst_jax.problem import Problem
 from nst_jax.steering import Ruler, make_ruler
-from nst_jax.targets import content_targets, regions_by_layer, style_targets
+from nst_jax.targets import content_targets, make_frame, regions_by_layer, style_targets
 from nst_jax.transfer import Progress, chunk_steps, progress
 
 BYTES_PER_PIXEL = 6000  # of a lane with the five usual layers: a guess, which the compiler's count corrects
@@ -258,7 +258,7 @@ class _Parts:
         regions = masking.regions(first.masks)
         self.problems = problems
         self.regions = regions_by_layer(regions, first.background.shape, first.spec)
-        self.opacity = None if regions is None else jnp.asarray(masking.opacity(regions))
+        self.frame = make_frame(first.background, regions, first.spec)
         self.made: dict[Hashable, Any] = {}
         self.rulers: dict[int, Ruler | None] = {}
         contents = len({id(problem.content) for problem in problems}) > 1
@@ -286,7 +286,7 @@ class _Parts:
             activation_shift=shift,
             tv_power=jnp.asarray(problem.config.tv_power, jnp.float32),
             regions=self.regions,
-            frame=None if self.opacity is None else Frame(jnp.asarray(problem.background), self.opacity),
+            frame=self.frame and self.frame._replace(background=jnp.asarray(problem.background)),
             original=jnp.asarray(content) if spec.photorealistic else None,
         )
 

@@ -60,9 +60,18 @@ def make_targets(
         activation_shift=shift,
         tv_power=power,
         regions=[] if around is None else regions_by_layer(parts, around.shape, spec),
-        frame=None if parts is None else Frame(_lay(around, spec), _lay(masking.opacity(parts), spec)),
+        frame=make_frame(around, parts, spec),
         original=_lay(content, spec) if spec.anew or spec.photorealistic else None,
     )
+
+
+def make_frame(
+    background: Float[AnyArray, "h w 3"] | None, parts: Float32[np.ndarray, "r h w"] | None, spec: Spec
+) -> Frame | None:
+    """Return what lies around the regions, None where there are none."""
+    if parts is None:
+        return None
+    return Frame(*(_lay(one, spec) for one in (background, masking.opacity(parts), masking.optimized(parts))))
 
 
 def _lay(array: Any, spec: Spec) -> Array:
@@ -113,8 +122,12 @@ def _style_positions(
 def regions_by_layer(
     parts: Float32[np.ndarray, "r h w"] | None, shape: Sequence[int], spec: Spec
 ) -> list[dict[str, Float[Array, "_ _"]]]:
-    """Return the regions of a picture of this shape as the style's layers see them; none: all of it."""
-    found = [mask_by_layer(part, shape, spec) for part in ([None] if parts is None else parts)]
+    """Return the regions of a picture of this shape, and their rings, as the style's layers see them.
+
+    None: all of it.
+    """
+    wide = [None] if parts is None else masking.widened(parts)
+    found = [mask_by_layer(part, shape, spec) for part in wide]
     return [region for region in found if region is not None]
 
 

@@ -31,7 +31,7 @@ from nst_jax.objective import (
     loss_pieces,
     network,
     owned_regions,
-    shown,
+    seen,
     style_maps,
     style_products,
     style_sums,
@@ -173,7 +173,7 @@ def evaluate(
     windows = grid(image.shape, spec)
     if windows.windows == 1:  # then one pass will do
         return objective.evaluate(params, image, targets, factors, spec)
-    picture, unshow = jax.vjp(lambda image: shown(image, targets.frame, spec), jnp.asarray(image))
+    picture, unsee = jax.vjp(lambda image: seen(image, targets.frame, spec), jnp.asarray(image))
     measured = CONTENT_LOSSES[spec.content_loss].distance is not None
 
     def near(number: Array) -> tuple[Window, Array, Targets, Part]:
@@ -212,7 +212,7 @@ def evaluate(
     none = jnp.zeros_like(picture), _nothing(whole)
     gradient, pieces = lax.fori_loop(0, windows.windows, add, none)
     value, terms = total(pieces)
-    return Evaluation(value, unshow(gradient)[0], terms)
+    return Evaluation(value, unsee(gradient)[0], terms)
 
 
 def _over_windows(look: Callable[[Array], Any], windows: Grid) -> tuple[Any, list[Array]]:

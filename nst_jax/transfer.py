@@ -12,7 +12,7 @@ from nst_jax import images, rows, steering
 from nst_jax.balance import balanced
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.loop import Dial, State, Told, run_chunk, start, tell, weights_in_force
+from nst_jax.loop import Dial, State, Told, left, run_chunk, start, tell, weights_in_force
 from nst_jax.masks import Masks
 from nst_jax.networks.base import Params, picture_list
 from nst_jax.objective import summarize
@@ -272,9 +272,9 @@ def _climb(
         yield now
     if not now.finite:
         return None
-    # As it is shown: outside the masks the optimiser's own picture may be anything.
+    # As the losses see it: beyond the masks' rings the optimizer's own picture may be anything.
     return Left(
-        np.array(tell(state, targets.frame, spec).image),
+        np.array(left(state, targets.frame, spec)),
         state.memory if carry else None,
         state.scale,
         now.step,

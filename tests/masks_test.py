@@ -11,7 +11,7 @@ from PIL import Image
 
 from nst_jax import images, masks
 from nst_jax.errors import InputError
-from nst_jax.masks import COLORS, SEAM, Masks
+from nst_jax.masks import COLORS, RING, SEAM, Masks
 from nst_jax.networks import NETWORKS
 from nst_jax.networks.base import features, make_params
 
@@ -266,6 +266,37 @@ def test_a_source_mask_makes_no_region(rng):
 
 
 # Opacity
+
+
+def ringed(parts):
+    """The regions with their rings, pixel by pixel: where all are black, each one's largest weight nearby."""
+    found = parts.copy()
+    for i, j in np.argwhere(parts.sum(0) == 0):
+        near = parts[:, max(i - RING, 0) : i + RING + 1, max(j - RING, 0) : j + RING + 1]
+        found[:, i, j] = near.max((1, 2))
+    return found
+
+
+@pytest.mark.parametrize("white", [0.0005, 0.01, 0.9])
+@pytest.mark.parametrize("shape", [(50, 70), (5, 90), (1, 1)])
+def test_rings_equal_the_twin(white, shape, rng):
+    parts = np.where(rng.random((2, *shape)) < white, rng.random((2, *shape)), 0).astype(np.float32)
+    wide = ringed(parts)
+    np.testing.assert_array_equal(masks.widened(parts), wide)
+    np.testing.assert_allclose(masks.optimized(parts), faded((wide > 0).any(0)), atol=1e-6)
+
+
+def test_all_of_the_picture_that_is_shown_is_optimized(rng):
+    """A soft mask's greys, too: they are of what is shown, not of what the losses see."""
+    parts = np.where(rng.random((2, 60, 60)) < 0.001, rng.random((2, 60, 60)), 0).astype(np.float32)
+    assert (masks.optimized(parts)[masks.opacity(parts) > 0] == 1).all()
+    assert 0 < parts.max() < 1
+
+
+def test_regions_that_meet_have_no_rings_in_each_other(rng):
+    one = rng.random((30, 50), np.float32)
+    parts = np.stack([one, 1 - one])
+    np.testing.assert_array_equal(masks.widened(parts), parts)
 
 
 def test_opacity_rises_over_four_pixels_inside_a_half_plane():

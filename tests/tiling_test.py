@@ -120,6 +120,11 @@ def test_contract_of_every_style_loss(params, rng, loss, monkeypatch):
     )
 
 
+def test_around_the_masks_it_is_the_whole_picture_s_too(params, rng):
+    """With a ring of 32 columns, and eight beyond it."""
+    check(params, rng, (61, 123), 48, True, LOW, black=40)
+
+
 def test_in_bfloat16_only_rounding_differs(params, rng):
     """Sums of other shapes are taken in another order, so the last of eight bits may differ."""
     check(params, rng, (61, 83), 40, False, {**LOW, "precision": "bfloat16"}, tolerance=1e-2)
@@ -137,8 +142,11 @@ def covariances(targets):
     return jax.tree.map(covariance, targets, is_leaf=lambda node: isinstance(node, Gaussian))
 
 
-def check(params, rng, shape, tile, masked, options, made_anew=False, tolerance=1e-5):
-    """Compare with the whole; made_anew: also where the content's activations are not kept."""
+def check(params, rng, shape, tile, masked, options, made_anew=False, tolerance=1e-5, black=0):
+    """Compare with the whole; made_anew: also where the content's activations are not kept.
+
+    black: columns that no mask acts on.
+    """
     config = Config(**{**options, **WEIGHTS, "style_mix": (3.0, 1.0)})
     spec, weights = config.spec(), config.loss_weights(2)
     styles = list(rng.random((2, 70, 90, 3), np.float32))  # of one size, for one program
@@ -147,7 +155,9 @@ def check(params, rng, shape, tile, masked, options, made_anew=False, tolerance=
     if masked:
         soft = rng.random(shape, np.float32) ** 3
         soft[:, : shape[1] // 4] = 0
-        masks = Masks(styles=[soft, np.float32(1) - soft], sources=list(rng.random((2, 70, 90), np.float32)))
+        other = np.float32(1) - soft
+        soft[:, shape[1] - black :] = other[:, shape[1] - black :] = 0
+        masks = Masks(styles=[soft, other], sources=list(rng.random((2, 70, 90), np.float32)))
     targets = make_targets(
         params, content, styles, spec, activation_shift=config.activation_shift, tv_power=2.5, masks=masks
     )
