@@ -32,7 +32,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pooling": "average",
         "parametrization": "natural",
         "scales": "auto",
-        "strength": 0.65,
         "balance": "auto",
     },
     "gatys": {},
@@ -70,6 +69,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 DEFAULT = "wasserstein"  # of the presets
+SHARES = {"wasserstein": 0.4}  # of the style in a preset's weights, whatever the loss: _weights
 
 # Weights with balance auto, in units of each term's pull.
 BALANCED = {"content_weight": 1.0, "style_weight": 1.0, "tv_weight": 0.07, "matting_weight": 100.0}
@@ -152,8 +152,8 @@ class Config:
         "means the same at any --size and with any --style_loss; 1, 1, 0.07 and 100 by default",
         choices=("none", "auto"),
     )
-    strength: float = _option(
-        0.5,
+    strength: float | None = _option(
+        None,
         "one dial in place of --content_weight and --style_weight: 0 the photograph, 1 nothing but style, "
         "between them equal steps to the eye with every pair of pictures: the weights are corrected during "
         f"the run, until LPIPS to the photograph is {TEXTURE} of it; with --balance=auto, which it sets",
@@ -318,10 +318,13 @@ class Config:
         steps = tuple(rung.iterations for rung in self.rungs())
         if self.iterations and self.effort != "normal" and steps != _steps(self.effort, len(steps)):
             found["effort"] = "without `iterations`, whose place it takes", "both were given"
-        if self.balance != "auto":
+        if self.strength is None:
+            found["strength"] = "a number", "got none"
+        elif self.balance != "auto":
             found["strength"] = "with `balance=auto`", f"got `balance={self.balance}`"
         else:  # its own weights, as the settings in a picture have them beside it, say the same
-            for name, weight in _dial(self.strength, STYLE_LOSSES[self.style_loss]).items():
+            loss = STYLE_LOSSES[self.style_loss]
+            for name, weight in _weights(_first_share(self.strength), loss).items():
                 if getattr(self, name) != weight:
                     found["strength"] = f"without `{name}`, whose place it takes", "both were given"
         return found
@@ -332,7 +335,7 @@ class Config:
 
         NaN at its ends, where nothing is to be corrected. None where no strength is in force.
         """
-        if self.balance != "auto" or not _dialed(self.given):
+        if self.strength is None:
             return None
         return self.strength * TEXTURE if 0 < self.strength < 1 else math.nan
 
@@ -360,7 +363,7 @@ class Config:
         if len(steps) != count or not all(steps):
             allowed = f"0, {count + 1} or more in all, or {count} numbers from 1, one for each of `scales`"
             allowed = allowed if count > 1 else "one number where there are no `scales`"
-            raise InputError("`iterations`", allowed, f"got {','.join(map(str, steps)) or 'none'}")
+            raise InputError("`iterations`", allowed, f"got {','.join(map(str, steps))}")
         return tuple(Rung(*pair) for pair in zip(sizes, steps, strict=True))
 
     def _sizes(self, steps: tuple[int, ...]) -> list[int]:
@@ -495,29 +498,31 @@ def _resolve(given: dict[str, Any]) -> dict[str, Any]:
     options |= preset | ({"balance": "auto"} if "strength" in given else {}) | given
     if options["balance"] == "auto":
         options |= BALANCED
-        if _dialed(given):
-            options |= _dial(options["strength"], STYLE_LOSSES[options["style_loss"]])
-            if options["strength"] == 0:  # the photograph to the bit: nothing smooths it, nothing enlarges it
+        loss, strength = STYLE_LOSSES[options["style_loss"]], options["strength"]
+        if strength is not None:
+            options |= _weights(_first_share(strength), loss)
+            if strength == 0:  # the photograph to the bit: nothing smooths it, nothing enlarges it
                 options["tv_weight"] = 0.0
                 options["scales"] = "" if len(options["iterations"]) < 2 else options["scales"]
+        elif options["preset"] in SHARES and not given.keys() & {"content_weight", "style_weight"}:
+            options |= _weights(SHARES[options["preset"]], loss)
         options |= given
     return options
 
 
-def _dialed(given: dict[str, Any]) -> bool:
-    """Tell whether the weights follow from a strength, that was given or is the preset's."""
-    weighed = given.keys() & {"content_weight", "style_weight"}
-    return "strength" in given or ("strength" in PRESETS[given.get("preset", "gatys")] and not weighed)
+def _first_share(strength: float) -> float:
+    """Return the style's share in the weights with which a run of a strength s begins.
 
-
-def _dial(strength: float, loss: StyleLoss) -> dict[str, float]:
-    """Return the weights with which a run of a strength s begins: of the style m (2 u)^k.
-
-    That of the content is (2 (1 - u))^k. u = 1 / (1 + exp(a - b s)), a and b of the weights that
-    eight pairs came to; 0 and 1 at both ends. m and k are the StyleLoss's middle and power, so that as much
-    of the photograph is left with any.
+    1 / (1 + exp(a - b s)), a and b of the weights that eight pairs came to; 0 and 1 at both ends.
     """
-    share = strength if strength in (0, 1) else 1 / (1 + math.exp(FIRST - SLOPE * strength))
+    return strength if strength in (0, 1) else 1 / (1 + math.exp(FIRST - SLOPE * strength))
+
+
+def _weights(share: float, loss: StyleLoss) -> dict[str, float]:
+    """Return the weights of a share u of the style: (2 (1 - u))^k of the content and m (2 u)^k of the style.
+
+    m and k are the StyleLoss's middle and power, so that about as much of the photograph is left with any.
+    """
     content, style = ((2.0 * part) ** loss.power for part in (1 - share, share))
     # Four digits: they are read in tables and reports.
     return {"content_weight": float(f"{content:.4g}"), "style_weight": float(f"{loss.middle * style:.4g}")}

@@ -79,9 +79,15 @@ def start(
     learning_rate: Float[Array, ""],
     spec: Spec,
     decay: Float[Array, ""] | None = None,
+    dial: Dial | None = None,
 ) -> State:
-    """Return the state at step 0, after one evaluation; with a decay it averages."""
+    """Return the state at step 0, after one evaluation; with a decay it averages.
+
+    dial: of the scale before.
+    """
     state = unseen(image, weights, spec, decay)
+    if dial is not None:
+        state = state._replace(dial=jax.tree.map(jnp.copy, dial))  # the chunk takes its buffers
     return run_chunk(state, np.int32(0), params, targets, weights, learning_rate, spec)
 
 

@@ -25,7 +25,7 @@ SIDE = 256  # pixels: the longest side at which pictures are compared, so that i
 TOLERANCE = 0.015  # of LPIPS: nearer than that nothing is corrected
 GAIN = 5.0  # of the logarithm of the weights' ratio, by LPIPS
 MOST = 1.2  # of it, that is corrected at a time
-LIMIT = 12.0  # of it, in all
+LIMIT = 6.0  # of it, in all: beyond, one of the two weighs nothing
 RAMP = (
     6.0  # steps in which what is wanted nears its end by a factor of e: the first steps go far by themselves
 )

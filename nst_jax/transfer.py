@@ -236,9 +236,7 @@ def _climb(
         now = progress(tell(state, targets.frame, spec), known)
         now = now._replace(step=done + now.step, evaluations=spent + now.evaluations)
         if state.average and now.step > done and (now.step == end or not now.finite):
-            in_force = weights_in_force(problem.weights, state.dial)
-            own_rest = targets, in_force, problem.learning_rate, spec
-            own_state = start(problem.params, state.average.image, *own_rest, problem.decay)
+            own_state = start(problem.params, state.average.image, *rest, problem.decay, state.dial)
             own = progress(tell(own_state, targets.frame, spec), known)
             finite, evaluations = now.finite and own.finite, now.evaluations + 1
             now = now._replace(losses=own.losses, finite=finite, evaluations=evaluations)
@@ -251,12 +249,11 @@ def _climb(
         state = origin.state
     else:
         first = _enlarged(origin, problem) if origin else problem.first
-        state = start(problem.params, rows.put(rows.pad(first, spec), spec), *rest, problem.decay)
+        image, dial = rows.put(rows.pad(first, spec), spec), origin and origin.dial
+        state = start(problem.params, image, *rest, problem.decay, dial)
         if origin and carry:
             state = state._replace(memory=carry(origin.memory, shape, state.scale / origin.scale))
-        if origin:
-            state = state._replace(dial=origin.dial)
-        elif ruler:
+        if ruler and not origin:
             state = steering.steer(state, targets.frame, ruler, aim, np.int32(done), spec)
     now = told(state)
     yield now
@@ -291,10 +288,11 @@ def _enlarged(left: Left, problem: Problem) -> Float32[np.ndarray, "h w 3"]:
     """
     size, content = problem.first.shape[:2], problem.content
     image = images.resize(left.image, *size)
-    if not problem.spec.steered or content is None:
+    strength = problem.config.strength
+    if not problem.spec.steered or content is None or strength is None:
         return image
     detail = content - images.resize(images.resize(content, *left.image.shape[:2]), *size)
-    return np.clip(image + np.float32(1 - problem.config.strength) * detail, 0, 1)
+    return np.clip(image + np.float32(1 - strength) * detail, 0, 1)
 
 
 def chunk_steps(iterations: int) -> int:

@@ -116,7 +116,7 @@ def option_rows(options):
     defaults = default_values(options)
     for field in dataclasses.fields(options):
         value = defaults[field.name]
-        default = ",".join(map(str, value)) if is_tuple(field) else str(value)
+        default = ",".join(map(str, value)) if is_tuple(field) else str("" if value is None else value)
         values = describe_range(field) + (", may repeat" if field.metadata["repeated"] else "")
         yield f"| `--{field.name}` | {f'`{default}`' if default else ''} | {values} | {field.metadata['help']} |"
 

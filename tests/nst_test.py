@@ -508,7 +508,7 @@ def test_what_is_made_of_two_files_alone_climbs_and_weighs_by_pulls(call):
     report = read_json("r.json")
     assert [rung["size"] for rung in report["rungs"]] == [129, 182]
     assert (report["config"]["preset"], report["config"]["style_loss"]) == ("wasserstein", "wasserstein")
-    assert (report["config"]["balance"], report["config"]["strength"]) == ("auto", 0.65)
+    assert (report["config"]["balance"], report["config"]["style_weight"]) == ("auto", 0.6843)
 
 
 def test_a_raw_style_weight_beside_the_default_is_told(call, caplog):

@@ -138,6 +138,22 @@ def test_neither_chunks_nor_a_rest_between_change_what_comes_of_it(params, pair)
     assert whole.losses == resumed.losses
 
 
+@pytest.mark.usefixtures("optax_promotion")
+@pytest.mark.parametrize("options", [{}, {"optimizer": "adam", "average": 0.5}])
+def test_the_value_is_that_of_the_weights_in_force(params, pair, options):
+    """At the start of a scale, too, which goes on with the weights of the one before."""
+    content, style = pair
+    sizes = {"size": 64, "scales": "48,64", "iterations": (12, 7)}
+    problems = make_problems(params, content, [style], Config(strength=0.9, **options, **sizes, **LAYERS))
+    for seen in run(problems, every=3):
+        state, average = seen.standing.state, "average" in options and seen.ends
+        if np.isfinite(state.iterate.value) and not average:  # else the losses are another picture's
+            assert float(state.iterate.value / state.scale) == pytest.approx(seen.losses["total"], rel=1e-4)
+        taken = seen.step, seen.rung
+    assert abs(state.dial.log_ratio) > 0.1
+    assert taken == (19, 2)
+
+
 def test_strengths_are_lanes_of_one_program(params, pair, compilations):
     content, style = pair[0][:, :56], pair[1]  # not compiled by other tests
     configs = [Config(strength=strength, iterations=12, **LAYERS) for strength in (0.0, 0.3, 0.6, 1.0)]
@@ -173,7 +189,8 @@ def test_only_a_strength_with_a_photograph_to_measure_against_steers(params, pai
         return make_problem(params, content, [style], Config(**given, **LAYERS)).spec.steered
 
     assert steered(strength=0.5)
-    assert steered(preset="wasserstein")
+    assert steered(preset="wasserstein", strength=0.5)
+    assert not steered(preset="wasserstein")
     assert not steered()
     assert not steered(preset="wasserstein", style_weight=2.0)
     assert not steered(preset="strotss")

@@ -383,7 +383,7 @@ def _help(program: Program) -> str:
 
 
 def _help_line(field: dataclasses.Field[Any], value: Any) -> str:
-    default = ",".join(map(str, value)) if is_tuple(field) else str(value)
+    default = ",".join(map(str, value)) if is_tuple(field) else str("" if value is None else value)
     details = [describe_range(field)] if option_type(field) is not bool else []
     details += ["may repeat"] if field.metadata["repeated"] else []
     details += [f"default {default}"] if default else []
