@@ -74,12 +74,12 @@ SHARES = {"wasserstein": 0.4}  # of the style in a preset's weights, whatever th
 # Weights with balance auto, in units of each term's pull.
 BALANCED = {"content_weight": 1.0, "style_weight": 1.0, "tv_weight": 0.07, "matting_weight": 100.0}
 
-FIRST, SLOPE = 1.65, 2.14  # of the share of the weights at which a run of some strength begins
+FIRST, SLOPE, LAST = 1.65, 2.14, 2.0  # of the share of the weights at which a run of some strength begins
 
 RATIOS = {"uniform": 1.0, "lower": 4.0, "geometric": 2.0}  # of a style term's weight to the next one's above
 NAMED = (*RATIOS, "telescoped")  # layer weightings
 
-TEXTURE = 0.63  # LPIPS to the photograph at strength 1, the mean of eight pairs (docs/pairs.md)
+TEXTURE = 0.63  # LPIPS at strength 1: about that of pictures without a content loss
 
 STEPS = {"draft": 6, "normal": 25, "fine": 150}  # by effort, of each scale; the coarsest has twice as many
 ALONE = 6  # times as many has a picture without scales: as many as with five
@@ -154,7 +154,7 @@ class Config:
     )
     strength: float | None = _option(
         None,
-        "one dial in place of --content_weight and --style_weight: 0 the photograph, 1 nothing but style, "
+        "one dial in place of --content_weight and --style_weight: 0 the photograph, 1 hardly any of it, "
         "between them equal steps to the eye with every pair of pictures: the weights are corrected during "
         f"the run, until LPIPS to the photograph is {TEXTURE} of it; with --balance=auto, which it sets",
         low=0,
@@ -333,11 +333,11 @@ class Config:
     def aim(self) -> float | None:
         """The LPIPS to the photograph that the strength wants: TEXTURE times it.
 
-        NaN at its ends, where nothing is to be corrected. None where no strength is in force.
+        NaN at 0, where nothing is to be corrected. None where no strength is in force.
         """
         if self.strength is None:
             return None
-        return self.strength * TEXTURE if 0 < self.strength < 1 else math.nan
+        return self.strength * TEXTURE if self.strength else math.nan
 
     @property
     def steps(self) -> int:
@@ -513,9 +513,10 @@ def _resolve(given: dict[str, Any]) -> dict[str, Any]:
 def _first_share(strength: float) -> float:
     """Return the style's share in the weights with which a run of a strength s begins.
 
-    1 / (1 + exp(a - b s)), a and b of the weights that eight pairs came to; 0 and 1 at both ends.
+    1 / (1 + exp(a - b s - c s^8)), near the weights that eight pairs came to; 0 at 0.
     """
-    return strength if strength in (0, 1) else 1 / (1 + math.exp(FIRST - SLOPE * strength))
+    odds = SLOPE * strength + LAST * strength**8 - FIRST
+    return 1 / (1 + math.exp(-odds)) if strength else 0.0
 
 
 def _weights(share: float, loss: StyleLoss) -> dict[str, float]:

@@ -156,7 +156,7 @@ def test_the_value_is_that_of_the_weights_in_force(params, pair, options):
 
 def test_strengths_are_lanes_of_one_program(params, pair, compilations):
     content, style = pair[0][:, :56], pair[1]  # not compiled by other tests
-    configs = [Config(strength=strength, iterations=12, **LAYERS) for strength in (0.0, 0.3, 0.6, 1.0)]
+    configs = [Config(strength=strength, iterations=12, **LAYERS) for strength in (0.0, 0.2, 0.3, 0.6)]
     problems = [make_problem(params, content, [style], config) for config in configs]
     problems = [problem._replace(content=content, styles=problems[0].styles) for problem in problems]
     found = {}
@@ -195,7 +195,7 @@ def test_only_a_strength_with_a_photograph_to_measure_against_steers(params, pai
     assert not steered(preset="wasserstein", style_weight=2.0)
     assert not steered(preset="strotss")
     assert not steered(content[:15], strength=0.5)  # LPIPS's deepest layer sees nothing
-    assert not steered(None, strength=1.0, init="noise")
+    assert not steered(None, content_weight=0.0, balance="auto", init="noise")
 
 
 def test_rulers_have_the_shapes_that_the_plan_is_told(params, pair):
