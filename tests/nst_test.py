@@ -573,6 +573,10 @@ WRONG = {
         ["--stile_weight=1"],
         "--stile_weight: the flags of nst --help; no such flag .did you mean --style",
     ),
+    "flag of earlier days": (
+        ["--style_scale=2"],
+        "--style_scale: .*no such flag .did you mean --stroke_size",
+    ),
     "positional": (["b.png"], "b.png: flags only"),
     "layer": (["--style_layers=conv1_1,conv9_1"], "--style_layers: layers of vgg16 are"),
     "weighting that overflows": (
@@ -1023,3 +1027,26 @@ def test_a_narrow_picture_is_planned_without_being_made_smaller(call, tmp_path):
     arguments = ["--preset=gatys", "--style_layers=conv5_1", *arguments[:-2]]
     code, _, err = call(*arguments, "--iterations=1", "--dry_run")
     assert (code, [line for line in err if line.startswith("error")]) == (0, [])
+
+
+def test_a_dry_run_tells_what_the_dials_come_to(call):
+    short = [*PAIR, "--output=a.png", "--size=48", *SHALLOW, "--dry_run"]
+    assert call(*short, "--preset=gatys", "--strength=0.5", "--effort=draft")[1][0] == (
+        "strength 0.5 (LPIPS to the photograph 0.32), begins with content_weight 1.848, style_weight 0.1105, "
+        "tv_weight 0.07, in units of the terms' pulls; stroke size 1"
+    )
+    lines = call(*short, "--preset=gatys", "--stroke_size=2", "--iterations=3")[1]
+    assert lines[0] == ("weights raw: content_weight 1, style_weight 1e+08, tv_weight 0.001; stroke size 2")
+    assert "48x32 pixels" in lines[1]
+    assert " 3 steps, about " in lines[1]
+    assert os.listdir() == []
+
+
+def test_a_strength_that_the_steps_did_not_reach_is_told(call, caplog):
+    common = [*PAIR, "--output=a.png", "--size=48", *SHALLOW, "--preset=gatys", "--strength=0.9"]
+    code, *_ = call(*common, "--iterations=1", "--report=r.json", "--noquiet")
+    assert code == 0
+    found = read_json("r.json")["lpips"]
+    assert found["wanted"] == pytest.approx(0.9 * 0.63)
+    said = f"--strength=0.9: stands for an LPIPS to the photograph of 0.57; after 1 steps it is {found['reached']:.2f};"
+    assert f"{said} more --iterations bring it nearer" in caplog.text

@@ -690,3 +690,11 @@ def test_damaged_settings_are_another_sweeps(call, tmp_path, damage):
     code, out, err = call(*PAIR, *SMALL, WEIGHTS, "--output_dir=o", "--resume")
     assert (code, out, len(err)) == (2, [], 1)
     assert "another sweep's results (settings.json)" in err[0]
+
+
+def test_a_dry_run_tells_what_is_missing_and_writes_nothing(call):
+    common = [*PAIR, *SMALL, WEIGHTS, "--output_dir=o"]
+    lines = call(*common, "--dry_run")[1]
+    assert re.fullmatch(r"4 pictures of 32x24 pixels, 2 steps each: about \d+ s", lines[0])
+    assert lines[1].startswith("in all about ")
+    assert not os.path.exists("o")

@@ -233,11 +233,15 @@ class Job:
         size = min(config.size, 256)
         scales = f"{size},{config.size}" if size < config.size else ""
         try:
-            small = self._problems(dataclasses.replace(config, scales=scales, iterations=(6,)))[0]
+            small = self._problems(
+                dataclasses.replace(config, scales=scales, effort="normal", iterations=(6,))
+            )[0]
         except InputError:
             small = self._problems(config)[0]
         size = max(small.first.shape[:2])
-        return small._replace(config=dataclasses.replace(config, size=size, scales="", iterations=(6,)))
+        return small._replace(
+            config=dataclasses.replace(config, size=size, scales="", effort="normal", iterations=(6,))
+        )
 
 
 def prepare(

@@ -255,7 +255,7 @@ def _small(problem: Problem) -> Problem:
     def small(picture: Picture) -> Picture:
         return images.resize(picture, *(max(16, round(share * side)) for side in picture.shape[:2]))
 
-    config = dataclasses.replace(problem.config, iterations=(6,))
+    config = dataclasses.replace(problem.config, effort="normal", iterations=(6,))
     content = None if problem.content is None else small(problem.content)
     return make_problem(
         problem.params, content, list(map(small, problem.styles)), config, small(problem.first)
