@@ -4,10 +4,12 @@ from nst_jax import images as images
 from nst_jax import judge as judge
 from nst_jax import labels as labels
 from nst_jax.config import Config as Config
-from nst_jax.content import CONTENT_LOSSES as CONTENT_LOSSES
-from nst_jax.content import ContentLoss as ContentLoss
 from nst_jax.errors import InputError as InputError
 from nst_jax.errors import NotEnoughMemory as NotEnoughMemory
+from nst_jax.losses.content import CONTENT_LOSSES as CONTENT_LOSSES
+from nst_jax.losses.content import ContentLoss as ContentLoss
+from nst_jax.losses.style import STYLE_LOSSES as STYLE_LOSSES
+from nst_jax.losses.style import StyleLoss as StyleLoss
 from nst_jax.masks import Masks as Masks
 from nst_jax.objective import LossWeights as LossWeights
 from nst_jax.objective import Spec as Spec
@@ -17,8 +19,6 @@ from nst_jax.objective import total_loss as total_loss
 from nst_jax.optimizers import OPTIMIZERS as OPTIMIZERS
 from nst_jax.optimizers import Optimizer as Optimizer
 from nst_jax.optimizers import Step as Step
-from nst_jax.style import STYLE_LOSSES as STYLE_LOSSES
-from nst_jax.style import StyleLoss as StyleLoss
 from nst_jax.targets import make_targets as make_targets
 from nst_jax.transfer import Progress as Progress
 from nst_jax.transfer import stylize as stylize

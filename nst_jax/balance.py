@@ -5,9 +5,9 @@ import numpy as np
 
 from nst_jax import images, rows
 from nst_jax.loop import start
+from nst_jax.losses.style import STYLE_LOSSES
 from nst_jax.objective import Targets
 from nst_jax.problem import Problem
-from nst_jax.style import STYLE_LOSSES
 
 MOVED = 3 / 4  # of the pull at the moved content, that counts: below it photographs are as they are
 PAINTED = 1 / 8  # of the pull at the style

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from nst_jax.color import COLOR_MATCHES, COLOR_MODES
-from nst_jax.content import CONTENT_LOSSES
 from nst_jax.errors import InputError, did_you_mean
+from nst_jax.losses.content import CONTENT_LOSSES
+from nst_jax.losses.style import STYLE_LOSSES, StyleLoss, term_names
 from nst_jax.objective import LossWeights, Spec
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.options import Field, check_option, is_tuple, option
 from nst_jax.parametrizations import PARAMETRIZATIONS
-from nst_jax.style import STYLE_LOSSES, StyleLoss, term_names
 from nst_jax.tiling import least_tile
 from nst_jax.vgg import NETWORKS, POOLINGS, PRECISIONS, check_layers, halo, layer_names
 

@@ -17,9 +17,9 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 from nst_jax import alexnet, images
 from nst_jax.color import oklab
 from nst_jax.errors import InputError
-from nst_jax.samples import distance_shares, sample_positions
-from nst_jax.style import STYLE_LOSSES, Statistics
-from nst_jax.style.gaussian import mean_and_covariance
+from nst_jax.losses.samples import distance_shares, sample_positions
+from nst_jax.losses.style import STYLE_LOSSES, Statistics
+from nst_jax.losses.style.gaussian import mean_and_covariance
 from nst_jax.vgg import Params, block_of, check_size, convolution, features
 from nst_jax.weights import load_dists_weights, load_lpips_heads, load_vgg, load_weights
 

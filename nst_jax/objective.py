@@ -13,10 +13,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from nst_jax.content import CONTENT_LOSSES
-from nst_jax.matting import matting_loss
-from nst_jax.samples import Part
-from nst_jax.style import STYLE_LOSSES, Look, Statistics, Sums
+from nst_jax.losses.content import CONTENT_LOSSES
+from nst_jax.losses.matting import matting_loss
+from nst_jax.losses.samples import Part
+from nst_jax.losses.style import STYLE_LOSSES, Look, Statistics, Sums
 from nst_jax.vgg import PRECISIONS, AnyArray, Params, block_of, features, in_force, keep_rows, map_shape
 
 

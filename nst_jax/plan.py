@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from nst_jax import loop, rows, tiling
-from nst_jax.content import CONTENT_LOSSES
 from nst_jax.errors import NotEnoughMemory
+from nst_jax.losses.content import CONTENT_LOSSES
 from nst_jax.objective import Spec
 from nst_jax.problem import Problem
 from nst_jax.targets import content_targets, style_arguments, wanted_of_style

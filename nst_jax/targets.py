@@ -11,11 +11,11 @@ from jaxtyping import Array, Float, Float32, Int32
 
 from nst_jax import masks as masking
 from nst_jax import rows, tiling
-from nst_jax.content import CONTENT_LOSSES
+from nst_jax.losses.content import CONTENT_LOSSES
+from nst_jax.losses.samples import sample_positions
+from nst_jax.losses.style import STYLE_LOSSES
 from nst_jax.masks import Masks
 from nst_jax.objective import Frame, Spec, Targets, network, over_style, positions
-from nst_jax.samples import sample_positions
-from nst_jax.style import STYLE_LOSSES
 from nst_jax.vgg import AnyArray, Params, check_picture, map_shape, picture_list
 
 

@@ -1,6 +1,6 @@
 """The same objective window by window: exact value, gradient and terms of a picture of any size.
 
-Style statistics, content and variation are made of sums over positions (style/, content.py), so they can be
+Style statistics, content and variation are made of sums over positions (losses/), so they can be
 added up over windows. A window is a core, whose positions count, and a halo as wide as the deepest layer
 sees. Pass 1 adds up what the total is not linear in, as the style's sums; the slope of the total with respect
 to these is a small matrix for each term; pass 2 runs the windows again and takes that slope, with those of
@@ -19,7 +19,9 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from nst_jax import objective
-from nst_jax.content import CONTENT_LOSSES, LAPLACIAN
+from nst_jax.losses.content import CONTENT_LOSSES, LAPLACIAN
+from nst_jax.losses.samples import Part
+from nst_jax.losses.style import STYLE_LOSSES, Least, Look, Sums, is_node
 from nst_jax.objective import (
     Evaluation,
     Pieces,
@@ -37,8 +39,6 @@ from nst_jax.objective import (
     terms_of,
     weighted_sum,
 )
-from nst_jax.samples import Part
-from nst_jax.style import STYLE_LOSSES, Least, Look, Sums, is_node
 from nst_jax.vgg import AnyArray, Params, block_of, halo, map_shape
 
 

@@ -9,8 +9,8 @@ import pytest
 from nst_jax import vgg
 from nst_jax.config import PRESETS, Config
 from nst_jax.errors import InputError
+from nst_jax.losses.style import STYLE_LOSSES
 from nst_jax.options import describe_range, parse_option
-from nst_jax.style import STYLE_LOSSES
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 

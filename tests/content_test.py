@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from nst_jax.config import Config
-from nst_jax.content import BOX, CONTENT_LOSSES, laplacian
+from nst_jax.losses.content import BOX, CONTENT_LOSSES, laplacian
+from nst_jax.losses.samples import LEVEL, sample_positions
 from nst_jax.objective import loss_terms
-from nst_jax.samples import LEVEL, sample_positions
 from nst_jax.targets import make_targets
 from nst_jax.vgg import features
 
@@ -90,7 +90,7 @@ def test_the_slope_of_self_similarity_equals_finite_differences(rng):
     columns, content = rng.random((2, 30, 6), np.float32)
     wanted = loss.wanted(np.zeros((1, 1, 3), np.float32), {}, 0)
     assert wanted == {}
-    from nst_jax.content import Likeness
+    from nst_jax.losses.content import Likeness
 
     aim = Likeness(jnp.zeros((30, 2), jnp.int32), jnp.asarray(shares(np.float64(content)), jnp.float32))
     slope, direction = (

@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from nst_jax import alexnet, judge
 from nst_jax.color import oklab
 from nst_jax.errors import InputError
-from nst_jax.samples import sample_positions
+from nst_jax.losses.samples import sample_positions
 from nst_jax.weights import load_lpips_heads
 
 KEPT = json.loads(judge_pairs.FILE.read_text())

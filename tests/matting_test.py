@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import reference
 
-from nst_jax.matting import EPSILON, matting_loss
+from nst_jax.losses.matting import EPSILON, matting_loss
 
 both = jax.jit(jax.value_and_grad(matting_loss), static_argnames="rows")
 SHAPE = (17, 14)

@@ -23,7 +23,7 @@ from nst_jax import images
 from nst_jax.errors import NotWritten
 from nst_jax.launchers import display, nst
 from nst_jax.launchers.common import run
-from nst_jax.matting import EPSILON
+from nst_jax.losses.matting import EPSILON
 from nst_jax.runs import job, outputs
 from nst_jax.system import device
 from nst_jax.transfer import Progress

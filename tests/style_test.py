@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import reference
 
-from nst_jax.samples import Part, Samples, sample_positions
-from nst_jax.style import STYLE_LOSSES, matching, term_names
-from nst_jax.style.histogram import NODES, histogram_transport
-from nst_jax.style.statistics import positions_of
+from nst_jax.losses.samples import Part, Samples, sample_positions
+from nst_jax.losses.style import STYLE_LOSSES, matching, term_names
+from nst_jax.losses.style.histogram import NODES, histogram_transport
+from nst_jax.losses.style.statistics import positions_of
 
 NAMES = sorted(STYLE_LOSSES)
 SIZES = {"conv1_1": (13, 15, 5), "conv1_2": (13, 15, 4), "conv2_1": (6, 7, 8), "conv4_1": (1, 1, 3)}

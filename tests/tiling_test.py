@@ -10,10 +10,10 @@ import pytest
 
 from nst_jax import objective, tiling
 from nst_jax.config import PRESETS, Config
+from nst_jax.losses.style import STYLE_LOSSES
+from nst_jax.losses.style.gaussian import Gaussian
 from nst_jax.masks import Masks
 from nst_jax.objective import coefficients
-from nst_jax.style import STYLE_LOSSES
-from nst_jax.style.gaussian import Gaussian
 from nst_jax.targets import make_targets, style_arguments, wanted_of_style
 from nst_jax.vgg import features, halo, layer_names
 

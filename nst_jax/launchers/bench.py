@@ -34,13 +34,13 @@ from nst_jax.launchers.ceilings import own_convolutions, seconds
 from nst_jax.launchers.common import DONE, Given, Program, launch, scratch_folder, tell
 from nst_jax.launchers.experiments import EXPERIMENTS
 from nst_jax.loop import chunk, run_chunk, unseen
+from nst_jax.losses.style import STYLE_LOSSES
 from nst_jax.objective import LossWeights, Spec, Targets, total_loss
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.options import check_options, is_tuple, option
 from nst_jax.plan import bytes_needed
 from nst_jax.problem import Problem, make_problem, vary
 from nst_jax.report import PLOT_FORMATS, check_plot, to_json
-from nst_jax.style import STYLE_LOSSES
 from nst_jax.sweep import sweep
 from nst_jax.system import device
 from nst_jax.targets import make_targets

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from nst_jax.samples import TINY, Samples, unit_vectors
-from nst_jax.style.gaussian import mean_and_covariance, moment_sums
-from nst_jax.style.statistics import (
+from nst_jax.losses.samples import TINY, Samples, unit_vectors
+from nst_jax.losses.style.gaussian import mean_and_covariance, moment_sums
+from nst_jax.losses.style.statistics import (
     Aimed,
     Features,
     Least,

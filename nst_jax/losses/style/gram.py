@@ -6,7 +6,7 @@ from itertools import pairwise
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nst_jax.style.statistics import Features, Mask, Sums, at, cross_sum, gram_sum, rows_of
+from nst_jax.losses.style.statistics import Features, Mask, Sums, at, cross_sum, gram_sum, rows_of
 from nst_jax.vgg import block_of
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
 
-from nst_jax.samples import Part, Samples, distance_shares, sample_positions
+from nst_jax.losses.samples import Part, Samples, distance_shares, sample_positions
 from nst_jax.vgg import AnyArray, block_of, keep_rows, map_shape
 
 Picture = Float[AnyArray, "h w 3"]

@@ -5,16 +5,22 @@ import functools
 import jax
 import numpy as np
 
-from nst_jax.samples import Samples
-from nst_jax.style.gaussian import (
+from nst_jax.losses.samples import Samples
+from nst_jax.losses.style.gaussian import (
     moment_sums,
     moments_distance,
     principal_gaussian,
     wasserstein_distance,
 )
-from nst_jax.style.gram import chain_sums, gram_sums, shares_of_lowest, squared_distance, tutorial_distance
-from nst_jax.style.histogram import histogram_aim, histogram_distance, histogram_sums
-from nst_jax.style.matching import (
+from nst_jax.losses.style.gram import (
+    chain_sums,
+    gram_sums,
+    shares_of_lowest,
+    squared_distance,
+    tutorial_distance,
+)
+from nst_jax.losses.style.histogram import histogram_aim, histogram_distance, histogram_sums
+from nst_jax.losses.style.matching import (
     SIDE,
     directions,
     nearest_distance,
@@ -26,12 +32,12 @@ from nst_jax.style.matching import (
     sampled_patches,
     the_mean_itself,
 )
-from nst_jax.style.statistics import Least as Least
-from nst_jax.style.statistics import Look as Look
-from nst_jax.style.statistics import Statistics as Statistics
-from nst_jax.style.statistics import StyleLoss as StyleLoss
-from nst_jax.style.statistics import Sums as Sums
-from nst_jax.style.statistics import is_node as is_node
+from nst_jax.losses.style.statistics import Least as Least
+from nst_jax.losses.style.statistics import Look as Look
+from nst_jax.losses.style.statistics import Statistics as Statistics
+from nst_jax.losses.style.statistics import StyleLoss as StyleLoss
+from nst_jax.losses.style.statistics import Sums as Sums
+from nst_jax.losses.style.statistics import is_node as is_node
 from nst_jax.vgg import block_of
 
 # A StyleLoss's middle and power are those by which VGG-16's LPIPS to the photograph falls alike with all of

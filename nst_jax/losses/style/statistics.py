@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nst_jax.samples import Part, Samples
+from nst_jax.losses.samples import Part, Samples
 from nst_jax.vgg import AnyArray, keep_rows, map_shape
 
 Features = Mapping[str, Float[AnyArray, "_ _ _"]]  # by layer, (rows, columns, channels), from the bottom up

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nst_jax.samples import Samples
-from nst_jax.style.gram import gram_sums, squared_distance
-from nst_jax.style.statistics import (
+from nst_jax.losses.samples import Samples
+from nst_jax.losses.style.gram import gram_sums, squared_distance
+from nst_jax.losses.style.statistics import (
     Aimed,
     Features,
     Mask,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
-from nst_jax.style.statistics import Features, Mask, Sum, Sums, at, cross_sum, gram_sum, rows_of
+from nst_jax.losses.style.statistics import Features, Mask, Sum, Sums, at, cross_sum, gram_sum, rows_of
 
 
 def moment_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = None, rows: int = 0) -> Sums:
