@@ -6,6 +6,11 @@ from nst_jax import labels as labels
 from nst_jax.config import Config as Config
 from nst_jax.errors import InputError as InputError
 from nst_jax.errors import NotEnoughMemory as NotEnoughMemory
+from nst_jax.losses import TERMS as TERMS
+from nst_jax.losses.base import Sum as Sum
+from nst_jax.losses.base import Term as Term
+from nst_jax.losses.base import View as View
+from nst_jax.losses.base import Weight as Weight
 from nst_jax.losses.content import CONTENT_LOSSES as CONTENT_LOSSES
 from nst_jax.losses.content import ContentLoss as ContentLoss
 from nst_jax.losses.style import STYLE_LOSSES as STYLE_LOSSES

@@ -51,8 +51,8 @@ def places_of(name, style, source=None):
 def terms_of(name, maps, style, shift, mask, source, places):
     """Return the terms of a picture's maps."""
     loss = STYLE_LOSSES[name]
-    wanted = loss.wanted(lambda look: look(style, source, None), shift, 0, places, positions_of(style))
-    found = loss.means(loss.sums(maps, shift, mask, 0, *loss.aims(wanted)), positions_of(maps))
+    wanted = loss.wanted(lambda look: look(style, source, None), shift, places, positions_of(style))
+    found = loss.means(loss.sums(maps, shift, mask, *loss.aims(wanted)), positions_of(maps))
     return {term: loss.distance(found[term], wanted[term]) for term in wanted}
 
 

@@ -267,7 +267,8 @@ def _programs(config: Config, batch: int) -> Programs:
     evaluate = jax.value_and_grad(partial(_loss, spec=spec))
     if batch == 1:
         return Programs(unseen, run_chunk, jax.jit(evaluate), (spec,), (), weights)
-    own: Any = jax.tree.map(lambda _: None, weights)._replace(style=0)
+    shared: Any = jax.tree.map(lambda _: None, weights)
+    own = shared.with_terms(style=0)
     advance = jax.vmap(partial(chunk, spec=spec), in_axes=(0, None, None, None, own, None))
     return Programs(
         jax.jit(jax.vmap(partial(unseen, spec=spec), in_axes=(0, own))),
@@ -275,7 +276,7 @@ def _programs(config: Config, batch: int) -> Programs:
         jax.jit(jax.vmap(evaluate, in_axes=(0, None, None, own))),
         (),
         (batch,),
-        weights._replace(style=weights.style * _factors(batch)),
+        weights.with_terms(style=weights.terms["style"] * _factors(batch)),
     )
 
 

@@ -21,7 +21,7 @@ from absl import app, flags, logging
 
 from nst_jax.errors import InputError, NotEnoughMemory, NotWritten, as_flags
 from nst_jax.files import abandon
-from nst_jax.options import default_values, describe_range, is_tuple, option_type, parse_option
+from nst_jax.options import default_values, describe_range, fields_of, is_tuple, option_type, parse_option
 from nst_programs import ENDINGS, taken
 
 DONE, WRONG_REQUEST, WRONG_NUMBERS, NO_MEMORY, NOT_WRITTEN = 0, 2, 3, 4, 5
@@ -302,7 +302,7 @@ def _flag_lines(file: str, read: set[str]) -> list[str]:
 
 
 def _fields(program: Program) -> list[dataclasses.Field[Any]]:
-    return [field for options in program.options for field in dataclasses.fields(options)]
+    return [field for options in program.options for field in fields_of(options)]
 
 
 def _define(values: flags.FlagValues, field: dataclasses.Field[Any]) -> None:
@@ -318,7 +318,7 @@ def _define(values: flags.FlagValues, field: dataclasses.Field[Any]) -> None:
 def _given(values: flags.FlagValues, options: type) -> Given:
     return {
         field.name: _value(field, values[field.name].value)
-        for field in dataclasses.fields(options)
+        for field in fields_of(options)
         if values[field.name].present
     }
 

@@ -32,12 +32,10 @@ from nst_jax.losses.style.matching import (
     sampled_patches,
     the_mean_itself,
 )
-from nst_jax.losses.style.statistics import Least as Least
 from nst_jax.losses.style.statistics import Look as Look
 from nst_jax.losses.style.statistics import Statistics as Statistics
 from nst_jax.losses.style.statistics import StyleLoss as StyleLoss
 from nst_jax.losses.style.statistics import Sums as Sums
-from nst_jax.losses.style.statistics import is_node as is_node
 from nst_jax.vgg import block_of
 
 # A StyleLoss's middle and power are those by which VGG-16's LPIPS to the photograph falls alike with all of
@@ -109,7 +107,7 @@ def _term_names(loss: StyleLoss, layers: tuple[str, ...]) -> tuple[str, ...]:
     # Shapes of numpy's arrays: before the device is known, and it may not be there.
     shapes = jax.eval_shape(
         lambda maps, shift: (
-            loss.aim(maps, shift, None, 0, samples) if loss.aim else loss.sums(maps, shift, None, 0)
+            loss.aim(maps, shift, None, samples) if loss.aim else loss.sums(maps, shift, None)
         ),
         maps,
         np.float32(0),

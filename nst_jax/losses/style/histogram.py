@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from nst_jax.losses.base import Sum
 from nst_jax.losses.samples import Samples
 from nst_jax.losses.style.gram import gram_sums, squared_distance
 from nst_jax.losses.style.statistics import (
@@ -11,27 +12,21 @@ from nst_jax.losses.style.statistics import (
     Features,
     Mask,
     Statistics,
-    Sum,
     Sums,
     at,
     position_weights,
-    rows_of,
 )
 
 # Of a histogram, in units of the style's root mean square in each channel.
 NODES = (0.0, *(2.0 ** (k / 2) for k in range(-6, 9)))
 
 
-def histogram_aim(
-    features: Features, shift: Float[Array, ""], mask: Mask | None, rows: int, samples: Samples
-) -> Sums:
+def histogram_aim(features: Features, shift: Float[Array, ""], mask: Mask | None, samples: Samples) -> Sums:
     """Return the sums of a style's Gram matrices."""
-    return gram_sums(features, shift, mask, rows)
+    return gram_sums(features, shift, mask)
 
 
-def histogram_sums(
-    features: Features, shift: Float[Array, ""], mask: Mask | None, rows: int, aims: Statistics
-) -> Sums:
+def histogram_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, aims: Statistics) -> Sums:
     """Return gram_sums' sums, and beside them sum_p m_p clip((F_pc - t_kc) / (t_k+1,c - t_kc), 0, 1).
 
     t_kc: NODES k in channel c; aims: the style's Grams, from which their units come. The mean is the share of
@@ -39,9 +34,9 @@ def histogram_sums(
     over positions, and has a slope.
     """
     found = {}
-    for layer, gram in gram_sums(features, shift, mask, rows).items():
+    for layer, gram in gram_sums(features, shift, mask).items():
         map_ = jnp.asarray(features[layer])
-        weights = position_weights(map_.shape, at(mask, layer), rows_of(layer, rows))
+        weights = position_weights(map_.shape, at(mask, layer))
         nodes = _nodes(aims[layer])
         found[layer] = gram, Sum(_shares_above(map_, weights, nodes), jnp.sum(weights))
     return found

@@ -13,19 +13,17 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from nst_jax.losses.base import Least, Sum
 from nst_jax.losses.samples import TINY, Samples, unit_vectors
 from nst_jax.losses.style.gaussian import mean_and_covariance, moment_sums
 from nst_jax.losses.style.statistics import (
     Aimed,
     Features,
-    Least,
     Mask,
     Statistics,
-    Sum,
     Sums,
     at,
     position_weights,
-    rows_of,
 )
 from nst_jax.vgg import AnyArray
 
@@ -43,15 +41,13 @@ class Directions(NamedTuple):
 
 
 def sampled_features(
-    features: Features, shift: Float[Array, ""], mask: Mask | None, rows: int, samples: Samples
+    features: Features, shift: Float[Array, ""], mask: Mask | None, samples: Samples
 ) -> Sums:
     """Return a style's features at its samples."""
     return {layer: samples.patches(layer, map_, 1)[:, 0, 0] for layer, map_ in features.items()}
 
 
-def sampled_patches(
-    features: Features, shift: Float[Array, ""], mask: Mask | None, rows: int, samples: Samples
-) -> Sums:
+def sampled_patches(features: Features, shift: Float[Array, ""], mask: Mask | None, samples: Samples) -> Sums:
     """Return the patches around a style's samples."""
     return {layer: samples.patches(layer, map_, SIDE) for layer, map_ in features.items()}
 
@@ -72,31 +68,27 @@ class Nearest(NamedTuple):
     moments: Any
 
 
-def nearest_sums(
-    features: Features, shift: Float[Array, ""], mask: Mask | None, rows: int, aims: Statistics
-) -> Sums:
+def nearest_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, aims: Statistics) -> Sums:
     """Return Nearest: the mean over positions p of min_j 1 - cos(F_p - m, S_j - m), and moment_sums.
 
     S_j: the style's features at its samples; m: their mean.
     """
-    found, moments = {}, moment_sums(features, shift, mask, rows)
+    found, moments = {}, moment_sums(features, shift, mask)
     for layer, map_ in features.items():
         x, unit = _directions_of(map_, aims[layer]), aims[layer].unit
         sample, _ = matches(x, unit[:, None, None])
-        weights = position_weights(map_.shape, at(mask, layer), rows_of(layer, rows))
+        weights = position_weights(map_.shape, at(mask, layer))
         mean = Sum(jnp.sum(weights * _cosine_distance(x, unit[sample])), jnp.sum(weights))
         found[layer] = Nearest(mean, moments[layer])
     return found
 
 
-def remd_sums(
-    features: Features, shift: Float[Array, ""], mask: Mask | None, rows: int, aims: Statistics
-) -> Sums:
+def remd_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, aims: Statistics) -> Sums:
     """Return nearest_sums' Nearest, and beside it for every j min_p 1 - cos(F_p - m, S_j - m)."""
-    found, moments = {}, moment_sums(features, shift, mask, rows)
+    found, moments = {}, moment_sums(features, shift, mask)
     for layer, map_ in features.items():
         x, unit = _directions_of(map_, aims[layer]), aims[layer].unit
-        weights = position_weights(map_.shape, at(mask, layer), rows_of(layer, rows))
+        weights = position_weights(map_.shape, at(mask, layer))
         sample, position = matches(x, unit[:, None, None], weights > 0)
         mean = Sum(jnp.sum(weights * _cosine_distance(x, unit[sample])), jnp.sum(weights))
         closest = _cosine_distance(x.reshape(-1, x.shape[-1])[position], unit)
@@ -105,9 +97,7 @@ def remd_sums(
     return found
 
 
-def patch_sums(
-    features: Features, shift: Float[Array, ""], mask: Mask | None, rows: int, aims: Statistics
-) -> Sums:
+def patch_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, aims: Statistics) -> Sums:
     """Return the mean over positions p of |P_p - S_j|^2 / (9 C), j the patch that P_p is most like.
 
     P_p: the 3x3 positions around p, of C channels; S_j: the style's patches at its samples. Most like is of
@@ -126,7 +116,7 @@ def patch_sums(
             for column in range(SIDE):
                 there = padded[row : row + height, column : column + width]
                 distances += jnp.sum((there - patches[:, row, column][sample]) ** 2, -1)
-        weights = position_weights(map_.shape, at(mask, layer), rows_of(layer, rows))
+        weights = position_weights(map_.shape, at(mask, layer))
         found[layer] = Sum(jnp.sum(weights * distances) / (SIDE**2 * channels), jnp.sum(weights))
     return found
 
