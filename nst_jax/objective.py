@@ -76,6 +76,11 @@ def of_content(spec: Spec) -> list[str]:
     return [name for name in spec.terms if TERMS[name].of_content and not _is_absent(name, spec)]
 
 
+def of_styles(spec: Spec) -> list[str]:
+    """Return the terms that want something of each style."""
+    return [name for name in spec.terms if TERMS[name].of_style]
+
+
 def made_anew(spec: Spec) -> list[str]:
     """Return the terms that want of the content what each window can make of its share."""
     return [name for name in of_content(spec) if TERMS[name].local(spec)]

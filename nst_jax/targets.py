@@ -24,6 +24,7 @@ from nst_jax.objective import (
     made_anew,
     network,
     of_content,
+    of_styles,
 )
 from nst_jax.vgg import AnyArray, Params, check_picture, map_shape, picture_list
 
@@ -137,7 +138,7 @@ def _style_positions(
 def regions_by_layer(
     parts: Float32[np.ndarray, "r h w"] | None, shape: Sequence[int], spec: Spec
 ) -> list[dict[str, Float[Array, "_ _"]]]:
-    """Return the regions of a picture of this shape as the style's layers see them; none: all of it."""
+    """Return the regions of a picture of this shape as the layers of styles see them; none: all of it."""
     found = [mask_by_layer(part, shape, spec) for part in ([None] if parts is None else parts)]
     return [region for region in found if region is not None]
 
@@ -145,7 +146,7 @@ def regions_by_layer(
 def mask_by_layer(
     mask: Float32[np.ndarray, "h w"] | None, shape: Sequence[int], spec: Spec
 ) -> dict[str, Array] | None:
-    """Return a mask of a picture of this shape as the style's layers see it.
+    """Return a mask of a picture of this shape as the layers of styles see it.
 
     None is white everywhere, and stays None unless the style loss leaves out the outermost positions.
     """
@@ -153,7 +154,7 @@ def mask_by_layer(
     if mask is None and not inner:
         return None
     height, found = rows.height(shape[0], spec), {}
-    for layer in spec.style_layers:
+    for layer in layers_of(of_styles(spec), spec):
         if mask is None:
             seen = np.ones(map_shape(layer, *shape[:2]), np.float32)
         else:
@@ -176,7 +177,7 @@ def wanted_of_style(
 
     places: the positions that stand for it, by layer.
     """
-    names = [name for name in spec.terms if TERMS[name].of_style]
+    names = of_styles(spec)
     layers, regions = layers_of(names, spec), [] if mask is None else [mask]
 
     def at_once(look: Callable[[View], Any]) -> Any:

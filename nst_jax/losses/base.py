@@ -55,7 +55,7 @@ class View(NamedTuple):
     numbers: Mapping[str, Any]  # options that are traced, by name
     spec: Spec
     part: Part | None = None  # the window; None: the whole
-    regions: Sequence[Mapping[str, Float[AnyArray, "_ _"]]] = ()  # masks: weights by layer of the style
+    regions: Sequence[Mapping[str, Float[AnyArray, "_ _"]]] = ()  # masks: weights by layer of terms of styles
 
     def weights(self, layer: str = PIXELS, below: int = 0) -> Float[Array, "_ _"] | None:
         """Return 1 for the positions of a layer that count, and 0 for others; None: all of them count.
@@ -85,7 +85,7 @@ class View(NamedTuple):
         return [{layer: within(layer, region) for layer in layers} for region in self.regions] or [own]
 
     def mean(self, values: Float[AnyArray, "h w"], layer: str = PIXELS) -> Sum:
-        """Return what the mean over the positions that count is made of."""
+        """Return what the mean over the positions that count is made of, whatever the masks."""
         weights = self.weights(layer)
         weights = jnp.ones(values.shape) if weights is None else weights
         return Sum(jnp.sum(weights * values), jnp.sum(weights))
