@@ -37,12 +37,11 @@ def measure(size: int, tile: str) -> dict[str, float]:
     from nst_jax.plan import make_plan
     from nst_jax.problem import make_problem
     from nst_jax.transfer import run
-    from nst_jax.vgg import make_params
-    from nst_jax.weights import load_weights
+    from nst_jax.weights import load_vgg
 
     rng = np.random.default_rng(0)
     picture, style = rng.random((size, size, 3), np.float32), rng.random((256, 256, 3), np.float32)
-    params = make_params(load_weights("vgg16").arrays)
+    params = load_vgg("vgg16")
     config = Config(size=size, tile=tile, optimizer="adam", iterations=2)
     network = resident()
     plan = make_plan(make_problem(params, picture, [style], config), 2**50)

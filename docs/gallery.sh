@@ -40,7 +40,7 @@ make cat-glass-luma_swap --content=example:cat --style=example:glass --preserve_
 make cat-glass-luma --content=example:cat --style=example:glass --preserve_color=luma
 make cat-glass-match --content=example:cat --style=example:glass --preserve_color=match
 make cat-glass-histogram --content=example:cat --style=example:glass --preserve_color=histogram
-make cat-small-strokes --content=example:cat --style=example:glass --style_scale=0.5
+make cat-small-strokes --content=example:cat --style=example:glass --stroke_size=0.5
 # docs/precision.jpg: coffee and night, cat and waves, cat and glass, each with --size=512 --iterations=150 --depth=16: with --precision=float32 on a
 # CPU (left) and bfloat16 on an H100 (right), put side by side and made smaller. docs/lanes-h100.png: lanes.png of nst-bench --suite=accelerator.
 make texture-night --style=example:night --init=noise --content_weight=0 --layer_weighting=64,16,4,1,1 --tv_weight=1e-5

@@ -16,6 +16,10 @@ from nst_jax.losses.content import ContentLoss as ContentLoss
 from nst_jax.losses.style import STYLE_LOSSES as STYLE_LOSSES
 from nst_jax.losses.style import StyleLoss as StyleLoss
 from nst_jax.masks import Masks as Masks
+from nst_jax.networks import NETWORKS as NETWORKS
+from nst_jax.networks.base import Network as Network
+from nst_jax.networks.base import Params as Params
+from nst_jax.networks.base import features as features
 from nst_jax.objective import LossWeights as LossWeights
 from nst_jax.objective import Spec as Spec
 from nst_jax.objective import Targets as Targets
@@ -28,8 +32,6 @@ from nst_jax.targets import make_targets as make_targets
 from nst_jax.transfer import Progress as Progress
 from nst_jax.transfer import stylize as stylize
 from nst_jax.transfer import stylize_steps as stylize_steps
-from nst_jax.vgg import Params as Params
-from nst_jax.vgg import features as features
 from nst_jax.weights import load_vgg as load_vgg
 
 __version__ = "0.1.0"

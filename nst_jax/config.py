@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,12 +15,15 @@ from nst_jax.losses import TERMS
 from nst_jax.losses.base import Weight
 from nst_jax.losses.content import CONTENT_LOSSES
 from nst_jax.losses.style import STYLE_LOSSES, StyleLoss, term_names
+from nst_jax.networks import NETWORKS
+from nst_jax.networks.base import check_layers
+from nst_jax.networks.precision import PRECISIONS
+from nst_jax.networks.vgg import POOLINGS
 from nst_jax.objective import LossWeights, Spec, layers_of
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.options import Field, check_option, fields_of, is_tuple, option
 from nst_jax.parametrizations import PARAMETRIZATIONS
 from nst_jax.tiling import least_tile
-from nst_jax.vgg import NETWORKS, POOLINGS, PRECISIONS, check_layers, halo, layer_names
 
 # By name: what differs from the fields' defaults below, which are `gatys`.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -31,7 +35,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pooling": "average",
         "parametrization": "natural",
         "scales": "auto",
-        "strength": 0.4,
         "balance": "auto",
     },
     "gatys": {},
@@ -69,9 +72,17 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 DEFAULT = "wasserstein"  # of the presets
+SHARES = {"wasserstein": 0.4}  # of the style in a preset's weights, whatever the loss: _weights
+
+FIRST, SLOPE = 1.65, 2.14  # of the share of the weights at which a run of some strength begins
 
 RATIOS = {"uniform": 1.0, "lower": 4.0, "geometric": 2.0}  # of a style term's weight to the next one's above
 NAMED = (*RATIOS, "telescoped")  # layer weightings
+
+TEXTURE = 0.63  # LPIPS to the photograph at strength 1, the mean of eight pairs (docs/pairs.md)
+
+STEPS = {"draft": 6, "normal": 25, "fine": 150}  # by effort, of each scale; the coarsest has twice as many
+ALONE = 6  # times as many has a picture without scales: as many as with five
 
 COARSEST = 128  # pixels: the least longest side of --scales=auto
 
@@ -126,8 +137,12 @@ class Config:
     size: int = _option(
         512, "longest side of the optimised picture, in pixels; its aspect is kept", low=2, high=32768
     )
-    style_scale: float = _option(
-        1.0, "longest side of a style relative to --size; its aspect is always kept", low=1 / 64, high=64
+    stroke_size: float = _option(
+        1.0,
+        "how coarse the strokes are, beside the picture's own size: longest side of a style relative to "
+        "--size (its aspect is kept); 0.5 and 2 are much",
+        low=1 / 64,
+        high=64,
     )
     style_mix: tuple[float, ...] = _option(
         (), "one number per style, normalised to sum 1; empty: equal", low=0, high=1e30
@@ -147,16 +162,17 @@ class Config:
         "means the same at any --size and with any --style_loss; 1, 1, 0.07 and 100 by default",
         choices=("none", "auto"),
     )
-    strength: float = _option(
-        0.5,
-        "one dial in place of --content_weight and --style_weight: 0 the photograph, 1 nothing but style; "
-        "with --balance=auto, which it sets",
+    strength: float | None = _option(
+        None,
+        "one dial in place of --content_weight and --style_weight: 0 the photograph, 1 nothing but style, "
+        "between them equal steps to the eye with every pair of pictures: the weights are corrected during "
+        f"the run, until LPIPS to the photograph is {TEXTURE} of it; with --balance=auto, which it sets",
         low=0,
         high=1,
     )
-    content_layers: tuple[str, ...] = _option(("conv4_2",), "comma list of layers convB_K, or all")
+    content_layers: tuple[str, ...] = _option(("conv4_2",), "comma list of the network's layers, or all")
     style_layers: tuple[str, ...] = _option(
-        ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"), "comma list of layers convB_K, or all"
+        ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"), "comma list of the network's layers, or all"
     )
     layer_weighting: str = _option(
         "uniform",
@@ -199,10 +215,16 @@ class Config:
         "farther in lightness than in color, which leaves fewer specks; or pixels",
         choices=PARAMETRIZATIONS,
     )
+    effort: str = _option(
+        "normal",
+        "one dial for time in place of --iterations: draft, to see where it leads, 6 steps at each of the "
+        "--scales, twice as many at the coarsest; normal, 25; fine, 150; without scales 36, 150 and 900",
+        choices=STEPS,
+    )
     iterations: tuple[int, ...] | int = _option(
-        (150,),
+        (),
         "steps of the optimiser: in all (the coarsest of the --scales gets two shares, every other one), "
-        "or a number for each of the scales, with commas; 0 gives the first picture",
+        "or a number for each of the scales, with commas; 0 gives the first picture; empty: by --effort",
         low=0,
         high=10**7,
     )
@@ -277,7 +299,7 @@ class Config:
             if "all" in layers and len(layers) > 1:
                 raise InputError(f"`{name}`", "layers, or all by itself", f"got {','.join(layers)}")
             if layers != ("all",):
-                check_layers(self.network, layers, f"`{name}`")
+                check_layers(NETWORKS[self.network], layers, f"`{name}`")
         terms = self._terms()
         if not any(map(self.weight, terms)):
             names = ", ".join(f"`{name}_weight`" for name in terms)
@@ -344,13 +366,29 @@ class Config:
             found[f"{name}_weight"] = f"for `{option}`", f"got no `{option}`"
         if self.preserve_color != "match":
             found["color_match"] = "for `preserve_color=match`", f"got `preserve_color={self.preserve_color}`"
-        if self.balance != "auto":
+        steps = tuple(rung.iterations for rung in self.rungs())
+        if self.iterations and self.effort != "normal" and steps != _steps(self.effort, len(steps)):
+            found["effort"] = "without `iterations`, whose place it takes", "both were given"
+        if self.strength is None:
+            found["strength"] = "a number", "got none"
+        elif self.balance != "auto":
             found["strength"] = "with `balance=auto`", f"got `balance={self.balance}`"
         else:  # its own weights, as the settings in a picture have them beside it, say the same
-            for name, weight in _dial(self.strength, STYLE_LOSSES[self.style_loss]).items():
+            loss = STYLE_LOSSES[self.style_loss]
+            for name, weight in _weights(_first_share(self.strength), loss).items():
                 if getattr(self, name) != weight:
                     found["strength"] = f"without `{name}`, whose place it takes", "both were given"
         return found
+
+    @property
+    def aim(self) -> float | None:
+        """The LPIPS to the photograph that the strength wants: TEXTURE times it.
+
+        NaN at its ends, where nothing is to be corrected. None where no strength is in force.
+        """
+        if self.strength is None:
+            return None
+        return self.strength * TEXTURE if 0 < self.strength < 1 else math.nan
 
     @property
     def steps(self) -> int:
@@ -365,18 +403,18 @@ class Config:
         crowsonkb/style-transfer-pytorch. Raises InputError.
         """
         assert isinstance(self.iterations, tuple)  # since __post_init__
-        steps = self.iterations
-        sizes = self._sizes(steps)
-        if steps == (0,):
+        sizes = self._sizes(self.iterations)
+        if self.iterations == (0,):
             return (Rung(self.size, 0),)
         count = len(sizes)
+        steps = self.iterations or _steps(self.effort, count)
         if len(steps) == 1 and (count == 1 or steps[0] > count):
             share = steps[0] // (count + 1)
             steps = (steps[0] - share * (count - 1), *[share] * (count - 1))
         if len(steps) != count or not all(steps):
             allowed = f"0, {count + 1} or more in all, or {count} numbers from 1, one for each of `scales`"
             allowed = allowed if count > 1 else "one number where there are no `scales`"
-            raise InputError("`iterations`", allowed, f"got {','.join(map(str, steps)) or 'none'}")
+            raise InputError("`iterations`", allowed, f"got {','.join(map(str, steps))}")
         return tuple(Rung(*pair) for pair in zip(sizes, steps, strict=True))
 
     def _sizes(self, steps: tuple[int, ...]) -> list[int]:
@@ -417,17 +455,18 @@ class Config:
                 OPTIMIZERS[self.optimizer],
                 *(TERMS[name] for name in terms),
             ),
+            network=NETWORKS[self.network],
         )
         further = [layer for layer in layers_of(terms, spec) if layer not in spec.layers]
         return spec._replace(other_layers=tuple(further))
 
     def _check_tile(self) -> None:
         """Raise InputError unless windows of this side have a core between their halos."""
-        names, layers = layer_names(self.network), self.spec().layers
-        least = least_tile(names, self.spec())
+        spec = self.spec()
+        least, deepest = least_tile(spec), spec.network.deepest(spec.layers)
         if self.tile.isdecimal() and int(self.tile) >= least:
             return
-        sees = f"{max(layers)} sees {halo(names, layers)} pixels to each side"
+        sees = f"{deepest.name} sees {deepest.reach} pixels to each side"
         hint = did_you_mean(self.tile, ("auto", "off"))
         raise InputError("`tile`", f"auto, off, or at least {least} ({sees})", f"got {self.tile!r}{hint}")
 
@@ -455,10 +494,12 @@ class Config:
         )
 
     def _layers(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        return layer_names(self.network) if names == ("all",) else tuple(sorted(names))
+        network = NETWORKS[self.network]
+        chosen = network.layers if names == ("all",) else network.select(names)
+        return tuple(layer.name for layer in chosen)
 
     def _style_terms(self) -> tuple[str, ...]:
-        return term_names(self.style_loss, self._layers(self.style_layers))
+        return term_names(self.style_loss, NETWORKS[self.network], self._layers(self.style_layers))
 
     def _style_layer_weights(self) -> list[float]:
         terms = self._style_terms()
@@ -489,6 +530,12 @@ class Config:
         return _normalised([named[term] for term in terms])
 
 
+def _steps(effort: str, count: int) -> tuple[int, ...]:
+    """Return the steps of each of count scales."""
+    share = STEPS[effort]
+    return (2 * share, *[share] * (count - 1)) if count > 1 else (ALONE * share,)
+
+
 def _as_tuple(field: Field, value: Any) -> Any:
     """Return a list, a lone layer or a lone number as the tuple that an option of several values holds."""
     if value is None or isinstance(value, tuple) or not is_tuple(field):
@@ -503,22 +550,32 @@ def _resolve(given: dict[str, Any]) -> dict[str, Any]:
     options |= preset | ({"balance": "auto"} if "strength" in given else {}) | given
     if options["balance"] == "auto":
         options |= {f"{name}_weight": term.weight.balanced for name, term in TERMS.items()}
-        weighed = given.keys() & {"content_weight", "style_weight"} and "strength" not in given
-        if "strength" in {*preset, *given} and not weighed:
-            options |= _dial(options["strength"], STYLE_LOSSES[options["style_loss"]])
-            if options["strength"] == 0:  # the photograph to the bit: nothing smooths it, nothing enlarges it
+        loss, strength = STYLE_LOSSES[options["style_loss"]], options["strength"]
+        if strength is not None:
+            options |= _weights(_first_share(strength), loss)
+            if strength == 0:  # the photograph to the bit: nothing smooths it, nothing enlarges it
                 options |= {f"{name}_weight": 0.0 for name, term in TERMS.items() if not term.of_content}
-                options["scales"] = "" if len(options["iterations"]) == 1 else options["scales"]
+                options["scales"] = "" if len(options["iterations"]) < 2 else options["scales"]
+        elif options["preset"] in SHARES and not given.keys() & {"content_weight", "style_weight"}:
+            options |= _weights(SHARES[options["preset"]], loss)
         options |= given
     return options
 
 
-def _dial(strength: float, loss: StyleLoss) -> dict[str, float]:
-    """Return the weights of a strength s: (2 (1 - s))^k of the content and m (2 s)^k of the style.
+def _first_share(strength: float) -> float:
+    """Return the style's share in the weights with which a run of a strength s begins.
 
-    m and k are the StyleLoss's middle and power, so that as much of the photograph is left with any.
+    1 / (1 + exp(a - b s)), a and b of the weights that eight pairs came to; 0 and 1 at both ends.
     """
-    content, style = ((2.0 * share) ** loss.power for share in (1 - strength, strength))
+    return strength if strength in (0, 1) else 1 / (1 + math.exp(FIRST - SLOPE * strength))
+
+
+def _weights(share: float, loss: StyleLoss) -> dict[str, float]:
+    """Return the weights of a share u of the style: (2 (1 - u))^k of the content and m (2 u)^k of the style.
+
+    m and k are the StyleLoss's middle and power, so that about as much of the photograph is left with any.
+    """
+    content, style = ((2.0 * part) ** loss.power for part in (1 - share, share))
     # Four digits: they are read in tables and reports.
     return {"content_weight": float(f"{content:.4g}"), "style_weight": float(f"{loss.middle * style:.4g}")}
 

@@ -5,7 +5,6 @@ columns, channels in, channels out). Published files want their pictures in one 
 of colours; weights under another file's normalization give wrong features, and no error.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,8 @@ import numpy as np
 
 from nst_jax.errors import InputError
 from nst_jax.foreign import CAFFE_MEAN, Found, read
+from nst_jax.networks import known_networks
+from nst_jax.networks.base import Network
 from nst_jax.sources import identify, table
 
 NORMALIZATIONS = {  # mean and std of RGB in [0, 1]
@@ -35,15 +36,20 @@ def read_arrays(path: Path, network: str, asked: str | None = None) -> tuple[str
     asked is the normalization to take unless the numbers tell. Raises InputError where it contradicts them,
     where it is None and nothing tells, and as foreign.read does.
     """
-    found = read(path, network)
-    layout = _layout(path, found, asked)
-    arrays = {name: _apply(layout, name, array) for name, array in found.arrays.items()}
+    found, first = read(path, network), _first_kernel(known_networks()[network])
+    layout = _layout(path, found, first, asked)
+    arrays = {name: _apply(layout, array, name == first) for name, array in found.arrays.items()}
     return layout.normalization, arrays | normalization_arrays(layout.normalization)
 
 
-def _layout(path: Path, found: Found, asked: str | None) -> Layout:
+def _first_kernel(network: Network) -> str:
+    """Return the name of the kernel that meets the picture's colours."""
+    return f"{network.names[0]}.kernel"
+
+
+def _layout(path: Path, found: Found, first: str, asked: str | None) -> Layout:
     """Return the layout that the numbers prove, else the one asked for, else the one that names tell."""
-    proven = _proven_layout(found.arrays)
+    proven = _proven_layout(found.arrays[first])
     if proven is None and (source := identify(path)):
         proven = _usual_layout(found.format, source.normalization)
     if proven and asked not in (None, proven.normalization):
@@ -56,19 +62,19 @@ def _layout(path: Path, found: Found, asked: str | None) -> Layout:
     return _usual_layout(found.format, normalization)
 
 
-def _proven_layout(arrays: Mapping[str, np.ndarray]) -> Layout | None:
-    """Return the layout in which a VGG's first kernel is a known one of sources.toml.
+def _proven_layout(kernel: np.ndarray) -> Layout | None:
+    """Return the layout in which a network's first kernel is a known one of sources.toml, which are 3x3.
 
     Names prove no family (Caffe's networks also go about under torchvision's names), and MatConvNet files
     exist with rows and columns either way; the numbers tell.
     """
-    if (kernel := arrays.get("conv1_1.kernel")) is None:
+    if kernel.shape[:2] != (3, 3):
         return None
     for known in table()["first_kernels"]:
         for bgr in (False, True):
             for transposed in (False, True):
                 layout = Layout(known["normalization"], bgr, transposed)
-                rgb = _apply(layout, "conv1_1.kernel", kernel)
+                rgb = _apply(layout, kernel, first=True)
                 numbers = [*rgb[0, 0, :, 0], rgb[0, 1, 2, 0], rgb[1, 0, 2, 0]]
                 if np.allclose(numbers, known["numbers"], atol=1e-3):
                     return layout
@@ -82,10 +88,10 @@ def _usual_layout(format: str, normalization: str) -> Layout:
     return Layout(normalization, normalization == "caffe" and not matconvnet, matconvnet)
 
 
-def _apply(layout: Layout, name: str, array: np.ndarray) -> np.ndarray:
+def _apply(layout: Layout, array: np.ndarray, first: bool) -> np.ndarray:
     if layout.transposed and array.ndim == 4:
         array = array.swapaxes(0, 1)
-    return array[:, :, ::-1] if layout.bgr and name == "conv1_1.kernel" else array
+    return array[:, :, ::-1] if layout.bgr and first else array
 
 
 def normalization_arrays(normalization: str) -> dict[str, np.ndarray]:

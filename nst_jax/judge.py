@@ -5,7 +5,7 @@ whatever the picture was made with. They are distances: 0 for equal pictures and
 both directions. They compare only between pictures judged at one size.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,23 +14,25 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
-from nst_jax import alexnet, images
+from nst_jax import images
+from nst_jax import lpips as perceptual
 from nst_jax.color import oklab
 from nst_jax.errors import InputError
 from nst_jax.losses.samples import distance_shares, sample_positions
 from nst_jax.losses.style import STYLE_LOSSES, Statistics
 from nst_jax.losses.style.gaussian import mean_and_covariance
-from nst_jax.vgg import Params, block_of, check_size, convolution, features
+from nst_jax.networks import JUDGES
+from nst_jax.networks.base import Params, check_size, features, make_params, smallest_side
+from nst_jax.networks.vgg import SIFID_LAYER, STROTSS_LAYERS, convolution
 from nst_jax.weights import load_dists_weights, load_lpips_heads, load_vgg, load_weights
 
 Picture = Float32[np.ndarray, "h w 3"]
 Scalar = Float[Array, ""]
 
-LAYERS = ("conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3")  # of LPIPS, and of the style distance
-FID_LAYER = "conv2_2"  # just before the second pooling, as the layer of SIFID
-CONTENT_LAYERS = (  # of the self-similarity: STROTSS's
-    *("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_3", "conv5_3"),
-)
+NETWORK, ALEXNET = perceptual.NETWORK, JUDGES["alexnet"]
+LAYERS = perceptual.LAYERS  # and of the style distance
+FID_LAYER = SIFID_LAYER
+CONTENT_LAYERS = STROTSS_LAYERS  # of the self-similarity
 SAMPLES = 1024  # positions of the self-similarity
 QUANTILES = 1024  # of the colours along each direction
 DISTS_SIDE = 256  # pixels: the shorter side of what DISTS looks at, as its authors have it
@@ -52,8 +54,8 @@ class Network(NamedTuple):
     """The bundled VGG-16 and AlexNet, and LPIPS's weights of their channels."""
 
     params: Params
-    alexnet: dict[str, Float[Array, "..."]]
-    heads: dict[str, Float[Array, " c"]]  # of LAYERS and alexnet.LAYERS
+    alexnet: Params
+    heads: dict[str, Float[Array, " c"]]  # of LAYERS and AlexNet's
     shares: Float[Array, "2 1475"]  # DISTS's alpha and beta; all together 1
 
 
@@ -89,10 +91,10 @@ def load() -> Network:
     """Return what the judge looks through. Raises InputError where the bundled weights are damaged."""
     dists = load_dists_weights()
     shares = np.stack([dists["alpha"], dists["beta"]])
-    heads = load_lpips_heads("vgg16", LAYERS) | load_lpips_heads("alexnet", list(alexnet.LAYERS))
-    arrays = load_weights("alexnet").arrays
-    on_device = jax.tree.map(jnp.asarray, (arrays, heads, shares / shares.sum()))
-    return Network(load_vgg("vgg16"), *on_device)
+    heads = load_lpips_heads(NETWORK.name, LAYERS) | load_lpips_heads(ALEXNET.name, ALEXNET.names)
+    alexnet = make_params(ALEXNET, load_weights(ALEXNET.name).arrays)
+    on_device = jax.tree.map(jnp.asarray, (heads, shares / shares.sum()))
+    return Network(load_vgg(NETWORK.name), alexnet, *on_device)
 
 
 def view(network: Network, image: Picture, calm: np.ndarray | None = None) -> View:
@@ -100,7 +102,7 @@ def view(network: Network, image: Picture, calm: np.ndarray | None = None) -> Vi
 
     Raises InputError below 16 pixels a side.
     """
-    check_size(image.shape, LAYERS, "picture")
+    check_size(image.shape, NETWORK.select(LAYERS), "picture")
     positions = sample_positions(np.ones(image.shape[:2]), SAMPLES)
     height, width = image.shape[:2]
     share = min(1, DISTS_SIDE / min(height, width))
@@ -124,17 +126,14 @@ def _look(
     with jax.default_matmul_precision("highest"):
         seen = features(network.params, image, CONTENT_LAYERS)
         style = {layer: seen[layer] for layer in LAYERS}
-        large = min(image.shape[:2]) >= alexnet.SMALLEST
-        compared = style | (alexnet.features(network.alexnet, image) if large else {})
+        large = min(image.shape[:2]) >= smallest_side(ALEXNET.layers)
+        compared = style | (features(network.alexnet, image, ALEXNET.names) if large else {})
         none = jnp.zeros(())
         return View(
-            maps={
-                layer: _unit(map_) * jnp.sqrt(network.heads[layer])[None, None]
-                for layer, map_ in compared.items()
-            },
+            maps=perceptual.weighted(compared, network.heads),
             columns=_columns(image, seen, positions),
-            grams=STYLE_LOSSES["gram"].statistics(style, none),
-            moments=STYLE_LOSSES["wasserstein"].statistics({FID_LAYER: seen[FID_LAYER]}, none),
+            grams=STYLE_LOSSES["gram"].statistics(style, none, None, NETWORK),
+            moments=STYLE_LOSSES["wasserstein"].statistics({FID_LAYER: seen[FID_LAYER]}, none, None, NETWORK),
             colors=colors,
             gray=image @ jnp.array([0.299, 0.587, 0.114]),
             stages=_stages(network.params, small),
@@ -145,13 +144,13 @@ def _look(
 
 
 def _stages(params: Params, image: Float[Array, "h w 3"]) -> list[Float[Array, "_ _ _"]]:
-    """Return what DISTS compares: the picture and the last map of each block, with L2 pooling between."""
-    x, stages, block = ((image - params.mean[None, None]) / params.std[None, None])[None], [image], 1
-    for name in sorted(params.convolutions):
-        if block_of(name) > block:
+    """Return what DISTS compares: the picture and the last map of each size, with L2 pooling between."""
+    x, stages, stride = ((image - params.mean[None, None]) / params.std[None, None])[None], [image], 1
+    for layer in params.network.layers:
+        if layer.stride > stride:
             stages.append(x[0])
-            x, block = _l2_pool(x), block_of(name)
-        kernel, _, bias = params.convolutions[name]
+            x, stride = _l2_pool(x), layer.stride
+        kernel, _, bias = params.convolutions[layer.name]
         x = jax.nn.relu(convolution(x, kernel) + bias[None, None, None])
     return [*stages, x[0]]
 
@@ -167,16 +166,12 @@ def _l2_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n _ _ c"]:
     return jnp.sqrt(x + 1e-12)
 
 
-def _unit(x: Float[Array, "*shape c"]) -> Float[Array, "*shape c"]:
-    return x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-10)
-
-
 def _columns(image: Array, seen: dict[str, Array], positions: Int32[Array, "n 2"]) -> Float[Array, "n d"]:
     """Return the picture and the maps at positions of the picture, one beside the other: hypercolumns."""
     rows, columns = positions.T
     found = [image[rows, columns]]
     for layer, map_ in seen.items():
-        unit, (height, width, _) = 2 ** (block_of(layer) - 1), map_.shape
+        unit, (height, width, _) = NETWORK.layer(layer).stride, map_.shape
         found.append(map_[jnp.minimum(rows // unit, height - 1), jnp.minimum(columns // unit, width - 1)])
     return jnp.concatenate(found, 1)
 
@@ -225,26 +220,18 @@ def calm_places(apart: Float32[np.ndarray, "2 h w"]) -> np.ndarray:
 
 
 def lpips(x: View, c: View) -> Scalar:
-    """Return LPIPS, version 0.1 of VGG-16: sum_l mean_p sum_c w_lc (u^x_lpc - u^c_lpc)^2.
-
-    u: the features of LAYERS divided by their length at each position p (and 1e-10); w >= 0: learnt from
-    people's judgements. At least 0, seldom above 1. Zhang et al. 2018 (arXiv 1801.03924), eq. 1; w stands
-    outside the square, as in its code.
-    """
-    return _lpips(x, c, LAYERS)
+    """Return LPIPS of VGG-16: lpips.distance. Zhang et al. 2018 (arXiv 1801.03924), eq. 1."""
+    return perceptual.distance(x.maps, c.maps)
 
 
 def lpips_alex(x: View, c: View) -> Scalar | None:
-    """Return LPIPS, version 0.1 of AlexNet: lpips on alexnet.LAYERS; most papers print this one.
+    """Return LPIPS, version 0.1 of AlexNet: lpips on AlexNet's layers; most papers print this one.
 
-    None below alexnet.SMALLEST pixels a side. Zhang et al. 2018 (arXiv 1801.03924), eq. 1.
+    None below 31 pixels a side: of less the second pooling leaves nothing. Zhang et al. 2018 (arXiv
+    1801.03924), eq. 1.
     """
-    return _lpips(x, c, alexnet.LAYERS) if x.maps.keys() >= alexnet.LAYERS.keys() else None
-
-
-def _lpips(x: View, c: View, layers: Iterable[str]) -> Scalar:
-    terms = [jnp.mean(jnp.sum((x.maps[layer] - c.maps[layer]) ** 2, -1)) for layer in layers]
-    return jnp.sum(jnp.stack(terms))
+    large = x.maps.keys() >= set(ALEXNET.names)
+    return perceptual.distance(x.maps, c.maps, ALEXNET.names) if large else None
 
 
 def dists(x: View, c: View) -> Scalar:

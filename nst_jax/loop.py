@@ -14,10 +14,10 @@ from jax.lax import while_loop
 from jaxtyping import Array, Bool, Float, Int
 
 from nst_jax import objective, rows, tiling
-from nst_jax.objective import Frame, LossWeights, Spec, Targets, Terms, coefficients, shown
+from nst_jax.networks.base import AnyArray, Params
+from nst_jax.objective import Frame, LossWeights, Spec, Targets, Terms, coefficients, seen, shown
 from nst_jax.optimizers import OPTIMIZERS, Iterate
 from nst_jax.parametrizations import PARAMETRIZATIONS
-from nst_jax.vgg import AnyArray, Params
 
 
 class Average(NamedTuple):
@@ -28,6 +28,14 @@ class Average(NamedTuple):
 
     image: Float[Array, "h w 3"]
     decay: Float[Array, ""]  # d
+
+
+class Dial(NamedTuple):
+    """How far a strength has moved the weights (steering.py)."""
+
+    log_ratio: Float[Array, ""]  # natural logarithm of the factor of the style's weight over the content's
+    first: Float[Array, ""]  # LPIPS of the run's first picture to the photograph; NaN: not yet measured
+    seen: Float[Array, ""]  # that of the last picture measured
 
 
 class State(NamedTuple):
@@ -43,6 +51,7 @@ class State(NamedTuple):
     finite: Bool[Array, ""]  # False: the last step met a number that is not finite and was not taken
     converged: Bool[Array, ""]
     average: Average | None = None
+    dial: Dial | None = None  # where spec.steered
 
 
 @jax.jit(static_argnames="spec")
@@ -57,8 +66,9 @@ def unseen(
     iterate = Iterate(image, jnp.float32(jnp.inf), jnp.zeros_like(image), terms)
     memory = OPTIMIZERS[spec.optimizer].init(image)
     average = None if decay is None else Average(image, decay)
-    none, no, yes = jnp.int32(0), jnp.asarray(False), jnp.asarray(True)
-    return rows.keep(State(iterate, memory, jnp.float32(1), none, none, yes, no, average), spec)
+    none, no, yes, unknown = jnp.int32(0), jnp.asarray(False), jnp.asarray(True), jnp.float32(jnp.nan)
+    dial = Dial(jnp.float32(0), unknown, unknown) if spec.steered else None
+    return rows.keep(State(iterate, memory, jnp.float32(1), none, none, yes, no, average, dial), spec)
 
 
 def start(
@@ -69,9 +79,15 @@ def start(
     learning_rate: Float[Array, ""],
     spec: Spec,
     decay: Float[Array, ""] | None = None,
+    dial: Dial | None = None,
 ) -> State:
-    """Return the state at step 0, after one evaluation; with a decay it averages."""
+    """Return the state at step 0, after one evaluation; with a decay it averages.
+
+    dial: of the scale before.
+    """
     state = unseen(image, weights, spec, decay)
+    if dial is not None:
+        state = state._replace(dial=jax.tree.map(jnp.copy, dial))  # the chunk takes its buffers
     return run_chunk(state, np.int32(0), params, targets, weights, learning_rate, spec)
 
 
@@ -99,17 +115,19 @@ def chunk(
     coordinates = PARAMETRIZATIONS[spec.parametrization](spec)
 
     def advance(state: State) -> State:
-        factors = jax.tree.map(lambda factor: state.scale * factor, coefficients(weights))
+        in_force = coefficients(weights_in_force(weights, state.dial))
+        factors = jax.tree.map(lambda factor: state.scale * factor, in_force)
         evaluate = partial(_evaluate, params, targets, factors, spec)
         step = OPTIMIZERS[spec.optimizer].step
         found = step(evaluate, learning_rate, state.iterate, state.memory, coordinates)
         iterate, memory, evaluations, converged = found
-        first = _is_unseen(state)  # without a gradient it has stayed where it is
+        unseen = _is_unseen(state)  # without a gradient it has stayed where it is
+        first = state.evaluations == 0
         factor = jax.lax.cond(first, _power_of_two, lambda gradient: jnp.float32(1), iterate.gradient)
         iterate = iterate._replace(value=factor * iterate.value, gradient=factor * iterate.gradient)
         finite = _is_finite(iterate)
-        kept = jax.tree.map(lambda new, old: jnp.where(first | finite, new, old), iterate, state.iterate)
-        moved = finite & ~converged & ~first
+        kept = jax.tree.map(lambda new, old: jnp.where(unseen | finite, new, old), iterate, state.iterate)
+        moved = finite & ~converged & ~unseen
         count = state.step + moved.astype(jnp.int32)
         return State(
             kept,
@@ -120,6 +138,7 @@ def chunk(
             finite,
             converged,
             state.average and _include(state.average, kept.image, count, moved),
+            state.dial,
         )
 
     def goes_on(state: State) -> Bool[Array, ""]:
@@ -132,7 +151,16 @@ run_chunk = jax.jit(chunk, static_argnames="spec", donate_argnames="state")
 
 
 def _is_unseen(state: State) -> Bool[Array, ""]:
-    return state.evaluations == 0
+    return jnp.isinf(state.iterate.value) & state.finite
+
+
+def weights_in_force(weights: LossWeights, dial: Dial | None) -> LossWeights:
+    """Return the weights as a dial has moved them: each by the root of the ratio, in opposite directions."""
+    if dial is None:
+        return weights
+    root = jnp.exp(dial.log_ratio / 2)
+    terms = weights.terms
+    return weights.with_terms(content=terms["content"] / root, style=terms["style"] * root)
 
 
 def _evaluate(params: Params, targets: Targets, factors: Terms, spec: Spec, image: Array) -> Iterate:
@@ -168,12 +196,29 @@ class Told(NamedTuple):
     finite: Bool[AnyArray, ""]
     converged: Bool[AnyArray, ""]
     opacity: Float[AnyArray, "h w"] | None  # of the frame
+    dial: Dial | None
+
+
+def visible(state: State, frame: Frame | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
+    """Return the picture that is shown of a state: the average where there is one, within its frame."""
+    return shown(_newest(state), frame, spec)
 
 
 @jax.jit(static_argnames="spec")
 def tell(state: State, frame: Frame | None, spec: Spec) -> Told:
     """Return copies of what is told of a state: the next chunk takes the state's own buffers."""
-    image = shown(state.average.image if state.average else state.iterate.image, frame, spec)
+    image = visible(state, frame, spec)
     opacity = frame and rows.gather(frame.opacity, spec)
     terms, step, evaluations = state.iterate.terms, state.step, state.evaluations
-    return Told(rows.gather(image, spec), terms, step, evaluations, state.finite, state.converged, opacity)
+    finite, converged = state.finite, state.converged
+    return Told(rows.gather(image, spec), terms, step, evaluations, finite, converged, opacity, state.dial)
+
+
+@jax.jit(static_argnames="spec")
+def left(state: State, frame: Frame | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
+    """Return the picture as the losses see it, with which the next rung goes on."""
+    return rows.gather(seen(_newest(state), frame, spec), spec)
+
+
+def _newest(state: State) -> Float[Array, "h w 3"]:
+    return state.average.image if state.average else state.iterate.image

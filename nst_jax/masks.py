@@ -13,11 +13,12 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from nst_jax import images
 from nst_jax.errors import InputError
-from nst_jax.vgg import block_of
+from nst_jax.networks.base import Network
 
 Mask = Float32[np.ndarray, "h w"]
 T = TypeVar("T")
 
+RING = 32  # pixels around the white part that are optimized like it, and not shown
 SEAM = 4  # the outermost pixels of the white part, over which the content fades into the picture
 THRESHOLD = 127 / 255
 COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")  # Okabe and Ito's
@@ -160,10 +161,33 @@ def regions(masks: Masks) -> Float32[np.ndarray, "r h w"] | None:
     return None if masks.content is None else masks.content[None]
 
 
+def widened(parts: Float32[np.ndarray, "r h w"]) -> Float32[np.ndarray, "r h w"]:
+    """Return the regions with a ring where none is white: each one's largest weight within RING pixels."""
+    outside = parts.sum(0) == 0
+    if not outside.any():
+        return parts
+    ring, width = np.pad(parts, [(0, 0), (RING, RING), (RING, RING)]), 0
+    while width < RING:
+        step = min(2 * width + 1, RING - width)  # the farthest that leaves no gap
+        for axis in (1, 2):
+            shifted = [slice(start, ring.shape[axis] - 2 * step + start) for start in (0, step, 2 * step)]
+            ring = np.maximum.reduce([ring[(slice(None),) * axis + (there,)] for there in shifted])
+        width += step
+    return np.where(outside, ring, parts)
+
+
+def optimized(parts: Float32[np.ndarray, "r h w"]) -> Mask:
+    """Return how much of each pixel is the picture's in what the losses see: the seam is at the ring's end.
+
+    So they see no border within RING - SEAM pixels of the regions. A mask's grays are white here.
+    """
+    return opacity((widened(parts) > 0).astype(np.float32))
+
+
 def opacity(parts: Float32[np.ndarray, "r h w"]) -> Mask:
     """Return how much of each pixel is the picture's, in [0, 1]; the rest is the content's.
 
-    0 where no region is white; from there it rises over SEAM pixels, all inside the white part.
+    0 where no region is white. From there it rises over SEAM pixels, all inside the white part.
     """
     inner = total = np.minimum(parts.sum(0), 1)
     for _ in range(SEAM - 1):
@@ -181,11 +205,12 @@ def _eroded(mask: Mask) -> Mask:
     )
 
 
-def pooled(mask: Mask, layer: str) -> Float32[np.ndarray, "_ _"]:
-    """Return the mask's average over each position of a layer; last odd rows and columns drop out."""
-    for _ in range(block_of(layer) - 1):
-        height, width = mask.shape[0] // 2, mask.shape[1] // 2
-        mask = mask[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean((1, 3))
+def pooled(mask: Mask, stride: int) -> Float32[np.ndarray, "_ _"]:
+    """Return the mask's average over each stride x stride pixels; what is left of a cell drops out."""
+    while stride > 1:
+        side = stride if stride % 2 else 2
+        height, width, stride = mask.shape[0] // side, mask.shape[1] // side, stride // side
+        mask = mask[: side * height, : side * width].reshape(height, side, width, side).mean((1, 3))
     return mask
 
 
@@ -196,31 +221,32 @@ def inner(weights: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
     return found if found.any() else weights
 
 
-def check(name: str, mask: Mask, layers: Sequence[str], of: str = "picture") -> None:
+def check(name: str, mask: Mask, network: Network, layers: Sequence[str], of: str = "picture") -> None:
     """Raise InputError where less than one position of the deepest layer is left of the region."""
-    deepest = max(layers)
-    left, unit = float(pooled(mask, deepest).sum()), 2 ** (block_of(deepest) - 1)
+    deepest = network.deepest(layers)
+    left, unit = float(pooled(mask, deepest.stride).sum()), deepest.stride
     if left >= 1:
         return
-    blocks = range(1, block_of(deepest))
-    enough = [block for block in blocks if pooled(mask, f"conv{block}_1").sum() >= 1]
-    advice = [f"style layers up to block {enough[-1]}"] if enough else []
-    if size := _sufficient_size(mask, deepest):
+    strides = {layer.stride for layer in network.layers if layer.stride < unit}
+    enough = {stride for stride in strides if pooled(mask, stride).sum() >= 1}
+    below = [layer.name for layer in network.layers if layer.stride in enough]
+    advice = [f"style layers up to {below[-1]}"] if below else []
+    if size := _sufficient_size(mask, unit):
         advice.append(f"a {of} with a longest side of {size} pixels")
     raise InputError(
         name,
-        f"the region covers at least one position of {deepest} ({unit}x{unit} pixels)",
+        f"the region covers at least one position of {deepest.name} ({unit}x{unit} pixels)",
         f"{left:.2g} of one" + (f"; {' or '.join(advice)} would do" if advice else ""),
     )
 
 
-def _sufficient_size(mask: Mask, layer: str) -> int | None:
-    """Return a longest side at which the region covers a position of the layer; None above 4096."""
+def _sufficient_size(mask: Mask, stride: int) -> int | None:
+    """Return a longest side at which the region covers a position of this stride; None above 4096."""
     longest = max(mask.shape)
     for size in (round(longest * 1.1**n) for n in range(1, 100)):
         if size > 4096:
             break
-        if pooled(resize(mask, *images.fit(mask.shape[0], mask.shape[1], size)), layer).sum() >= 1:
+        if pooled(resize(mask, *images.fit(mask.shape[0], mask.shape[1], size)), stride).sum() >= 1:
             return size
     return None
 

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float
 from nst_jax.losses import TERMS
 from nst_jax.losses.base import View, Whole, means
 from nst_jax.losses.samples import Part
+from nst_jax.networks.base import AnyArray, Params, features
 from nst_jax.spec import Spec as Spec
-from nst_jax.vgg import AnyArray, Params, features
 
 # By term: a number, or numbers by name, and by style where it is of styles: the unweighted losses, or (of the
 # same shape) their coefficients.
@@ -28,7 +28,8 @@ class Frame(NamedTuple):
     """What lies around the regions of the masks, and how much of each pixel is the picture's own."""
 
     background: Float[Array, "h w 3"]
-    opacity: Float[Array, "h w"]
+    opacity: Float[Array, "h w"]  # of what is shown
+    optimized: Float[Array, "h w"]  # of what the losses see, which is more
 
 
 class Targets(NamedTuple):
@@ -91,26 +92,33 @@ def layers_of(names: Sequence[str], spec: Spec) -> tuple[str, ...]:
     return tuple(dict.fromkeys(layer for name in names for layer in TERMS[name].layers(spec)))
 
 
-def shown(image: Float[AnyArray, "h w 3"], frame: Frame | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
-    """Return the picture that an optimised one stands for: grey for luminance, and blended into its frame."""
+def seen(image: Float[AnyArray, "h w 3"], frame: Frame | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
+    """Return what the losses see of an optimized picture: gray for luminance, and within its frame."""
     if spec.luminance:  # the mean keeps equal channels equal, so luma is all that ever moves
         image = jnp.broadcast_to(image.mean(-1, keepdims=True), image.shape)
-    if frame is not None:
-        opacity = frame.opacity[..., None]
-        image = opacity * image + (1 - opacity) * frame.background
-    return image
+    return image if frame is None else _blend(image, frame.background, frame.optimized)
+
+
+def shown(image: Float[AnyArray, "h w 3"], frame: Frame | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
+    """Return the picture that is shown of an optimized one: what the losses see, cut at the masks' seam."""
+    image = seen(image, frame, spec)
+    return image if frame is None else _blend(image, frame.background, frame.opacity)
+
+
+def _blend(image: AnyArray, background: AnyArray, opacity: AnyArray) -> AnyArray:
+    return opacity[..., None] * image + (1 - opacity[..., None]) * background
 
 
 def loss_terms(params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, spec: Spec) -> Terms:
     """Return the unweighted terms of an RGB picture in [0, 1], by layer and by style."""
-    pieces = loss_pieces(params, shown(image, targets.frame, spec), targets, spec)
+    pieces = loss_pieces(params, seen(image, targets.frame, spec), targets, spec)
     return terms_of(pieces, targets, image.shape, spec)
 
 
 def loss_pieces(
     params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, spec: Spec, part: Part | None = None
 ) -> Pieces:
-    """Return what the terms of a shown picture are made of, or those of the positions that are a part's."""
+    """Return what the terms of a seen picture are made of, or those of the positions that are a part's."""
     maps = network(params, image, spec.layers, spec)
     return sums_of(spec.terms, image, maps, targets, spec, part)
 

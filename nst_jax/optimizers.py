@@ -78,10 +78,12 @@ def _adam_step(
     memory: Any,
     coordinates: Coordinates,
 ) -> Step:
+    stepped = jnp.isfinite(iterate.value)  # else the picture stays, and is evaluated
     direction, moments = _adam.update(coordinates.scale(iterate.gradient), memory)
-    moments = moments._replace(count=memory.count + jnp.isfinite(iterate.value))
+    moments = jax.tree.map(lambda new, old: jnp.where(stepped, new, old), moments, memory)
     image = jnp.clip(iterate.image - learning_rate * coordinates.scale(direction), 0, 1)
-    return Step(evaluate(image), moments, jnp.asarray(1, jnp.int32), jnp.asarray(False))
+    found = evaluate(jnp.where(stepped, image, iterate.image))
+    return Step(found, moments, jnp.asarray(1, jnp.int32), jnp.asarray(False))
 
 
 @partial(jax.jit, static_argnames="shape")
@@ -122,21 +124,24 @@ def _lbfgs_init(image: Image) -> Pairs:
 
 
 def _remember(memory: Pairs, old: Iterate, new: Iterate) -> Pairs:
-    """Return the memory after a step: with its pair, or anew where that has no curvature or there is none.
+    """Return the memory after a step: with its pair, or anew where that has no curvature.
 
-    At the end of the step, when nothing reads them any more, the pictures are written in place.
+    A picture that was only evaluated makes no pair. At the end of the step, when nothing reads them any more,
+    the pictures are written in place.
     """
-    seen = jnp.isfinite(old.value)  # else it is the first picture's evaluation, and no step
-    move, turn = new.image - old.image, jnp.where(seen, new.gradient - old.gradient, 0)
-    curvature = jnp.vdot(move, turn, precision=EXACT)
-    good = seen & (curvature > 0)  # no positive definite matrix maps another s to y
+    stepped = jnp.isfinite(old.value)
     slot = memory.number % PAIRS
+    oldest = [jax.lax.dynamic_index_in_dim(pictures, slot, 0, keepdims=False) for pictures in memory[1:3]]
+    move = jnp.where(stepped, new.image - old.image, oldest[0])
+    turn = jnp.where(stepped, new.gradient - old.gradient, oldest[1])
+    curvature = jnp.where(stepped, jnp.vdot(move, turn, precision=EXACT), memory.products[slot, slot])
+    good = curvature > 0  # no positive definite matrix maps another s to y
     return Pairs(
-        jnp.where(good, memory.number + 1, 0),
+        jnp.where(stepped, jnp.where(good, memory.number + 1, 0), memory.number),
         jax.lax.dynamic_update_index_in_dim(memory.moves, move, slot, 0),
         jax.lax.dynamic_update_index_in_dim(memory.turns, turn, slot, 0),
         memory.products.at[slot, slot].set(curvature),
-        jnp.where(seen & ~good, jnp.linalg.norm(move), 0),
+        jnp.where(stepped, jnp.where(good, 0, jnp.linalg.norm(move)), memory.leap),
     )
 
 

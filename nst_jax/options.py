@@ -24,7 +24,7 @@ def option(
     choices: Iterable[str] | Iterable[int] = (),
     repeated: bool = False,
 ) -> Any:
-    """Declare a dataclass field of type str, bool, int, float, a tuple of one of these, or one or a tuple.
+    """Declare a dataclass field of type str, bool, int, float, a tuple of these, or one or a tuple, or None.
 
     Args:
         default: The value where none is given.
@@ -59,7 +59,8 @@ def is_tuple(field: Field) -> bool:
 def option_type(field: Field) -> type:
     """Return the type of one value of an option: of an element, for the tuples."""
     several = _tuple_type(field)
-    return typing.cast(type, typing.get_args(several)[0] if several else field.type)
+    kinds = typing.get_args(several or field.type) or (field.type,)  # None may be allowed beside one
+    return typing.cast(type, kinds[0])
 
 
 def _tuple_type(field: Field) -> types.GenericAlias | None:

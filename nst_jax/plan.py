@@ -11,6 +11,7 @@ from nst_jax import loop, rows, tiling
 from nst_jax.errors import NotEnoughMemory
 from nst_jax.objective import Spec, layers_of, made_anew
 from nst_jax.problem import Problem
+from nst_jax.steering import ruler_shapes, steer
 from nst_jax.targets import content_targets, style_arguments, traced_numbers, wanted_of_style
 
 # Sides of windows that are tried, the largest first: the larger, the less is computed twice.
@@ -75,7 +76,7 @@ def windows(problem: Problem) -> tiling.Grid | None:
     spec, shape = problem.spec, problem.first.shape
     if not spec.tile:
         return None
-    grid = tiling.grid(shape, problem.params.convolutions, spec)
+    grid = tiling.grid(shape, spec)
     return grid if grid.windows > 1 else None
 
 
@@ -146,13 +147,20 @@ def needs(problem: Problem) -> Needs:
     targets = rows.placed(jax.eval_shape(problem.targets), spec)
     state, rate = state_shapes(problem), problem.learning_rate
     arguments, temporary = _needs_of(loop.run_chunk, state, np.int32(0), params, targets, weights, rate, spec)
-    kept = [targets.terms.get(name) for name in made_anew(spec) if layers_of([name], spec)]
-    content = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
+    if ruler := ruler_shapes(problem):
+        aim = np.float32(0)
+        _, steering = _needs_of(steer, state, targets.frame, ruler, aim, np.int32(0), spec)
+        arguments, temporary = arguments + _bytes(ruler), max(temporary, steering)
+    content = _bytes([targets.terms.get(name) for name in made_anew(spec) if layers_of([name], spec)])
     style, largest = max((size, picture.shape[:2]) for size, picture in once)
     shared = jax.devices()[0].platform == "cpu"
     # On an accelerator the picture that is shown, and its opacity, until somebody has read it.
     beside = PROCESS + HOST_COPIES * first.nbytes if shared else 2 * first.nbytes
     return Needs(beside, arguments, temporary, content, style, largest)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def state_shapes(problem: Problem) -> loop.State:
@@ -194,7 +202,7 @@ def _memory(program: Any) -> tuple[int, int]:
 def _smaller(problem: Problem, whole: Needs, free: int) -> Iterator[Spec]:
     """Yield ways that need less, the fastest first; those that clearly need too much are left out."""
     spec, (height, width, _) = problem.spec, problem.first.shape
-    least = tiling.least_tile(problem.params.convolutions, spec)
+    least = tiling.least_tile(spec)
     longest = width if spec.mesh else max(height, width)  # of the sides that are cut
     tiles = [tile for tile in {*TILES, max(least, TILES[-1])} if least <= tile < longest]
     ways = [

@@ -1,5 +1,6 @@
 """What an optimisation is given: pictures, masks and options, checked together, as the loop takes them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,15 +9,15 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32
 
-from nst_jax import color, rows
+from nst_jax import color, lpips, rows
 from nst_jax import masks as masking
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.losses import TERMS
 from nst_jax.masks import Masks
+from nst_jax.networks.base import Params, cast, check_picture, check_size
 from nst_jax.objective import LossWeights, Spec, Targets
 from nst_jax.targets import make_targets
-from nst_jax.vgg import Params, cast, check_picture, check_size, layer_names
 
 Picture = Float32[np.ndarray, "_ _ 3"]
 
@@ -40,6 +41,12 @@ class Problem(NamedTuple):
     def background(self) -> Picture:
         """What shows where no mask is white."""
         return self.first if self.content is None else self.content
+
+    @property
+    def aim(self) -> float:
+        """The LPIPS to the photograph that the strength wants; NaN where it is left to the weights."""
+        aim = self.config.aim if self.spec.steered else None
+        return math.nan if aim is None else aim
 
     def targets(self) -> Targets:
         """Return the content's activations and the styles' statistics. This runs the network."""
@@ -72,11 +79,17 @@ def make_problem(
     spec, masks = config.spec(), masks or Masks()
     check_pictures(content, styles, init)
     _check_config(content, config)
-    if other := set(layer_names(config.network)) ^ params.convolutions.keys():
+    if other := set(spec.network.names) ^ params.convolutions.keys():
         came = f"they {'have' if min(other) in params.convolutions else 'lack'} {min(other)}"
         raise InputError("params", f"the parameters of {config.network}", came)
+    if params.network != spec.network:
+        raise InputError(
+            "params", f"the parameters of {config.network}", f"got those of {params.network.name}"
+        )
     if content is None:
         spec = spec._replace(content_layers=())
+    measurable = content is not None and min(content.shape[:2]) >= lpips.SMALLEST
+    spec = spec._replace(steered=config.aim is not None and measurable)
     first = first_picture(content, styles, config, init)
     _check_number(masks, len(styles))
     check_sizes(first.shape, [style.shape for style in styles], masks, spec)
@@ -224,9 +237,9 @@ def check_sizes(size: Sequence[int], style_sizes: Sequence[Sequence[int]], masks
 
     size: rows and columns of the picture. Each mask must have its picture's.
     """
-    check_size(size, spec.layers, "content" if spec.content_layers else "picture")
+    check_size(size, spec.network.select(spec.layers), "content" if spec.content_layers else "picture")
     for style_size in style_sizes:
-        check_size(style_size, spec.style_layers, "style")
+        check_size(style_size, spec.network.select(spec.style_layers), "style")
     of_styles = masks.each(style_sizes)
     for what, mask, style in masks.named():
         if mask is None:
@@ -237,11 +250,11 @@ def check_sizes(size: Sequence[int], style_sizes: Sequence[Sequence[int]], masks
         if mask.dtype != np.float32 or not 0 <= mask.min() <= mask.max() <= 1:
             came = f"got {mask.dtype} from {mask.min()} to {mask.max()}"
             raise InputError(what, "float32 numbers in [0, 1]", came)
-        masking.check(what, mask, spec.style_layers, of)
+        masking.check(what, mask, spec.network, spec.style_layers, of)
     parts = masking.regions(masks)
     if parts is not None and len(masks.styles) and masks.content is not None:
         for (what, *_), region in zip(masks.named()[1:], parts, strict=False):
-            masking.check(f"{what} within `content_mask`", region, spec.style_layers)
+            masking.check(f"{what} within `content_mask`", region, spec.network, spec.style_layers)
 
 
 def vary(problem: Problem, config: Config) -> Problem:

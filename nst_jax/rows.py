@@ -17,8 +17,8 @@ from jaxtyping import Array, Float
 
 from nst_jax.errors import InputError
 from nst_jax.losses import TERMS
+from nst_jax.networks.base import AnyArray
 from nst_jax.objective import Spec, Targets
-from nst_jax.vgg import AnyArray, smallest_side
 
 
 def make_mesh(devices: Sequence[Any] | int) -> Mesh | None:
@@ -32,13 +32,14 @@ def make_mesh(devices: Sequence[Any] | int) -> Mesh | None:
     return Mesh(np.array(chosen), ("rows",), axis_types=(AxisType.Auto,))
 
 
-def most_devices(height: int, layers: Sequence[str]) -> int:
-    """Return how many devices a picture of so many rows has work for: a row of the deepest layer for each.
+def most_devices(height: int, spec: Spec) -> int:
+    """Return how many devices a picture of so many rows has work for: a row of the deepest layer for each."""
+    return max(1, height // _unit(spec))
 
-    >>> most_devices(100, ["conv5_1"])
-    6
-    """
-    return max(1, height // smallest_side(layers))
+
+def _unit(spec: Spec) -> int:
+    """Return the pixels that a device has at least, and a multiple of them."""
+    return max(2, spec.network.deepest(spec.layers).stride)  # 2 for the variation
 
 
 def spec_of(picture: AnyArray, spec: Spec) -> Spec:
@@ -58,7 +59,7 @@ def height(own: int, spec: Spec) -> int:
     """Return how many rows a picture is padded to that has so many of its own."""
     if spec.mesh is None:
         return own
-    unit = smallest_side(spec.layers) * spec.mesh.size
+    unit = _unit(spec) * spec.mesh.size
     return math.ceil(own / unit) * unit
 
 

@@ -13,18 +13,20 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from nst_jax import masks as masking
+from nst_jax import steering
 from nst_jax.balance import balanced
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.loop import State, Told, chunk, tell, unseen
 from nst_jax.losses import TERMS
 from nst_jax.masks import Masks
+from nst_jax.networks.base import Params
 from nst_jax.objective import Frame, LossWeights, Spec, Targets
 from nst_jax.plan import bytes_needed
 from nst_jax.problem import Problem
-from nst_jax.targets import content_targets, regions_by_layer, style_targets, traced_numbers
+from nst_jax.steering import Ruler, make_ruler
+from nst_jax.targets import content_targets, make_frame, regions_by_layer, style_targets, traced_numbers
 from nst_jax.transfer import Progress, chunk_steps, progress
-from nst_jax.vgg import Params
 
 BYTES_PER_PIXEL = 6000  # of a lane with the five usual layers: a guess, which the compiler's count corrects
 
@@ -83,6 +85,14 @@ class Batch(NamedTuple):
     targets: Targets
     weights: LossWeights
     learning_rate: Float[Array, " n"]
+
+
+class Course(NamedTuple):
+    """What the lanes of a pass are steered by."""
+
+    frame: Frame | None
+    ruler: Ruler
+    aim: Float[Array, " n"]
 
 
 def sweep(
@@ -184,6 +194,8 @@ def _fit(parts: "_Parts", lanes: int, free: int | None) -> int:
         first, batch = parts.batch((0,), lanes)
         states = jax.eval_shape(partial(_unseen, layout=parts.layout), first, batch.weights)
         needed = bytes_needed(_advance.lower(states, np.int32(0), batch, parts.layout).compile())
+        if course := parts.course((0,), lanes):
+            needed = max(needed, bytes_needed(_steer.lower(states, course, parts.layout).compile()))
         if needed <= free:
             break
         if lanes == devices:
@@ -212,13 +224,19 @@ def _run(
     if stopped:
         shapes = jax.eval_shape(partial(_unseen, layout=layout), first, batch.weights)
         states, step = stopped.states(_placed(shapes, layout)), stopped.step
+        course = parts.course(numbers, lanes)
     else:
         states, step = _start(first, batch, layout), 0
+        if course := parts.course(numbers, lanes):
+            states = _steer(states, course, layout)
     while step < iterations and jax.device_get(states.finite & ~states.converged).any():
         yield SweepProgress(numbers, step, {}, Pass(states, numbers[0], lanes, step))
-        steps = min(every, iterations - step, most() if most else every)
-        states = _advance(states, np.int32(steps), batch, layout)
-        step += steps
+        stop = step + min(every, iterations - step, most() if most else every)
+        while step < stop:
+            steps = steering.piece(step, stop - step) if course else stop - step
+            states, step = _advance(states, np.int32(steps), batch, layout), step + steps
+            if course:
+                states = _steer(states, course, layout)
     told = jax.device_get(_tell(states, batch.targets.frame, layout))
     finished = {number: progress(_lane(told, lane), problems[number]) for lane, number in enumerate(numbers)}
     yield SweepProgress(numbers, step, finished, Pass(states, numbers[0], lanes, step))
@@ -241,8 +259,9 @@ class _Parts:
         regions = masking.regions(first.masks)
         self.problems = problems
         self.regions = regions_by_layer(regions, first.background.shape, first.spec)
-        self.opacity = None if regions is None else jnp.asarray(masking.opacity(regions))
+        self.frame = make_frame(first.background, regions, first.spec)
         self.made: dict[Hashable, Any] = {}
+        self.rulers: dict[int, Ruler | None] = {}
         contents = len({id(problem.content) for problem in problems}) > 1
         varied = Varied(
             content=contents,
@@ -265,7 +284,7 @@ class _Parts:
             terms=self.made[content_key] | self.made[style_key],
             numbers=numbers,
             regions=self.regions,
-            frame=None if self.opacity is None else Frame(jnp.asarray(problem.background), self.opacity),
+            frame=self.frame and self.frame._replace(background=jnp.asarray(problem.background)),
         )
 
     def batch(self, numbers: Sequence[int], lanes: int) -> tuple[Float[Array, "n h w 3"], Batch]:
@@ -284,6 +303,23 @@ class _Parts:
             _stack([problem.weights for problem in chosen]),
             jnp.stack([problem.learning_rate for problem in chosen]),
         )
+
+    def course(self, numbers: Sequence[int], lanes: int) -> Course | None:
+        """Return what a pass's lanes are steered by, None where they are not."""
+        chosen = [self.problems[numbers[min(lane, len(numbers) - 1)]] for lane in range(lanes)]
+        rulers = []
+        for problem in chosen:
+            if (key := id(problem.content)) not in self.rulers:
+                self.rulers[key] = make_ruler(problem)
+            rulers.append(self.rulers[key])
+        ruler, varied = rulers[0], self.layout.varied
+        if ruler is None:
+            return None
+        if varied.content:
+            ruler = ruler._replace(photograph=_stack([one.photograph for one in rulers if one]))
+        frames = [self.targets(problem).frame for problem in chosen]
+        frame = _stack(frames) if varied.frame else frames[0]
+        return Course(frame, ruler, jnp.array([problem.aim for problem in chosen], jnp.float32))
 
 
 def _style_key(problem: Problem) -> Hashable:
@@ -342,6 +378,14 @@ def _start(first: Float[Array, "n h w 3"], batch: Batch, layout: Layout) -> Stat
 def _advance(states: State, steps: Int[Array, ""] | np.int32, batch: Batch, layout: Layout) -> State:
     axes = (0, None, None, _axes(batch.targets, layout.varied), 0, 0)
     return _over_lanes(partial(chunk, spec=layout.spec), axes, layout.mesh)(states, steps, *batch)
+
+
+@jax.jit(static_argnames="layout", donate_argnames="states")
+def _steer(states: State, course: Course, layout: Layout) -> State:
+    own = 0 if layout.varied.content else None
+    axes = (0, 0 if layout.varied.frame else None, Ruler(None, None, own), 0, None)
+    function = partial(steering.turn, spec=layout.spec)
+    return _over_lanes(function, axes, layout.mesh)(states, *course, np.int32(0))
 
 
 @jax.jit(static_argnames="layout")

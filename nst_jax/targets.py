@@ -16,6 +16,7 @@ from nst_jax.losses.base import Painting, View
 from nst_jax.losses.samples import sample_positions
 from nst_jax.losses.style import STYLE_LOSSES
 from nst_jax.masks import Masks
+from nst_jax.networks.base import AnyArray, Params, check_picture, picture_list
 from nst_jax.objective import (
     Frame,
     Spec,
@@ -26,7 +27,6 @@ from nst_jax.objective import (
     of_content,
     of_styles,
 )
-from nst_jax.vgg import AnyArray, Params, check_picture, map_shape, picture_list
 
 
 def make_targets(
@@ -67,9 +67,18 @@ def make_targets(
         terms=wanted | style_targets(params, paintings, masks, traced, spec),
         numbers=traced,
         regions=[] if around is None else regions_by_layer(parts, around.shape, spec),
-        frame=None if parts is None else Frame(_lay(around, spec), _lay(masking.opacity(parts), spec)),
+        frame=make_frame(around, parts, spec),
         original=_lay(content, spec) if spec.anew else None,
     )
+
+
+def make_frame(
+    background: Float[AnyArray, "h w 3"] | None, parts: Float32[np.ndarray, "r h w"] | None, spec: Spec
+) -> Frame | None:
+    """Return what lies around the regions, None where there are none."""
+    if parts is None:
+        return None
+    return Frame(*(_lay(one, spec) for one in (background, masking.opacity(parts), masking.optimized(parts))))
 
 
 def traced_numbers(spec: Spec, **given: float) -> dict[str, Array]:
@@ -127,10 +136,10 @@ def _style_positions(
 ) -> dict[str, Int32[np.ndarray, "n 2"]]:
     """Return the positions that stand for a style, by layer, where its loss asks for some."""
     count, found = STYLE_LOSSES[spec.style_loss].samples, {}
-    for layer in spec.style_layers if count else ():
-        everywhere = np.ones(map_shape(layer, *style.shape[:2]), np.float32)
-        found[layer] = sample_positions(
-            everywhere if source is None else masking.pooled(source, layer), count
+    for layer in spec.network.select(spec.style_layers) if count else ():
+        everywhere = np.ones(layer.map_shape(*style.shape[:2]), np.float32)
+        found[layer.name] = sample_positions(
+            everywhere if source is None else masking.pooled(source, layer.stride), count
         )
     return found
 
@@ -138,8 +147,12 @@ def _style_positions(
 def regions_by_layer(
     parts: Float32[np.ndarray, "r h w"] | None, shape: Sequence[int], spec: Spec
 ) -> list[dict[str, Float[Array, "_ _"]]]:
-    """Return the regions of a picture of this shape as the layers of styles see them; none: all of it."""
-    found = [mask_by_layer(part, shape, spec) for part in ([None] if parts is None else parts)]
+    """Return the regions of a picture of this shape, and their rings, as the layers of styles see them.
+
+    None: all of it.
+    """
+    wide = [None] if parts is None else masking.widened(parts)
+    found = [mask_by_layer(part, shape, spec) for part in wide]
     return [region for region in found if region is not None]
 
 
@@ -154,13 +167,15 @@ def mask_by_layer(
     if mask is None and not inner:
         return None
     height, found = rows.height(shape[0], spec), {}
-    for layer in layers_of(of_styles(spec), spec):
+    for layer in spec.network.select(layers_of(of_styles(spec), spec)):
         if mask is None:
-            seen = np.ones(map_shape(layer, *shape[:2]), np.float32)
+            seen = np.ones(layer.map_shape(*shape[:2]), np.float32)
         else:
-            seen = masking.pooled(mask, layer)
-        below = map_shape(layer, height, shape[1])[0] - len(seen)
-        found[layer] = rows.put(np.pad(masking.inner(seen) if inner else seen, [(0, below), (0, 0)]), spec)
+            seen = masking.pooled(mask, layer.stride)
+        below = layer.map_shape(height, shape[1])[0] - len(seen)
+        found[layer.name] = rows.put(
+            np.pad(masking.inner(seen) if inner else seen, [(0, below), (0, 0)]), spec
+        )
     return found
 
 

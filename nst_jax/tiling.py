@@ -9,7 +9,7 @@ whatever the picture's size; the work about two forward passes and one backward 
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,8 +19,9 @@ from jaxtyping import Array, Float, Int
 
 from nst_jax import objective
 from nst_jax.losses import TERMS
-from nst_jax.losses.base import PIXELS, Least, View, is_node
+from nst_jax.losses.base import Least, View, is_node
 from nst_jax.losses.samples import Part
+from nst_jax.networks.base import AnyArray, Layer, Params
 from nst_jax.objective import (
     Evaluation,
     Pieces,
@@ -31,12 +32,11 @@ from nst_jax.objective import (
     loss_pieces,
     made_anew,
     network,
-    shown,
+    seen,
     sums_of,
     terms_of,
     weighted_sum,
 )
-from nst_jax.vgg import AnyArray, Params, block_of, halo, map_shape
 
 
 class Axis(NamedTuple):
@@ -74,18 +74,18 @@ def cut(length: int, tile: int, margin: int, unit: int) -> Axis:
     return Axis(length, window, starts, (0, *(start + margin for start in starts[1:])))
 
 
-def least_tile(names: Iterable[str], spec: Spec) -> int:
-    """Return the shortest side of a window that has a core, in pixels. names: the network's convolutions."""
-    margin, unit = _margin(names, spec)
+def least_tile(spec: Spec) -> int:
+    """Return the shortest side of a window that has a core, in pixels."""
+    margin, unit = _margin(spec)
     return 2 * margin + 2 * unit
 
 
-def _margin(names: Iterable[str], spec: Spec) -> tuple[int, int]:
-    unit: int = 2 ** (block_of(max(spec.layers)) - 1)
+def _margin(spec: Spec) -> tuple[int, int]:
+    deepest = spec.network.deepest(spec.layers)
     reaches = [TERMS[name].reach(spec) for name in spec.terms]
     beside = max(reach.maps for reach in reaches)
-    sees = max(halo(names, spec.layers) + beside, *(reach.image for reach in reaches))
-    return math.ceil(sees / unit) * unit, unit
+    sees = max(deepest.reach + beside, *(reach.image for reach in reaches))
+    return math.ceil(sees / deepest.stride) * deepest.stride, deepest.stride
 
 
 class Grid(NamedTuple):
@@ -93,7 +93,7 @@ class Grid(NamedTuple):
 
     rows: Axis
     columns: Axis
-    blocks: int  # of the network, that the layers in use are of
+    layers: tuple[Layer, ...]  # in use
 
     @property
     def windows(self) -> int:
@@ -114,14 +114,14 @@ class Grid(NamedTuple):
     def part(self, window: Window) -> Part:
         """Return the part of the picture that a window stands for: the positions of its core."""
         found = {}
-        for block in range(1, self.blocks + 1):
-            unit = 2 ** (block - 1)
+        for unit in {1, *(layer.stride for layer in self.layers)}:
             sides = [
                 _between(side // unit, *(bound // unit for bound in bounds))
                 for side, *bounds in zip(self.window_shape, *window, strict=True)
             ]
-            found[block] = sides[0][:, None] * sides[1][None, :]
-        return Part(window.start, found)
+            found[unit] = sides[0][:, None] * sides[1][None, :]
+        owned = {layer.name: found[layer.stride] for layer in self.layers}
+        return Part(found[1], owned, {layer.name: _first(window, layer.stride) for layer in self.layers})
 
 
 def _place(axis: Axis, number: Int[Array, ""]) -> tuple[Array, Array, Array]:
@@ -135,36 +135,43 @@ def _between(length: int, start: Array, core: Array, end: Array) -> Float[Array,
     return ((where >= core) & (where < end)).astype(jnp.float32)
 
 
-def grid(shape: Sequence[int], names: Iterable[str], spec: Spec) -> Grid:
+def grid(shape: Sequence[int], spec: Spec) -> Grid:
     """Return the windows of a picture of this shape, of at most spec.tile pixels a side.
 
-    names: the network's convolutions. With a mesh every window has all rows: they are spread over devices.
+    With a mesh every window has all rows: they are spread over devices.
     """
-    margin, unit = _margin(names, spec)
+    margin, unit = _margin(spec)
     tiles = shape[0] if spec.mesh else spec.tile, spec.tile
     rows, columns = (cut(length, most, margin, unit) for length, most in zip(shape[:2], tiles, strict=True))
-    return Grid(rows, columns, block_of(max(spec.layers)))
+    return Grid(rows, columns, spec.network.select(spec.layers))
 
 
-def _slice(array: AnyArray, layer: str, window: Window, shape: tuple[int, int]) -> Array:
-    """Return a window of what is given at the positions of a layer."""
-    unit = 2 ** (block_of(layer) - 1)
-    starts = [start // unit for start in window.start] + [jnp.int32(0)] * (array.ndim - 2)
-    return lax.dynamic_slice(jnp.asarray(array), starts, map_shape(layer, *shape) + array.shape[2:])
+def _first(window: Window, stride: int) -> tuple[Array, Array]:
+    """Return the row and column of a map of this stride where a window of it begins."""
+    row, column = window.start
+    return row // stride, column // stride
+
+
+def _slice(array: AnyArray, stride: int, window: Window, shape: tuple[int, int]) -> Array:
+    """Return a window of what is given at positions, so many pixels from one to the next."""
+    starts = [*_first(window, stride)] + [jnp.int32(0)] * (array.ndim - 2)
+    return lax.dynamic_slice(
+        jnp.asarray(array), starts, (shape[0] // stride, shape[1] // stride, *array.shape[2:])
+    )
 
 
 def _windowed(image: AnyArray, window: Window, shape: tuple[int, int]) -> Array:
-    return _slice(image, PIXELS, window, shape)
+    return _slice(image, 1, window, shape)
 
 
 def evaluate(
     params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, factors: Terms, spec: Spec
 ) -> Evaluation:
     """Return what objective.evaluate returns, in the memory of one window of spec.tile pixels a side."""
-    windows = grid(image.shape, params.convolutions, spec)
+    windows = grid(image.shape, spec)
     if windows.windows == 1:  # then one pass will do
         return objective.evaluate(params, image, targets, factors, spec)
-    picture, unshow = jax.vjp(lambda image: shown(image, targets.frame, spec), jnp.asarray(image))
+    picture, unsee = jax.vjp(lambda image: seen(image, targets.frame, spec), jnp.asarray(image))
     looked_at = [name for name in spec.terms if not TERMS[name].linear(spec)]
 
     def near(number: Array) -> tuple[Window, Array, Targets, Part]:
@@ -200,7 +207,7 @@ def evaluate(
     none = jnp.zeros_like(picture), _nothing(whole)
     gradient, pieces = lax.fori_loop(0, windows.windows, add, none)
     value, terms = total(pieces)
-    return Evaluation(value, unshow(gradient)[0], terms)
+    return Evaluation(value, unsee(gradient)[0], terms)
 
 
 def _over_windows(look: Callable[[Array], Any], windows: Grid) -> tuple[Any, list[Array]]:
@@ -273,10 +280,7 @@ def _near_maps(
     maps: Mapping[str, AnyArray], window: Window, shape: tuple[int, int], spec: Spec
 ) -> dict[str, Array]:
     """Return a window of arrays of a layer's positions, or by another name of pixels."""
-    return {
-        name: _slice(whole, name if name in spec.layers else PIXELS, window, shape)
-        for name, whole in maps.items()
-    }
+    return {name: _slice(whole, spec.stride(name), window, shape) for name, whole in maps.items()}
 
 
 def over_windows(
@@ -289,7 +293,7 @@ def over_windows(
     spec: Spec,
 ) -> Any:
     """Return what a look sees of all of a style picture, window by window."""
-    windows = grid(style.shape, params.convolutions, spec)
+    windows = grid(style.shape, spec)
 
     def look_here(number: Array) -> Any:
         window, shape = windows.window(number), windows.window_shape
@@ -305,7 +309,7 @@ def activations(
     params: Params, image: Float[AnyArray, "h w 3"], layers: Sequence[str], spec: Spec
 ) -> dict[str, Float[Array, "_ _ _"]]:
     """Return a picture's activations at the layers, window by window."""
-    windows = grid(image.shape, params.convolutions, spec)
+    windows = grid(image.shape, spec)
     shape = windows.window_shape
 
     def put(number: Array, whole: dict[str, Array]) -> dict[str, Array]:
@@ -313,10 +317,9 @@ def activations(
         maps, part = network(params, _windowed(image, window, shape), layers, spec), windows.part(window)
         found = {}
         for layer, map_ in maps.items():
-            unit = 2 ** (block_of(layer) - 1)
-            kept = _slice(whole[layer], layer, window, shape)
-            owned = jnp.where(part.owned[block_of(layer)][..., None] > 0, map_, kept)
-            at = (*(start // unit for start in window.start), jnp.int32(0))
+            kept = _slice(whole[layer], spec.network.layer(layer).stride, window, shape)
+            owned = jnp.where(part.owned[layer][..., None] > 0, map_, kept)
+            at = (*part.starts[layer], jnp.int32(0))
             found[layer] = lax.dynamic_update_slice(whole[layer], owned, at)
         return found
 

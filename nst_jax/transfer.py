@@ -8,18 +8,18 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
-from nst_jax import images, rows
+from nst_jax import images, rows, steering
 from nst_jax.balance import balanced
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.loop import State, Told, run_chunk, start, tell
+from nst_jax.loop import Dial, State, Told, left, run_chunk, start, tell, weights_in_force
 from nst_jax.masks import Masks
+from nst_jax.networks.base import Params, picture_list
 from nst_jax.objective import summarize
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.plan import make_plans
 from nst_jax.problem import Problem, check_pictures, finish, spread
 from nst_jax.scales import make_problems, settled
-from nst_jax.vgg import Params, picture_list
 
 
 class Left(NamedTuple):
@@ -30,6 +30,7 @@ class Left(NamedTuple):
     scale: Float[Array, ""]  # of the gradients that it has seen
     step: int
     evaluations: int
+    dial: Dial | None
 
 
 class Standing(NamedTuple):
@@ -73,6 +74,7 @@ class Progress(NamedTuple):
     rung: int = 1  # from 1, the coarsest
     rungs: int = 1
     ends: bool = True  # the rung has taken its steps
+    lpips: float | None = None  # to the photograph, at 256 pixels at most, where a strength is in force
     standing: Standing | None = None  # on the devices, of run() alone
 
     @property
@@ -139,7 +141,7 @@ def stylize_steps(
     """Make a picture step by step; stop early by no longer iterating.
 
     Nothing is resized. The picture has the content's size, else init's, else the first style's. A size that
-    is given in the config must be its longest side, and style_scale must be 1. images.resize makes other
+    is given in the config must be its longest side, and stroke_size must be 1. images.resize makes other
     sizes. With config.scales smaller pictures are made first; each is enlarged and begins the next one.
 
     Args:
@@ -180,9 +182,9 @@ def _sized(config: Config, content: Any, styles: Sequence[Any], init: Any) -> Co
     if "size" in config.given and config.size != longest:
         allowed = f"{longest}, the longest side of the picture; images.resize makes another"
         raise InputError("`size`", allowed, f"got {config.size}")
-    if config.style_scale != 1:
+    if config.stroke_size != 1:
         allowed = "1, as styles are used at the sizes they have; images.resize makes others"
-        raise InputError("`style_scale`", allowed, f"got {config.style_scale:g}")
+        raise InputError("`stroke_size`", allowed, f"got {config.stroke_size:g}")
     return dataclasses.replace(config, size=longest) if config.scales else config
 
 
@@ -224,6 +226,7 @@ def _climb(
     targets, spec, shape = problem.targets(), problem.spec, problem.first.shape
     problem = balanced(problem, targets)
     rest = targets, problem.weights, problem.learning_rate, spec
+    ruler, aim = steering.make_ruler(problem), np.float32(problem.aim)
     done, spent = (origin.step, origin.evaluations) if origin else (0, 0)
     end, known = done + iterations, problem._replace(weights=jax.device_get(problem.weights))
 
@@ -231,7 +234,7 @@ def _climb(
         now = progress(tell(state, targets.frame, spec), known)
         now = now._replace(step=done + now.step, evaluations=spent + now.evaluations)
         if state.average and now.step > done and (now.step == end or not now.finite):
-            own_state = start(problem.params, state.average.image, *rest, problem.decay)
+            own_state = start(problem.params, state.average.image, *rest, problem.decay, state.dial)
             own = progress(tell(own_state, targets.frame, spec), known)
             finite, evaluations = now.finite and own.finite, now.evaluations + 1
             now = now._replace(losses=own.losses, finite=finite, evaluations=evaluations)
@@ -243,27 +246,51 @@ def _climb(
     if isinstance(origin, Standing):
         state = origin.state
     else:
-        first = images.resize(origin.image, *shape[:2]) if origin else problem.first
-        state = start(problem.params, rows.put(rows.pad(first, spec), spec), *rest, problem.decay)
+        first = _enlarged(origin, problem) if origin else problem.first
+        image, dial = rows.put(rows.pad(first, spec), spec), origin and origin.dial
+        state = start(problem.params, image, *rest, problem.decay, dial)
         if origin and carry:
             state = state._replace(memory=carry(origin.memory, shape, state.scale / origin.scale))
+        if ruler and not origin:
+            state = steering.steer(state, targets.frame, ruler, aim, np.int32(done), spec)
     now = told(state)
     yield now
     while now.step < end and now.finite and not now.converged:
-        steps = min(every - now.step % every, end - now.step, most() if most else every)
-        state = run_chunk(state, np.int32(steps), problem.params, *rest)
+        stop = now.step + min(every - now.step % every, end - now.step, most() if most else every)
+        step = now.step
+        while step < stop:
+            steps = steering.piece(step, stop - step) if ruler else stop - step
+            state, step = run_chunk(state, np.int32(steps), problem.params, *rest), step + steps
+            if ruler:
+                state = steering.steer(state, targets.frame, ruler, aim, np.int32(done), spec)
         now = told(state)
         yield now
     if not now.finite:
         return None
-    # As it is shown: outside the masks the optimiser's own picture may be anything.
+    # As the losses see it: beyond the masks' rings the optimizer's own picture may be anything.
     return Left(
-        np.array(tell(state, targets.frame, spec).image),
+        np.array(left(state, targets.frame, spec)),
         state.memory if carry else None,
         state.scale,
         now.step,
         now.evaluations,
+        state.dial,
     )
+
+
+def _enlarged(left: Left, problem: Problem) -> Float32[np.ndarray, "h w 3"]:
+    """Return the picture with which a scale begins: the last one's, enlarged.
+
+    Where a strength s is in force it has 1 - s of the photograph's detail that no smaller picture can hold:
+    the optimizer would take many steps to bring it back.
+    """
+    size, content = problem.first.shape[:2], problem.content
+    image = images.resize(left.image, *size)
+    strength = problem.config.strength
+    if not problem.spec.steered or content is None or strength is None:
+        return image
+    detail = content - images.resize(images.resize(content, *left.image.shape[:2]), *size)
+    return np.clip(image + np.float32(1 - strength) * detail, 0, 1)
 
 
 def chunk_steps(iterations: int) -> int:
@@ -273,10 +300,10 @@ def chunk_steps(iterations: int) -> int:
 
 def progress(told: Told, problem: Problem) -> Progress:
     """Return what is told of a state: numbers on the host, the picture when it is asked for."""
-    terms, step, evaluations, finite, converged = jax.device_get(
-        (told.terms, told.step, told.evaluations, told.finite, told.converged)
+    terms, step, evaluations, finite, converged, dial = jax.device_get(
+        (told.terms, told.step, told.evaluations, told.finite, told.converged, told.dial)
     )
-    losses = summarize(terms, jax.device_get(problem.weights))
+    losses = summarize(terms, jax.device_get(weights_in_force(problem.weights, dial)))
     if labels := problem.masks.labels:
         named = ({"picture": label.picture + 1, "label": label.name} for label in labels)
         losses["by_style"] = [name | loss for name, loss in zip(named, losses["by_style"], strict=True)]
@@ -293,4 +320,5 @@ def progress(told: Told, problem: Problem) -> Progress:
         losses=losses,
         finite=bool(finite),
         converged=bool(converged),
+        lpips=None if dial is None else float(dial.seen),
     )

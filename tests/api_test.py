@@ -11,7 +11,7 @@ import pytest
 
 import nst_jax as nst
 from nst_jax import images
-from nst_jax.vgg import check_picture
+from nst_jax.networks.base import check_picture
 
 LOW = {"content_layers": ("conv1_2",), "style_layers": ("conv1_1",), "precision": "float32"}
 
@@ -104,8 +104,8 @@ def test_a_size_that_is_not_the_picture_s_is_refused_and_one_that_is_not_given_i
     content, style = pictures
     with pytest.raises(nst.InputError, match="`size`: 32, the longest side of the picture.*; got 64"):
         nst.stylize(params, content, [style], config=nst.Config(size=64, **LOW))
-    with pytest.raises(nst.InputError, match="`style_scale`: 1, as styles are used at the sizes they have"):
-        nst.stylize(params, content, [style], config=nst.Config(style_scale=0.5, **LOW))
+    with pytest.raises(nst.InputError, match="`stroke_size`: 1, as styles are used at the sizes they have"):
+        nst.stylize(params, content, [style], config=nst.Config(stroke_size=0.5, **LOW))
     large = images.resize(content, 150, 200)
     config = nst.Config.from_preset(iterations=3, **LOW)
     first, *_ = nst.stylize_steps(params, large, [style], config=config)

@@ -65,6 +65,12 @@ def test_the_table_has_no_circles():
         order += ready
 
 
+def test_only_networks_and_presets_know_the_names_of_layers():
+    for path in PACKAGE.rglob("*.py"):
+        if "networks" not in path.parts and path.name != "config.py":
+            assert not re.search(r"conv\d_\d|convB_K|block_of", path.read_text()), path
+
+
 def test_only_launchers_know_absl():
     for path in PACKAGE.rglob("*.py"):
         if "launchers" not in path.parts:
@@ -109,7 +115,7 @@ def option_rows(options):
     defaults = default_values(options)
     for field in fields_of(options):
         value = defaults[field.name]
-        default = ",".join(map(str, value)) if is_tuple(field) else str(value)
+        default = ",".join(map(str, value)) if is_tuple(field) else str("" if value is None else value)
         values = describe_range(field) + (", may repeat" if field.metadata["repeated"] else "")
         yield f"| `--{field.name}` | {f'`{default}`' if default else ''} | {values} | {field.metadata['help']} |"
 

@@ -120,12 +120,12 @@ def test_strength_is_one_dial():
         return config.balance, *(pytest.approx(number, rel=3e-3) for number in numbers)
 
     assert weights(balance="auto") == ("auto", 1.0, 1.0, 0.07)
-    assert weights(strength=0.5) == ("auto", 1.0, 0.25, 0.07)
+    assert weights(strength=0.5) == ("auto", 1.861, 0.1092, 0.07)
     assert weights(strength=0.0) == ("auto", 5.66, 0.0, 0.0)
     assert weights(strength=0.0, tv_weight=0.3) == ("auto", 5.66, 0.0, 0.3)
     assert weights(strength=1.0, tv_weight=0.3) == ("auto", 0.0, 1.41, 0.3)
-    assert weights(strength=0.25, preset="strotss") == ("auto", 2.44, 0.218, 0.07)
-    assert weights(strength=0.25, style_loss="patch") == ("auto", 2.07, 0.689, 0.07)
+    assert weights(strength=0.25, preset="strotss") == ("auto", 2.462, 0.2118, 0.07)
+    assert weights(strength=0.25, style_loss="patch") == ("auto", 2.09, 0.6741, 0.07)
     assert weights(balance="auto", style_weight=3.0) == ("auto", 1.0, 3.0, 0.07)
     assert weights() == ("none", 1.0, 1e8, 1e-3)
 
@@ -136,11 +136,11 @@ def test_a_preset_s_strength_gives_way_to_weights_and_follows_the_loss():
         numbers = config.content_weight, config.style_weight, config.tv_weight
         return config.balance, *(pytest.approx(number, rel=3e-3) for number in numbers)
 
-    assert weights() == ("auto", 1.36, 0.684, 0.07)
-    assert weights(strength=0.25) == ("auto", 1.99, 0.308, 0.07)
+    assert weights() == ("auto", 1.363, 0.6843, 0.07)
+    assert weights(strength=0.25) == ("auto", 2.006, 0.3014, 0.07)
     assert weights(style_weight=3.0) == ("auto", 1.0, 3.0, 0.07)
     assert weights(content_weight=0.0) == ("auto", 0.0, 1.0, 0.07)
-    assert weights(style_loss="gram") == ("auto", 1.58, 0.143, 0.07)
+    assert weights(style_loss="gram") == ("auto", 1.577, 0.1431, 0.07)
     assert weights(balance="none")[0] == "none"
 
 

@@ -4,9 +4,10 @@ import pytest
 
 from nst_jax.config import Config
 from nst_jax.launchers import ceilings
+from nst_jax.networks import NETWORKS
+from nst_jax.networks.precision import PRECISIONS
 from nst_jax.objective import total_loss
 from nst_jax.targets import make_targets
-from nst_jax.vgg import PRECISIONS, kernel_shapes
 
 FIVE = Config().spec()  # VGG-16 to conv5_1
 
@@ -48,8 +49,8 @@ def test_the_compiler_counts_the_convolutions_the_grams_and_little_else(params):
         return total_loss(params, image, targets, weights, FIVE)
 
     compiled = jax.jit(jax.value_and_grad(loss)).lower(picture, params, targets).compile()
-    layers = [(name, side) for name, side in ceilings._sides(kernel_shapes("vgg16"), FIVE, size)]
-    channels = {name: kernel_shapes("vgg16")[name][2:] for name, _ in layers}
+    layers = [(layer.name, side) for layer, side in ceilings._sides(NETWORKS["vgg16"], FIVE, size)]
+    channels = {name: NETWORKS["vgg16"].layer(name).kernel[2:] for name, _ in layers}
     convolutions = sum(
         2 * 2 * channels[name][0] * channels[name][1] * (3 * side - 2) ** 2 for name, side in layers
     )

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 import pytest
 
-from nst_jax import vgg
-from nst_jax.weights import Weights, load_weights
+from nst_jax.networks.base import Params
+from nst_jax.weights import Weights, load_weights, on_device
 
 # Ignored in a job in the background, and so in every program that a test starts and sends it to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,8 +31,8 @@ def weights() -> Weights:
 
 
 @pytest.fixture(scope="session")
-def params(weights: Weights) -> vgg.Params:
-    return vgg.make_params(weights.arrays)
+def params(weights: Weights) -> Params:
+    return on_device(weights)
 
 
 @pytest.fixture

@@ -18,17 +18,19 @@ import scipy.io
 from fuzz import bombs
 from published import FAMILIES, WRITERS, Arrays, make_arrays
 
-from nst_jax import foreign, vgg
+from nst_jax import foreign
 from nst_jax.convention import read_arrays
 from nst_jax.errors import InputError
 from nst_jax.foreign import matlab_files, unpickle
 from nst_jax.foreign.unpickle import ARRAYS, read_pickle
+from nst_jax.networks import NETWORKS
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the networks so narrow that a file has a few thousand bytes."""
-    monkeypatch.setattr(vgg, "BLOCK_CHANNELS", (2, 3, 4, 5, 6))
+    for name in ("vgg16", "vgg19"):
+        monkeypatch.setitem(NETWORKS, name, published.narrow(name))
 
 
 def assert_equal(got: Arrays, expected: Arrays) -> None:

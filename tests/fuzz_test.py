@@ -4,12 +4,14 @@ import os
 import time
 from pathlib import Path
 
+import published
 import pytest
 from fuzz import mutate, worker
 from fuzz.kinds import KINDS, Kind
 from fuzz.watchdog import Watchdog
 
 from nst_jax.errors import InputError
+from nst_jax.networks import NETWORKS
 
 
 def test_hostile_files_of_every_kind_are_read_or_refused_in_one_line() -> None:
@@ -29,7 +31,7 @@ def test_a_case_is_rebuilt_from_kind_seed_and_number(
     from fuzz import cases
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("nst_jax.vgg.BLOCK_CHANNELS", (2, 3, 4, 5, 6))
+    monkeypatch.setitem(NETWORKS, "vgg16", published.narrow("vgg16"))
     made = [cases.make(kind, 3, number).data for number in range(1, 8)]
     assert made == [cases.make(kind, 3, number).data for number in range(1, 8)]
     assert made != [cases.make(kind, 4, number).data for number in range(1, 8)]

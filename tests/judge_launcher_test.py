@@ -100,7 +100,7 @@ def test_a_plot_names_no_folders(call, tmp_path):
 
 
 def test_large_pictures_are_reduced_and_a_style_has_its_scale(call):
-    code, _, err = call("--result=r.png", *PAIR, "--size=20", "--style_scale=0.8", "--report=r.json")
+    code, _, err = call("--result=r.png", *PAIR, "--size=20", "--stroke_size=0.8", "--report=r.json")
     assert (code, err) == (0, [])
     assert read_json("r.json")["image"] == {"height": 17, "width": 20}
     result, content, style = (images.load(name).rgb for name in ("r.png", "c.png", "s.png"))
@@ -174,7 +174,7 @@ WRONG = {
     ): "wide.png: a result has the aspect of the content, within a pixel or 1 % (any size); it is 24x16, the content 24x20",
     ("--result=dot.png", "--style=s.png"): "dot.png, judged at 1x1: at least 16 pixels a side",
     ("--result=r.png", "--style=dot.png", "--size=16"): "judged at 16x13: at least 16 pixels",
-    ("--result=r.png", "--style=s.png", "--style_scale=0.1"): "s.png, judged at 2x2: at least 16 pixels",
+    ("--result=r.png", "--style=s.png", "--stroke_size=0.1"): "s.png, judged at 2x2: at least 16 pixels",
     (
         "--result=r.png",
         *PAIR,

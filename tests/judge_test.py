@@ -13,10 +13,11 @@ from golden import judge_pairs
 from scipy.linalg import sqrtm
 from scipy.optimize import linear_sum_assignment
 
-from nst_jax import alexnet, judge
+from nst_jax import judge
 from nst_jax.color import oklab
 from nst_jax.errors import InputError
 from nst_jax.losses.samples import sample_positions
+from nst_jax.networks.alexnet import ALEXNET
 from nst_jax.weights import load_lpips_heads
 
 KEPT = json.loads(judge_pairs.FILE.read_text())
@@ -73,9 +74,10 @@ def test_ms_ssim_is_that_of_a_published_implementation(name):
     [(31, [(7, 9), (3, 4), (1, 1), (1, 1), (1, 1)]), (30, [(6, 9), (2, 4), (0, 1), (0, 1), (0, 1)])],
 )
 def test_the_maps_of_alexnet_are_of_torchs_sizes_and_end_below_31_pixels(network, rows, sizes):
-    maps = jax.eval_shape(alexnet.features, network.alexnet, jnp.zeros((rows, 40, 3)))
-    assert [map_.shape[:2] for map_ in maps.values()] == sizes
-    assert (rows >= alexnet.SMALLEST) == all(map(min, sizes))
+    image = jnp.zeros((rows, 40, 3))
+    maps = jax.eval_shape(lambda p: p.network.forward(p, image, ALEXNET.names), network.alexnet)
+    assert [maps[name].shape[:2] for name in ALEXNET.names] == sizes
+    assert (rows >= max(layer.least for layer in ALEXNET.layers)) == all(map(min, sizes))
 
 
 def unit(x):

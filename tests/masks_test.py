@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nst_jax import images, masks, vgg
+from nst_jax import images, masks
 from nst_jax.errors import InputError
-from nst_jax.masks import COLORS, SEAM, Masks
+from nst_jax.masks import COLORS, RING, SEAM, Masks
+from nst_jax.networks import NETWORKS
+from nst_jax.networks.base import features, make_params
 
+VGG = NETWORKS["vgg16"]
 SIZES = [
     ((7, 9), (3, 4)),
     ((5, 4), (12, 11)),
@@ -265,6 +268,37 @@ def test_a_source_mask_makes_no_region(rng):
 # Opacity
 
 
+def ringed(parts):
+    """The regions with their rings, pixel by pixel: where all are black, each one's largest weight nearby."""
+    found = parts.copy()
+    for i, j in np.argwhere(parts.sum(0) == 0):
+        near = parts[:, max(i - RING, 0) : i + RING + 1, max(j - RING, 0) : j + RING + 1]
+        found[:, i, j] = near.max((1, 2))
+    return found
+
+
+@pytest.mark.parametrize("white", [0.0005, 0.01, 0.9])
+@pytest.mark.parametrize("shape", [(50, 70), (5, 90), (1, 1)])
+def test_rings_equal_the_twin(white, shape, rng):
+    parts = np.where(rng.random((2, *shape)) < white, rng.random((2, *shape)), 0).astype(np.float32)
+    wide = ringed(parts)
+    np.testing.assert_array_equal(masks.widened(parts), wide)
+    np.testing.assert_allclose(masks.optimized(parts), faded((wide > 0).any(0)), atol=1e-6)
+
+
+def test_all_of_the_picture_that_is_shown_is_optimized(rng):
+    """A soft mask's greys, too: they are of what is shown, not of what the losses see."""
+    parts = np.where(rng.random((2, 60, 60)) < 0.001, rng.random((2, 60, 60)), 0).astype(np.float32)
+    assert (masks.optimized(parts)[masks.opacity(parts) > 0] == 1).all()
+    assert 0 < parts.max() < 1
+
+
+def test_regions_that_meet_have_no_rings_in_each_other(rng):
+    one = rng.random((30, 50), np.float32)
+    parts = np.stack([one, 1 - one])
+    np.testing.assert_array_equal(masks.widened(parts), parts)
+
+
 def test_opacity_rises_over_four_pixels_inside_a_half_plane():
     half = block((6, 12), (0, 6), (4, 12))
     assert SEAM == 4
@@ -325,7 +359,7 @@ def test_pooled_is_the_mean_of_every_whole_window(size, rng):
     expected = mask
     for number in range(1, 6):
         for layer in (f"conv{number}_1", f"conv{number}_2"):
-            ours = masks.pooled(mask, layer)
+            ours = masks.pooled(mask, VGG.layer(layer).stride)
             assert ours.shape == (size[0] >> (number - 1), size[1] >> (number - 1))
             np.testing.assert_allclose(ours, expected, atol=1e-6)
         expected = halved(expected)
@@ -333,12 +367,14 @@ def test_pooled_is_the_mean_of_every_whole_window(size, rng):
 
 @pytest.mark.parametrize("size", [(32, 48), (37, 53)])
 def test_pooled_has_the_shape_of_every_layer_of_the_network(size, params):
-    layers = vgg.layer_names("vgg16")
+    layers = VGG.names
     shapes = jax.eval_shape(
-        lambda image: vgg.features(params, image, layers), jax.ShapeDtypeStruct((*size, 3), jnp.float32)
+        lambda image: features(params, image, layers), jax.ShapeDtypeStruct((*size, 3), jnp.float32)
     )
     for layer in layers:
-        assert masks.pooled(np.ones(size, np.float32), layer).shape == shapes[layer].shape[:2]
+        assert (
+            masks.pooled(np.ones(size, np.float32), VGG.layer(layer).stride).shape == shapes[layer].shape[:2]
+        )
 
 
 def test_inner_leaves_out_the_outermost_positions_unless_no_others_have_weight(rng):
@@ -361,9 +397,11 @@ def test_pooled_puts_the_mask_where_the_network_puts_its_positions(rng):
         arrays[f"{layer}.kernel"][1, 1, 0, 0] = 1
         arrays[f"{layer}.bias"] = np.zeros(1, np.float32)
     mask = rng.random((37, 53), np.float32)
-    maps = vgg.features(vgg.make_params(arrays), np.repeat(mask[..., None], 3, -1), layers, pooling="average")
+    maps = features(make_params(VGG, arrays), np.repeat(mask[..., None], 3, -1), layers, pooling="average")
     for layer in layers:
-        np.testing.assert_allclose(masks.pooled(mask, layer), maps[layer][..., 0], atol=1e-6)
+        np.testing.assert_allclose(
+            masks.pooled(mask, VGG.layer(layer).stride), maps[layer][..., 0], atol=1e-6
+        )
 
 
 # Too small
@@ -374,29 +412,30 @@ def test_a_mask_of_one_position_passes_and_less_is_refused(number):
     unit = 2 ** (number - 1)
     mask = block((64, 80), (unit, 2 * unit), (2 * unit, 3 * unit))
     layers = ["conv1_1", f"conv{number}_1", "conv1_2"]
-    masks.check("m.png", mask, layers)
+    masks.check("m.png", mask, VGG, layers)
     mask[unit, 2 * unit] -= 0.5
     with pytest.raises(InputError, match=f"one position of conv{number}_1" if number > 1 else "of conv1_2"):
-        masks.check("m.png", mask, layers)
+        masks.check("m.png", mask, VGG, layers)
 
 
 @pytest.mark.parametrize(
-    ("side", "left", "shallower", "longest"), [(8, "0.25", 4, 128), (12, "0.56", 4, 86), (4, "0.062", 3, 256)]
+    ("side", "left", "shallower", "longest"),
+    [(8, "0.25", "conv4_3", 128), (12, "0.56", "conv4_3", 86), (4, "0.062", "conv3_3", 256)],
 )
 def test_the_refusal_of_a_small_mask_says_what_is_left_and_what_would_do(side, left, shallower, longest):
     mask = block((64, 48), (16, 16 + side), (32, 32 + side))
     with pytest.raises(InputError) as error:
-        masks.check("m.png", mask, ["conv5_1", "conv2_1"])
+        masks.check("m.png", mask, VGG, ["conv5_1", "conv2_1"])
     refusal, size = re.fullmatch(
         "(.*) or a picture with a longest side of (.*) pixels would do", str(error.value)
     ).groups()
     assert refusal == (
         "m.png: the region covers at least one position of conv5_1 (16x16 pixels); "
-        f"{left} of one; style layers up to block {shallower}"
+        f"{left} of one; style layers up to {shallower}"
     )
     assert longest - 1 <= int(size) <= 1.15 * longest
-    masks.check("m.png", mask, [f"conv{shallower}_1"])
-    masks.check("m.png", masks.resize(mask, longest, longest * 3 // 4), ["conv5_1"])
+    masks.check("m.png", mask, VGG, [shallower])
+    masks.check("m.png", masks.resize(mask, longest, longest * 3 // 4), VGG, ["conv5_1"])
 
 
 def test_the_refusal_of_less_than_a_pixel_names_no_shallower_layers():
@@ -404,14 +443,14 @@ def test_the_refusal_of_less_than_a_pixel_names_no_shallower_layers():
     with pytest.raises(
         InputError, match=r"; 0\.0020? of one; a picture with a longest side of \d+ pixels would do$"
     ):
-        masks.check("m.png", mask, ["conv5_1"])
+        masks.check("m.png", mask, VGG, ["conv5_1"])
 
 
 def test_white_in_the_odd_rows_that_poolings_drop_does_not_count():
     mask = block((17, 32), (16, 17), (0, 32))
-    masks.check("m.png", mask, ["conv1_1"])
+    masks.check("m.png", mask, VGG, ["conv1_1"])
     with pytest.raises(InputError, match="; 0 of one;"):
-        masks.check("m.png", mask, ["conv2_1"])
+        masks.check("m.png", mask, VGG, ["conv2_1"])
 
 
 def small_masks(rng):
@@ -422,7 +461,7 @@ def small_masks(rng):
         mask = block((h, w), (y, y + rng.integers(1, 20)), (x, x + rng.integers(1, 20)))
         layer = f"conv{rng.integers(2, 6)}_1"
         try:
-            masks.check("m.png", mask, [layer])
+            masks.check("m.png", mask, VGG, [layer])
         except InputError as error:
             yield mask, layer, str(error)
 
@@ -430,14 +469,14 @@ def small_masks(rng):
 def test_the_longest_side_that_a_refusal_names_would_do(rng):
     for mask, layer, refusal in small_masks(rng):
         longest = int(re.search(r"longest side of (\d+)", refusal)[1])
-        masks.check("m.png", masks.resize(mask, *images.fit(*mask.shape, longest)), [layer])
+        masks.check("m.png", masks.resize(mask, *images.fit(*mask.shape, longest)), VGG, [layer])
 
 
 def test_the_shallower_layers_that_a_refusal_names_would_do(rng):
     for mask, layer, refusal in small_masks(rng):
-        if named := re.search(r"up to block (\d)", refusal):
-            assert named[1] < layer[4]
-            masks.check("m.png", mask, [f"conv{named[1]}_1"])
+        if named := re.search(r"up to (conv\d_\d)", refusal):
+            assert named[1] < layer
+            masks.check("m.png", mask, VGG, [named[1]])
 
 
 # Preview

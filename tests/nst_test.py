@@ -19,11 +19,13 @@ import reference
 import tifffile
 from PIL import Image
 
+import nst_jax
 from nst_jax import images
 from nst_jax.errors import NotWritten
 from nst_jax.launchers import display, nst
 from nst_jax.launchers.common import run
 from nst_jax.losses.matting import EPSILON
+from nst_jax.options import fields_of
 from nst_jax.runs import job, outputs
 from nst_jax.system import device
 from nst_jax.transfer import Progress
@@ -95,7 +97,18 @@ def test_the_report_keeps_its_contract(call):
     )
     report = read_json("a.json")
     assert list(report) == [
-        *("nst_jax", "config", "weights", "image", "losses", "rungs", "history", "ended", "evaluations"),
+        *(
+            "nst_jax",
+            "config",
+            "weights",
+            "image",
+            "losses",
+            "lpips",
+            "rungs",
+            "history",
+            "ended",
+            "evaluations",
+        ),
         *("seconds", "device", "precision", "depends_on", "peak_memory_bytes"),
     ]
     assert report["precision"] == "float32"  # what auto is on a CPU
@@ -346,11 +359,11 @@ def test_progress_names_the_rung(call, caplog, monkeypatch):
     assert "rung" not in caplog.text
 
 
-def test_style_scale_and_style_aspect(call, rng, weights):
+def test_stroke_size_and_style_aspect(call, rng, weights):
     """The style keeps its aspect, and half the scale is the half-size picture."""
     write("c.png", 40, 64, rng)
     style = write("s.png", 32, 24, rng)
-    call("--content=c.png", f"--style={style}", "--preset=gatys", "--size=64", "--style_scale=0.5", "--iterations=0",
+    call("--content=c.png", f"--style={style}", "--preset=gatys", "--size=64", "--stroke_size=0.5", "--iterations=0",
          "--output=o.png", "--report=r.json")  # fmt: skip
     x, s = (np.float64(pixels(path)) / 255 for path in ("c.png", style))
     twin, _ = reference.objective(weights.arrays, x, x, [s])
@@ -495,7 +508,7 @@ def test_what_is_made_of_two_files_alone_climbs_and_weighs_by_pulls(call):
     report = read_json("r.json")
     assert [rung["size"] for rung in report["rungs"]] == [129, 182]
     assert (report["config"]["preset"], report["config"]["style_loss"]) == ("wasserstein", "wasserstein")
-    assert (report["config"]["balance"], report["config"]["strength"]) == ("auto", 0.4)
+    assert (report["config"]["balance"], report["config"]["style_weight"]) == ("auto", 0.6843)
 
 
 def test_a_raw_style_weight_beside_the_default_is_told(call, caplog):
@@ -578,7 +591,7 @@ WRONG = {
         "example:cat: at least 16 pixels a side for layer conv5_1; --size=24 gives that; got 20x13 at --size=20",
     ),
     "style too small": (
-        ["--style_scale=0.4"],
+        ["--stroke_size=0.4"],
         "example:waves: at least 16 pixels a side for layer conv5_1; --size=56 gives that; got 19x14",
     ),
     "negative weight": (["--style_weight=-1"], "--style_weight: a finite number from 0"),
@@ -605,7 +618,7 @@ WRONG = {
     ),
     "speck of a mask": (
         ["--style_mask=speck.png"],
-        r"--style_mask 1: the region covers at least one position of conv5_1 .16x16 pixels.; 0\.\d+ of one; style layers up to block 2 or a picture with a longest side of \d+ pixels would do",
+        r"--style_mask 1: the region covers at least one position of conv5_1 .16x16 pixels.; 0\.\d+ of one; style layers up to conv2_2 or a picture with a longest side of \d+ pixels would do",
     ),
     "square mask": (
         ["--content_mask=square.png"],
@@ -886,12 +899,32 @@ def test_a_platform_that_is_not_there_is_one_line(tmp_path):
 
 def test_help_shows_every_flag_with_its_default_and_range(call):
     code, out, _ = call("--help")
-    text = "\n".join(out)
+    text = " ".join(" ".join(out).split())
     assert code == 0
     assert "--size: longest side of the optimised picture" in text
     assert "(a whole number from 2 to 32768; default 512)" in text
     assert "--style: painting, a file or example:NAME (text; may repeat)" in text
+    for options in nst.OPTIONS:
+        for field in fields_of(options):
+            assert sum(line.startswith(f"  --{field.name}: ") for line in out) == 1, field.name
+    flags = [line.split(":")[0].strip() for line in out if line.startswith("  --")]
+    assert flags[:8] == [f"--{name}" for name in nst.FIRST]
+    assert call("-h")[1] == out
     assert call("--helpfull")[0] == 0
+    assert call("--version")[1] == [f"nst {nst_jax.__version__}"]
+
+
+def test_help_is_as_wide_as_the_terminal(call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    long = [line for line in call("--help")[1] if len(line) > 60]
+    assert not [line for line in long if " " in line.strip()]
+
+
+def test_the_package_is_the_program_nst(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "nst_jax", "--version"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, f"nst {nst_jax.__version__}\n")
 
 
 def test_odd_names_and_too_many_previews_are_told_in_a_line_that_a_terminal_obeys_nothing_of(call):

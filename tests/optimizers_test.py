@@ -214,9 +214,10 @@ def test_the_first_evaluation_and_a_step_that_stays_make_no_pair():
     memory = optimizers._lbfgs_init(image)
     first = Iterate(image, unseen, jnp.zeros_like(image), {})
     seen = Iterate(image, jnp.float32(1), jnp.ones_like(image), {})
-    for old, new in ((first, seen), (seen, seen)):
-        found = optimizers._remember(memory._replace(number=jnp.int32(3)), old, new)
-        assert (found.number, found.leap) == (0, 0)
+    memory = memory._replace(number=jnp.int32(3), leap=jnp.float32(2))
+    for old, left in ((first, (3, 2)), (seen, (0, 0))):
+        found = optimizers._remember(memory, old, seen)
+        assert (found.number, found.leap) == left
 
 
 def test_directions_do_not_leave_the_box():

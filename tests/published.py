@@ -19,7 +19,8 @@ import h5py
 import numpy as np
 import scipy.io
 
-from nst_jax.vgg import kernel_shapes
+from nst_jax.networks import NETWORKS, vgg
+from nst_jax.networks.base import Network
 
 Arrays = dict[str, np.ndarray]
 
@@ -30,9 +31,17 @@ FEATURES = {
 }
 
 
+BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+
+
+def narrow(network: str) -> Network:
+    """Return the network with so few channels that its arrays are a few thousand numbers."""
+    return vgg.make_network(network, BLOCKS[network], (2, 3, 4, 5, 6))
+
+
 def make_arrays(network: str, rng: np.random.Generator) -> Arrays:
     arrays = {}
-    for name, shape in kernel_shapes(network).items():
+    for name, shape in NETWORKS[network].kernels.items():
         arrays[f"{name}.kernel"] = rng.standard_normal(shape, np.float32)
         arrays[f"{name}.bias"] = rng.standard_normal(shape[-1], np.float32)
     return arrays
@@ -47,7 +56,7 @@ def bgr(arrays: Arrays) -> Arrays:
 
 def torch_state(network: str, arrays: Arrays, first_classifier: int | None = 0) -> Arrays:
     state = {}
-    for name, n in zip(kernel_shapes(network), FEATURES[network], strict=True):
+    for name, n in zip(NETWORKS[network].kernels, FEATURES[network], strict=True):
         state[f"features.{n}.weight"] = arrays[f"{name}.kernel"].transpose(3, 2, 0, 1)
         state[f"features.{n}.bias"] = arrays[f"{name}.bias"]
     if first_classifier is not None:

@@ -174,8 +174,8 @@ def test_devices_that_are_not_there_are_refused(params, devices):
 
 
 def test_how_many_devices_have_work():
-    layers = ["conv1_1", "conv5_1"]
-    assert [rows.most_devices(height, layers) for height in (16, 31, 32, 100)] == [1, 1, 2, 6]
+    spec = Config(content_layers=("conv1_1",), style_layers=("conv5_1",)).spec()
+    assert [rows.most_devices(height, spec) for height in (16, 31, 32, 100)] == [1, 1, 2, 6]
 
 
 @pytest.mark.usefixtures("optax_promotion")

@@ -12,8 +12,10 @@ from nst_jax.losses.samples import Part, Samples, sample_positions
 from nst_jax.losses.style import STYLE_LOSSES, matching, term_names
 from nst_jax.losses.style.histogram import NODES, histogram_transport
 from nst_jax.losses.style.statistics import positions_of
+from nst_jax.networks import NETWORKS
 
 NAMES = sorted(STYLE_LOSSES)
+VGG = NETWORKS["vgg16"]
 SIZES = {"conv1_1": (13, 15, 5), "conv1_2": (13, 15, 4), "conv2_1": (6, 7, 8), "conv4_1": (1, 1, 3)}
 STYLE_SIZES = {"conv1_1": (11, 9, 5), "conv1_2": (11, 9, 4), "conv2_1": (5, 4, 8), "conv4_1": (1, 1, 3)}
 
@@ -51,8 +53,8 @@ def places_of(name, style, source=None):
 def terms_of(name, maps, style, shift, mask, source, places):
     """Return the terms of a picture's maps."""
     loss = STYLE_LOSSES[name]
-    wanted = loss.wanted(lambda look: look(style, source, None), shift, places, positions_of(style))
-    found = loss.means(loss.sums(maps, shift, mask, *loss.aims(wanted)), positions_of(maps))
+    wanted = loss.wanted(lambda look: look(style, source, None), shift, VGG, places, positions_of(style))
+    found = loss.means(loss.sums(maps, shift, mask, VGG, *loss.aims(wanted)), positions_of(maps))
     return {term: loss.distance(found[term], wanted[term]) for term in wanted}
 
 
@@ -70,7 +72,7 @@ def terms_and_gradient(name, factors, maps, *seen):
 
 def measure(name, maps, style, shift=0.0, mask=None, source=None, factors=None):
     """Return the terms, and the gradient of their sum, times factors if there are any."""
-    factors = factors or dict.fromkeys(term_names(name, tuple(maps)), np.float32(1))
+    factors = factors or dict.fromkeys(term_names(name, VGG, tuple(maps)), np.float32(1))
     places = places_of(name, style, source)
     return terms_and_gradient(name, factors, maps, style, np.float32(shift), mask, source, places)
 
@@ -86,11 +88,11 @@ def test_terms_and_gradient_equal_the_float64_twin_s(name, masked, maps, style, 
     if name in ("nearest", "remd"):  # from the mean of one position a direction is all rounding
         del maps["conv4_1"], style["conv4_1"]
     mask, source = (mask_of(m, rng) if masked else None for m in (maps, style))
-    factors = {term: np.float32(rng.random() + 0.5) for term in term_names(name, tuple(maps))}
+    factors = {term: np.float32(rng.random() + 0.5) for term in term_names(name, VGG, tuple(maps))}
     terms, gradient = measure(name, maps, style, shift, mask, source, factors)
     seen = reference.Seen(maps, mask, style, source, shift, places_of(name, style, source))
     expected, back = reference.STYLE_LOSSES[name](seen)
-    assert tuple(expected) == term_names(name, tuple(maps))
+    assert tuple(expected) == term_names(name, VGG, tuple(maps))
     for term, value in expected.items():
         np.testing.assert_allclose(terms[term], value, rtol=1e-3, atol=1e-6, err_msg=term)
     for layer, slope in back({term: float(factor) for term, factor in factors.items()}).items():
@@ -193,9 +195,10 @@ def test_regions_that_make_up_the_whole_sum_to_its_statistic(maps, rng):
     for name in ("gram", "chain"):
         statistics = STYLE_LOSSES[name].statistics
         pair = {layer: maps[layer] for layer in ("conv1_1", "conv1_2")}
-        whole = statistics(pair, jnp.float32(-1), None)["conv1_2"]
+        whole = statistics(pair, jnp.float32(-1), None, VGG)["conv1_2"]
         parts = [
-            statistics(pair, jnp.float32(-1), dict.fromkeys(pair, m))["conv1_2"] for m in (part, 1 - part)
+            statistics(pair, jnp.float32(-1), dict.fromkeys(pair, m), VGG)["conv1_2"]
+            for m in (part, 1 - part)
         ]
         share = float(part.mean())
         np.testing.assert_allclose(share * parts[0] + (1 - share) * parts[1], whole, rtol=1e-4, atol=1e-5)
@@ -204,8 +207,8 @@ def test_regions_that_make_up_the_whole_sum_to_its_statistic(maps, rng):
 @pytest.mark.parametrize("shift", [0.0, -1.0])
 def test_the_chain_of_a_layer_with_itself_is_its_gram(maps, shift):
     twice = {"conv3_1": maps["conv1_1"], "conv3_2": maps["conv1_1"]}
-    chain = STYLE_LOSSES["chain"].statistics(twice, jnp.float32(shift))["conv3_2"]
-    gram = STYLE_LOSSES["gram"].statistics(maps, jnp.float32(shift))["conv1_1"]
+    chain = STYLE_LOSSES["chain"].statistics(twice, jnp.float32(shift), None, VGG)["conv3_2"]
+    gram = STYLE_LOSSES["gram"].statistics(maps, jnp.float32(shift), None, VGG)["conv1_1"]
     np.testing.assert_allclose(chain, gram, rtol=1e-5)
 
 
@@ -297,6 +300,7 @@ def test_patches_of_windows_add_up_to_the_picture_s(rng):
     for start, core, end in ((0, 0, 5), (4, 5, 8)):  # rows of windows of which each sees one beyond its own
         rows = np.arange(start, min(8, end + 1))
         owned = np.repeat(((rows >= core) & (rows < end)).astype(np.float32)[:, None], 6, 1)
-        part = Part((jnp.int32(2 * start), jnp.int32(0)), {2: owned})
+        first = {"conv2_1": (jnp.int32(start), jnp.int32(0))}
+        part = Part(np.ones((2 * len(rows), 12), np.float32), {"conv2_1": owned}, first)
         parts += Samples(places, part).patches("conv2_1", map_[rows], 3)
     np.testing.assert_array_equal(parts, whole)

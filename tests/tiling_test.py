@@ -13,9 +13,10 @@ from nst_jax.config import PRESETS, Config
 from nst_jax.losses.style import STYLE_LOSSES
 from nst_jax.losses.style.gaussian import Gaussian
 from nst_jax.masks import Masks
+from nst_jax.networks import NETWORKS
+from nst_jax.networks.base import features
 from nst_jax.objective import coefficients
 from nst_jax.targets import make_targets, style_arguments, wanted_of_style
-from nst_jax.vgg import features, halo, layer_names
 
 WEIGHTS = {"content_weight": 1.5, "style_weight": 3e6, "tv_weight": 2e-3}
 whole = jax.jit(objective.evaluate, static_argnames="spec")
@@ -52,7 +53,7 @@ def test_the_halo_is_what_a_position_depends_on(params):
 
         noise = np.random.default_rng(0).random((192, 192, 3), np.float32)
         rows = np.flatnonzero(np.abs(jax.grad(one)(noise)).sum((1, 2)))
-        reach = halo(layer_names("vgg16"), layers)
+        reach = NETWORKS["vgg16"].deepest(layers).reach
         assert middle * unit - rows[0] <= reach
         assert rows[-1] - (middle * unit + unit - 1) <= reach
         assert rows[-1] - rows[0] + 1 >= 2 * reach + unit - 2  # a dead ReLU may hide the outermost
@@ -119,6 +120,11 @@ def test_contract_of_every_style_loss(params, rng, loss, monkeypatch):
     )
 
 
+def test_around_the_masks_it_is_the_whole_picture_s_too(params, rng):
+    """With a ring of 32 columns, and eight beyond it."""
+    check(params, rng, (61, 123), 48, True, LOW, black=40)
+
+
 def test_in_bfloat16_only_rounding_differs(params, rng):
     """Sums of other shapes are taken in another order, so the last of eight bits may differ."""
     check(params, rng, (61, 83), 40, False, {**LOW, "precision": "bfloat16"}, tolerance=1e-2)
@@ -136,8 +142,11 @@ def covariances(targets):
     return jax.tree.map(covariance, targets, is_leaf=lambda node: isinstance(node, Gaussian))
 
 
-def check(params, rng, shape, tile, masked, options, made_anew=False, tolerance=1e-5):
-    """Compare with the whole; made_anew: also where the content's activations are not kept."""
+def check(params, rng, shape, tile, masked, options, made_anew=False, tolerance=1e-5, black=0):
+    """Compare with the whole; made_anew: also where the content's activations are not kept.
+
+    black: columns that no mask acts on.
+    """
     config = Config(**{**options, **WEIGHTS, "style_mix": (3.0, 1.0)})
     spec, weights = config.spec(), config.loss_weights(2)
     styles = list(rng.random((2, 70, 90, 3), np.float32))  # of one size, for one program
@@ -146,7 +155,9 @@ def check(params, rng, shape, tile, masked, options, made_anew=False, tolerance=
     if masked:
         soft = rng.random(shape, np.float32) ** 3
         soft[:, : shape[1] // 4] = 0
-        masks = Masks(styles=[soft, np.float32(1) - soft], sources=list(rng.random((2, 70, 90), np.float32)))
+        other = np.float32(1) - soft
+        soft[:, shape[1] - black :] = other[:, shape[1] - black :] = 0
+        masks = Masks(styles=[soft, other], sources=list(rng.random((2, 70, 90), np.float32)))
     targets = make_targets(
         params, content, styles, spec, activation_shift=config.activation_shift, tv_power=2.5, masks=masks
     )
@@ -158,7 +169,7 @@ def check(params, rng, shape, tile, masked, options, made_anew=False, tolerance=
     if tolerance == 1e-5:
         close = partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4)
         jax.tree.map(close, covariances(by_windows), covariances(targets))
-    windows = tiling.grid(shape, params.convolutions, spec)
+    windows = tiling.grid(shape, spec)
     assert windows.windows > 1
     for anew in (False, True) if made_anew else (False,):
         spec = spec._replace(anew=anew)

@@ -512,6 +512,30 @@ def test_outside_the_masks_the_picture_is_the_content_to_the_bit(params, picture
     assert np.abs(last.image[:, : 24 - SEAM] - content[:, : 24 - SEAM]).mean() > 0.01
 
 
+def test_the_style_is_all_there_eight_pixels_from_a_mask_s_border(params):
+    """The mean change of a photograph by the default preset, by that beyond 24 pixels; docs/masks.md has more."""
+    content, style = (images.resize(images.load(f"example:{name}").rgb, 96, 96) for name in ("cat", "glass"))
+    mask = np.zeros((96, 96), np.float32)
+    mask[:, :60] = 1
+    config = Config.from_preset(size=96, iterations=12)
+    last = stylize(params, content, [style], config=config, masks=Masks(content=mask))
+    change = np.abs(last.image - content).mean((0, 2))[:60][::-1]  # by pixels from the border
+    assert change[5:8].mean() > 0.9 * change[24:].mean()
+    np.testing.assert_array_equal(last.image[:, 60:], content[:, 60:])
+
+
+def test_the_ring_of_a_mask_goes_on_to_the_next_rung(params, pictures):
+    content, style = pictures
+    given = {"optimizer": "adam", "learning_rate": 1e-8, "parametrization": "pixels", "size": 48, **SHALLOW}
+    masks, small = Masks(content=half(content)), noise_picture(16, 24, 4)
+    config = Config(init="noise", seed=4, scales="24,48", iterations=(1, 1), **given)
+    last = stylize(params, content, [style], config=config, masks=masks)
+    # Half of the picture: the ring has all of the other half.
+    one = Config(iterations=1, **given)
+    alone = stylize(params, content, [style], config=one, init=images.resize(small, 32, 48), masks=masks)
+    np.testing.assert_allclose(last.losses["total"], alone.losses["total"], rtol=1e-4)
+
+
 @pytest.mark.parametrize("preserve_color", ["luma_swap", "luma", "match", "histogram"])
 @pytest.mark.parametrize("style_loss", ["gram", "chain"])
 def test_masks_colours_losses_and_several_styles_work_together(params, pictures, preserve_color, style_loss):

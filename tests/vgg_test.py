@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import reference
 
-from nst_jax import objective, vgg
+from nst_jax import objective
 from nst_jax.config import Config
 from nst_jax.errors import InputError
+from nst_jax.networks import NETWORKS, vgg
+from nst_jax.networks.base import check_layers, features, make_params
+from nst_jax.networks.precision import AUTO, in_force
 from nst_jax.objective import coefficients
 from nst_jax.targets import make_targets
 
@@ -17,7 +20,7 @@ def random_arrays(network, rng):
     """Return a network of the real architecture with few channels' worth of random numbers."""
     arrays = {"mean": np.float32([0.4, 0.5, 0.6]), "std": np.float32([0.2, 0.3, 0.4])}
     channels = 3
-    for name in vgg.layer_names(network):
+    for name in NETWORKS[network].names:
         width = 4 + int(name[4])
         arrays[f"{name}.kernel"] = rng.normal(size=(3, 3, channels, width), scale=0.3).astype(np.float32)
         arrays[f"{name}.bias"] = rng.normal(size=width, scale=0.1).astype(np.float32)
@@ -28,7 +31,7 @@ def random_arrays(network, rng):
 @pytest.mark.parametrize("pooling", ["max", "average"])
 def test_features_of_the_real_network_equal_the_float64_twin(params, weights, rng, pooling):
     image = rng.random((50, 67, 3), np.float32)
-    ours = vgg.features(params, image, FIVE, pooling=pooling)
+    ours = features(params, image, FIVE, pooling=pooling)
     twins, _ = reference.forward(weights.arrays, image, FIVE, pooling)
     for layer in FIVE:
         error = np.linalg.norm(ours[layer] - twins[layer]) / np.linalg.norm(twins[layer])
@@ -39,20 +42,20 @@ def test_features_of_the_real_network_equal_the_float64_twin(params, weights, rn
 def test_features_go_only_as_deep_as_asked(network, rng):
     arrays = random_arrays(network, rng)
     image = rng.random((16, 16, 3), np.float32)
-    deep = vgg.features(vgg.make_params(arrays), image, vgg.layer_names(network))
+    deep = features(make_params(NETWORKS[network], arrays), image, NETWORKS[network].names)
     shallow = {key: value for key, value in arrays.items() if not key.startswith(("conv4", "conv5"))}
-    maps = vgg.features(vgg.make_params(shallow), image, ("conv3_1", "conv1_2"))
+    maps = features(make_params(NETWORKS[network], shallow), image, ("conv3_1", "conv1_2"))
     assert list(maps) == ["conv3_1", "conv1_2"]
     np.testing.assert_array_equal(maps["conv3_1"], deep["conv3_1"])
-    assert deep[vgg.layer_names(network)[-1]].shape == (1, 1, 9)
+    assert deep[NETWORKS[network].names[-1]].shape == (1, 1, 9)
 
 
 def test_vgg19_has_the_layers_of_the_paper():
-    names = vgg.layer_names("vgg19")
+    names = NETWORKS["vgg19"].names
     assert len(names) == 16
     assert names[-1] == "conv5_4"
-    assert vgg.kernel_shapes("vgg19")["conv4_1"] == (3, 3, 256, 512)
-    assert len(vgg.layer_names("vgg16")) == 13
+    assert NETWORKS["vgg19"].kernels["conv4_1"] == (3, 3, 256, 512)
+    assert len(NETWORKS["vgg16"].names) == 13
 
 
 @pytest.mark.parametrize("pooling", ["max", "average"])
@@ -62,7 +65,7 @@ def test_gradient_of_the_network_equals_the_float64_twin(rng, pooling):
     seeds = {n: rng.normal(size=(21 >> int(n[4]) - 1, 18 >> int(n[4]) - 1, 4 + int(n[4]))) for n in FIVE}
 
     def total(image):
-        maps = vgg.features(vgg.make_params(arrays), image, FIVE, pooling=pooling)
+        maps = features(make_params(NETWORKS["vgg16"], arrays), image, FIVE, pooling=pooling)
         return sum(jnp.vdot(maps[n], seeds[n].astype(np.float32)) for n in FIVE)
 
     _, tape = reference.forward(arrays, image, FIVE, pooling)
@@ -73,27 +76,27 @@ def test_gradient_of_the_network_equals_the_float64_twin(rng, pooling):
 
 
 def test_batches_by_vmap_equal_single_pictures(rng):
-    params = vgg.make_params(random_arrays("vgg16", rng))
+    params = make_params(NETWORKS["vgg16"], random_arrays("vgg16", rng))
     batch = rng.random((3, 16, 20, 3), np.float32)
-    together = jax.vmap(lambda image: vgg.features(params, image, ("conv3_3",)))(batch)["conv3_3"]
+    together = jax.vmap(lambda image: features(params, image, ("conv3_3",)))(batch)["conv3_3"]
     for one, image in zip(together, batch, strict=True):
         np.testing.assert_allclose(
-            one, vgg.features(params, image, ("conv3_3",))["conv3_3"], rtol=1e-5, atol=1e-6
+            one, features(params, image, ("conv3_3",))["conv3_3"], rtol=1e-5, atol=1e-6
         )
 
 
 @pytest.mark.parametrize(("layer", "least"), [("conv1_1", 2), ("conv3_1", 4), ("conv5_1", 16)])
 def test_smallest_usable_size(params, layer, least):
-    vgg.features(params, np.zeros((least, least + 3, 3), np.float32), (layer,))
+    features(params, np.zeros((least, least + 3, 3), np.float32), (layer,))
     with pytest.raises(InputError, match=f"at least {least} pixels a side for layer {layer}"):
-        vgg.features(params, np.zeros((least + 3, least - 1, 3), np.float32), (layer,))
+        features(params, np.zeros((least + 3, least - 1, 3), np.float32), (layer,))
 
 
 def test_unknown_layers_are_named_with_the_nearest():
     with pytest.raises(InputError, match=r"conv1_1 \.\.\. conv5_3.*'conv5_4'.*did you mean conv5_"):
-        vgg.check_layers("vgg16", ["conv5_4"])
+        check_layers(NETWORKS["vgg16"], ["conv5_4"])
     with pytest.raises(InputError, match="each layer once"):
-        vgg.check_layers("vgg16", ["conv1_1", "conv1_1"])
+        check_layers(NETWORKS["vgg16"], ["conv1_1", "conv1_1"])
 
 
 def test_an_accelerator_s_padding_and_narrow_grams_change_nothing_but_rounding(params, rng):
@@ -136,7 +139,7 @@ def test_max_pooling_shares_the_gradient_of_equal_ones_as_max_does(rng):
 
 
 def test_auto_is_a_precision_for_each_platform(monkeypatch):
-    assert vgg.in_force("auto") == "float32"
+    assert in_force("auto") == "float32"
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert vgg.in_force("auto") == vgg.AUTO["gpu"]
-    assert vgg.in_force("float32") == "float32"
+    assert in_force("auto") == AUTO["gpu"]
+    assert in_force("float32") == "float32"

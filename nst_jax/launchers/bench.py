@@ -25,7 +25,7 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 import nst_jax
-from nst_jax import images, vgg
+from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.files import check_writable, write_whole
@@ -35,6 +35,9 @@ from nst_jax.launchers.common import DONE, Given, Program, launch, scratch_folde
 from nst_jax.launchers.experiments import EXPERIMENTS
 from nst_jax.loop import chunk, run_chunk, unseen
 from nst_jax.losses.style import STYLE_LOSSES
+from nst_jax.networks import NETWORKS
+from nst_jax.networks.base import Params, cast, make_params
+from nst_jax.networks.precision import PRECISIONS
 from nst_jax.objective import LossWeights, Spec, Targets, total_loss
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.options import check_options, is_tuple, option
@@ -56,12 +59,12 @@ class Bench:
     """What is measured."""
 
     sizes: tuple[int, ...] = option((256, 512), "sides of square pictures, in pixels", low=16, high=16384)
-    networks: tuple[str, ...] = option(("vgg16",), "networks", choices=vgg.NETWORKS)
+    networks: tuple[str, ...] = option(("vgg16",), "networks", choices=NETWORKS)
     style_losses: tuple[str, ...] = option(
         ("gram",), "style losses, each measured in turn with gram", choices=STYLE_LOSSES
     )
     optimizers: tuple[str, ...] = option(("lbfgs", "adam"), "optimisers", choices=OPTIMIZERS)
-    precisions: tuple[str, ...] = option(("float32",), "precisions", choices=vgg.PRECISIONS)
+    precisions: tuple[str, ...] = option(("float32",), "precisions", choices=PRECISIONS)
     batch: tuple[int, ...] = option((1,), "pictures optimised at once", low=1, high=4096)
     iterations: int = option(
         10, "steps of the whole run that is timed from start to finish; 0: none", low=0, high=10**6
@@ -218,8 +221,8 @@ def _measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
         precision=case.precision,
         iterations=bench.iterations,
     )
-    params, programs = vgg.make_params(arrays), _programs(config, case.batch)
-    row = _compile(vgg.cast(params, case.precision), case, config.spec(), programs, bench.brief)
+    params, programs = make_params(NETWORKS[case.network], arrays), _programs(config, case.batch)
+    row = _compile(cast(params, case.precision), case, config.spec(), programs, bench.brief)
     content, style = np.random.default_rng(0).random((2, case.size, case.size, 3), np.float32)
     problem = make_problem(params, content, [style], config)
     targets = problem.targets()
@@ -254,7 +257,7 @@ def _measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
     return row | {"idle_share": _idle(spans[1:], statistics.median(timed["loop"]))}
 
 
-def _lone_gram(params: vgg.Params, problem: Problem, pictures: jax.Array, batch: int) -> Callable[[], Any]:
+def _lone_gram(params: Params, problem: Problem, pictures: jax.Array, batch: int) -> Callable[[], Any]:
     """Return what evaluates the same problem with the style loss gram."""
     config = dataclasses.replace(problem.config, style_loss="gram")
     problem = make_problem(params, problem.content, problem.styles, config)
@@ -288,7 +291,7 @@ def _loss(image: Any, params: Any, targets: Any, weights: Any, spec: Spec) -> An
     return total_loss(params, image, targets, weights, spec)
 
 
-def _compile(params: vgg.Params, case: Case, spec: Spec, programs: Programs, brief: bool) -> dict[str, Any]:
+def _compile(params: Params, case: Case, spec: Spec, programs: Programs, brief: bool) -> dict[str, Any]:
     """Compile all programs, from nothing and, if not brief, from the cache.
 
     Raises NotEnoughMemory before any runs.
@@ -317,7 +320,7 @@ def _compile(params: vgg.Params, case: Case, spec: Spec, programs: Programs, bri
     }
 
 
-def _compile_loop(params: vgg.Params, pictures: Any, targets: Any, programs: Programs) -> Any:
+def _compile_loop(params: Params, pictures: Any, targets: Any, programs: Programs) -> Any:
     """Compile the first state and the loop, as calls will find them; return the loop."""
     number = jax.ShapeDtypeStruct((), jnp.float32)
     first = programs.unseen.lower(pictures, programs.weights, *programs.static)

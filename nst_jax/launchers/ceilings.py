@@ -5,7 +5,7 @@ The counts are of the evaluation's convolutions alone, forward and backward; the
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nst_jax import vgg
+from nst_jax.networks import NETWORKS, vgg
+from nst_jax.networks.base import Layer, Network, Params
+from nst_jax.networks.precision import PRECISIONS, in_force
 from nst_jax.objective import Spec
 from nst_jax.report import draw, new_axes
 
@@ -65,29 +67,30 @@ def copy_rate() -> float:
 
 def matmul_rate(precision: str) -> float:
     """Return the GFLOP/s of a product of square matrices."""
-    dtype, products = vgg.PRECISIONS[precision]
+    dtype, products = PRECISIONS[precision]
     a = _noise((_work().side, _work().side), dtype)
     return 2 * len(a) ** 3 / seconds(partial(_multiply, a, a, precision=products)) / 1e9
 
 
 def convolution_rate(precision: str) -> float:
     """Return the GFLOP/s of the fastest of VGG's widths, each on the maps it has of 256 x 256 pixels."""
-    dtype, products = vgg.PRECISIONS[precision]
+    dtype, products = PRECISIONS[precision]
 
     def rate(channels: int, side: int) -> float:
         x = _noise((_work().pictures, side, side, channels), dtype)
         kernel = _noise((3, 3, channels, channels), dtype)
         return 18 * channels * x.size / seconds(partial(_plain_convolution, x, kernel, products)) / 1e9
 
-    return max(rate(channels, 256 >> block) for block, channels in enumerate(vgg.BLOCK_CHANNELS[:4]))
+    maps = {(layer.channels, 256 // layer.stride) for layer in vgg.VGG16.layers if layer.stride <= 8}
+    return max(rate(*sizes) for sizes in sorted(maps))
 
 
-def own_convolutions(params: vgg.Params, spec: Spec, size: int, batch: int) -> float:
+def own_convolutions(params: Params, spec: Spec, size: int, batch: int) -> float:
     """Return the seconds, for each picture, of an evaluation's own convolutions, each run alone."""
-    dtype, products = vgg.PRECISIONS[vgg.in_force(spec.precision)]
+    dtype, products = PRECISIONS[in_force(spec.precision)]
     total = 0.0
-    for name, side in _sides(params.convolutions, spec, size):
-        for kernel in params.convolutions[name][:2]:  # forward and backward
+    for layer, side in _sides(params.network, spec, size):
+        for kernel in params.convolutions[layer.name][:2]:  # forward and backward
             x = _noise((batch, side, side, kernel.shape[2]), dtype)
             total += seconds(partial(_convolve, x, kernel, products))
     return total / batch
@@ -98,9 +101,8 @@ def flop_count(network: str, spec: Spec, size: int) -> float:
 
     2 * 9 * i * o * h * w for a convolution, and the same again for the gradient with respect to its input.
     """
-    shapes = vgg.kernel_shapes(network)
-    counts = [2 * 2 * math.prod(shapes[name]) * side**2 for name, side in _sides(shapes, spec, size)]
-    return float(sum(counts))
+    layers = _sides(NETWORKS[network], spec, size)
+    return float(sum(2 * 2 * math.prod(layer.kernel) * side**2 for layer, side in layers))
 
 
 def byte_count(network: str, spec: Spec, size: int, batch: int) -> float:
@@ -108,12 +110,11 @@ def byte_count(network: str, spec: Spec, size: int, batch: int) -> float:
 
     (i + o) * h * w numbers of maps, and 9 * i * o of the kernel once for the batch; the same again backward.
     """
-    shapes = vgg.kernel_shapes(network)
     numbers = [
-        sum(shapes[name][2:]) * side**2 + math.prod(shapes[name]) / batch
-        for name, side in _sides(shapes, spec, size)
+        sum(layer.kernel[2:]) * side**2 + math.prod(layer.kernel) / batch
+        for layer, side in _sides(NETWORKS[network], spec, size)
     ]
-    return 2 * sum(numbers) * jnp.dtype(vgg.PRECISIONS[vgg.in_force(spec.precision)].activations).itemsize
+    return 2 * sum(numbers) * jnp.dtype(PRECISIONS[in_force(spec.precision)].activations).itemsize
 
 
 def scaling(rows: Sequence[Row], case: Sequence[str]) -> dict[str, list[Row]]:
@@ -166,12 +167,10 @@ def _work() -> Work:
     return CPU if jax.default_backend() == "cpu" else ACCELERATOR
 
 
-def _sides(names: Iterable[str], spec: Spec, size: int) -> Iterator[tuple[str, int]]:
-    """Yield the convolutions that run, by name, each with the side of its maps."""
-    deepest = max(spec.layers)
-    for name in names:
-        if name <= deepest:
-            yield name, size // 2 ** (vgg.block_of(name) - 1)
+def _sides(network: Network, spec: Spec, size: int) -> Iterator[tuple[Layer, int]]:
+    """Yield the layers that run, each with the side of its maps."""
+    for layer in network.layers[: network.deepest(spec.layers).depth]:
+        yield layer, size // layer.stride
 
 
 def _noise(shape: tuple[int, ...], dtype: Any) -> jax.Array:

@@ -10,15 +10,18 @@ import shutil
 import signal
 import sys
 import tempfile
+import textwrap
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from logging import CRITICAL, ERROR, INFO, LogRecord, getLogger
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from absl import app, flags, logging
 
+import nst_jax
 from nst_jax.errors import InputError, NotEnoughMemory, NotWritten, as_flags
 from nst_jax.files import abandon
 from nst_jax.options import default_values, describe_range, fields_of, is_tuple, option_type, parse_option
@@ -43,6 +46,7 @@ class Program(NamedTuple):
     description: str
     options: Sequence[type]  # dataclasses whose fields are made by nst_jax.options.option
     main: Callable[..., int]
+    first: Sequence[str] = ()  # flags that --help shows before all others
 
 
 def launch(program: Program) -> NoReturn:
@@ -119,6 +123,9 @@ def run(program: Program, arguments: Sequence[str]) -> int:
     """Parse the arguments, run the program and return its exit code; the user's errors are one line."""
     try:
         values = _parse(program, arguments)
+        if values.version:
+            tell(f"{program.name} {nst_jax.__version__}")
+            return DONE
         if values.help or values.helpfull:
             tell(_help(program) if values.help else values.get_help())
             return DONE
@@ -155,6 +162,11 @@ def explain(error: BaseException) -> int | None:
             NO_MEMORY, "memory: a smaller picture needs less; the machine has too little for this one"
         )
     return None
+
+
+def in_minutes(seconds: float) -> str:
+    """Return a time in words."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def fail(code: int, message: object) -> int:
@@ -227,16 +239,27 @@ def interrupts() -> Iterator[Callable[[], int]]:
         yield interrupted
 
 
+RENAMED = {"style_scale": "stroke_size"}  # flags of earlier days
+
+
 def _parse(program: Program, arguments: Sequence[str]) -> flags.FlagValues:
     values = flags.FlagValues()
     for field in _fields(program):
         _define(values, field)
-    for name, help in {"quiet": "errors only", "help": "this help", "helpfull": "absl's own help"}.items():
-        flags.DEFINE_boolean(name, False, help, flag_values=values)
+    own = {
+        "quiet": "errors only",
+        "version": "the version",
+        "help": "this help",
+        "helpfull": "absl's own help",
+    }
+    for name, help in own.items():
+        short = "h" if name == "help" else None
+        flags.DEFINE_boolean(name, False, help, flag_values=values, short_name=short)
     try:
         positional = values([program.name, *_unfolded(arguments, set())])[1:]
     except flags.UnrecognizedFlagError as error:
-        near = difflib.get_close_matches(error.flagname, list(values), n=1)
+        renamed = [RENAMED[error.flagname]] if error.flagname in RENAMED else []
+        near = renamed or difflib.get_close_matches(error.flagname, list(values), n=1)
         came = "no such flag" + (f" (did you mean --{near[0]}?)" if near else "")
         raise InputError(f"--{error.flagname}", f"the flags of {program.name} --help", came) from None
     except (flags.Error, UnicodeDecodeError) as error:  # the latter from a --flagfile that is no text
@@ -331,21 +354,37 @@ def _value(field: dataclasses.Field[Any], value: Any) -> Any:
 
 
 def _help(program: Program) -> str:
-    lines = [inspect.cleandoc(program.description or ""), "", "Flags:"]
+    """Return what the program does, its flags in groups, those most in use first, and its exit codes."""
+    fields = {field.name: field for field in _fields(program)}
     defaults = {name: value for options in program.options for name, value in default_values(options).items()}
-    for field in _fields(program):
-        value: Any = defaults[field.name]
-        default = ",".join(map(str, value)) if is_tuple(field) else str(value)
-        details = [describe_range(field)] if option_type(field) is not bool else []
-        details += ["may repeat"] if field.metadata["repeated"] else []
-        details += [f"default {default}"] if default else []
-        lines.append(f"  --{field.name}: {field.metadata['help']} ({'; '.join(details)})")
-    lines.append("  --quiet: errors only on standard error")
-    lines.append("  --flagfile: a file of further flags, one to a line")
-    lines.append("  --helpfull: absl's own help")
+    groups = {"What most runs need": [fields[name] for name in program.first]} if program.first else {}
+    for options in program.options:
+        left = [field for field in fields_of(options) if field.name not in program.first]
+        groups[re.split("[,:.]", inspect.cleandoc(options.__doc__ or ""))[0]] = left
+    lines = inspect.cleandoc(program.description or "").splitlines()
+    for title, group in groups.items():
+        lines += ["", f"{title}:", *(_help_line(field, defaults[field.name]) for field in group)]
+    further = {
+        "quiet": "errors only on standard error",
+        "flagfile": "a file of further flags, one to a line",
+        "version": "the version",
+        "help, -h": "this help",
+        "helpfull": "absl's own help",
+    }
+    lines += ["", "All programs:", *(f"  --{name}: {help}" for name, help in further.items())]
     lines += [
         "",
         "Exit codes: 0 done, 2 wrong request, 3 non-finite loss or failed rows, 4 not enough memory, "
         "5 not all written, 129 hung up, 130 interrupted, 143 terminated.",
     ]
-    return "\n".join(lines)
+    width = max(40, shutil.get_terminal_size().columns)
+    fold = partial(textwrap.fill, width=width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(fold(line, subsequent_indent="      " if line.startswith(" ") else "") for line in lines)
+
+
+def _help_line(field: dataclasses.Field[Any], value: Any) -> str:
+    default = ",".join(map(str, value)) if is_tuple(field) else str("" if value is None else value)
+    details = [describe_range(field)] if option_type(field) is not bool else []
+    details += ["may repeat"] if field.metadata["repeated"] else []
+    details += [f"default {default}"] if default else []
+    return f"  --{field.name}: {field.metadata['help']} ({'; '.join(details)})"

@@ -34,7 +34,7 @@ class Judging:
     style_mix: tuple[float, ...] = option(
         (), "one number per style, normalised to sum 1; empty: equal", low=0, high=1e30
     )
-    style_scale: float = option(
+    stroke_size: float = option(
         1.0, "longest side of a style relative to the result's, as nst was given it", low=1 / 64, high=64
     )
     size: int = option(
@@ -57,7 +57,7 @@ def main(given: Given) -> int:
     _check(asked)
     device.set_up()
     cache = ImageCache(asked.max_pixels)
-    against = References(asked.content, asked.style, asked.style_mix, asked.style_scale, asked.size)
+    against = References(asked.content, asked.style, asked.style_mix, asked.stroke_size, asked.size)
     for name in asked.result:  # all of them, before hours may go into the first ones
         judged_sizes(name, images.read(name, asked.max_pixels).size, against, cache)
     network = judge.load()
@@ -112,7 +112,9 @@ def _report(asked: Judging, verdicts: Sequence[dict[str, Any]]) -> dict[str, Any
     about = {
         "nst_jax": nst_jax.__version__,
         "config": dataclasses.asdict(asked),
-        "weights": {network: find_source(network).sha256 for network in ("vgg16", "alexnet")},
+        "weights": {
+            network: find_source(network).sha256 for network in (judge.NETWORK.name, judge.ALEXNET.name)
+        },
         "metrics": {
             name: {"to": metric.to, "range": metric.range, "tells": metric.tells, "blind": metric.blind}
             for name, metric in judge.METRICS.items()

@@ -3,6 +3,7 @@
 Example: nst --content=example:cat --style=example:night --output=cat.png
 """
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 from absl import logging
 
 from nst_jax.config import Config
-from nst_jax.errors import InputError
+from nst_jax.errors import InputError, as_flags
 from nst_jax.launchers.common import (
     DONE,
     WRONG_NUMBERS,
     Given,
     Program,
     fail,
+    in_minutes,
     interrupts,
     launch,
     set_verbosity,
@@ -39,6 +41,7 @@ from nst_jax.runs.events import (
 )
 from nst_jax.runs.input_files import Inputs
 from nst_jax.runs.job import Job, prepare
+from nst_jax.runs.outputs import missed_strength
 from nst_jax.runs.request import OutputOptions, Request
 from nst_jax.system import device
 from nst_jax.system.distributed import DeviceOptions, all_max, is_primary, prepare_on_all
@@ -141,7 +144,7 @@ def _tell_resumed(job: Job, step: int, finished: str) -> None:
 
 def _exit_code(job: Job, result: Result) -> int:
     """Say how the run ended; return the exit code."""
-    last, output = result.progress, job.request.outputs.output
+    last, output, config = result.progress, job.request.outputs.output, job.request.config
     if not last.finite:
         came = f"not finite after step {last.step}, whose picture is {output}"
         return fail(WRONG_NUMBERS, InputError("loss", "finite numbers (smaller weights?)", came))
@@ -149,26 +152,39 @@ def _exit_code(job: Job, result: Result) -> int:
         come_to = "as it was" if result.untouched else f"the picture of step {last.step}"
         further = f"; --resume={job.request.checkpoint.folder} goes on" if result.resumable else ""
         return fail(result.stopped, f"{ENDINGS[result.stopped - 128]}: {output} is {come_to}{further}")
+    if missed := missed_strength(config, last):
+        logging.warning("%s", as_flags(missed))
     if last.converged:
         logging.info("converged: no step lowers the loss after step %d", last.step)
     return DONE
 
 
+def _dials(config: Config) -> str:
+    """Say what the dials come to."""
+    names = ("content_weight", "style_weight", "tv_weight")
+    weights = ", ".join(f"{name} {getattr(config, name):g}" for name in names)
+    if config.aim is None:
+        units = "in units of the terms' pulls" if config.balance == "auto" else "raw"
+        return f"weights {units}: {weights}; stroke size {config.stroke_size:g}"
+    aim = "" if math.isnan(config.aim) else f" (LPIPS to the photograph {config.aim:.2f})"
+    begins = f"begins with {weights}, in units of the terms' pulls"
+    return f"strength {config.strength:g}{aim}, {begins}; stroke size {config.stroke_size:g}"
+
+
 def _forecast(job: Job) -> int:
     """Print what each scale that is still to run will take."""
-    found, total = job.forecast(), len(job.request.config.rungs())
+    found, config = job.forecast(), job.request.config
+    total = len(config.rungs())
     if is_primary():
+        tell(_dials(config))
         for number, plan, steps, seconds in found:
-            tell(f"rung {number} of {total}: {plan}; {steps} steps, about {_minutes(seconds)}")
-        tell(f"in all about {_minutes(sum(each.seconds for each in found))}, and some seconds to compile")
+            tell(f"rung {number} of {total}: {plan}; {steps} steps, about {in_minutes(seconds)}")
+        tell(f"in all about {in_minutes(sum(each.seconds for each in found))}, and some seconds to compile")
     return DONE
 
 
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-
-
-PROGRAM = Program("nst", __doc__, OPTIONS, main)
+FIRST = ("content", "style", "output", "strength", "effort", "stroke_size", "size", "preset")
+PROGRAM = Program("nst", __doc__, OPTIONS, main, FIRST)
 
 
 def console() -> None:

@@ -7,18 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nst_jax import objective, vgg
+from nst_jax import objective
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.launchers.common import DONE, WRONG_NUMBERS, fail, tell
+from nst_jax.networks.base import Params
+from nst_jax.networks.precision import PRECISIONS
 from nst_jax.objective import coefficients
 from nst_jax.system import device
 from nst_jax.targets import make_targets
-from nst_jax.weights import load_weights
+from nst_jax.weights import load_vgg
 
 FILE = Path(__file__).with_name("selftest.npz")  # written by tests/selftest_values.py
-LAYER = "conv5_1"  # the deepest in use: it has the errors of all below it
 CONFIG = Config(style_weight=1e6, tv_weight=1e-2)  # so that each loss has a share in the gradient
+LAYER = CONFIG.spec().style_layers[-1]  # the deepest in use: it has the errors of all below it
 
 # float32 comes to 4e-7 on a CPU. With factors rounded to the 10 bits of TF32 it would be 4e-3, with
 # those of the Grams alone 3e-5; bfloat16, of 7 bits, comes to 3e-2.
@@ -27,8 +29,8 @@ BOUNDS = {"float32": 1e-5, "tensorfloat32": 1e-2, "bfloat16": 1e-1}
 
 def main() -> int:
     """Print a row for every number in every precision; return the exit code."""
-    params = vgg.make_params(load_weights(CONFIG.network).arrays)
-    trusted = {precision: _check(params, precision) for precision in vgg.PRECISIONS}
+    params = load_vgg(CONFIG.network)
+    trusted = {precision: _check(params, precision) for precision in PRECISIONS}
     found = device.describe()
     here = f"on this device ({found['platform']}, {found['kind']})"
     good = " and ".join(precision for precision, right in trusted.items() if right)
@@ -40,7 +42,7 @@ def main() -> int:
     return DONE
 
 
-def _check(params: vgg.Params, precision: str) -> bool:
+def _check(params: Params, precision: str) -> bool:
     """Print the errors in a precision; tell whether all are within its bound."""
     bound, right = BOUNDS[precision], True
     for name, error in errors(params, precision).items():
@@ -52,7 +54,7 @@ def _check(params: vgg.Params, precision: str) -> bool:
     return right
 
 
-def errors(params: vgg.Params, precision: str) -> dict[str, float]:
+def errors(params: Params, precision: str) -> dict[str, float]:
     """Return the relative error of every number that is kept, as this device computes it."""
     with np.load(FILE) as kept:
         numbers = dict(kept)
@@ -62,9 +64,7 @@ def errors(params: vgg.Params, precision: str) -> dict[str, float]:
     return {name: _error(np.asarray(found[name], np.float64), number) for name, number in numbers.items()}
 
 
-def _numbers(
-    params: vgg.Params, content: jax.Array, style: jax.Array, spec: objective.Spec
-) -> dict[str, Any]:
+def _numbers(params: Params, content: jax.Array, style: jax.Array, spec: objective.Spec) -> dict[str, Any]:
     """Return the numbers of the content, turned left to right, as a picture."""
     picture, weights = content[:, ::-1], CONFIG.loss_weights(1)
     targets = make_targets(params, content, [style], spec)

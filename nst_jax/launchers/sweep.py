@@ -15,6 +15,7 @@ from nst_jax.launchers.common import (
     Given,
     Program,
     fail,
+    in_minutes,
     interrupts,
     launch,
     tell,
@@ -36,6 +37,8 @@ def main(inputs: Given, options: Given, config: Given) -> int:
     request = make_sweep_request(Inputs(**inputs), wanted, config)
     device.set_up()
     job = prepare_sweep(request)
+    if wanted.dry_run:
+        return _forecast(job)
     lines = Lines()
     with interrupts() as interrupted:
         for event in job.run(stop=interrupted):
@@ -48,6 +51,16 @@ def main(inputs: Given, options: Given, config: Given) -> int:
                 case SweepFinished(result):
                     pass
     return _exit_code(job, result)
+
+
+def _forecast(job: SweepJob) -> int:
+    """Print what the pictures that are missing will take."""
+    found, seconds = job.forecast(), 0.0
+    for left, size, steps, each in found:
+        tell(f"{left} pictures of {size} pixels, {steps} steps each: about {in_minutes(each)}")
+        seconds += each
+    tell(f"in all about {in_minutes(seconds)} one after the other, and some seconds to compile")
+    return DONE
 
 
 class Lines:
@@ -82,7 +95,8 @@ def _exit_code(job: SweepJob, result: SweepResult) -> int:
     return DONE
 
 
-PROGRAM = Program("nst-sweep", __doc__, (Inputs, SweepOptions, Config), main)
+FIRST = ("content", "style", "sweep", "output_dir", "strength", "effort", "size", "preset")
+PROGRAM = Program("nst-sweep", __doc__, (Inputs, SweepOptions, Config), main, FIRST)
 
 
 def console() -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from nst_jax.networks.precision import in_force
 from nst_jax.problem import Problem
-from nst_jax.vgg import block_of, in_force
 
 VARIANTS = {  # memory layout, whether compiled
     "torch_nchw": (torch.contiguous_format, False),
@@ -59,7 +59,7 @@ def evaluation(arrays: dict[str, np.ndarray], problem: Problem, variant: str) ->
     def kernel_of(name: str) -> Any:
         return tensor(arrays[f"{name}.kernel"].transpose(3, 2, 0, 1)).to(dtype, memory_format=layout)
 
-    names = sorted(key.removesuffix(".kernel") for key in arrays if key.endswith(".kernel"))
+    names = spec.network.names
     kernels = {name: kernel_of(name) for name in names}
     biases = {name: tensor(arrays[f"{name}.bias"]).to(dtype) for name in names}
     mean, std = (tensor(arrays[key].reshape(1, 3, 1, 1)) for key in ("mean", "std"))
@@ -70,13 +70,12 @@ def evaluation(arrays: dict[str, np.ndarray], problem: Problem, variant: str) ->
     tv_weight = float(weights.terms["tv"])
 
     def features(x: Any, layers: tuple[str, ...]) -> dict[str, Any]:
-        x, block, maps = ((x - mean) / std).to(dtype), 1, {}
-        for name in names:
-            if block_of(name) > block:
-                x, block = F.max_pool2d(x, 2), block_of(name)
+        x, stride, maps = ((x - mean) / std).to(dtype), 1, {}
+        for layer in spec.network.layers[: spec.network.deepest(layers).depth]:
+            if layer.stride > stride:
+                x, stride = F.max_pool2d(x, 2), layer.stride
+            name = layer.name
             x = maps[name] = F.relu(F.conv2d(x, kernels[name], biases[name], padding=1))
-            if name == max(layers):
-                break
         return maps
 
     def gram(x: Any) -> Any:

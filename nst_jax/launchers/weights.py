@@ -17,9 +17,9 @@ from rich.progress import Progress as Bar
 from nst_jax.convention import NORMALIZATIONS
 from nst_jax.errors import InputError
 from nst_jax.launchers.common import DONE, WRONG_REQUEST, Given, Program, launch, tell
+from nst_jax.networks import NETWORKS
 from nst_jax.options import check_options, option
 from nst_jax.sources import sources
-from nst_jax.vgg import NETWORKS
 from nst_jax.weights import convert, fetch, verify
 
 

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nst_jax.losses.samples import Part
+from nst_jax.networks.base import AnyArray
 from nst_jax.spec import Spec
-from nst_jax.vgg import AnyArray, block_of, map_shape
 
-PIXELS = "conv1_1"  # a layer whose positions are the pixels
+PIXELS = "pixels"  # in place of a layer: positions that are the pixels
 
 
 class Sum(NamedTuple):
@@ -50,7 +50,7 @@ def means(sums: Any) -> Any:
 class View(NamedTuple):
     """A picture, or a window of one, as a term sees it."""
 
-    image: Float[AnyArray, "h w 3"]  # as it is shown, sRGB in [0, 1]
+    image: Float[AnyArray, "h w 3"]  # as the losses see it (objective.seen), sRGB in [0, 1]
     maps: Mapping[str, Float[AnyArray, "_ _ _"]]  # activations by layer
     numbers: Mapping[str, Any]  # options that are traced, by name
     spec: Spec
@@ -66,9 +66,11 @@ class View(NamedTuple):
             layer: By default one of pixels.
             below: Rows below a position that it looks at: these have to be the picture's own, too.
         """
-        weights = None if self.part is None else self.part.owned[block_of(layer)]
-        height, width = map_shape(layer, *self.image.shape[:2])
-        own = map_shape(layer, *self.spec.own_size(self.image.shape))[0] - below
+        weights, stride = None, self.spec.stride(layer)
+        if self.part is not None:
+            weights = self.part.pixels if layer == PIXELS else self.part.owned[layer]
+        height, width = (side // stride for side in self.image.shape[:2])
+        own = self.spec.own_size(self.image.shape)[0] // stride - below
         if not self.spec.rows or own == height:
             return weights
         inside = jnp.arange(height, dtype=jnp.int32) < own

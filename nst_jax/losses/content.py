@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Int32
 
 from nst_jax.losses.base import Reach, Term, View, Weight, Whole
 from nst_jax.losses.samples import Part, Samples, distance_shares, sample_positions
+from nst_jax.networks.base import AnyArray
 from nst_jax.spec import Spec
-from nst_jax.vgg import AnyArray, map_shape
 
 Picture = Float[AnyArray, "h w 3"]
 Wanted = dict[str, Any]  # by term
@@ -101,9 +101,11 @@ class Likeness(NamedTuple):
 
 def _likeness(view: View) -> Wanted:
     found = {}
+    rows, image = view.spec.rows, view.image
     for layer, map_ in view.maps.items():
-        shape = map_shape(layer, *view.spec.own_size(view.image.shape))
-        positions = sample_positions(np.ones(shape), SAMPLES)
+        height, width, _ = map_.shape
+        own = rows * height // image.shape[0] if rows else height  # a padded picture has whole cells
+        positions = sample_positions(np.ones((own, width)), SAMPLES)
         found[layer] = Likeness(jnp.asarray(positions), distance_shares(_columns(layer, map_, positions)))
     return found
 

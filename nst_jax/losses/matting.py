@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nst_jax.losses.base import Reach, Term, View, Weight
-from nst_jax.vgg import AnyArray
+from nst_jax.networks.base import AnyArray
 
 EPSILON = 1e-7  # of colours in [0, 1], as in Levin's code
 

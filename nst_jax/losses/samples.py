@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int32
 
-from nst_jax.vgg import AnyArray, block_of
+from nst_jax.networks.base import AnyArray
 
 LEVEL = 1e-5  # added to cosine distances: a hundred times their rounding, which is all there is of one colour
 TINY = 1e-12  # added to squared lengths
@@ -17,8 +17,9 @@ TINY = 1e-12  # added to squared lengths
 class Part(NamedTuple):
     """A window of a picture (tiling.py), and which of its positions count."""
 
-    start: tuple[Int[Array, ""], Int[Array, ""]]  # the row and column of the picture where it begins
-    owned: Mapping[int, Float[Array, "_ _"]]  # by block: 1 where a position counts, else 0
+    pixels: Float[Array, "h w"]  # 1 where a pixel counts, else 0
+    owned: Mapping[str, Float[Array, "_ _"]]  # by layer: 1 where a position counts, else 0
+    starts: Mapping[str, tuple[Int[Array, ""], Int[Array, ""]]]  # by layer: the row and column of its first
 
 
 class Samples(NamedTuple):
@@ -38,11 +39,11 @@ class Samples(NamedTuple):
         shares = jnp.ones(len(self.positions[layer]))
         if self.part is not None:
             height, width, _ = map_.shape
-            unit = 2 ** (block_of(layer) - 1)
-            rows, columns = rows - self.part.start[0] // unit, columns - self.part.start[1] // unit
+            first_row, first_column = self.part.starts[layer]
+            rows, columns = rows - first_row, columns - first_column
             there = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
             rows, columns = jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1)
-            shares = jnp.where(there, self.part.owned[block_of(layer)][rows, columns], 0)
+            shares = jnp.where(there, self.part.owned[layer][rows, columns], 0)
         reach, steps = side // 2, jnp.arange(side, dtype=jnp.int32)
         padded = jnp.pad(map_, ((reach, reach), (reach, reach), (0, 0)))
         patches = padded[

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nst_jax.losses.base import Reach, Term, View, Weight
-from nst_jax.vgg import AnyArray
+from nst_jax.networks.base import AnyArray
 
 
 def total_variation(

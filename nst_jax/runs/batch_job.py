@@ -31,6 +31,7 @@ import nst_jax
 from nst_jax import images
 from nst_jax.errors import InputError, NotEnoughMemory, as_flags
 from nst_jax.files import check_folder, remove_stale
+from nst_jax.networks.base import Params
 from nst_jax.runs.batch_request import PLACES, BatchRequest, Row, Rows
 from nst_jax.runs.batch_results import Results, key_of
 from nst_jax.runs.batch_staging import Staged, Staging
@@ -39,7 +40,6 @@ from nst_jax.runs.input_files import program_size
 from nst_jax.runs.job import Job, load_network, prepare
 from nst_jax.runs.request import Request
 from nst_jax.system import device, storage
-from nst_jax.vgg import Params
 from nst_jax.weights import Weights
 
 LOG = logging.getLogger(__name__)
@@ -262,7 +262,7 @@ def _shape_of(request: BatchRequest, row: Row, size_of: Callable[[str], tuple[in
     except InputError:
         return None
     names = (inputs.content, inputs.content_labels, *inputs.style)
-    style_side = max(1, round(config.size * config.style_scale))
+    style_side = max(1, round(config.size * config.stroke_size))
 
     def fitted(name: str, longest: int) -> tuple[int, int]:
         return program_size(images.fit(*size_of(name), longest), inputs)

@@ -19,12 +19,13 @@ from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.labels import Labels
 from nst_jax.masks import Masks
+from nst_jax.networks import NETWORKS
+from nst_jax.networks.base import smallest_side
 from nst_jax.options import check_options, option
 from nst_jax.problem import noise_picture
 from nst_jax.report import resolved
 from nst_jax.runs.paper import middle, parse_paper
 from nst_jax.sources import digest
-from nst_jax.vgg import smallest_side
 
 LOG = logging.getLogger(__name__)
 
@@ -276,17 +277,18 @@ def _check_large(
     name: str, size: tuple[int, int], layers: Sequence[str], config: Config, cache: ImageCache
 ) -> None:
     """Raise InputError, with a --size that would do, where a file's picture is too small for the layers."""
-    least, ratio = smallest_side(layers), config.size / max(size)
+    chosen = NETWORKS[config.network].select(layers)
+    least, ratio = smallest_side(chosen), config.size / max(size)
     if min(size) >= least:
         return
     longest = next(n for n in itertools.count(max(size)) if min(cache.size(name, n)) >= least)
     enough = f"`size={math.ceil(longest * ratio)}` gives that"
-    allowed = f"at least {least} pixels a side for layer {max(layers)}; {enough}"
+    allowed = f"at least {least} pixels a side for layer {chosen[-1].name}; {enough}"
     raise InputError(name, allowed, f"got {size[1]}x{size[0]} at `size={config.size}`")
 
 
 def _style_size(name: str, config: Config, cache: ImageCache) -> tuple[int, int]:
-    return cache.size(name, max(1, round(config.size * config.style_scale)))
+    return cache.size(name, max(1, round(config.size * config.stroke_size)))
 
 
 def load_masks(inputs: Inputs, cache: ImageCache) -> Masks:

@@ -34,6 +34,7 @@ from nst_jax import checkpoint, images, rows
 from nst_jax import masks as masking
 from nst_jax.config import PRESETS, Config
 from nst_jax.errors import InputError
+from nst_jax.networks.base import Params
 from nst_jax.plan import Plan, Way, make_plans, state_shapes, work
 from nst_jax.problem import Problem, spread
 from nst_jax.runs.checkpointing import CheckpointWriter, ResumeRecord, check_iterations, check_same, find
@@ -66,8 +67,7 @@ from nst_jax.scales import make_problems, settled
 from nst_jax.system import device
 from nst_jax.system.distributed import DeviceOptions, all_min, is_primary
 from nst_jax.transfer import Standing, chunk_steps, run
-from nst_jax.vgg import Params, make_params
-from nst_jax.weights import Weights, load_weights
+from nst_jax.weights import Weights, load_weights, on_device
 
 LOG = logging.getLogger(__name__)
 RAW_STYLE_WEIGHT = 1e4  # above it a style weight is not in units of pulls
@@ -128,7 +128,7 @@ class Job:
     def forecast(self) -> list[Forecast]:
         """Return what each scale will take, from a few steps of a small picture. Raises NotEnoughMemory."""
         problems, plans = self._plans()
-        pace = _seconds_per_pixel(self._small())
+        pace = seconds_per_pixel(self._small())
         first, found = len(problems) - len(plans), []
         for number, plan in enumerate(plans, first):
             steps = self.request.config.rungs()[number].iterations
@@ -292,13 +292,13 @@ def prepare(
 def load_network(request: Request) -> tuple[Weights, Params]:
     """Return the weights of a request, as they are and on the device. Raises InputError."""
     weights = load_weights(request.config.network, request.inputs.weights or None)
-    return weights, make_params(weights.arrays)
+    return weights, on_device(weights)
 
 
 def _devices(options: DeviceOptions, height: int, config: Config) -> int:
     """Return how many devices share the rows of the smallest picture. Raises InputError."""
     spec, there = config.spec(), len(jax.devices())
-    most = rows.most_devices(height, spec.layers)
+    most = rows.most_devices(height, spec)
     if options.num_processes > 1 and options.devices not in (0, there):
         allowed = f"all {there} where there are several processes"
         raise InputError("`devices`", allowed, f"got {options.devices}")
@@ -327,7 +327,7 @@ def _warn(config: Config, weights: Weights, pictures: Pictures) -> None:
         LOG.warning("--preset=tutorial is for VGG-19 of Keras; with these weights it shows no style")
 
 
-def _seconds_per_pixel(problem: Problem) -> float:
+def seconds_per_pixel(problem: Problem) -> float:
     """Return the seconds that a step takes for each pixel, from the second to the last of a short run."""
     times = [(time.monotonic(), now) for now in run([problem], every=1)][1:]
     (began, first), *_, (ended, last) = times * 2

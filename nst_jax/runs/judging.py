@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from nst_jax import images, judge
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.masks import check_aspect
+from nst_jax.networks.base import check_size
 from nst_jax.runs.input_files import ImageCache
 from nst_jax.system import device
-from nst_jax.vgg import check_size
 
 LOG = logging.getLogger(__name__)
 SIZE = 1024  # pixels: longest side of what is compared, so that memory is bounded
@@ -23,7 +23,7 @@ class References(NamedTuple):
     content: str
     styles: Sequence[str]
     style_mix: Sequence[float]
-    style_scale: float
+    stroke_size: float
     size: int = SIZE
 
 
@@ -74,11 +74,11 @@ def judged_sizes(
     """
     if against.content:
         check_aspect(name, size, cache.read(against.content).size, "the content", "a result")
-    longest = min(max(size), int(against.size / max(1, against.style_scale)))
+    longest = min(max(size), int(against.size / max(1, against.stroke_size)))
     judged = images.fit(*size, longest)
-    styles = [cache.size(style, max(1, round(longest * against.style_scale))) for style in against.styles]
+    styles = [cache.size(style, max(1, round(longest * against.stroke_size))) for style in against.styles]
     for what, shape in zip((name, *against.styles), (judged, *styles), strict=True):
-        check_size(shape, judge.LAYERS, f"{what}, judged at {shape[1]}x{shape[0]}")
+        check_size(shape, judge.NETWORK.select(judge.LAYERS), f"{what}, judged at {shape[1]}x{shape[0]}")
     return judged, styles
 
 
@@ -86,7 +86,7 @@ def optimized_layers(name: str) -> list[str] | None:
     """Return which of the judge's layers were style layers of the run that made a file, None if untold."""
     try:
         config = json.loads(images.read_settings(images.resolve(name)) or "")["config"]
-        layers = config["style_layers"] if config["network"] == "vgg16" else []
+        layers = config["style_layers"] if config["network"] == judge.NETWORK.name else []
         return [layer for layer in judge.LAYERS if layer in layers]
     except (ValueError, LookupError, TypeError, RecursionError):  # it may come from anywhere
         return None

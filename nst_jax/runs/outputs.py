@@ -17,6 +17,7 @@ from nst_jax.config import Config
 from nst_jax.errors import InputError, NotWritten
 from nst_jax.files import write_whole
 from nst_jax.masks import Masks
+from nst_jax.networks.precision import in_force
 from nst_jax.problem import finish
 from nst_jax.report import Point, ended, history, plot_losses, resolved, rungs, to_json
 from nst_jax.runs.input_files import ImageCache, Inputs, Pictures, working_size
@@ -24,10 +25,10 @@ from nst_jax.runs.judging import try_verdict
 from nst_jax.runs.request import OutputOptions, Request
 from nst_jax.system import device
 from nst_jax.transfer import Progress
-from nst_jax.vgg import in_force
 from nst_jax.weights import Weights
 
 LOG = logging.getLogger(__name__)
+MISSED = 0.07  # of LPIPS: a strength that is farther off is told
 
 
 class Canvas(NamedTuple):
@@ -214,6 +215,7 @@ def _report(outcome: Outcome, recipe: Recipe) -> dict[str, Any]:
         },
         "image": {"height": last.picture.shape[0], "width": last.picture.shape[1]},
         "losses": {"initial": initial, "final": last.losses},
+        "lpips": None if last.lpips is None else {"wanted": config.aim, "reached": last.lpips},
         "rungs": rungs(outcome.history),
         "history": history(outcome.history),
         "ended": ended(outcome.history, config, last.finite, last.converged),
@@ -224,3 +226,13 @@ def _report(outcome: Outcome, recipe: Recipe) -> dict[str, Any]:
         "depends_on": device.depends_on(devices) | {"tiles": outcome.tiles},
         "peak_memory_bytes": device.peak_memory(),
     }
+
+
+def missed_strength(config: Config, last: Progress) -> str:
+    """Say that a run came to another strength than it was asked for; empty where it did not."""
+    if last.lpips is None or config.aim is None or not last.step or not abs(config.aim - last.lpips) > MISSED:
+        return ""
+    return (
+        f"`strength={config.strength:g}`: stands for an LPIPS to the photograph of {config.aim:.2f}; after "
+        f"{last.step} steps it is {last.lpips:.2f}; more `iterations` bring it nearer"
+    )

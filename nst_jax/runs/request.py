@@ -67,7 +67,7 @@ class Request:
     def references(self) -> References:
         """What the finished picture is judged against."""
         inputs, config = self.inputs, self.config
-        return References(inputs.content, inputs.style, config.style_mix, config.style_scale)
+        return References(inputs.content, inputs.style, config.style_mix, config.stroke_size)
 
 
 def check(request: Request) -> None:

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import jax
 
-from nst_jax import judge
+from nst_jax import images, judge
 from nst_jax.checkpoint import Checkpoints, Saved, newest, restore
 from nst_jax.errors import InputError
 from nst_jax.files import write_whole
-from nst_jax.problem import Problem, make_problem, vary
+from nst_jax.networks.base import Params
+from nst_jax.problem import Picture, Problem, make_problem, vary
 from nst_jax.report import to_json
 from nst_jax.runs.checkpointing import CheckpointWriter, check_same
 from nst_jax.runs.events import Written
@@ -28,6 +29,7 @@ from nst_jax.runs.input_files import (
     settings,
     working_size,
 )
+from nst_jax.runs.job import seconds_per_pixel
 from nst_jax.runs.judging import judged_sizes, try_verdict
 from nst_jax.runs.observers import ChunkSizer
 from nst_jax.runs.sweep_folder import (
@@ -45,8 +47,7 @@ from nst_jax.runs.sweep_sheet import write_sheet
 from nst_jax.sweep import Pass, Stopped, SweepProgress, sweep
 from nst_jax.system import device
 from nst_jax.transfer import chunk_steps
-from nst_jax.vgg import Params, make_params
-from nst_jax.weights import load_weights
+from nst_jax.weights import load_weights, on_device
 
 LOG = logging.getLogger(__name__)
 Entries = dict[int, dict[str, Any]]  # of sweep.json, by the number of their picture
@@ -121,6 +122,17 @@ class SweepJob:
         for path in write_sheet(self.folder, entries, self.request, self.cache):
             yield Written(str(path))
         yield SweepFinished(SweepResult(entries, stop()))
+
+    def forecast(self) -> list[tuple[int, str, int, float]]:
+        """Return by size how many pictures are missing, that size, their steps, and the seconds of all."""
+        pace = seconds_per_pixel(_small(self.problems[0]))
+        found = []
+        for group in _groups(self.problems):
+            height, width, _ = self.problems[group.numbers[0]].first.shape
+            left = len(set(group.numbers) - self.entries.keys())
+            steps = self.problems[group.numbers[0]].config.steps
+            found.append((left, f"{width}x{height}", steps, left * steps * height * width * pace))
+        return found
 
     def _make(self, entries: Entries, stop: Callable[[], Any]) -> Iterator[SweepEvent]:
         """Make the pictures that are left, writing those of each pass as it ends, until stopped."""
@@ -207,7 +219,7 @@ def prepare_sweep(request: SweepRequest) -> SweepJob:
     cache = ImageCache(request.inputs.max_pixels)
     config = request.config(request.cells[0])
     weights = load_weights(config.network, request.inputs.weights or None)
-    problems = _problems(request, make_params(weights.arrays), cache)
+    problems = _problems(request, on_device(weights), cache)
     for cell in request.cells if request.wanted.judge else ():
         size = working_size(request.cell_inputs(cell), request.config(cell), cache)
         judged_sizes("`judge`", size, request.against(cell), cache)
@@ -233,6 +245,21 @@ def _problems(request: SweepRequest, params: Params, cache: ImageCache) -> list[
             bases[files] = make_problem(params, content, styles, config, init, masks)
         problems.append(vary(bases[files], config))
     return problems
+
+
+def _small(problem: Problem) -> Problem:
+    """Return the problem with pictures of 256 pixels at most, and a few steps, to see what a step takes."""
+    height, width, _ = problem.first.shape
+    share = min(1, 256 / max(height, width))
+
+    def small(picture: Picture) -> Picture:
+        return images.resize(picture, *(max(16, round(share * side)) for side in picture.shape[:2]))
+
+    config = dataclasses.replace(problem.config, iterations=(6,))
+    content = None if problem.content is None else small(problem.content)
+    return make_problem(
+        problem.params, content, list(map(small, problem.styles)), config, small(problem.first)
+    )
 
 
 def _groups(problems: Sequence[Problem]) -> list[Group]:

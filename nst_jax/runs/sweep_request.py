@@ -53,6 +53,7 @@ class SweepOptions:
     )
     judge: bool = option(False, "measure each picture as nst-judge does, for sweep.json")
     no_settings: bool = option(False, NO_SETTINGS)
+    dry_run: bool = option(False, "print pictures, sizes, steps and time of the sweep, and write nothing")
     yes: bool = option(False, f"make more than {MANY} pictures")
 
     def __post_init__(self) -> None:
@@ -88,7 +89,7 @@ class SweepRequest(NamedTuple):
     def against(self, cell: Mapping[str, Any]) -> References:
         """Return what the picture of a cell is judged against."""
         inputs, config = self.cell_inputs(cell), self.config(cell)
-        return References(inputs.content, inputs.style, config.style_mix, config.style_scale)
+        return References(inputs.content, inputs.style, config.style_mix, config.stroke_size)
 
 
 def make_sweep_request(inputs: Inputs, wanted: SweepOptions, given: Mapping[str, Any]) -> SweepRequest:

@@ -26,12 +26,13 @@ from PIL import ExifTags, Image
 from fuzz import bombs, mutate
 from fuzz.bombs import Bomb
 from fuzz.mutate import Mutator, pick
-from nst_jax import __version__, checkpoint, images, labels, masks, vgg, weights
+from nst_jax import __version__, checkpoint, images, labels, masks, weights
 from nst_jax.checkpoint import Checkpoints
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.launchers import nst
 from nst_jax.launchers.common import not_of_orbax, run, tell_unraisable
+from nst_jax.networks import NETWORKS
 from nst_jax.options import fields_of
 from nst_jax.report import to_json
 from nst_jax.runs import DeviceOptions, Inputs, OutputOptions, sweep_folder, sweep_sheet
@@ -143,7 +144,7 @@ def read_mask(name: str) -> None:
     if mask.size <= SMALL:
         masks.load(name, soft=True)
         masks.check_aspect(name, mask.shape, mask.shape, "itself")
-        masks.check(name, mask, ["conv1_1"])
+        masks.check(name, mask, NETWORKS["vgg16"], ["conv1_1"])
 
 
 def label_maps() -> Iterator[bytes]:
@@ -171,7 +172,7 @@ def read_labels(name: str) -> None:
 
 
 def _arrays() -> published.Arrays:
-    vgg.BLOCK_CHANNELS = (2, 3, 4, 5, 6)  # a few thousand numbers in place of fifteen million
+    NETWORKS["vgg16"] = published.narrow("vgg16")  # a few thousand numbers in place of fifteen million
     return published.make_arrays("vgg16", np.random.default_rng(0))
 
 

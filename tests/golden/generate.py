@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import nst_jax as nst
-from nst_jax.vgg import features
+from nst_jax.networks.base import features
 
 FILE = Path(__file__).with_name("golden.json")
 SIZE = 64

@@ -86,13 +86,14 @@ def _vgg16(**_):
     """Stand in for torchvision.models.vgg16."""
     import torch
 
-    from nst_jax.vgg import block_of, layer_names
+    from nst_jax.networks import NETWORKS
     from nst_jax.weights import load_weights
 
     arrays, modules = load_weights("vgg16").arrays, []
-    for name, following in zip(layer_names("vgg16"), (*layer_names("vgg16")[1:], ""), strict=True):
-        modules += [_convolution(arrays, name, padding=1), torch.nn.ReLU()]
-        if not following or block_of(following) > block_of(name):
+    layers = NETWORKS["vgg16"].layers
+    for layer, following in zip(layers, (*layers[1:], None), strict=True):
+        modules += [_convolution(arrays, layer.name, padding=1), torch.nn.ReLU()]
+        if following is None or following.stride > layer.stride:
             modules.append(torch.nn.MaxPool2d(2))
     return types.SimpleNamespace(features=torch.nn.Sequential(*modules))
 

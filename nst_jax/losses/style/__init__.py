@@ -36,7 +36,7 @@ from nst_jax.losses.style.statistics import Look as Look
 from nst_jax.losses.style.statistics import Statistics as Statistics
 from nst_jax.losses.style.statistics import StyleLoss as StyleLoss
 from nst_jax.losses.style.statistics import Sums as Sums
-from nst_jax.vgg import block_of
+from nst_jax.networks.base import Network
 
 # A StyleLoss's middle and power are those by which VGG-16's LPIPS to the photograph falls alike with all of
 # them, from gram's (which tutorial has, too), on two pairs at 160 pixels and 80 steps: see BUILD.md.
@@ -95,21 +95,24 @@ STYLE_LOSSES = {
 }
 
 
-def term_names(style_loss: str, layers: tuple[str, ...]) -> tuple[str, ...]:
+def term_names(style_loss: str, network: Network, layers: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of the terms that a style loss makes of these layers, from the bottom up."""
-    return _term_names(STYLE_LOSSES[style_loss], layers)
+    return _term_names(STYLE_LOSSES[style_loss], network, layers)
 
 
 @functools.cache  # an option checked often, and every answer takes a trace
-def _term_names(loss: StyleLoss, layers: tuple[str, ...]) -> tuple[str, ...]:
-    maps = {layer: np.zeros((2 ** (6 - block_of(layer)),) * 2 + (1,), np.float32) for layer in layers}
+def _term_names(loss: StyleLoss, network: Network, layers: tuple[str, ...]) -> tuple[str, ...]:
+    used, side = network.select(layers), 2 * network.deepest(layers).stride
+    maps = {layer.name: np.zeros((*layer.map_shape(side, side), 1), np.float32) for layer in used}
     samples = Samples(dict.fromkeys(layers, np.zeros((1, 2), np.int32)))
     # Shapes of numpy's arrays: before the device is known, and it may not be there.
     shapes = jax.eval_shape(
         lambda maps, shift: (
-            loss.aim(maps, shift, None, samples) if loss.aim else loss.sums(maps, shift, None)
+            loss.aim(maps, shift, None, network, samples)
+            if loss.aim
+            else loss.sums(maps, shift, None, network)
         ),
         maps,
         np.float32(0),
     )
-    return tuple(shapes)
+    return tuple(layer.name for layer in network.select(shapes))  # JAX has sorted the names

@@ -10,9 +10,10 @@ from jaxtyping import Array, Float, Float32
 
 from nst_jax.losses.base import Sum
 from nst_jax.losses.style.statistics import Features, Mask, Sums, at, cross_sum, gram_sum
+from nst_jax.networks.base import Network
 
 
-def moment_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = None) -> Sums:
+def moment_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network) -> Sums:
     """Return sum_p m_p F_p (F_p, 1)^T and sum_p m_p for each layer: the mean stands beside the second moment.
 
     Channels by channels and one; with the shift s of F + s, which changes no difference of two means and no

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nst_jax.losses.style.statistics import Features, Mask, Sums, at, cross_sum, gram_sum
-from nst_jax.vgg import AnyArray, block_of
+from nst_jax.networks.base import AnyArray, Network
 
 
-def gram_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = None) -> Sums:
+def gram_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network) -> Sums:
     """Return sum_p m_p (F_p + s)(F_p + s)^T and sum_p m_p for each layer, channels by channels.
 
     F_p: the channels at position p; m: the mask, or 1. Gatys et al. 2015 (arXiv 1508.06576), eq. 3;
@@ -21,7 +21,7 @@ def gram_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = N
     return {layer: gram_sum(maps, shift, at(mask, layer)) for layer, maps in features.items()}
 
 
-def chain_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = None) -> Sums:
+def chain_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network) -> Sums:
     """Return the correlations of each layer l with the one below it in use, channels of l by channels of l-1.
 
     sum_p m_p up(F^l + s)_p (F^(l-1) + s)_p^T and sum_p m_p over the positions p of layer l-1, where up
@@ -29,10 +29,11 @@ def chain_sums(features: Features, shift: Float[Array, ""], mask: Mask | None = 
     Novak & Nikulin 2016 (arXiv 1605.04603), 3.5; without a mask divided by the positions that are used.
     """
     found = {}
-    for below, above in pairwise(features):
-        rate = _rate(below, above)
-        weights = _under(at(mask, below), at(mask, above), rate)
-        found[above] = cross_sum(features[above], features[below], rate, shift, weights)
+    for below, above in pairwise(network.select(features)):
+        rate = above.stride // below.stride
+        weights = _under(at(mask, below.name), at(mask, above.name), rate)
+        maps = features[above.name], features[below.name]
+        found[above.name] = cross_sum(*maps, rate, shift, weights)
     return found
 
 
@@ -49,17 +50,12 @@ def _under(
 def shares_of_lowest(positions: Mapping[str, int]) -> dict[str, float]:
     """Return the positions of each layer over those of the lowest layer in use.
 
-    So the Grams of the tutorial style loss are sums divided by W H, the pixels of the picture, where conv1_1
-    is in use, as in the published tutorial. Differs from its code: a mask is the weight in a mean, as
-    everywhere here, and a style is divided by its own pixels.
+    So the Grams of the tutorial style loss are sums divided by W H, the pixels of the picture, where a layer
+    of stride 1 is in use, as in the published tutorial. Differs from its code: a mask is the weight in a
+    mean, as everywhere here, and a style is divided by its own pixels.
     """
     lowest = next(iter(positions.values()))
     return {layer: count / lowest for layer, count in positions.items()}
-
-
-def _rate(below: str, above: str) -> int:
-    """Return how many positions of the lower layer lie along one of the upper layer."""
-    return int(2 ** (block_of(above) - block_of(below)))
 
 
 def squared_distance(x: Float[Array, "a b"], s: Float[Array, "a b"]) -> Float[Array, ""]:

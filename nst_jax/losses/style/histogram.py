@@ -16,17 +16,22 @@ from nst_jax.losses.style.statistics import (
     at,
     position_weights,
 )
+from nst_jax.networks.base import Network
 
 # Of a histogram, in units of the style's root mean square in each channel.
 NODES = (0.0, *(2.0 ** (k / 2) for k in range(-6, 9)))
 
 
-def histogram_aim(features: Features, shift: Float[Array, ""], mask: Mask | None, samples: Samples) -> Sums:
+def histogram_aim(
+    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, samples: Samples
+) -> Sums:
     """Return the sums of a style's Gram matrices."""
-    return gram_sums(features, shift, mask)
+    return gram_sums(features, shift, mask, network)
 
 
-def histogram_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, aims: Statistics) -> Sums:
+def histogram_sums(
+    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, aims: Statistics
+) -> Sums:
     """Return gram_sums' sums, and beside them sum_p m_p clip((F_pc - t_kc) / (t_k+1,c - t_kc), 0, 1).
 
     t_kc: NODES k in channel c; aims: the style's Grams, from which their units come. The mean is the share of
@@ -34,7 +39,7 @@ def histogram_sums(features: Features, shift: Float[Array, ""], mask: Mask | Non
     over positions, and has a slope.
     """
     found = {}
-    for layer, gram in gram_sums(features, shift, mask).items():
+    for layer, gram in gram_sums(features, shift, mask, network).items():
         map_ = jnp.asarray(features[layer])
         weights = position_weights(map_.shape, at(mask, layer))
         nodes = _nodes(aims[layer])

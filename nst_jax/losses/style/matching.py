@@ -25,7 +25,7 @@ from nst_jax.losses.style.statistics import (
     at,
     position_weights,
 )
-from nst_jax.vgg import AnyArray
+from nst_jax.networks.base import AnyArray, Network
 
 SIDE = 3  # positions of a patch
 FLAT = 1e-6  # of a style's power: a thousandth of its features' length, far above their rounding
@@ -41,13 +41,15 @@ class Directions(NamedTuple):
 
 
 def sampled_features(
-    features: Features, shift: Float[Array, ""], mask: Mask | None, samples: Samples
+    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, samples: Samples
 ) -> Sums:
     """Return a style's features at its samples."""
     return {layer: samples.patches(layer, map_, 1)[:, 0, 0] for layer, map_ in features.items()}
 
 
-def sampled_patches(features: Features, shift: Float[Array, ""], mask: Mask | None, samples: Samples) -> Sums:
+def sampled_patches(
+    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, samples: Samples
+) -> Sums:
     """Return the patches around a style's samples."""
     return {layer: samples.patches(layer, map_, SIDE) for layer, map_ in features.items()}
 
@@ -68,12 +70,14 @@ class Nearest(NamedTuple):
     moments: Any
 
 
-def nearest_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, aims: Statistics) -> Sums:
+def nearest_sums(
+    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, aims: Statistics
+) -> Sums:
     """Return Nearest: the mean over positions p of min_j 1 - cos(F_p - m, S_j - m), and moment_sums.
 
     S_j: the style's features at its samples; m: their mean.
     """
-    found, moments = {}, moment_sums(features, shift, mask)
+    found, moments = {}, moment_sums(features, shift, mask, network)
     for layer, map_ in features.items():
         x, unit = _directions_of(map_, aims[layer]), aims[layer].unit
         sample, _ = matches(x, unit[:, None, None])
@@ -83,9 +87,11 @@ def nearest_sums(features: Features, shift: Float[Array, ""], mask: Mask | None,
     return found
 
 
-def remd_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, aims: Statistics) -> Sums:
+def remd_sums(
+    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, aims: Statistics
+) -> Sums:
     """Return nearest_sums' Nearest, and beside it for every j min_p 1 - cos(F_p - m, S_j - m)."""
-    found, moments = {}, moment_sums(features, shift, mask)
+    found, moments = {}, moment_sums(features, shift, mask, network)
     for layer, map_ in features.items():
         x, unit = _directions_of(map_, aims[layer]), aims[layer].unit
         weights = position_weights(map_.shape, at(mask, layer))
@@ -97,7 +103,9 @@ def remd_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, ai
     return found
 
 
-def patch_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, aims: Statistics) -> Sums:
+def patch_sums(
+    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, aims: Statistics
+) -> Sums:
     """Return the mean over positions p of |P_p - S_j|^2 / (9 C), j the patch that P_p is most like.
 
     P_p: the 3x3 positions around p, of C channels; S_j: the style's patches at its samples. Most like is of

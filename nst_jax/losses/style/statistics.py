@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from nst_jax.losses.base import Sum, means
 from nst_jax.losses.samples import Part, Samples
-from nst_jax.vgg import AnyArray
+from nst_jax.networks.base import AnyArray, Network
 
 Features = Mapping[str, Float[AnyArray, "_ _ _"]]  # by layer, (rows, columns, channels), from the bottom up
 # By layer: the weight of each position, at least 0, not all 0; None: of all the same.
@@ -42,14 +42,14 @@ class StyleLoss(NamedTuple):
     style, as a distance of each position from it, the loss has an aim, and an Aimed is wanted.
     """
 
-    sums: Callable[..., Sums]  # of features, shift, mask (or None); with an aim also the aims
+    sums: Callable[..., Sums]  # of features, shift, mask (or None), network; with an aim also the aims
     distance: Callable[[Any, Any], Float[Array, ""]]
     pull: float = 50.0  # at the start, of style weight 1 with balance auto, to 1 of the content's
     middle: float = 0.25  # the style weight at strength 0.5, to 1 of the content's
     power: float = 2.5  # of s / (1 - s), by which a strength s changes it
     shifts: bool = True  # whether the activation shift means anything to it
     scale: Callable[[Mapping[str, int]], Mapping[str, float]] | None = None  # of the means, from positions
-    # Of the style's features, shift, mask and samples: sums, of whose means prepare makes the aims.
+    # Of the style's features, shift, mask, network and samples: sums, of whose means prepare makes the aims.
     aim: Callable[..., Sums] | None = None
     prepare: Callable[[Statistics], Statistics] = lambda found: found
     keep: Callable[[Any], Any] = lambda found: found  # of a style's statistic what the distance takes of it
@@ -76,6 +76,7 @@ class StyleLoss(NamedTuple):
         self,
         over: Callable[[Look], Sums],
         shift: Float[Array, ""],
+        network: Network,
         places: Mapping[str, AnyArray],
         positions: Mapping[str, int],
     ) -> Statistics:
@@ -85,12 +86,12 @@ class StyleLoss(NamedTuple):
         """
 
         def sums(*aims: Statistics) -> Look:
-            return lambda features, mask, part: self.sums(features, shift, mask, *aims)
+            return lambda features, mask, part: self.sums(features, shift, mask, network, *aims)
 
         if self.aim is None:
             return {term: self.keep(own) for term, own in self.means(over(sums()), positions).items()}
         aim = self.aim
-        aims = over(lambda features, mask, part: aim(features, shift, mask, Samples(places, part)))
+        aims = over(lambda features, mask, part: aim(features, shift, mask, network, Samples(places, part)))
         aims = self.prepare(self.means(aims, positions))
         own = self.means(over(sums(aims)), positions)
         return {term: Aimed(aims[term], own[term]) for term in own}
@@ -99,9 +100,11 @@ class StyleLoss(NamedTuple):
         """Return what sums take beside a picture: the aims among what is wanted of a style, if there are."""
         return () if self.aim is None else ({term: aimed.aim for term, aimed in wanted.items()},)
 
-    def statistics(self, features: Features, shift: Float[Array, ""], mask: Mask | None = None) -> Statistics:
+    def statistics(
+        self, features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network
+    ) -> Statistics:
         """Return the statistics of a whole picture's features, of a loss without an aim."""
-        return self.means(self.sums(features, shift, mask), positions_of(features))
+        return self.means(self.sums(features, shift, mask, network), positions_of(features))
 
 
 def positions_of(features: Features) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """The style as a term of the objective: by layer, and by style."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,9 @@ from jaxtyping import Array, Float
 
 from nst_jax.losses.base import Painting, Reach, Term, View, Weight, Whole
 from nst_jax.losses.style import STYLE_LOSSES, Look, Statistics, StyleLoss, Sums, term_names
+from nst_jax.networks.base import AnyArray
+from nst_jax.networks.precision import PRECISIONS, in_force
 from nst_jax.spec import Spec
-from nst_jax.vgg import PRECISIONS, AnyArray, block_of, in_force, map_shape
 
 
 def _loss(spec: Spec) -> StyleLoss:
@@ -36,8 +38,8 @@ def _products(spec: Spec) -> Any:
 
 def _positions(size: tuple[int, int], spec: Spec) -> dict[str, int]:
     """Return how many positions the style's layers have in a picture of this size."""
-    shapes = {layer: map_shape(layer, *size) for layer in spec.style_layers}
-    return {layer: rows * columns for layer, (rows, columns) in shapes.items()}
+    layers = spec.network.select(spec.style_layers)
+    return {layer.name: math.prod(layer.map_shape(*size)) for layer in layers}
 
 
 def _wanted(style: Painting) -> Statistics:
@@ -53,7 +55,7 @@ def _wanted(style: Painting) -> Statistics:
         return found
 
     shift = style.numbers["activation_shift"]
-    return _loss(spec).wanted(over, shift, style.samples, _positions(style.size, spec))
+    return _loss(spec).wanted(over, shift, spec.network, style.samples, _positions(style.size, spec))
 
 
 def _sums(view: View, wanted: Statistics) -> list[Sums]:
@@ -65,7 +67,8 @@ def _sums(view: View, wanted: Statistics) -> list[Sums]:
         regions = regions if len(regions) > 1 else regions * len(aims)
     shift, ours = view.numbers["activation_shift"], _maps(view)
     with _products(view.spec):
-        return [loss.sums(ours, shift, region, *aim) for region, aim in zip(regions, aims, strict=True)]
+        pairs = zip(regions, aims, strict=True)
+        return [loss.sums(ours, shift, region, view.spec.network, *aim) for region, aim in pairs]
 
 
 def _losses(means: list[Statistics], wanted: Statistics, whole: Whole) -> dict[str, Array]:
@@ -94,7 +97,7 @@ def _each_style(wanted: Any) -> list[Any]:
 
 
 def _reach(spec: Spec) -> Reach:
-    return Reach(maps=_loss(spec).reach * 2 ** (block_of(max(spec.style_layers)) - 1))
+    return Reach(maps=_loss(spec).reach * spec.network.deepest(spec.style_layers).stride)
 
 
 STYLE = Term(
@@ -102,7 +105,7 @@ STYLE = Term(
     _losses,
     weight=Weight("beta, the weight of the style loss", 1e8),
     of_style=_wanted,
-    names=lambda spec: term_names(spec.style_loss, spec.style_layers),
+    names=lambda spec: term_names(spec.style_loss, spec.network, spec.style_layers),
     layers=lambda spec: spec.style_layers,
     reach=_reach,
     numbers=(("activation_shift", 0.0),),

@@ -1,0 +1,84 @@
+"""What --strength comes to on real pairs: LPIPS to the photograph, by loss, size and steps; numbers alone.
+
+python docs/strength.py --pairs=FOLDER --out=FOLDER
+makes what --out does not have yet, then docs/strength.json and the tables of docs/strength.md. FOLDER of
+--pairs: as for docs/pairs.py. On two CPU cores about an hour.
+"""
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+from pairs import SETS, inputs
+
+from nst_jax import images, judge
+from nst_jax.config import TEXTURE, Config
+from nst_jax.transfer import stylize
+from nst_jax.weights import load_vgg
+
+DOCS = Path(__file__).parent
+PAIRS = SETS["reported"].split()[:8]  # the dial was fitted on others
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+PRESETS = {"gram": "gatys", "wasserstein": "wasserstein"}
+RUNS = ((128, 40), (128, 150), (256, 80))  # pixels, steps
+TABLES = "# Tables\n"
+
+
+def load(path: str, size: int) -> np.ndarray:
+    """Return a picture whose longest side has so many pixels."""
+    image = images.load(path).rgb
+    return images.resize(image, *images.fit(*image.shape[:2], size))
+
+
+def distances(pairs: Path, loss: str, size: int, steps: int, pair: str, out: Path) -> list[float]:
+    """Return the LPIPS of the pictures of all strengths; they and the numbers are kept in out."""
+    kept = out / f"{pair}-{loss}-{size}-{steps}.json"
+    if not kept.exists():
+        content, style = (load(path, size) for path in inputs(pairs, pair))
+        network, params = judge.load(), load_vgg("vgg16")
+        there, found = judge.view(network, content), []
+        for strength in STRENGTHS:
+            config = Config(preset=PRESETS[loss], strength=strength, iterations=steps)
+            image = stylize(params, content, [style], config=config).image
+            images.save(str(kept.with_suffix(f".{strength}.png")), image)
+            found.append(float(judge.lpips(judge.view(network, image), there)))
+        kept.write_text(json.dumps(found))
+    return json.loads(kept.read_text())
+
+
+def table(found: dict[str, dict[str, list[float]]]) -> list[str]:
+    """Return lines of Markdown: the mean of each strength, and how far a pair is from it at most."""
+    means = np.mean([list(each.values()) for each in found.values()], (0, 1))
+    head = " | ".join(f"{strength:g}" for strength in STRENGTHS)
+    lines = [f"| | {head} |", "|---" * (len(STRENGTHS) + 1) + "|"]
+    lines += [f"| wanted | {' | '.join(f'{TEXTURE * s:.3f}' for s in STRENGTHS)} |"]
+    lines += [f"| mean of all | {' | '.join(f'{mean:.3f}' for mean in means)} |"]
+    for name, each in found.items():
+        numbers = np.array(list(each.values()))
+        farthest = np.abs(numbers - means).max(0)
+        cells = [f"{m:.3f} ± {f:.3f}" for m, f in zip(numbers.mean(0), farthest, strict=True)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def main() -> None:
+    """Make the pictures and the tables."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pairs", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for (size, steps), loss in itertools.product(RUNS, PRESETS):
+        name = f"{loss}, {size} pixels, {steps} steps"
+        found[name] = {pair: distances(options.pairs, loss, size, steps, pair, options.out) for pair in PAIRS}
+        (DOCS / "strength.json").write_text(json.dumps(found, indent=1) + "\n")
+    page = DOCS / "strength.md"
+    before, *_ = page.read_text().partition(TABLES)
+    page.write_text(before + TABLES + "\n" + "\n".join(table(found)) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Steering: during a run the weights follow a strength, so that it means as much for every pair of pictures.
+
+Which weights leave how much of a photograph differs by a factor of 50 from pair to pair, and nothing at the
+start tells it well. So it is measured: every few steps the distance of the picture from the photograph is
+compared with the one that is wanted, and the style's weight moved against the content's.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from nst_jax import lpips, rows
+from nst_jax.loop import State, visible
+from nst_jax.networks.base import Params, features
+from nst_jax.objective import Frame, Spec
+from nst_jax.problem import Problem
+from nst_jax.weights import load_lpips_heads, load_vgg
+
+EVERY = 5  # steps between two corrections
+SIDE = 256  # pixels: the longest side at which pictures are compared, so that it costs little at any size
+TOLERANCE = 0.015  # of LPIPS: nearer than that nothing is corrected
+GAIN = 5.0  # of the logarithm of the weights' ratio, by LPIPS
+MOST = 1.2  # of it, that is corrected at a time
+LIMIT = 6.0  # of it, in all: beyond, one of the two weighs nothing
+RAMP = (
+    6.0  # steps in which what is wanted nears its end by a factor of e: the first steps go far by themselves
+)
+
+
+class Ruler(NamedTuple):
+    """What pictures are measured with: the bundled VGG-16, LPIPS's weights, the photograph through both."""
+
+    params: Any  # Params
+    heads: Any  # by layer: (c,)
+    photograph: Any  # by layer: (_, _, c)
+
+
+@functools.cache
+def _network() -> tuple[Params, dict[str, np.ndarray]]:
+    return load_vgg("vgg16"), load_lpips_heads("vgg16", lpips.LAYERS)
+
+
+def make_ruler(problem: Problem) -> Ruler | None:
+    """Return what the problem's pictures are measured with; None where no strength is in force."""
+    if not problem.spec.steered:
+        return None
+    params, heads = rows.put_everywhere(_network(), problem.spec)
+    content = rows.put_everywhere(problem.content, problem.spec)
+    return Ruler(params, heads, _maps(params, heads, content))
+
+
+def ruler_shapes(problem: Problem) -> Ruler | None:
+    """Return the shapes, types and places of what make_ruler returns; nothing is computed."""
+    if not problem.spec.steered:
+        return None
+    network, number = _network(), rows.put_everywhere(np.float32(0), problem.spec)
+    shapes = Ruler(*network, jax.eval_shape(_maps, *network, problem.content))
+    place = number.sharding if problem.spec.mesh else None
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
+
+
+@jax.jit
+def _maps(params: Params, heads: dict[str, Array], image: Float[Array, "h w 3"]) -> dict[str, Array]:
+    height, width, _ = image.shape
+    share = min(1.0, max(SIDE / max(height, width), lpips.SMALLEST / min(height, width)))
+    small = jax.image.resize(image, (round(share * height), round(share * width), 3), "linear")
+    with jax.default_matmul_precision("highest"):
+        return lpips.weighted(features(params, small, lpips.LAYERS), heads)
+
+
+def _wanted(aim: Float[Array, ""], first: Float[Array, ""], step: Int[Array, ""]) -> Float[Array, ""]:
+    """Return the LPIPS wanted after so many steps: from the first picture's to the aim, exponentially."""
+    return aim + (first - aim) * jnp.exp(-step.astype(jnp.float32) / RAMP)
+
+
+def turn(
+    state: State,
+    frame: Frame | None,
+    ruler: Ruler,
+    aim: Float[Array, ""],
+    before: Int[Array, ""] | np.int32,
+    spec: Spec,
+) -> State:
+    """Return the state with its picture measured and, every few steps, its weights corrected.
+
+    The picture of other weights is evaluated anew by the loop before its next step.
+
+    Args:
+        state: Of the loop, donated.
+        frame: What lies around the masks. The picture is measured within them.
+        ruler: What it is measured with.
+        aim: The LPIPS wanted at the end; not finite: nothing is corrected.
+        before: Steps of the scales before.
+        spec: What is static.
+    """
+    image = rows.gather(visible(state, frame, spec), spec)
+    seen = lpips.distance(_maps(ruler.params, ruler.heads, image), ruler.photograph)
+    if frame is not None:
+        seen /= jnp.maximum(rows.gather(frame.opacity, spec).mean(), 1e-6)
+    assert state.dial is not None
+    first = jnp.where(jnp.isnan(state.dial.first), seen, state.dial.first)
+    step = before + state.step
+    error = _wanted(aim, first, step) - seen
+    log_ratio = state.dial.log_ratio + jnp.clip(GAIN * error, -MOST, MOST)
+    log_ratio = jnp.clip(log_ratio, -LIMIT, LIMIT)
+    due = ((step % EVERY == 0) & (step > 0)) | state.converged
+    acts = due & state.finite & (jnp.abs(error) > TOLERANCE) & (log_ratio != state.dial.log_ratio)
+    iterate = state.iterate
+    return state._replace(
+        dial=state.dial._replace(
+            log_ratio=jnp.where(acts, log_ratio, state.dial.log_ratio), first=first, seen=seen
+        ),
+        iterate=iterate._replace(
+            value=jnp.where(acts, jnp.inf, iterate.value), gradient=jnp.where(acts, 0, iterate.gradient)
+        ),
+        converged=state.converged & ~acts,
+    )
+
+
+steer = jax.jit(turn, static_argnames="spec", donate_argnames="state")
+
+
+def piece(step: int, steps: int) -> int:
+    """Return how many of the next steps are taken before the next correction."""
+    return min(steps, EVERY - step % EVERY)
