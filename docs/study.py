@@ -17,7 +17,7 @@ from nst_jax.config import PRESETS
 from nst_jax.judge import METRICS
 from nst_jax.launchers.common import run as run_program
 from nst_jax.launchers.nst import PROGRAM
-from nst_jax.style import STYLE_LOSSES
+from nst_jax.losses.style import STYLE_LOSSES
 
 DOCS = Path(__file__).parent
 PAIRS = ("coffee night", "cat waves", "rocket glass", "coffee glass", "cat night", "rocket ink")

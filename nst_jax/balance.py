@@ -5,9 +5,9 @@ import numpy as np
 
 from nst_jax import images, rows
 from nst_jax.loop import start
-from nst_jax.objective import Targets
+from nst_jax.losses import TERMS
+from nst_jax.objective import Targets, in_order
 from nst_jax.problem import Problem
-from nst_jax.style import STYLE_LOSSES
 
 MOVED = 3 / 4  # of the pull at the moved content, that counts: below it photographs are as they are
 PAINTED = 1 / 8  # of the pull at the style
@@ -21,40 +21,39 @@ def balanced(problem: Problem, targets: Targets) -> Problem:
     other places. A content may be the same when turned, or plain: so the pull is at least MOVED times that at
     the content moved by half of its sides, of content and matting, and PAINTED times that at the first style,
     of these and variation. Without a content picture all are at the first one. A pull of 0 divides nothing.
-    The style's is then that of its StyleLoss. As the normalised gradients of Johnson's neural-style, but
-    once, at the start, and of whole terms: so there is still one loss, which goes down.
+    Each Term names its places, and the pull that a weight of 1 comes to: the style's is its StyleLoss's. As
+    the normalised gradients of Johnson's neural-style, but once, at the start, and of whole terms: so there
+    is still one loss, which goes down.
     """
     if problem.config.balance == "none":
         return problem
-    weights, wanted = problem.weights, {"style": STYLE_LOSSES[problem.spec.style_loss].pull}
-    places = _places(problem)
-    for name in weights.terms:
-        if float(getattr(weights, name)):
-            pulls = [share * _pull(problem, targets, place, name) for share, place in places[name]]
-            pull = (max(pulls) or 1.0) / wanted.get(name, 1.0)
-            weights = weights._replace(**{name: getattr(weights, name) / pull})
-    return problem._replace(weights=weights)
+    weights, places = dict(problem.weights.terms), _places(problem)
+    for name in in_order(weights):
+        if float(weights[name]):
+            term = TERMS[name]
+            at = [places[place] for place in term.places]
+            pulls = [share * _pull(problem, targets, picture, name) for share, picture in at]
+            weights[name] = weights[name] / ((max(pulls) or 1.0) / term.pull(problem.spec))
+    return problem._replace(weights=problem.weights._replace(terms=weights))
 
 
-def _places(problem: Problem) -> dict[str, list[tuple[float, np.ndarray]]]:
-    """Return by term the pictures at which it is asked for its pull, and the share of that which counts."""
+def _places(problem: Problem) -> dict[str, tuple[float, np.ndarray]]:
+    """Return by name the pictures at which terms are asked for their pulls, and the share that counts."""
     there = problem.background
     height, width, _ = there.shape
     moved = np.roll(there, (height // 2 | 1, width // 2 | 1), (0, 1))  # odd: a checkerboard, too, is another
-    painted = PAINTED, images.resize(problem.styles[0], height, width)
-    elsewhere = [(1.0, np.ascontiguousarray(there[::-1, ::-1])), (MOVED, moved), painted]
     return {
-        "style": [(1.0, there)],
-        "tv": [(1.0, there), painted],
-        "content": elsewhere,
-        "matting": elsewhere,
+        "content": (1.0, there),
+        "turned": (1.0, np.ascontiguousarray(there[::-1, ::-1])),
+        "moved": (MOVED, moved),
+        "painted": (PAINTED, images.resize(problem.styles[0], height, width)),
     }
 
 
 def _pull(problem: Problem, targets: Targets, picture: np.ndarray, name: str) -> float:
     """Return the norm of the gradient of one term alone."""
     weights = problem.weights
-    alone = weights._replace(**{other: jnp.float32(other == name) for other in weights.terms})
+    alone = weights._replace(terms={other: jnp.float32(other == name) for other in weights.terms})
     image = rows.put(rows.pad(picture, problem.spec), problem.spec)
     # The loop's own program, which is compiled in any case; its gradient is scaled to a norm of about 1.
     rest = targets, alone, problem.learning_rate, problem.spec, problem.decay

@@ -1,25 +1,28 @@
 """Config: every option of an optimisation, once: default, help, unit, bounds, choices; and the presets."""
 
 import dataclasses
+import functools
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from nst_jax.color import COLOR_MATCHES, COLOR_MODES
-from nst_jax.content import CONTENT_LOSSES
 from nst_jax.errors import InputError, did_you_mean
+from nst_jax.losses import TERMS
+from nst_jax.losses.base import Weight
+from nst_jax.losses.content import CONTENT_LOSSES
+from nst_jax.losses.style import STYLE_LOSSES, StyleLoss, term_names
 from nst_jax.networks import NETWORKS
 from nst_jax.networks.base import check_layers
 from nst_jax.networks.precision import PRECISIONS
 from nst_jax.networks.vgg import POOLINGS
-from nst_jax.objective import LossWeights, Spec
+from nst_jax.objective import LossWeights, Spec, layers_of
 from nst_jax.optimizers import OPTIMIZERS
-from nst_jax.options import Field, check_option, is_tuple, option
+from nst_jax.options import Field, check_option, fields_of, is_tuple, option
 from nst_jax.parametrizations import PARAMETRIZATIONS
-from nst_jax.style import STYLE_LOSSES, StyleLoss, term_names
 from nst_jax.tiling import least_tile
 
 # By name: what differs from the fields' defaults below, which are `gatys`.
@@ -71,9 +74,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 DEFAULT = "wasserstein"  # of the presets
 SHARES = {"wasserstein": 0.4}  # of the style in a preset's weights, whatever the loss: _weights
 
-# Weights with balance auto, in units of each term's pull.
-BALANCED = {"content_weight": 1.0, "style_weight": 1.0, "tv_weight": 0.07, "matting_weight": 100.0}
-
 FIRST, SLOPE, LAST = 1.65, 2.14, 2.0  # of the share of the weights at which a run of some strength begins
 
 RATIOS = {"uniform": 1.0, "lower": 4.0, "geometric": 2.0}  # of a style term's weight to the next one's above
@@ -98,6 +98,18 @@ def _option(default: Any, help: str, **allowed: Any) -> Any:
     """Declare an option whose default is that of a preset: of `gatys`, where the preset names none."""
     field = option(default, help, **allowed)
     return dataclasses.field(default=None, metadata={**field.metadata, "default": default})
+
+
+def _weight(weight: Weight) -> Any:
+    """Declare the weight of a term."""
+    return _option(weight.default, weight.help, low=0, high=3e38)
+
+
+@functools.cache  # asked for at every check
+def _term_weights(weights: tuple[tuple[str, Weight], ...]) -> tuple[Field, ...]:
+    """Return options for the weights of terms."""
+    made = [(f"{name}_weight", float, _weight(weight)) for name, weight in weights]
+    return dataclasses.fields(dataclasses.make_dataclass("TermWeights", made))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,17 +147,15 @@ class Config:
     style_mix: tuple[float, ...] = _option(
         (), "one number per style, normalised to sum 1; empty: equal", low=0, high=1e30
     )
-    content_weight: float = _option(1.0, "alpha, the weight of the content loss", low=0, high=3e38)
-    style_weight: float = _option(1e8, "beta, the weight of the style loss", low=0, high=3e38)
-    tv_weight: float = _option(1e-3, "gamma, the weight of the total variation", low=0, high=3e38)
+    content_weight: float = _weight(TERMS["content"].weight)
+    style_weight: float = _weight(TERMS["style"].weight)
+    tv_weight: float = _weight(TERMS["tv"].weight)
     photorealistic: bool = _option(
         False,
         "keep the picture a photograph: around every pixel its colours are to be an affine map of the "
         "content's",
     )
-    matting_weight: float = _option(
-        1e7, "lambda, the weight of the matting Laplacian; photorealistic only", low=0, high=3e38
-    )
+    matting_weight: float = _weight(TERMS["matting"].weight)
     balance: str = _option(
         "none",
         "auto: each weight is divided by its term's pull, the norm of its gradient at the start, so that it "
@@ -245,24 +255,39 @@ class Config:
         0.03, "step size, in units of the picture's range 0..1; adam only", low=1e-8, high=1
     )
 
+    # Of terms that others have put into TERMS, by name; from_preset and flags have them as NAME_weight.
+    term_weights: Mapping[str, Any] | None = dataclasses.field(default=None, hash=False)
+
     _given: dataclasses.InitVar[dict[str, Any] | None] = None  # the old Config's, by dataclasses.replace
 
     def __post_init__(self, _given: dict[str, Any] | None) -> None:
         before = {} if _given is None else _resolve(_given)
-        given = dict(_given or {})
-        for field in dataclasses.fields(self):
-            value = _as_tuple(field, getattr(self, field.name))
+        given, weights = dict(_given or {}), self._own_weights()
+        for field in fields_of(Config):
+            value = weights[field.name] if field.name in weights else getattr(self, field.name)
+            value = _as_tuple(field, value)
             if value is None:
                 given.pop(field.name, None)
             elif field.name not in before or value != before[field.name]:
                 check_option(field, value)
                 given[field.name] = value
-        for name, value in (_resolve(given) | {"_given": given}).items():
+        resolved = _resolve(given)
+        own = {name.removesuffix("_weight"): resolved.pop(name) for name in weights}
+        for name, value in (resolved | {"term_weights": own, "_given": given}).items():
             object.__setattr__(self, name, value)
         self._check_together()
         for name, (allowed, came) in self.unused().items():
             if name in given:
                 raise InputError(f"`{name}`", allowed, came)
+
+    def _own_weights(self) -> dict[str, Any]:
+        """Return what term_weights says of each further term, by option; None where nothing."""
+        given, options = self.term_weights or {}, [field.name for field in self.more_options()]
+        names = [option.removesuffix("_weight") for option in options]
+        for name in given.keys() - set(names):
+            allowed = f"of {', '.join(names)}" if names else "of terms put into TERMS: there are none"
+            raise InputError("`term_weights`", allowed, f"got {name!r}{did_you_mean(name, names)}")
+        return {option: given.get(name) for option, name in zip(options, names, strict=True)}
 
     def _check_together(self) -> None:
         if not self.init:
@@ -275,10 +300,10 @@ class Config:
                 raise InputError(f"`{name}`", "layers, or all by itself", f"got {','.join(layers)}")
             if layers != ("all",):
                 check_layers(NETWORKS[self.network], layers, f"`{name}`")
-        if not (self.content_weight or self.style_weight or self.tv_weight):
-            raise InputError(
-                "`content_weight`, `style_weight`, `tv_weight`", "at least one above 0", "all are 0"
-            )
+        terms = self._terms()
+        if not any(map(self.weight, terms)):
+            names = ", ".join(f"`{name}_weight`" for name in terms)
+            raise InputError(names, "at least one above 0", "all are 0")
         if self.style_mix and not sum(self.style_mix):
             raise InputError("`style_mix`", "at least one number above 0", "all are 0")
         if self.activation_shift and not STYLE_LOSSES[self.style_loss].shifts:
@@ -298,8 +323,33 @@ class Config:
 
     @classmethod
     def from_preset(cls, preset: str = DEFAULT, **given: Any) -> "Config":
-        """Return Config(preset=preset, ...); the default preset is that of the programs and of stylize."""
+        """Return Config(preset=preset, ...); the default preset is that of the programs and of stylize.
+
+        The weights of further terms are given as NAME_weight.
+        """
+        own = given.keys() & {field.name for field in cls.more_options()}
+        weights = {name.removesuffix("_weight"): given.pop(name) for name in own}
+        if weights:
+            given["term_weights"] = {**(given.get("term_weights") or {}), **weights}
         return cls(preset=preset, **given)
+
+    @staticmethod
+    def more_options() -> tuple[Field, ...]:
+        """Return the weights of the terms that have no field of their own."""
+        there = Config.__dataclass_fields__
+        further = {name: term.weight for name, term in TERMS.items() if f"{name}_weight" not in there}
+        return _term_weights(tuple(further.items()))
+
+    def values(self) -> dict[str, Any]:
+        """Return the value of every option by name; given to from_preset they make the same Config."""
+        return _resolve(self.given)
+
+    def weight(self, term: str) -> float:
+        """Return the weight of a term."""
+        return float(self.values()[f"{term}_weight"])
+
+    def _terms(self) -> tuple[str, ...]:
+        return tuple(name for name, term in TERMS.items() if not term.when or getattr(self, term.when))
 
     @property
     def given(self) -> dict[str, Any]:
@@ -311,8 +361,9 @@ class Config:
         found = {}
         if self.optimizer == "lbfgs":
             found["learning_rate"] = "for `optimizer=adam`", "lbfgs searches its own step size"
-        if not self.photorealistic:
-            found["matting_weight"] = "for `photorealistic`", "got no `photorealistic`"
+        for name in TERMS.keys() - set(self._terms()):
+            option = TERMS[name].when
+            found[f"{name}_weight"] = f"for `{option}`", f"got no `{option}`"
         if self.preserve_color != "match":
             found["color_match"] = "for `preserve_color=match`", f"got `preserve_color={self.preserve_color}`"
         steps = tuple(rung.iterations for rung in self.rungs())
@@ -385,25 +436,29 @@ class Config:
 
     def spec(self) -> Spec:
         """Return what changes the compiled program: layers from the bottom up, and names of functions."""
-        return Spec(
+        terms = self._terms()
+        spec = Spec(
             self._layers(self.content_layers),
             self._layers(self.style_layers),
+            terms,
             self.style_loss,
             self.content_loss,
             self.pooling,
             self.optimizer,
             self.parametrization,
             COLOR_MODES[self.preserve_color].luminance,
-            self.photorealistic,
             self.precision,
             int(self.tile) if self.tile.isdecimal() else 0,
             plugged=(
                 STYLE_LOSSES[self.style_loss],
                 CONTENT_LOSSES[self.content_loss],
                 OPTIMIZERS[self.optimizer],
+                *(TERMS[name] for name in terms),
             ),
             network=NETWORKS[self.network],
         )
+        further = [layer for layer in layers_of(terms, spec) if layer not in spec.layers]
+        return spec._replace(other_layers=tuple(further))
 
     def _check_tile(self) -> None:
         """Raise InputError unless windows of this side have a core between their halos."""
@@ -416,7 +471,7 @@ class Config:
         raise InputError("`tile`", f"auto, off, or at least {least} ({sees})", f"got {self.tile!r}{hint}")
 
     def loss_weights(self, styles: int) -> LossWeights:
-        """Return alpha, beta, gamma, the weights w_l of the layers and the mix of the styles, as arrays.
+        """Return alpha, beta, gamma ..., the weights w_l of the layers and the mix of the styles, as arrays.
 
         Style: uniform w_l = 1/n over the n terms, geometric 2^(D-d), numbers as given, each to sum 1;
         telescoped: 2^-(n-2), 2^-(n-2), 2^-(n-3), ..., 1/2, -1, the sum of the published tutorial's
@@ -426,19 +481,16 @@ class Config:
         """
         if self.style_mix and len(self.style_mix) != styles:
             raise InputError("`style_mix`", f"one number per style, {styles}", f"got {len(self.style_mix)}")
-        layers = self._layers(self.content_layers)
-        content = dict.fromkeys(CONTENT_LOSSES[self.content_loss].terms(layers), 1.0)
+        spec = self.spec()
+        parts = {name: dict.fromkeys(names(spec), 1.0) for name in spec.terms if (names := TERMS[name].names)}
         if self.layer_weighting == "geometric":
-            shares = _normalised([2.0**d for d in range(1, len(layers) + 1)])
-            content |= dict(zip(layers, shares, strict=True))
+            shares = _normalised([2.0**d for d in range(1, len(spec.content_layers) + 1)])
+            parts["content"] |= dict(zip(spec.content_layers, shares, strict=True))
+        parts["style"] = dict(zip(self._style_terms(), self._style_layer_weights(), strict=True))
         return LossWeights(
-            content=jnp.asarray(self.content_weight, jnp.float32),
-            style=jnp.asarray(self.style_weight, jnp.float32),
-            tv=jnp.asarray(self.tv_weight, jnp.float32),
-            content_layers=_traced(content),
-            style_layers=_traced(dict(zip(self._style_terms(), self._style_layer_weights(), strict=True))),
+            terms=_traced({name: self.weight(name) for name in spec.terms}),
+            parts={name: _traced(weights) for name, weights in parts.items()},
             style_mix=jnp.asarray(_normalised(self.style_mix or [1.0] * styles), jnp.float32),
-            matting=jnp.asarray(self.matting_weight, jnp.float32) if self.photorealistic else None,
         )
 
     def _layers(self, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -493,16 +545,16 @@ def _as_tuple(field: Field, value: Any) -> Any:
 
 def _resolve(given: dict[str, Any]) -> dict[str, Any]:
     """Return the value of every option: the given one, else the strength's, else the preset's."""
-    options: dict[str, Any] = {field.name: field.metadata["default"] for field in dataclasses.fields(Config)}
+    options: dict[str, Any] = {field.name: field.metadata["default"] for field in fields_of(Config)}
     preset = PRESETS[given.get("preset", options["preset"])]
     options |= preset | ({"balance": "auto"} if "strength" in given else {}) | given
     if options["balance"] == "auto":
-        options |= BALANCED
+        options |= {f"{name}_weight": term.weight.balanced for name, term in TERMS.items()}
         loss, strength = STYLE_LOSSES[options["style_loss"]], options["strength"]
         if strength is not None:
             options |= _weights(_first_share(strength), loss)
             if strength == 0:  # the photograph to the bit: nothing smooths it, nothing enlarges it
-                options["tv_weight"] = 0.0
+                options |= {f"{name}_weight": 0.0 for name, term in TERMS.items() if not term.of_content}
                 options["scales"] = "" if len(options["iterations"]) < 2 else options["scales"]
         elif options["preset"] in SHARES and not given.keys() & {"content_weight", "style_weight"}:
             options |= _weights(SHARES[options["preset"]], loss)

@@ -18,12 +18,12 @@ from nst_jax import images
 from nst_jax import lpips as perceptual
 from nst_jax.color import oklab
 from nst_jax.errors import InputError
+from nst_jax.losses.samples import distance_shares, sample_positions
+from nst_jax.losses.style import STYLE_LOSSES, Statistics
+from nst_jax.losses.style.gaussian import mean_and_covariance
 from nst_jax.networks import JUDGES
-from nst_jax.networks.base import Geometry, Params, check_size, features, make_params, smallest_side
+from nst_jax.networks.base import Params, check_size, features, make_params, smallest_side
 from nst_jax.networks.vgg import SIFID_LAYER, STROTSS_LAYERS, convolution
-from nst_jax.samples import distance_shares, sample_positions
-from nst_jax.style import STYLE_LOSSES, Statistics
-from nst_jax.style.gaussian import mean_and_covariance
 from nst_jax.weights import load_dists_weights, load_lpips_heads, load_vgg, load_weights
 
 Picture = Float32[np.ndarray, "h w 3"]
@@ -128,14 +128,12 @@ def _look(
         style = {layer: seen[layer] for layer in LAYERS}
         large = min(image.shape[:2]) >= smallest_side(ALEXNET.layers)
         compared = style | (features(network.alexnet, image, ALEXNET.names) if large else {})
-        none, geometry = jnp.zeros(()), Geometry(NETWORK)
+        none = jnp.zeros(())
         return View(
             maps=perceptual.weighted(compared, network.heads),
             columns=_columns(image, seen, positions),
-            grams=STYLE_LOSSES["gram"].statistics(style, none, None, geometry),
-            moments=STYLE_LOSSES["wasserstein"].statistics(
-                {FID_LAYER: seen[FID_LAYER]}, none, None, geometry
-            ),
+            grams=STYLE_LOSSES["gram"].statistics(style, none, None, NETWORK),
+            moments=STYLE_LOSSES["wasserstein"].statistics({FID_LAYER: seen[FID_LAYER]}, none, None, NETWORK),
             colors=colors,
             gray=image @ jnp.array([0.299, 0.587, 0.114]),
             stages=_stages(network.params, small),

@@ -159,7 +159,8 @@ def weights_in_force(weights: LossWeights, dial: Dial | None) -> LossWeights:
     if dial is None:
         return weights
     root = jnp.exp(dial.log_ratio / 2)
-    return weights._replace(content=weights.content / root, style=weights.style * root)
+    terms = weights.terms
+    return weights.with_terms(content=terms["content"] / root, style=terms["style"] * root)
 
 
 def _evaluate(params: Params, targets: Targets, factors: Terms, spec: Spec, image: Array) -> Iterate:

@@ -1,6 +1,6 @@
 """Masks: grey pictures that say where styles act; white (1) where they do, black (0) where they do not.
 
-A mask weighs the positions of a style statistic (style/), and where no mask is white the content stays.
+A mask weighs the positions of a style statistic (losses/), and where no mask is white the content stays.
 """
 
 import itertools

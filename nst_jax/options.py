@@ -38,10 +38,17 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def fields_of(options: Any) -> tuple[Field, ...]:
+    """Return the options of a dataclass: the fields that option() declared, and further ones that it has."""
+    declared = [field for field in dataclasses.fields(options) if "help" in field.metadata]
+    return (*declared, *(options.more_options() if hasattr(options, "more_options") else ()))
+
+
 def default_values(options: Any) -> dict[str, Any]:
     """Return what a dataclass of options holds where none is given: its default preset, if it has presets."""
-    made = options.from_preset() if hasattr(options, "from_preset") else options
-    return {field.name: getattr(made, field.name) for field in dataclasses.fields(options)}
+    if hasattr(options, "from_preset"):
+        return dict(options.from_preset().values())
+    return {field.name: getattr(options, field.name) for field in fields_of(options)}
 
 
 def is_tuple(field: Field) -> bool:
@@ -91,7 +98,7 @@ def parse_option(field: Field, text: str) -> Any:
 
 def check_options(options: Any) -> None:
     """Raise InputError for the first option of a dataclass that is of the wrong type or out of bounds."""
-    for field in dataclasses.fields(options):
+    for field in fields_of(options):
         check_option(field, getattr(options, field.name))
 
 

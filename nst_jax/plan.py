@@ -8,12 +8,11 @@ import jax
 import numpy as np
 
 from nst_jax import loop, rows, tiling
-from nst_jax.content import CONTENT_LOSSES
 from nst_jax.errors import NotEnoughMemory
-from nst_jax.objective import Spec
+from nst_jax.objective import Spec, layers_of, made_anew
 from nst_jax.problem import Problem
 from nst_jax.steering import ruler_shapes, steer
-from nst_jax.targets import content_targets, style_arguments, wanted_of_style
+from nst_jax.targets import content_targets, style_arguments, traced_numbers, wanted_of_style
 
 # Sides of windows that are tried, the largest first: the larger, the less is computed twice.
 TILES = (4096, 3072, 2048, 1536, 1024, 768, 640, 512, 384, 320, 256)
@@ -136,10 +135,10 @@ class Needs(NamedTuple):
 def needs(problem: Problem) -> Needs:
     """Return the bytes that the problem's programs take, compiling them."""
     params, first, weights, spec = problem.params, problem.first, problem.weights, problem.spec
-    number = rows.put_everywhere(np.float32(0), spec)
+    numbers = traced_numbers(spec)
     sources = problem.masks.sources_of(len(problem.styles))
     once = [
-        (sum(_needs_of(wanted_of_style, *style_arguments(params, style, number, source, spec))), style)
+        (sum(_needs_of(wanted_of_style, *style_arguments(params, style, numbers, source, spec))), style)
         for style, source in zip(problem.styles, sources, strict=True)
     ]
     image = rows.put(rows.pad(first, spec), spec)
@@ -152,7 +151,7 @@ def needs(problem: Problem) -> Needs:
         aim = np.float32(0)
         _, steering = _needs_of(steer, state, targets.frame, ruler, aim, np.int32(0), spec)
         arguments, temporary = arguments + _bytes(ruler), max(temporary, steering)
-    content = _bytes(targets.content)
+    content = _bytes([targets.terms.get(name) for name in made_anew(spec) if layers_of([name], spec)])
     style, largest = max((size, picture.shape[:2]) for size, picture in once)
     shared = jax.devices()[0].platform == "cpu"
     # On an accelerator the picture that is shown, and its opacity, until somebody has read it.
@@ -203,13 +202,12 @@ def _memory(program: Any) -> tuple[int, int]:
 def _smaller(problem: Problem, whole: Needs, free: int) -> Iterator[Spec]:
     """Yield ways that need less, the fastest first; those that clearly need too much are left out."""
     spec, (height, width, _) = problem.spec, problem.first.shape
-    local = CONTENT_LOSSES[spec.content_loss].local
     least = tiling.least_tile(spec)
     longest = width if spec.mesh else max(height, width)  # of the sides that are cut
     tiles = [tile for tile in {*TILES, max(least, TILES[-1])} if least <= tile < longest]
     ways = [
         problem._replace(spec=spec._replace(tile=tile, anew=anew))
-        for anew in ((False, True) if whole.content and local else (False,))
+        for anew in ((False, True) if whole.content else (False,))
         for tile in tiles
     ]
     for way in sorted(ways, key=work):

@@ -13,6 +13,7 @@ from nst_jax import color, lpips, rows
 from nst_jax import masks as masking
 from nst_jax.config import Config
 from nst_jax.errors import InputError
+from nst_jax.losses import TERMS
 from nst_jax.masks import Masks
 from nst_jax.networks.base import Params, cast, check_picture, check_size
 from nst_jax.objective import LossWeights, Spec, Targets
@@ -54,11 +55,16 @@ class Problem(NamedTuple):
             self.content,
             self.styles,
             self.spec,
-            activation_shift=self.config.activation_shift,
-            tv_power=self.config.tv_power,
             masks=self.masks,
             background=self.background,
+            **self.numbers,
         )
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The options that terms take traced, by name."""
+        names = [option for name in self.spec.terms for option, _ in TERMS[name].numbers]
+        return {name: getattr(self.config, name) for name in names}
 
 
 def make_problem(
@@ -120,9 +126,10 @@ def _loss_weights(config: Config, spec: Spec, pictures: Sequence[int]) -> LossWe
     pictures: the number of each style's picture, whose share of the mix its styles have in equal parts.
     """
     weights = config.loss_weights(max(pictures) + 1)
+    of_content = [name for name in spec.terms if TERMS[name].of_content]
     shares = np.asarray(weights.style_mix) / np.bincount(pictures).astype(np.float32)
     return weights._replace(
-        content_layers=weights.content_layers if spec.content_layers else {},
+        parts=weights.parts | ({} if spec.content_layers else {name: {} for name in of_content}),
         style_mix=jnp.asarray(shares[list(pictures)]),
     )
 
@@ -205,10 +212,11 @@ def check_pictures(content: Any, styles: Sequence[Any], init: Any) -> None:
 
 
 def _check_config(content: Any, config: Config) -> None:
-    if content is None and config.content_weight:
-        raise InputError("content", "a content picture, or content_weight 0", "got none")
-    if content is None and config.photorealistic:
-        raise InputError("`photorealistic`", "with a content picture", "got none")
+    for name in config.spec().terms if content is None else ():
+        if TERMS[name].of_content and (option := TERMS[name].when):
+            raise InputError(f"`{option}`", "with a content picture", "got none")
+        if TERMS[name].of_content and config.weight(name):
+            raise InputError("content", f"a content picture, or {name}_weight 0", "got none")
     if content is None and config.preserve_color != "none":
         came = f"got {config.preserve_color} without one"
         raise InputError("`preserve_color`", "none where there is no content picture", came)

@@ -1,6 +1,5 @@
 """The report of a run as plain data, and the plot of its losses."""
 
-import dataclasses
 import importlib.util
 import io
 import itertools
@@ -13,9 +12,9 @@ import numpy as np
 
 from nst_jax.config import Config
 from nst_jax.errors import InputError
+from nst_jax.losses import TERMS
 
 PLOT_FORMATS = (".png", ".svg", ".pdf")
-TERMS = ("total", "content", "style", "tv")  # of all losses
 
 
 class Point(NamedTuple):
@@ -35,7 +34,7 @@ def resolved(config: Config, styles: int) -> dict[str, Any]:
     """
     spec, rungs, unused = config.spec(), config.rungs(), config.unused()
     return {
-        **{name: value for name, value in dataclasses.asdict(config).items() if name not in unused},
+        **{name: value for name, value in config.values().items() if name not in unused},
         "scales": ",".join(str(rung.size) for rung in rungs) if config.scales else "",
         "iterations": [rung.iterations for rung in rungs],
         "content_layers": list(spec.content_layers),
@@ -47,11 +46,11 @@ def resolved(config: Config, styles: int) -> dict[str, Any]:
 
 def terms_in(losses: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the total and of the terms in some losses."""
-    return (*TERMS, "matting") if "matting" in losses else TERMS
+    return ("total", *(name for name in TERMS if name in losses))
 
 
 def history(points: Sequence[Point]) -> dict[str, list[Any]]:
-    """Return columns step, rung, and total, content, style, tv and, if it is a term, matting."""
+    """Return columns step, rung, total, and each term."""
     return {
         "step": [point.step for point in points],
         "rung": [point.rung for point in points],

@@ -16,6 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from nst_jax.errors import InputError
+from nst_jax.losses import TERMS
 from nst_jax.networks.base import AnyArray
 from nst_jax.objective import Spec, Targets
 
@@ -107,7 +108,14 @@ def placed(shapes: Any, spec: Spec) -> Any:
     places = _places(shapes, spec)
     if isinstance(shapes, Targets):
         places = jax.tree.map(lambda leaf: _place(spec, *["rows"][: leaf.ndim]), shapes)
-        places = places._replace(style=jax.tree.map(lambda leaf: _place(spec), shapes.style))
+        places = places._replace(
+            terms={
+                name: jax.tree.map(lambda leaf: _place(spec), wanted)
+                if TERMS[name].of_style
+                else _places(wanted, spec)
+                for name, wanted in shapes.terms.items()
+            }
+        )
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
     )

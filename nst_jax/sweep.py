@@ -18,23 +18,21 @@ from nst_jax.balance import balanced
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.loop import State, Told, chunk, tell, unseen
+from nst_jax.losses import TERMS
 from nst_jax.masks import Masks
 from nst_jax.networks.base import Params
 from nst_jax.objective import Frame, LossWeights, Spec, Targets
 from nst_jax.plan import bytes_needed
 from nst_jax.problem import Problem
 from nst_jax.steering import Ruler, make_ruler
-from nst_jax.targets import content_targets, make_frame, regions_by_layer, style_targets
+from nst_jax.targets import content_targets, make_frame, regions_by_layer, style_targets, traced_numbers
 from nst_jax.transfer import Progress, chunk_steps, progress
 
 BYTES_PER_PIXEL = 6000  # of a lane with the five usual layers: a guess, which the compiler's count corrects
 
 
-SHARED = {  # options that all lanes have in common, beside those of the Spec
-    "steps": "number of iterations",
-    "activation_shift": "activation shift",
-    "tv_power": "power of the total variation",
-}
+# Options that all lanes have in common, beside those of the Spec and the numbers of the terms.
+SHARED = {"steps": "number of iterations"}
 
 
 class Pass(NamedTuple):
@@ -67,10 +65,9 @@ class SweepProgress(NamedTuple):
 class Varied(NamedTuple):
     """Which parts of the targets are a lane's own; the others are held once for all."""
 
-    content: bool
+    content: bool  # what terms want of it
     style: bool
     frame: bool
-    original: bool
 
 
 class Layout(NamedTuple):
@@ -149,7 +146,7 @@ def _check_alike(problems: Sequence[Problem]) -> None:
         _check_config(problem.config)
         if problem.spec != first.spec:
             raise InputError("sweep", "lanes of one compiled program", f"got {problem.spec} and {first.spec}")
-        for option, what in SHARED.items():
+        for option, what in (SHARED | _numbers(first.spec)).items():
             here, there = getattr(problem.config, option), getattr(first.config, option)
             if here != there:
                 raise InputError("sweep", f"one {what}", f"got {here} and {there}")
@@ -158,6 +155,10 @@ def _check_alike(problems: Sequence[Problem]) -> None:
             raise InputError("sweep", "pictures of one size", came)
         if not _act_alike(problem.masks, first.masks):
             raise InputError("sweep", "the same masks in all lanes", "got others")
+
+
+def _numbers(spec: Spec) -> dict[str, str]:
+    return {option: f"`{option}`" for name in spec.terms for option, _ in TERMS[name].numbers}
 
 
 def _act_alike(one: Masks, other: Masks) -> bool:
@@ -266,7 +267,6 @@ class _Parts:
             content=contents,
             style=len({_style_key(problem) for problem in problems}) > 1,
             frame=regions is not None and len({id(problem.background) for problem in problems}) > 1,
-            original=first.spec.photorealistic and contents,
         )
         self.layout = Layout(first.spec, varied, mesh)
         if any(problem.config.balance != "none" for problem in problems):
@@ -275,34 +275,31 @@ class _Parts:
     def targets(self, problem: Problem) -> Targets:
         """Return the problem's targets; what it shares with another is made once."""
         params, content, spec = problem.params, problem.content, problem.spec
-        shift = jnp.asarray(problem.config.activation_shift, jnp.float32)
+        numbers = traced_numbers(spec, **problem.numbers)
         if (content_key := id(content)) not in self.made:
             self.made[content_key] = {} if content is None else content_targets(params, content, spec)
         if (style_key := _style_key(problem)) not in self.made:
-            self.made[style_key] = style_targets(params, problem.styles, problem.masks, shift, spec)
+            self.made[style_key] = style_targets(params, problem.styles, problem.masks, numbers, spec)
         return Targets(
-            content=self.made[content_key],
-            style=self.made[style_key],
-            activation_shift=shift,
-            tv_power=jnp.asarray(problem.config.tv_power, jnp.float32),
+            terms=self.made[content_key] | self.made[style_key],
+            numbers=numbers,
             regions=self.regions,
             frame=self.frame and self.frame._replace(background=jnp.asarray(problem.background)),
-            original=jnp.asarray(content) if spec.photorealistic else None,
         )
 
     def batch(self, numbers: Sequence[int], lanes: int) -> tuple[Float[Array, "n h w 3"], Batch]:
         """Return the first pictures of a pass's lanes, and what these run on."""
         chosen = [self.problems[numbers[min(lane, len(numbers) - 1)]] for lane in range(lanes)]
-        targets = [self.targets(problem) for problem in chosen]
-        own = {
-            name: _stack([getattr(target, name) for target in targets])
-            for name, varies in self.layout.varied._asdict().items()
-            if varies
+        targets, varied = [self.targets(problem) for problem in chosen], self.layout.varied
+        terms = {
+            name: _stack([target.terms[name] for target in targets]) if _varies(name, varied) else wanted
+            for name, wanted in targets[0].terms.items()
         }
+        frame = _stack([target.frame for target in targets]) if varied.frame else targets[0].frame
         first = jnp.asarray(np.stack([problem.first for problem in chosen]))
         return first, Batch(
             chosen[0].params,
-            targets[0]._replace(**own),
+            targets[0]._replace(terms=terms, frame=frame),
             _stack([problem.weights for problem in chosen]),
             jnp.stack([problem.learning_rate for problem in chosen]),
         )
@@ -333,11 +330,17 @@ def _stack(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def _axes(varied: Varied) -> Any:
+def _varies(name: str, varied: Varied) -> bool:
+    """Tell whether what a term wants is a lane's own."""
+    return bool((TERMS[name].of_content and varied.content) or (TERMS[name].of_style and varied.style))
+
+
+def _axes(targets: Targets, varied: Varied) -> Any:
     """Return the axis of Targets that counts the lanes: 0, or None where all share one."""
-    axes: Any = {name: 0 if own else None for name, own in varied._asdict().items()}
+    terms = {name: 0 if _varies(name, varied) else None for name in targets.terms}
     shared: Any = None
-    return Targets(activation_shift=shared, tv_power=shared, regions=shared, **axes)
+    frame: Any = 0 if varied.frame else None
+    return Targets(terms=terms, numbers=shared, regions=shared, frame=frame)
 
 
 def _over_lanes(function: Any, axes: tuple[Any, ...], mesh: Mesh) -> Any:
@@ -373,7 +376,7 @@ def _start(first: Float[Array, "n h w 3"], batch: Batch, layout: Layout) -> Stat
 
 @jax.jit(static_argnames="layout", donate_argnames="states")
 def _advance(states: State, steps: Int[Array, ""] | np.int32, batch: Batch, layout: Layout) -> State:
-    axes = (0, None, None, _axes(layout.varied), 0, 0)
+    axes = (0, None, None, _axes(batch.targets, layout.varied), 0, 0)
     return _over_lanes(partial(chunk, spec=layout.spec), axes, layout.mesh)(states, steps, *batch)
 
 

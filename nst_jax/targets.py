@@ -1,7 +1,6 @@
 """What a picture is compared with: what the losses want of the content and of the styles."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,12 +10,23 @@ from jaxtyping import Array, Float, Float32, Int32
 
 from nst_jax import masks as masking
 from nst_jax import rows, tiling
-from nst_jax.content import CONTENT_LOSSES
+from nst_jax.errors import InputError
+from nst_jax.losses import TERMS
+from nst_jax.losses.base import Painting, View
+from nst_jax.losses.samples import sample_positions
+from nst_jax.losses.style import STYLE_LOSSES
 from nst_jax.masks import Masks
 from nst_jax.networks.base import AnyArray, Params, check_picture, picture_list
-from nst_jax.objective import Frame, Spec, Targets, network, over_style, positions
-from nst_jax.samples import sample_positions
-from nst_jax.style import STYLE_LOSSES
+from nst_jax.objective import (
+    Frame,
+    Spec,
+    Targets,
+    layers_of,
+    made_anew,
+    network,
+    of_content,
+    of_styles,
+)
 
 
 def make_targets(
@@ -25,23 +35,21 @@ def make_targets(
     styles: Sequence[Float[AnyArray, "_ _ 3"]] | Float[AnyArray, "_ _ 3"],
     spec: Spec,
     *,
-    activation_shift: float = 0.0,
-    tv_power: float = 2.5,
     masks: Masks | None = None,
     background: Float[AnyArray, "h w 3"] | None = None,
+    **numbers: float,
 ) -> Targets:
     """Return what the losses compare a picture with: arrays, made once. This runs the network.
 
     Args:
         params: The network.
-        content: A picture (h, w, 3), RGB in [0, 1]. None: spec.content_layers must be empty, and
-            spec.photorealistic False.
+        content: A picture (h, w, 3), RGB in [0, 1]. None: spec.content_layers must be empty.
         styles: Pictures of any sizes, or one. With masks.labels there is one for each label (masks.each).
         spec: Config.spec(). With a mesh all arrays are placed on its devices.
-        activation_shift: The number that is added to activations before their statistics.
-        tv_power: p of the total variation.
         masks: Where each style acts, in [0, 1]. None: everywhere.
         background: What shows where no mask is white, of the content's size. None: the content.
+        numbers: Options that the terms take traced: activation_shift, which is added to activations before
+            their statistics (0), and tv_power, p of the total variation (2.5).
 
     Raises:
         InputError: A picture is none, or too small for the deepest layer.
@@ -50,18 +58,17 @@ def make_targets(
     for what, picture in [("content", content), *(("style", painting) for painting in paintings)]:
         if picture is not None:
             check_picture(what, picture)
-    shift, power = rows.put_everywhere((np.float32(activation_shift), np.float32(tv_power)), spec)
+    traced = traced_numbers(spec, **numbers)
     masks = masks or Masks()
     parts = masking.regions(masks)
     around = content if background is None else background
+    wanted = {} if content is None else content_targets(params, _lay(content, spec), spec)
     return Targets(
-        content={} if content is None or spec.anew else content_targets(params, _lay(content, spec), spec),
-        style=style_targets(params, paintings, masks, shift, spec),
-        activation_shift=shift,
-        tv_power=power,
+        terms=wanted | style_targets(params, paintings, masks, traced, spec),
+        numbers=traced,
         regions=[] if around is None else regions_by_layer(parts, around.shape, spec),
         frame=make_frame(around, parts, spec),
-        original=_lay(content, spec) if spec.anew or spec.photorealistic else None,
+        original=_lay(content, spec) if spec.anew else None,
     )
 
 
@@ -74,36 +81,54 @@ def make_frame(
     return Frame(*(_lay(one, spec) for one in (background, masking.opacity(parts), masking.optimized(parts))))
 
 
+def traced_numbers(spec: Spec, **given: float) -> dict[str, Array]:
+    """Return the options that terms take traced, by name. Raises InputError for others."""
+    known = dict(number for name in spec.terms for number in TERMS[name].numbers)
+    for name in given.keys() - known.keys():
+        raise InputError(f"`{name}`", f"one of {', '.join(known)}", "no term takes it")
+    traced: dict[str, Array] = rows.put_everywhere(
+        {name: np.float32(number) for name, number in (known | given).items()}, spec
+    )
+    return traced
+
+
 def _lay(array: Any, spec: Spec) -> Array:
     return rows.put(rows.pad(array, spec), spec)
 
 
 @jax.jit(static_argnames="spec")
 def content_targets(params: Params, content: AnyArray, spec: Spec) -> dict[str, Any]:
-    """Return what is wanted of the content, by term."""
-    how = tiling.activations if spec.tile and spec.content_layers else network
-    maps = how(params, content, spec.content_layers, spec)
-    return rows.keep(CONTENT_LOSSES[spec.content_loss].wanted(content, maps, spec.rows), spec)
+    """Return what is wanted of the content, by term; with spec.anew without what windows make anew."""
+    names = [name for name in of_content(spec) if not (spec.anew and name in made_anew(spec))]
+    layers = layers_of(names, spec)
+    how = tiling.activations if spec.tile and layers else network
+    view = View(content, how(params, content, layers, spec) if layers else {}, {}, spec)
+    wanted: dict[str, Any] = rows.keep({name: _of_content(name, view) for name in names}, spec)
+    return wanted
 
 
 def style_targets(
-    params: Params, styles: Sequence[AnyArray], masks: Masks, shift: Array, spec: Spec
+    params: Params, styles: Sequence[AnyArray], masks: Masks, numbers: dict[str, Array], spec: Spec
 ) -> dict[str, Any]:
     """Return what is wanted of the styles, or of the parts that their masks name: by term, stacked."""
     wanted = [
-        wanted_of_style(*style_arguments(params, style, shift, source, spec))
+        wanted_of_style(*style_arguments(params, style, numbers, source, spec))
         for style, source in zip(styles, masks.sources_of(len(styles)), strict=True)
     ]
     return jax.tree.map(lambda *one: jnp.stack(one), *wanted) if wanted else {}
 
 
 def style_arguments(
-    params: Params, style: AnyArray, shift: Any, source: Float32[np.ndarray, "h w"] | None, spec: Spec
-) -> tuple[Params, Array, Any, dict[str, Array] | None, dict[str, Array], Spec]:
+    params: Params,
+    style: AnyArray,
+    numbers: dict[str, Array],
+    source: Float32[np.ndarray, "h w"] | None,
+    spec: Spec,
+) -> tuple[Params, Array, dict[str, Array], dict[str, Array] | None, dict[str, Array], Spec]:
     """Return what wanted_of_style takes of a style and its mask."""
     own = rows.spec_of(style, spec)
     places = rows.put_everywhere(_style_positions(style, source, own), own)
-    return params, _lay(style, own), shift, mask_by_layer(source, style.shape, own), places, own
+    return params, _lay(style, own), numbers, mask_by_layer(source, style.shape, own), places, own
 
 
 def _style_positions(
@@ -122,7 +147,7 @@ def _style_positions(
 def regions_by_layer(
     parts: Float32[np.ndarray, "r h w"] | None, shape: Sequence[int], spec: Spec
 ) -> list[dict[str, Float[Array, "_ _"]]]:
-    """Return the regions of a picture of this shape, and their rings, as the style's layers see them.
+    """Return the regions of a picture of this shape, and their rings, as the layers of styles see them.
 
     None: all of it.
     """
@@ -134,7 +159,7 @@ def regions_by_layer(
 def mask_by_layer(
     mask: Float32[np.ndarray, "h w"] | None, shape: Sequence[int], spec: Spec
 ) -> dict[str, Array] | None:
-    """Return a mask of a picture of this shape as the style's layers see it.
+    """Return a mask of a picture of this shape as the layers of styles see it.
 
     None is white everywhere, and stays None unless the style loss leaves out the outermost positions.
     """
@@ -142,7 +167,7 @@ def mask_by_layer(
     if mask is None and not inner:
         return None
     height, found = rows.height(shape[0], spec), {}
-    for layer in spec.network.select(spec.style_layers):
+    for layer in spec.network.select(layers_of(of_styles(spec), spec)):
         if mask is None:
             seen = np.ones(layer.map_shape(*shape[:2]), np.float32)
         else:
@@ -158,7 +183,7 @@ def mask_by_layer(
 def wanted_of_style(
     params: Params,
     style: AnyArray,
-    shift: Array,
+    numbers: dict[str, Array],
     mask: dict[str, Array] | None,
     places: dict[str, Array],
     spec: Spec,
@@ -167,7 +192,28 @@ def wanted_of_style(
 
     places: the positions that stand for it, by layer.
     """
-    how = tiling.over_style if spec.tile else over_style
-    over = partial(how, params=params, style=style, mask=mask, spec=spec)
-    loss = STYLE_LOSSES[spec.style_loss]
-    return rows.keep(loss.wanted(over, shift, spec.geometry, places, positions(style.shape, spec)), spec)
+    names = of_styles(spec)
+    layers, regions = layers_of(names, spec), [] if mask is None else [mask]
+
+    def at_once(look: Callable[[View], Any]) -> Any:
+        return look(View(style, network(params, style, layers, spec), numbers, spec, None, regions))
+
+    def by_windows(look: Callable[[View], Any]) -> Any:
+        return tiling.over_windows(look, params, style, layers, numbers, regions, spec)
+
+    size = spec.own_size(style.shape)
+    painting = Painting(by_windows if spec.tile else at_once, places, numbers, size, spec)
+    wanted: dict[str, Any] = rows.keep({name: _of_style(name, painting) for name in names}, spec)
+    return wanted
+
+
+def _of_content(name: str, view: View) -> Any:
+    make = TERMS[name].of_content
+    assert make is not None
+    return make(view)
+
+
+def _of_style(name: str, painting: Painting) -> Any:
+    make = TERMS[name].of_style
+    assert make is not None
+    return make(painting)

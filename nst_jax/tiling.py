@@ -1,12 +1,11 @@
 """The same objective window by window: exact value, gradient and terms of a picture of any size.
 
-Style statistics, content and variation are made of sums over positions (style/, content.py), so they can be
-added up over windows. A window is a core, whose positions count, and a halo as wide as the deepest layer
-sees. Pass 1 adds up what the total is not linear in, as the style's sums; the slope of the total with respect
-to these is a small matrix for each term; pass 2 runs the windows again and takes that slope, with those of
-content and variation, back to the picture. What is the least over all positions has its slope in the window
-where that lies. The memory is that of one window, whatever the picture's size; the work about two forward
-passes and one backward pass.
+Terms are made of sums over positions (losses/), so they can be added up over windows. A window is a core,
+whose positions count, and a halo as wide as the deepest layer sees. Pass 1 adds up what the total is not
+linear in, as the style's sums; the slope of the total with respect to these is a small matrix for each term;
+pass 2 runs the windows again and takes that slope, with those of the linear terms, back to the picture. What
+is the least over all positions has its slope in the window where that lies. The memory is that of one window,
+whatever the picture's size; the work about two forward passes and one backward pass.
 """
 
 import math
@@ -19,7 +18,9 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from nst_jax import objective
-from nst_jax.content import CONTENT_LOSSES, LAPLACIAN
+from nst_jax.losses import TERMS
+from nst_jax.losses.base import Least, View, is_node
+from nst_jax.losses.samples import Part
 from nst_jax.networks.base import AnyArray, Layer, Params
 from nst_jax.objective import (
     Evaluation,
@@ -27,19 +28,15 @@ from nst_jax.objective import (
     Spec,
     Targets,
     Terms,
-    content_sums,
+    layers_of,
     loss_pieces,
+    made_anew,
     network,
-    owned_regions,
     seen,
-    style_maps,
-    style_products,
-    style_sums,
+    sums_of,
     terms_of,
     weighted_sum,
 )
-from nst_jax.samples import Part
-from nst_jax.style import STYLE_LOSSES, Least, Look, Sums, is_node
 
 
 class Axis(NamedTuple):
@@ -85,8 +82,9 @@ def least_tile(spec: Spec) -> int:
 
 def _margin(spec: Spec) -> tuple[int, int]:
     deepest = spec.network.deepest(spec.layers)
-    beside = STYLE_LOSSES[spec.style_loss].reach * spec.network.deepest(spec.style_layers).stride
-    sees = max(deepest.reach + beside, CONTENT_LOSSES[spec.content_loss].reach)
+    reaches = [TERMS[name].reach(spec) for name in spec.terms]
+    beside = max(reach.maps for reach in reaches)
+    sees = max(deepest.reach + beside, *(reach.image for reach in reaches))
     return math.ceil(sees / deepest.stride) * deepest.stride, deepest.stride
 
 
@@ -174,7 +172,7 @@ def evaluate(
     if windows.windows == 1:  # then one pass will do
         return objective.evaluate(params, image, targets, factors, spec)
     picture, unsee = jax.vjp(lambda image: seen(image, targets.frame, spec), jnp.asarray(image))
-    measured = CONTENT_LOSSES[spec.content_loss].distance is not None
+    looked_at = [name for name in spec.terms if not TERMS[name].linear(spec)]
 
     def near(number: Array) -> tuple[Window, Array, Targets, Part]:
         window = windows.window(number)
@@ -184,13 +182,10 @@ def evaluate(
     def look(number: Array) -> Pieces:
         """Return the pieces of a window that the total is not linear in."""
         _, pixels, aims, part = near(number)
-        maps = network(params, pixels, spec.layers if measured else spec.style_layers, spec)
-        nothing = jnp.zeros(())
-        content = dict.fromkeys(CONTENT_LOSSES[spec.content_loss].terms(spec.content_layers), nothing)
-        if measured:
-            content = content_sums(pixels, maps, aims, spec, part)
-        matting = nothing if spec.photorealistic else None
-        return Pieces(content, style_sums(maps, aims, spec, part), nothing, matting)
+        layers = layers_of(looked_at, spec)
+        maps = network(params, pixels, layers, spec) if layers else {}
+        linear = {name: factors[name] for name in spec.terms if name not in looked_at}
+        return jax.tree.map(jnp.zeros_like, linear) | sums_of(looked_at, pixels, maps, aims, spec, part)
 
     whole, places = _over_windows(look, windows)
 
@@ -269,37 +264,43 @@ def _slopes_in(number: Array, slopes: Pieces, places: list[Array]) -> Pieces:
 
 def _near(params: Params, targets: Targets, window: Window, windows: Grid, spec: Spec) -> Targets:
     """Return the targets of a window: its share of what is kept, or its content's activations made anew."""
-    shape, content, loss = windows.window_shape, targets.content, CONTENT_LOSSES[spec.content_loss]
+    shape, names = windows.window_shape, made_anew(spec)
     original = None if targets.original is None else _windowed(targets.original, window, shape)
-    if spec.anew:
-        assert original is not None
-        content = loss.wanted(original, network(params, original, spec.content_layers, spec), spec.rows)
-    elif loss.local:
-        content = _near_maps(content, window, shape, spec)
+    if original is None:
+        own = {name: _near_maps(targets.terms[name], window, shape, spec) for name in names}
+    else:
+        layers = layers_of(names, spec)
+        view = View(original, network(params, original, layers, spec), targets.numbers, spec)
+        own = {name: make(view) for name in names if (make := TERMS[name].of_content)}
     regions = [_near_maps(region, window, shape, spec) for region in targets.regions]
-    return targets._replace(content=content, regions=regions, original=original)
+    return targets._replace(terms=targets.terms | own, regions=regions, original=original)
 
 
 def _near_maps(
     maps: Mapping[str, AnyArray], window: Window, shape: tuple[int, int], spec: Spec
 ) -> dict[str, Array]:
-    strides = {LAPLACIAN: 1} | {layer.name: layer.stride for layer in spec.network.layers}
-    return {term: _slice(whole, strides[term], window, shape) for term, whole in maps.items()}
+    """Return a window of arrays of a layer's positions, or by another name of pixels."""
+    return {name: _slice(whole, spec.stride(name), window, shape) for name, whole in maps.items()}
 
 
-def over_style(
-    look: Look, params: Params, style: AnyArray, mask: dict[str, Array] | None, spec: Spec
-) -> Sums:
-    """Return what objective.over_style returns, window by window."""
+def over_windows(
+    look: Callable[[View], Any],
+    params: Params,
+    style: AnyArray,
+    layers: Sequence[str],
+    numbers: Mapping[str, Array],
+    regions: Sequence[Mapping[str, Array]],
+    spec: Spec,
+) -> Any:
+    """Return what a look sees of all of a style picture, window by window."""
     windows = grid(style.shape, spec)
 
-    def look_here(number: Array) -> Sums:
+    def look_here(number: Array) -> Any:
         window, shape = windows.window(number), windows.window_shape
-        maps = network(params, _windowed(style, window, shape), spec.style_layers, spec)
-        regions, part = [] if mask is None else [_near_maps(mask, window, shape, spec)], windows.part(window)
-        (region,) = owned_regions(regions, spec, part)
-        with style_products(spec):
-            return look(style_maps(maps, spec), region, part)
+        pixels = _windowed(style, window, shape)
+        near = [_near_maps(region, window, shape, spec) for region in regions]
+        maps = network(params, pixels, layers, spec)
+        return look(View(pixels, maps, numbers, spec, windows.part(window), near))
 
     return _over_windows(look_here, windows)[0]
 

@@ -68,9 +68,7 @@ class Progress(NamedTuple):
     step: int  # over all rungs, as evaluations are
     evaluations: int
     picture: Later | Float32[np.ndarray, "h w 3"]
-    losses: dict[
-        str, Any
-    ]  # total (weighted); content, style, tv, matting, content_by_layer, style_by_layer (unweighted)
+    losses: dict[str, Any]  # total (weighted); each term, such as content, and content_by_layer (unweighted)
     finite: bool
     converged: bool = False  # no further step would find a lower loss
     rung: int = 1  # from 1, the coarsest

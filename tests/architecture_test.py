@@ -1,7 +1,6 @@
 """The house: what may import what, that documents agree with the code, that every public name is explained."""
 
 import ast
-import dataclasses
 import doctest
 import importlib
 import inspect
@@ -16,7 +15,7 @@ import pytest
 import nst_jax
 from nst_jax.config import Config
 from nst_jax.launchers import batch, bench, judge, nst, sweep, weights
-from nst_jax.options import default_values, describe_range, is_tuple
+from nst_jax.options import default_values, describe_range, fields_of, is_tuple
 from nst_jax.runs import CheckpointOptions, DeviceOptions, Inputs, OutputOptions
 
 ROOT = Path(__file__).parents[1]
@@ -106,7 +105,7 @@ def test_the_examples_in_docstrings_hold(name):
 
 def test_the_readmes_snippets_run(tmp_path, monkeypatch):
     snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(snippets) == 4
+    assert len(snippets) == 5
     monkeypatch.chdir(tmp_path)
     # A process of its own: the snippets must run under JAX's ordinary rules, with nothing imported before.
     subprocess.run([sys.executable, "-W", "error", "-c", "".join(snippets)], check=True)
@@ -114,7 +113,7 @@ def test_the_readmes_snippets_run(tmp_path, monkeypatch):
 
 def option_rows(options):
     defaults = default_values(options)
-    for field in dataclasses.fields(options):
+    for field in fields_of(options):
         value = defaults[field.name]
         default = ",".join(map(str, value)) if is_tuple(field) else str("" if value is None else value)
         values = describe_range(field) + (", may repeat" if field.metadata["repeated"] else "")

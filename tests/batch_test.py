@@ -23,8 +23,8 @@ from nst_jax.launchers import batch, nst
 from nst_jax.launchers.common import run
 from nst_jax.runs import batch_job, batch_request, batch_summary
 from nst_jax.runs.batch_request import (
-    COLUMNS,
     BatchOptions,
+    columns,
     make_batch_request,
     make_pairs,
     parse_shard,
@@ -674,6 +674,6 @@ def test_ray_makes_all_shards(call):
 
 
 def test_whole_numbers_of_json_are_floats_where_options_are():
-    assert [type(value) for value in parse_value(COLUMNS["style_mix"], [3, 1.5])] == [float, float]
-    assert type(parse_value(COLUMNS["style_weight"], 3)) is float
-    assert type(parse_value(COLUMNS["size"], 32)) is int
+    assert [type(value) for value in parse_value(columns()["style_mix"], [3, 1.5])] == [float, float]
+    assert type(parse_value(columns()["style_weight"], 3)) is float
+    assert type(parse_value(columns()["size"], 32)) is int

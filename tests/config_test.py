@@ -8,11 +8,11 @@ import pytest
 
 from nst_jax.config import PRESETS, Config
 from nst_jax.errors import InputError
+from nst_jax.losses.style import STYLE_LOSSES
 from nst_jax.networks import NETWORKS
-from nst_jax.options import describe_range, parse_option
-from nst_jax.style import STYLE_LOSSES
+from nst_jax.options import describe_range, fields_of, parse_option
 
-FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+FIELDS = {field.name: field for field in fields_of(Config)}
 
 
 def weights_of(layers):
@@ -21,18 +21,18 @@ def weights_of(layers):
 
 def test_uniform_weights_are_one_over_the_layers_for_style_and_one_for_content():
     weights = Config(content_layers=("conv3_1", "conv4_2")).loss_weights(1)
-    assert weights_of(weights.style_layers) == pytest.approx(dict.fromkeys(Config().style_layers, 0.2))
-    assert weights_of(weights.content_layers) == {"conv3_1": 1.0, "conv4_2": 1.0}
+    assert weights_of(weights.parts["style"]) == pytest.approx(dict.fromkeys(Config().style_layers, 0.2))
+    assert weights_of(weights.parts["content"]) == {"conv3_1": 1.0, "conv4_2": 1.0}
 
 
 def test_geometric_weights_are_strong_at_the_bottom_for_style_and_at_the_top_for_content():
     """Novak & Nikulin 2016, 3.1: style 2^(D-d), content 2^d, d = 1...D from the bottom; to sum 1."""
     layers = ("conv1_1", "conv2_1", "conv3_1")
     weights = Config(layer_weighting="geometric", style_layers=layers, content_layers=layers).loss_weights(1)
-    assert weights_of(weights.style_layers) == pytest.approx(
+    assert weights_of(weights.parts["style"]) == pytest.approx(
         dict(zip(layers, (4 / 7, 2 / 7, 1 / 7), strict=True))
     )
-    assert weights_of(weights.content_layers) == pytest.approx(
+    assert weights_of(weights.parts["content"]) == pytest.approx(
         dict(zip(layers, (2 / 14, 4 / 14, 8 / 14), strict=True))
     )
 
@@ -40,12 +40,16 @@ def test_geometric_weights_are_strong_at_the_bottom_for_style_and_at_the_top_for
 def test_numbers_go_with_the_layers_in_the_order_given():
     config = Config(style_layers=("conv4_1", "conv1_1"), layer_weighting="3,1")
     assert config.spec().style_layers == ("conv1_1", "conv4_1")
-    assert weights_of(config.loss_weights(1).style_layers) == {"conv1_1": 0.25, "conv4_1": 0.75}
+    assert weights_of(config.loss_weights(1).parts["style"]) == {"conv1_1": 0.25, "conv4_1": 0.75}
 
 
 def test_layers_with_weight_0_do_not_count():
     config = Config(style_layers=("conv1_1", "conv2_1", "conv3_1"), layer_weighting="1,0,1")
-    assert weights_of(config.loss_weights(1).style_layers) == {"conv1_1": 0.5, "conv2_1": 0.0, "conv3_1": 0.5}
+    assert weights_of(config.loss_weights(1).parts["style"]) == {
+        "conv1_1": 0.5,
+        "conv2_1": 0.0,
+        "conv3_1": 0.5,
+    }
 
 
 @pytest.mark.parametrize("network", ["vgg16", "vgg19"])
@@ -240,19 +244,19 @@ def test_a_color_match_for_another_mode_is_refused_not_ignored():
 def test_a_matting_weight_for_what_is_no_photograph_is_refused_not_ignored():
     with pytest.raises(InputError, match="`matting_weight`: for `photorealistic`; got no `photorealistic`"):
         Config.from_preset(matting_weight=1.0)
-    assert Config.from_preset(matting_weight=1.0, photorealistic=True).loss_weights(1).matting == 1
-    assert Config().loss_weights(1).matting is None
+    assert Config.from_preset(matting_weight=1.0, photorealistic=True).loss_weights(1).terms["matting"] == 1
+    assert "matting" not in Config().loss_weights(1).terms
 
 
 def test_numbers_for_the_chain_go_by_the_order_of_style_layers():
     config = Config(style_loss="chain", style_layers=("conv3_1", "conv1_1", "conv2_1"), layer_weighting="3,1")
-    weights = config.loss_weights(1).style_layers
+    weights = config.loss_weights(1).parts["style"]
     assert (float(weights["conv2_1"]), float(weights["conv3_1"])) == (0.25, 0.75)
 
 
 def test_telescoped_weights_by_hand():
     weights = Config.from_preset("tutorial", style_layers=("conv1_1", "conv2_1", "conv3_1", "conv4_1"))
-    assert [float(w) for w in weights.loss_weights(1).style_layers.values()] == [0.25, 0.25, 0.5, -1.0]
+    assert [float(w) for w in weights.loss_weights(1).parts["style"].values()] == [0.25, 0.25, 0.5, -1.0]
 
 
 def test_a_learning_rate_for_lbfgs_is_refused_not_ignored():

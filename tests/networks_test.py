@@ -116,7 +116,7 @@ def test_its_layers_are_checked_by_name_and_size(toy, params, rng):
         Config(network="toy", **LAYERS, tile="17")
     config = Config(network="toy", **LAYERS, layer_weighting="lower")
     assert config.spec().style_layers == ("fine", "coarse")
-    weights = config.loss_weights(1).style_layers
+    weights = config.loss_weights(1).parts["style"]
     assert weights["fine"] == 4 * weights["coarse"]
 
 

@@ -1,6 +1,5 @@
 """The program nst, end to end, as its users call it: in process, but for what needs a process of its own."""
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -25,7 +24,8 @@ from nst_jax import images
 from nst_jax.errors import NotWritten
 from nst_jax.launchers import display, nst
 from nst_jax.launchers.common import run
-from nst_jax.matting import EPSILON
+from nst_jax.losses.matting import EPSILON
+from nst_jax.options import fields_of
 from nst_jax.runs import job, outputs
 from nst_jax.system import device
 from nst_jax.transfer import Progress
@@ -909,7 +909,7 @@ def test_help_shows_every_flag_with_its_default_and_range(call):
     assert "(a whole number from 2 to 32768; default 512)" in text
     assert "--style: painting, a file or example:NAME (text; may repeat)" in text
     for options in nst.OPTIONS:
-        for field in dataclasses.fields(options):
+        for field in fields_of(options):
             assert sum(line.startswith(f"  --{field.name}: ") for line in out) == 1, field.name
     flags = [line.split(":")[0].strip() for line in out if line.startswith("  --")]
     assert flags[:8] == [f"--{name}" for name in nst.FIRST]

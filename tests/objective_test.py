@@ -9,6 +9,7 @@ import reference
 from jax.extend.core import jaxprs_in_params
 
 from nst_jax.config import PRESETS, Config
+from nst_jax.losses.variation import total_variation
 from nst_jax.masks import Masks
 from nst_jax.networks.base import cast
 from nst_jax.objective import (
@@ -18,7 +19,6 @@ from nst_jax.objective import (
     shown,
     summarize,
     total_loss,
-    total_variation,
     weighted_sum,
 )
 from nst_jax.targets import make_targets
@@ -68,9 +68,9 @@ def compare(params, weights, pictures, masks=None, **options):
         alpha=ALPHA,
         beta=BETA,
         gamma=GAMMA,
-        content_layers={k: float(v) for k, v in factors.content_layers.items()},
+        content_layers={k: float(v) for k, v in factors.parts["content"].items()},
         style_layers=spec.style_layers,
-        style_weights={k: float(v) for k, v in factors.style_layers.items()},
+        style_weights={k: float(v) for k, v in factors.parts["style"].items()},
         mix=[float(m) for m in factors.style_mix],
         shift=config.activation_shift,
         power=config.tv_power,
@@ -172,7 +172,7 @@ def test_losses_are_zero_at_their_targets(params, pictures):
     content = pictures[1]
     targets = make_targets(params, content, [content], Config().spec())
     terms = compiled_terms(params, content, targets, Config().spec())
-    for term in [*terms.content.values(), *terms.style.values()]:
+    for term in [*terms["content"].values(), *terms["style"].values()]:
         np.testing.assert_allclose(term, 0, atol=1e-6)
 
 
@@ -196,11 +196,11 @@ def test_vmap_over_style_weights_equals_one_after_the_other(params, pictures):
     spec, weights = config.spec(), config.loss_weights(1)
     targets = make_targets(params, content, styles[:1], spec)
     betas = jnp.array([0.0, 1e5, 1e8])
-    axes = jax.tree.map(lambda _: None, weights)._replace(style=0)
+    axes = jax.tree.map(lambda _: None, weights).with_terms(style=0)
     batched = jax.jit(jax.vmap(partial(total_loss, spec=spec), in_axes=(None, None, None, axes)))
-    values = batched(params, image, targets, weights._replace(style=betas))
+    values = batched(params, image, targets, weights.with_terms(style=betas))
     for beta, value in zip(betas, values, strict=True):
-        single = compiled_loss(params, image, targets, weights._replace(style=beta), spec)
+        single = compiled_loss(params, image, targets, weights.with_terms(style=beta), spec)
         np.testing.assert_allclose(value, single, rtol=1e-5)
 
 
@@ -223,18 +223,18 @@ def test_the_tutorials_preset_is_the_published_notebook_term_by_term(params, wei
     }
     coefficient = coefficients(factors)
     np.testing.assert_allclose(
-        coefficient.content["conv5_2"] * terms.content["conv5_2"], wanted["content"], rtol=1e-4
+        coefficient["content"]["conv5_2"] * terms["content"]["conv5_2"], wanted["content"], rtol=1e-4
     )
-    np.testing.assert_allclose(coefficient.tv * terms.tv, wanted["tv"], rtol=1e-4)
+    np.testing.assert_allclose(coefficient["tv"] * terms["tv"], wanted["tv"], rtol=1e-4)
 
     losses = [notebook.style_loss(s[name], x[name], 50, 37) for name in layers]
     for name, loss in zip(layers, losses, strict=True):
-        np.testing.assert_allclose(terms.style[name], [loss], rtol=1e-4)
+        np.testing.assert_allclose(terms["style"][name], [loss], rtol=1e-4)
     # The sum of the differences telescopes; its last weight is negative.
     differences = notebook.chain([s[n] for n in layers], [x[n] for n in layers], 50, 37)
-    assert coefficient.style["conv5_3"] == -5
+    assert coefficient["style"]["conv5_3"] == -5
     telescoped = sum(
-        float(coefficient.style[name][0]) * loss for name, loss in zip(layers, losses, strict=True)
+        float(coefficient["style"][name][0]) * loss for name, loss in zip(layers, losses, strict=True)
     )
     np.testing.assert_allclose(telescoped, sum(differences), rtol=1e-6)
     total = compiled_loss(params, image, targets, factors, spec)
@@ -288,7 +288,7 @@ def test_masks_of_ones_change_nothing(params, pictures):
     plain = make_targets(params, content, styles, spec)
     masked = make_targets(params, content, styles, spec, masks=masks)
     for term in ("content", "style", "tv"):
-        a, b = (getattr(compiled_terms(params, image, targets, spec), term) for targets in (plain, masked))
+        a, b = (compiled_terms(params, image, targets, spec)[term] for targets in (plain, masked))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), a, b)
 
 
@@ -305,7 +305,7 @@ def test_a_region_is_compared_with_its_own_style_only(params, pictures):
     )
     changed = image.copy()
     changed[:, 35:] = 0.5
-    before, after = (compiled_terms(params, x, targets, spec).style for x in (image, changed))
+    before, after = (compiled_terms(params, x, targets, spec)["style"] for x in (image, changed))
     for term in before:
         np.testing.assert_allclose(before[term][0], after[term][0], rtol=1e-4)
         assert abs(float(before[term][1] / after[term][1]) - 1) > 0.01
@@ -359,7 +359,7 @@ def test_bfloat16_is_near_float32_and_its_losses_are_float32(params, pictures):
         spec = config.spec()
         network = cast(params, precision)
         targets = make_targets(network, content, styles, spec)
-        assert {s.dtype.name for s in targets.style.values()} == {"float32"}
+        assert {s.dtype.name for s in targets.terms["style"].values()} == {"float32"}
         value, gradient = jax.jit(jax.value_and_grad(total_loss, argnums=1), static_argnums=4)(
             network, image, targets, config.loss_weights(2), spec
         )

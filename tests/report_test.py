@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import math
 
@@ -103,7 +102,7 @@ def test_what_is_resolved_can_be_given_again(case):
 
 
 def test_what_has_no_effect_is_not_told():
-    assert set(dataclasses.asdict(Config())) - set(resolved(Config(), 1)) == {
+    assert set(Config().values()) - set(resolved(Config(), 1)) == {
         *("learning_rate", "matting_weight", "color_match", "strength"),
     }
     assert "strength" in resolved(Config.from_preset(strength=0.5), 1)

@@ -128,7 +128,7 @@ def test_the_state_stays_where_it_is(params, optimizer, compilations):
     problem = prepare(params, (93, 32), 4, masked=True, optimizer=optimizer, **LOW)
     state, rest = begin(problem)
     targets = rest[1]
-    for leaf in jax.tree.leaves((targets.content, targets.regions, targets.frame)):
+    for leaf in jax.tree.leaves((targets.terms["content"], targets.regions, targets.frame)):
         assert not leaf.sharding.is_fully_replicated
     before = jax.tree.map(lambda leaf: leaf.sharding, state)
     for leaf in jax.tree.leaves(state):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nst_jax import samples
+from nst_jax.losses import samples
 
 
 def sample_positions(mass, count):

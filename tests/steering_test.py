@@ -95,8 +95,9 @@ def test_the_correction_is_the_law_by_hand(params, pair, rng, step, aim, converg
     assert bool(np.isinf(found.iterate.value)) == acts
     assert bool(np.any(found.iterate.gradient)) != acts
     assert bool(found.converged) == (converged and not acts)
-    weights = weights_in_force(problem.weights, found.dial)
-    ratio = (weights.style / weights.content) / (problem.weights.style / problem.weights.content)
+    before, after = problem.weights.terms, weights_in_force(problem.weights, found.dial).terms
+    ratio = (after["style"] / after["content"]) / (before["style"] / before["content"])
+    assert after["tv"] == before["tv"]
     np.testing.assert_allclose(ratio, np.exp(0.5 + moved), rtol=2e-3)
 
 

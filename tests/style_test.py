@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 import reference
 
+from nst_jax.losses.samples import Part, Samples, sample_positions
+from nst_jax.losses.style import STYLE_LOSSES, matching, term_names
+from nst_jax.losses.style.histogram import NODES, histogram_transport
+from nst_jax.losses.style.statistics import positions_of
 from nst_jax.networks import NETWORKS
-from nst_jax.networks.base import Geometry
-from nst_jax.samples import Part, Samples, sample_positions
-from nst_jax.style import STYLE_LOSSES, matching, term_names
-from nst_jax.style.histogram import NODES, histogram_transport
-from nst_jax.style.statistics import positions_of
 
 NAMES = sorted(STYLE_LOSSES)
 VGG = NETWORKS["vgg16"]
-OVER = Geometry(VGG)
 SIZES = {"conv1_1": (13, 15, 5), "conv1_2": (13, 15, 4), "conv2_1": (6, 7, 8), "conv4_1": (1, 1, 3)}
 STYLE_SIZES = {"conv1_1": (11, 9, 5), "conv1_2": (11, 9, 4), "conv2_1": (5, 4, 8), "conv4_1": (1, 1, 3)}
 
@@ -55,8 +53,8 @@ def places_of(name, style, source=None):
 def terms_of(name, maps, style, shift, mask, source, places):
     """Return the terms of a picture's maps."""
     loss = STYLE_LOSSES[name]
-    wanted = loss.wanted(lambda look: look(style, source, None), shift, OVER, places, positions_of(style))
-    found = loss.means(loss.sums(maps, shift, mask, OVER, *loss.aims(wanted)), positions_of(maps))
+    wanted = loss.wanted(lambda look: look(style, source, None), shift, VGG, places, positions_of(style))
+    found = loss.means(loss.sums(maps, shift, mask, VGG, *loss.aims(wanted)), positions_of(maps))
     return {term: loss.distance(found[term], wanted[term]) for term in wanted}
 
 
@@ -197,9 +195,9 @@ def test_regions_that_make_up_the_whole_sum_to_its_statistic(maps, rng):
     for name in ("gram", "chain"):
         statistics = STYLE_LOSSES[name].statistics
         pair = {layer: maps[layer] for layer in ("conv1_1", "conv1_2")}
-        whole = statistics(pair, jnp.float32(-1), None, OVER)["conv1_2"]
+        whole = statistics(pair, jnp.float32(-1), None, VGG)["conv1_2"]
         parts = [
-            statistics(pair, jnp.float32(-1), dict.fromkeys(pair, m), OVER)["conv1_2"]
+            statistics(pair, jnp.float32(-1), dict.fromkeys(pair, m), VGG)["conv1_2"]
             for m in (part, 1 - part)
         ]
         share = float(part.mean())
@@ -209,8 +207,8 @@ def test_regions_that_make_up_the_whole_sum_to_its_statistic(maps, rng):
 @pytest.mark.parametrize("shift", [0.0, -1.0])
 def test_the_chain_of_a_layer_with_itself_is_its_gram(maps, shift):
     twice = {"conv3_1": maps["conv1_1"], "conv3_2": maps["conv1_1"]}
-    chain = STYLE_LOSSES["chain"].statistics(twice, jnp.float32(shift), None, OVER)["conv3_2"]
-    gram = STYLE_LOSSES["gram"].statistics(maps, jnp.float32(shift), None, OVER)["conv1_1"]
+    chain = STYLE_LOSSES["chain"].statistics(twice, jnp.float32(shift), None, VGG)["conv3_2"]
+    gram = STYLE_LOSSES["gram"].statistics(maps, jnp.float32(shift), None, VGG)["conv1_1"]
     np.testing.assert_allclose(chain, gram, rtol=1e-5)
 
 

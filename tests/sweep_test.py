@@ -114,9 +114,8 @@ def test_what_lanes_share_is_computed_once_and_held_once(params, pictures, monke
     targets, weights = batch.targets, batch.weights
     assert calls == ["content_targets", "style_targets"]
     single = problems[0].targets()
-    assert jax.tree.map(np.shape, targets.content) == jax.tree.map(np.shape, single.content)
-    assert jax.tree.map(np.shape, targets.style) == jax.tree.map(np.shape, single.style)
-    assert weights.style.shape == (4,)
+    assert jax.tree.map(np.shape, targets.terms) == jax.tree.map(np.shape, single.terms)
+    assert weights.terms["style"].shape == (4,)
 
 
 def test_styles_and_contents_may_differ_from_lane_to_lane(params, pictures):
@@ -220,7 +219,7 @@ def test_problems_of_other_programs_or_sizes_are_refused(params, pictures):
     with pytest.raises(InputError, match="one number of iterations"):
         list(sweep([one, longer]))
     for option in ({"activation_shift": -1.0}, {"tv_power": 2.0}):
-        with pytest.raises(InputError, match="one (activation shift|power of the total variation); got"):
+        with pytest.raises(InputError, match="one `(activation_shift|tv_power)`; got"):
             list(sweep([one, vary(one, Config(iterations=1, **LAYERS, **option))]))
 
 

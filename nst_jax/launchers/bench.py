@@ -34,6 +34,7 @@ from nst_jax.launchers.ceilings import own_convolutions, seconds
 from nst_jax.launchers.common import DONE, Given, Program, launch, scratch_folder, tell
 from nst_jax.launchers.experiments import EXPERIMENTS
 from nst_jax.loop import chunk, run_chunk, unseen
+from nst_jax.losses.style import STYLE_LOSSES
 from nst_jax.networks import NETWORKS
 from nst_jax.networks.base import Params, cast, make_params
 from nst_jax.networks.precision import PRECISIONS
@@ -43,7 +44,6 @@ from nst_jax.options import check_options, is_tuple, option
 from nst_jax.plan import bytes_needed
 from nst_jax.problem import Problem, make_problem, vary
 from nst_jax.report import PLOT_FORMATS, check_plot, to_json
-from nst_jax.style import STYLE_LOSSES
 from nst_jax.sweep import sweep
 from nst_jax.system import device
 from nst_jax.targets import make_targets
@@ -270,7 +270,8 @@ def _programs(config: Config, batch: int) -> Programs:
     evaluate = jax.value_and_grad(partial(_loss, spec=spec))
     if batch == 1:
         return Programs(unseen, run_chunk, jax.jit(evaluate), (spec,), (), weights)
-    own: Any = jax.tree.map(lambda _: None, weights)._replace(style=0)
+    shared: Any = jax.tree.map(lambda _: None, weights)
+    own = shared.with_terms(style=0)
     advance = jax.vmap(partial(chunk, spec=spec), in_axes=(0, None, None, None, own, None))
     return Programs(
         jax.jit(jax.vmap(partial(unseen, spec=spec), in_axes=(0, own))),
@@ -278,7 +279,7 @@ def _programs(config: Config, batch: int) -> Programs:
         jax.jit(jax.vmap(evaluate, in_axes=(0, None, None, own))),
         (),
         (batch,),
-        weights._replace(style=weights.style * _factors(batch)),
+        weights.with_terms(style=weights.terms["style"] * _factors(batch)),
     )
 
 

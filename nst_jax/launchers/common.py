@@ -24,7 +24,7 @@ from absl import app, flags, logging
 import nst_jax
 from nst_jax.errors import InputError, NotEnoughMemory, NotWritten, as_flags
 from nst_jax.files import abandon
-from nst_jax.options import default_values, describe_range, is_tuple, option_type, parse_option
+from nst_jax.options import default_values, describe_range, fields_of, is_tuple, option_type, parse_option
 from nst_programs import ENDINGS, taken
 
 DONE, WRONG_REQUEST, WRONG_NUMBERS, NO_MEMORY, NOT_WRITTEN = 0, 2, 3, 4, 5
@@ -325,7 +325,7 @@ def _flag_lines(file: str, read: set[str]) -> list[str]:
 
 
 def _fields(program: Program) -> list[dataclasses.Field[Any]]:
-    return [field for options in program.options for field in dataclasses.fields(options)]
+    return [field for options in program.options for field in fields_of(options)]
 
 
 def _define(values: flags.FlagValues, field: dataclasses.Field[Any]) -> None:
@@ -341,7 +341,7 @@ def _define(values: flags.FlagValues, field: dataclasses.Field[Any]) -> None:
 def _given(values: flags.FlagValues, options: type) -> Given:
     return {
         field.name: _value(field, values[field.name].value)
-        for field in dataclasses.fields(options)
+        for field in fields_of(options)
         if values[field.name].present
     }
 
@@ -359,7 +359,7 @@ def _help(program: Program) -> str:
     defaults = {name: value for options in program.options for name, value in default_values(options).items()}
     groups = {"What most runs need": [fields[name] for name in program.first]} if program.first else {}
     for options in program.options:
-        left = [field for field in dataclasses.fields(options) if field.name not in program.first]
+        left = [field for field in fields_of(options) if field.name not in program.first]
         groups[re.split("[,:.]", inspect.cleandoc(options.__doc__ or ""))[0]] = left
     lines = inspect.cleandoc(program.description or "").splitlines()
     for title, group in groups.items():

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nst_jax import loop, objective
+from nst_jax import loop
+from nst_jax.losses.style import term
 from nst_jax.networks import vgg
 from nst_jax.optimizers import Coordinates
 from nst_jax.parametrizations import PARAMETRIZATIONS
@@ -84,7 +85,7 @@ EXPERIMENTS = {
     "padded-3": Experiment(replaced={(vgg, "_least_channels"): lambda: 3}),
     "padded-4": Experiment(replaced={(vgg, "_least_channels"): lambda: 4}),
     "padded-8": Experiment(replaced={(vgg, "_least_channels"): lambda: 8}),
-    "wide-grams": Experiment(replaced={(objective, "_takes_held"): lambda spec: False}, platform="gpu"),
+    "wide-grams": Experiment(replaced={(term, "_takes_held"): lambda spec: False}, platform="gpu"),
     "transposed": Experiment(replaced={_LAYER: _plain_layer}),
     "bias-in-bfloat16": Experiment(replaced={_LAYER: _narrow()}, platform="gpu"),
     "runtime-fusion": Experiment(("--xla_gpu_use_runtime_fusion=true",), {_LAYER: _narrow()}, platform="gpu"),

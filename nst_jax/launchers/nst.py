@@ -3,7 +3,6 @@
 Example: nst --content=example:cat --style=example:night --output=cat.png
 """
 
-import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from nst_jax.launchers.common import (
 )
 from nst_jax.launchers.display import Display
 from nst_jax.launchers.hosts import distributed_session
-from nst_jax.options import is_tuple
+from nst_jax.options import fields_of, is_tuple
 from nst_jax.runs.checkpointing import CheckpointOptions, ResumeRecord, find
 from nst_jax.runs.events import (
     Advanced,
@@ -104,7 +103,7 @@ def with_given(given: Sequence[Given], options: Sequence[type], resume: ResumeRe
     Raises:
         InputError: these are not flags of the options.
     """
-    known = [{field.name: is_tuple(field) for field in dataclasses.fields(kind)} for kind in options]
+    known = [{field.name: is_tuple(field) for field in fields_of(kind)} for kind in options]
     found = [{name: isinstance(value, tuple) for name, value in part.items()} for part in resume.given]
     if len(found) != len(known) or any(f.items() - k.items() for f, k in zip(found, known, strict=True)):
         raise InputError(str(resume.saved.folder), "a checkpoint of nst", "an option in it is wrong")

@@ -69,7 +69,7 @@ def _numbers(params: Params, content: jax.Array, style: jax.Array, spec: objecti
     picture, weights = content[:, ::-1], CONFIG.loss_weights(1)
     targets = make_targets(params, content, [style], spec)
     found = objective.evaluate(params, picture, targets, coefficients(weights), spec)
-    losses = [jnp.sum(jnp.stack(leaves)) for part in found.terms if (leaves := jax.tree.leaves(part))]
+    losses = [jnp.sum(jnp.stack(jax.tree.leaves(found.terms[name]))) for name in ("content", "style", "tv")]
     maps = objective.network(params, picture, (LAYER,), spec)[LAYER]
     return {
         "features": maps.astype(jnp.float32),

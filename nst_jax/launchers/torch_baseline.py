@@ -63,9 +63,11 @@ def evaluation(arrays: dict[str, np.ndarray], problem: Problem, variant: str) ->
     kernels = {name: kernel_of(name) for name in names}
     biases = {name: tensor(arrays[f"{name}.bias"]).to(dtype) for name in names}
     mean, std = (tensor(arrays[key].reshape(1, 3, 1, 1)) for key in ("mean", "std"))
-    content_weights = {name: float(weights.content * w) for name, w in weights.content_layers.items()}
-    style_weights = {name: float(weights.style * w) for name, w in weights.style_layers.items()}
-    tv_weight = float(weights.tv)
+    content_weights, style_weights = (
+        {layer: float(weights.terms[name] * w) for layer, w in weights.parts[name].items()}
+        for name in ("content", "style")
+    )
+    tv_weight = float(weights.terms["tv"])
 
     def features(x: Any, layers: tuple[str, ...]) -> dict[str, Any]:
         x, stride, maps = ((x - mean) / std).to(dtype), 1, {}

@@ -74,17 +74,6 @@ class Network(NamedTuple):
         return self.select(names)[-1]
 
 
-class Geometry(NamedTuple):
-    """How a picture's maps lie over it: the network they are of, and the picture's own rows (0: all)."""
-
-    network: Network
-    rows: int = 0
-
-    def rows_of(self, name: str) -> int:
-        """Return how many rows of a layer's map are the picture's own; 0: all."""
-        return self.rows // self.network.layer(name).stride
-
-
 class Step(NamedTuple):
     """A convolution of a network that is a chain, and the pooling before it."""
 

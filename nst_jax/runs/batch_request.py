@@ -20,7 +20,17 @@ import numpy as np
 from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotWritten, did_you_mean
-from nst_jax.options import Field, check_options, describe_range, is_tuple, option, option_type, parse_option
+from nst_jax.losses import TERMS
+from nst_jax.options import (
+    Field,
+    check_options,
+    describe_range,
+    fields_of,
+    is_tuple,
+    option,
+    option_type,
+    parse_option,
+)
 from nst_jax.runs.input_files import Inputs
 from nst_jax.runs.request import OutputOptions, Request
 from nst_jax.system import storage
@@ -34,13 +44,16 @@ EXACT = 2**53  # whole numbers below it are floats, too
 MAX_LINE_BYTES = 2**20  # of JSONL
 BETWEEN = ";"  # in a cell of CSV, between several files
 
-# The options that a column may name.
-COLUMNS: dict[str, Field] = {
-    field.name: field
-    for kind in (Inputs, OutputOptions, Config)
-    for field in dataclasses.fields(kind)
-    if field.name != "dry_run"
-}
+
+def columns() -> dict[str, Field]:
+    """Return the options that a column may name."""
+    return _columns(tuple(TERMS))
+
+
+@functools.cache  # asked for at every cell
+def _columns(terms: tuple[str, ...]) -> dict[str, Field]:
+    kinds = (Inputs, OutputOptions, Config)
+    return {field.name: field for kind in kinds for field in fields_of(kind) if field.name != "dry_run"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +163,8 @@ class BatchRequest(NamedTuple):
     def request(self, row: Row) -> Request:
         """Return what the job of a row is asked for. Raises InputError."""
         _check_id(row.id)
-        values = {name: parse_value(COLUMNS[name], value) for name, value in row.values.items()}
+        known = columns()
+        values = {name: parse_value(known[name], value) for name, value in row.values.items()}
         outputs = self._of(OutputOptions, values)
         places = {name: outputs[name].replace(ID, row.id) for name in PLACES if name in outputs}
         return Request(
@@ -186,13 +200,13 @@ class BatchRequest(NamedTuple):
         return _matching("styles", self.wanted.styles) if self.wanted.styles else []
 
     def _of(self, kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-        names = {field.name for field in dataclasses.fields(kind)} & COLUMNS.keys()
+        names = {field.name for field in fields_of(kind)} & columns().keys()
         return {name: value for name, value in {**self.given, **values}.items() if name in names}
 
     def _check_columns(self, row: Row, number: int) -> None:
         """Raise InputError where a column is no option, or one that a picture needs is missing."""
-        for name in row.values.keys() - COLUMNS.keys():
-            came = f"got {name!r} in row {number}{did_you_mean(name, COLUMNS)}"
+        for name in row.values.keys() - columns().keys():
+            came = f"got {name!r} in row {number}{did_you_mean(name, columns())}"
             raise InputError(self.wanted.manifest, "columns that are options of nst, or id", came)
         there = {**self.given, **row.values}
         missing = [name for name in ("style", "output") if name not in there]
@@ -300,7 +314,8 @@ def _read_csv(name: str, file: Any) -> Iterator[dict[str, Any]]:
 
 def _split(column: str, cell: str | None) -> str | list[str] | None:
     """Return a cell; of an option that may repeat, its parts."""
-    repeated = column in COLUMNS and COLUMNS[column].metadata["repeated"]
+    known = columns()
+    repeated = column in known and known[column].metadata["repeated"]
     return cell.split(BETWEEN) if cell and repeated and BETWEEN in cell else cell
 
 

@@ -123,7 +123,7 @@ def facts_of(request: Request, pictures: Pictures, weights: Weights, devices: in
         given: the options as the caller was given them. told: what the result's bits depend on, in words.
         iterations: the steps of each scale.
     """
-    options = {f"--{name}": _as_flag(value) for name, value in dataclasses.asdict(request.config).items()}
+    options = {f"--{name}": _as_flag(value) for name, value in request.config.values().items()}
     told = options | by_name(pictures) | {"weights": weights.sha256} | surroundings(devices)
     return {
         "given": [dict(part) for part in request.given],
@@ -139,9 +139,10 @@ def _as_flag(value: Any) -> str:
 def alike(request: Request, pictures: Pictures, weights: Weights) -> dict[str, Any]:
     """Return by name what must be equal in all processes: options, files that were read, versions."""
     devices = dataclasses.replace(request.devices, process_id=0)
-    parts = (request.inputs, request.outputs, devices, request.checkpoint, request.config)
+    parts = (request.inputs, request.outputs, devices, request.checkpoint)
     return (
         {f"--{name}": value for part in parts for name, value in dataclasses.asdict(part).items()}
+        | {f"--{name}": value for name, value in request.config.values().items()}
         | by_name(pictures)
         | {"weights": weights.sha256, "nst_jax": nst_jax.__version__, "jax": jax.__version__}
         | {"devices of a process": jax.local_device_count()}

@@ -30,7 +30,7 @@ def sweep_settings(request: SweepRequest) -> dict[str, Any]:
     """Return what makes two sweeps the same."""
     inputs, config = dataclasses.asdict(request.inputs), request.config(request.cells[0])
     swept = {"sweep": request.axes, "zip": request.wanted.zip}
-    return dict(json.loads(to_json({"inputs": inputs, "config": dataclasses.asdict(config), **swept})))
+    return dict(json.loads(to_json({"inputs": inputs, "config": config.values(), **swept})))
 
 
 def told_of(problem: Problem, weights: str, cache: ImageCache) -> dict[str, str]:

@@ -11,19 +11,22 @@ from typing import Any, NamedTuple
 from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError, did_you_mean
-from nst_jax.options import check_options, option, parse_option
+from nst_jax.losses import TERMS
+from nst_jax.options import check_options, fields_of, option, parse_option
 from nst_jax.runs.input_files import NO_SETTINGS, Inputs
 from nst_jax.runs.judging import References
 from nst_jax.sheet import describe
 
 LONGEST = 60  # letters of a content's name in those of its pictures
 MANY = 10_000  # pictures: above that --yes is asked for
-SWEEPABLE = (
-    *("strength", "style_weight", "content_weight", "tv_weight", "matting_weight", "style_mix"),
-    *("layer_weighting", "learning_rate", "seed", "style", "content"),
-)
 LISTS = ("style_mix", "layer_weighting")  # a value is numbers with colons between them
 FILES = ("style", "content")
+
+
+def sweepable() -> tuple[str, ...]:
+    """Return the names that may be swept."""
+    weights = (f"{term}_weight" for term in TERMS)
+    return ("strength", *weights, "style_mix", "layer_weighting", "learning_rate", "seed", "style", "content")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +35,7 @@ class SweepOptions:
 
     sweep: tuple[str, ...] = option(
         (),
-        f"NAME=V1,V2,...; NAME: {', '.join(SWEEPABLE)}; numbers of a list with colons, style_mix=1:0,1:1; "
+        f"NAME=V1,V2,...; NAME: {', '.join(sweepable())}; numbers of a list with colons, style_mix=1:0,1:1; "
         "style and content also one file in each of several --sweep, whose name may have commas",
         repeated=True,
     )
@@ -124,16 +127,16 @@ def parse_axes(texts: Sequence[str]) -> dict[str, list[Any]]:
 
 def _values(name: str, given: Sequence[str]) -> list[Any]:
     """Return the values of a name: of a lone V1,V2,... each, else one of each. Raises InputError."""
-    if name not in SWEEPABLE:
-        came = f"got {name!r}{did_you_mean(name, SWEEPABLE)}"
-        raise InputError("`sweep=NAME`=V1,V2,...", f"NAME is one of {', '.join(SWEEPABLE)}", came)
+    if name not in sweepable():
+        came = f"got {name!r}{did_you_mean(name, sweepable())}"
+        raise InputError("`sweep=NAME`=V1,V2,...", f"NAME is one of {', '.join(sweepable())}", came)
     parts = given[0].split(",") if len(given) == 1 else given
     values = [value.strip() for value in parts]
     if not all(values):
         raise InputError(f"`sweep={name}`", "values with commas between them", f"got {given[0]!r}")
     if name in FILES:
         return [os.path.expanduser(value) for value in values]
-    field = next(field for field in dataclasses.fields(Config) if field.name == name)
+    field = next(field for field in fields_of(Config) if field.name == name)
     texts = [value.replace(":", ",") if name in LISTS else value for value in values]
     return [parse_option(field, text) for text in texts]
 

@@ -1,7 +1,6 @@
 """What is fuzzed: a name, whole files to begin with, what knows their format, and what reads them."""
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import io
@@ -34,6 +33,7 @@ from nst_jax.errors import InputError
 from nst_jax.launchers import nst
 from nst_jax.launchers.common import not_of_orbax, run, tell_unraisable
 from nst_jax.networks import NETWORKS
+from nst_jax.options import fields_of
 from nst_jax.report import to_json
 from nst_jax.runs import DeviceOptions, Inputs, OutputOptions, sweep_folder, sweep_sheet
 from nst_jax.runs.batch_job import prepare_batch
@@ -395,7 +395,7 @@ REFUSED = ["--num_processes=1", "--coordinator=", "--process_id=0", "--output=no
 
 def flag_files() -> Iterator[bytes]:
     yield b"--content=c.png\n--style=s.png\n# a comment\n\n--style_weight=1e8\n--size=64\n--quiet\n"
-    defaults = {field.name: field.metadata["default"] for field in dataclasses.fields(Config)}
+    defaults = {field.name: field.metadata["default"] for field in fields_of(Config)}
     lines = [f"--{name}={value}" for name, value in defaults.items() if not isinstance(value, tuple)]
     yield "\n".join(lines).encode()
     yield b"--flagfile=good\n--style_mix=1,2\n--scales=32,64\n--iterations=1,2\n--preset=fast\n--nosoft_masks\n"

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nst_jax.networks.base import AnyArray, keep_rows
+from nst_jax.losses.base import Reach, Term, View, Weight
+from nst_jax.networks.base import AnyArray
 
 EPSILON = 1e-7  # of colours in [0, 1], as in Levin's code
 
@@ -17,18 +18,16 @@ Window = list[Plane]  # one channel: a plane for each place in the windows
 def matting_loss(
     image: Float[AnyArray, "h w 3"],
     guide: Float[AnyArray, "h w 3"],
-    owned: Float[Array, "h w"] | None = None,
-    rows: int = 0,
+    weights: Float[Array, "h w"] | None = None,
 ) -> Float[Array, ""]:
     """Return sum_c x_c^T L x_c, L the matting Laplacian of the guide I; its slope with respect to x alone.
 
     That is the sum over the channels c and the windows w of 3 x 3 pixels within the picture of
     min_(a, b) sum_(i in w) (x_ic - a.I_i - b)^2 + EPSILON |a|^2. Levin et al. 2008 (A closed-form solution to
     natural image matting, IEEE TPAMI 30), eq. 12; as a loss Luan et al. 2017 (arXiv 1703.07511), eq. 2.
-    owned: 1 where a window counts, by its middle. rows: of the picture, below which it is padded; 0: all.
+    weights: of the windows, by their middle; None: 1.
     """
-    ones = jnp.ones(image.shape[:2])
-    inside = keep_rows(ones if owned is None else owned, max(1, rows - 1) if rows else 0)[1:-1, 1:-1]
+    inside = (jnp.ones(image.shape[:2]) if weights is None else weights)[1:-1, 1:-1]
     ours, theirs = _centred(image), _centred(guide)
     found = []
     for x, a in zip(ours, _slopes(theirs, ours), strict=True):
@@ -69,3 +68,19 @@ def _dot(one: Sequence[Plane], other: Sequence[Plane]) -> Plane:
 
 def _sum(planes: Sequence[Plane]) -> Plane:
     return sum(planes[1:], planes[0])
+
+
+def _sums(view: View, wanted: dict[str, Array]) -> Float[Array, ""]:
+    return matting_loss(view.image, wanted["guide"], view.weights(below=1))
+
+
+MATTING = Term(
+    _sums,
+    weight=Weight("lambda, the weight of the matting Laplacian; photorealistic only", 1e7, 100.0),
+    of_content=lambda view: {"guide": view.image},
+    reach=lambda spec: Reach(image=1),
+    linear=lambda spec: True,
+    local=lambda spec: True,
+    when="photorealistic",
+    places=("turned", "moved", "painted"),
+)

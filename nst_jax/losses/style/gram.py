@@ -6,11 +6,11 @@ from itertools import pairwise
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nst_jax.networks.base import Geometry
-from nst_jax.style.statistics import Features, Mask, Sums, at, cross_sum, gram_sum
+from nst_jax.losses.style.statistics import Features, Mask, Sums, at, cross_sum, gram_sum
+from nst_jax.networks.base import AnyArray, Network
 
 
-def gram_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, geometry: Geometry) -> Sums:
+def gram_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network) -> Sums:
     """Return sum_p m_p (F_p + s)(F_p + s)^T and sum_p m_p for each layer, channels by channels.
 
     F_p: the channels at position p; m: the mask, or 1. Gatys et al. 2015 (arXiv 1508.06576), eq. 3;
@@ -18,26 +18,33 @@ def gram_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, ge
     mask's mass (without a mask: the map's own number of positions), so that pictures of other sizes compare;
     Gatys et al. 2017 (1611.07865) weigh by the square of their guide, here the mask itself is the weight.
     """
-    return {
-        layer: gram_sum(maps, shift, at(mask, layer), geometry.rows_of(layer))
-        for layer, maps in features.items()
-    }
+    return {layer: gram_sum(maps, shift, at(mask, layer)) for layer, maps in features.items()}
 
 
-def chain_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, geometry: Geometry) -> Sums:
+def chain_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network) -> Sums:
     """Return the correlations of each layer l with the one below it in use, channels of l by channels of l-1.
 
     sum_p m_p up(F^l + s)_p (F^(l-1) + s)_p^T and sum_p m_p over the positions p of layer l-1, where up
     repeats each value 2x2 for every pooling in between; a last odd row or column of layer l-1 is left out.
     Novak & Nikulin 2016 (arXiv 1605.04603), 3.5; without a mask divided by the positions that are used.
     """
-    return {
-        above: cross_sum(
-            *(features[above], features[below], _rate(geometry, below, above)),
-            *(shift, at(mask, below), geometry.rows_of(above)),
-        )
-        for below, above in pairwise(layer.name for layer in geometry.network.select(features))
-    }
+    found = {}
+    for below, above in pairwise(network.select(features)):
+        rate = above.stride // below.stride
+        weights = _under(at(mask, below.name), at(mask, above.name), rate)
+        maps = features[above.name], features[below.name]
+        found[above.name] = cross_sum(*maps, rate, shift, weights)
+    return found
+
+
+def _under(
+    below: Float[AnyArray, "_ _"] | None, above: Float[AnyArray, "h w"] | None, rate: int
+) -> Float[AnyArray, "_ _"] | None:
+    """Return the weights of the lower layer along positions of the upper one that count."""
+    if below is None or above is None:
+        return below
+    counted = jnp.repeat(jnp.repeat(above > 0, rate, 0), rate, 1)
+    return jnp.where(counted, below[: counted.shape[0], : counted.shape[1]], 0)
 
 
 def shares_of_lowest(positions: Mapping[str, int]) -> dict[str, float]:
@@ -49,11 +56,6 @@ def shares_of_lowest(positions: Mapping[str, int]) -> dict[str, float]:
     """
     lowest = next(iter(positions.values()))
     return {layer: count / lowest for layer, count in positions.items()}
-
-
-def _rate(geometry: Geometry, below: str, above: str) -> int:
-    """Return how many positions of the lower layer lie along one of the upper layer."""
-    return geometry.network.layer(above).stride // geometry.network.layer(below).stride
 
 
 def squared_distance(x: Float[Array, "a b"], s: Float[Array, "a b"]) -> Float[Array, ""]:

@@ -1,8 +1,8 @@
 """Style losses: a statistic of a picture's features, and a distance from what is wanted of a style.
 
-A statistic is a mean over positions, so it does not depend on the size of the picture it was taken from; a
-mask is the weight of each position in that mean, so a small region counts like a large one. It is kept as a
-sum and a mass until both are complete, so that a picture may be taken window by window (tiling.py).
+A statistic is a mean over positions, so it does not depend on the size of the picture it was taken from. A
+mask is the weight of each position in that mean, so a small region counts like a large one. So are the rows
+that are the picture's own, and the core of a window: a loss sees one weight for each position.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,36 +13,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nst_jax.networks.base import AnyArray, Geometry, keep_rows
-from nst_jax.samples import Part, Samples
+from nst_jax.losses.base import Sum, means
+from nst_jax.losses.samples import Part, Samples
+from nst_jax.networks.base import AnyArray, Network
 
 Features = Mapping[str, Float[AnyArray, "_ _ _"]]  # by layer, (rows, columns, channels), from the bottom up
-Mask = Mapping[str, Float[AnyArray, "_ _"]]  # by layer: the weight of each position, at least 0, not all 0
-
-
-class Sum(NamedTuple):
-    """What a mean over positions is made of: mask-weighted sum and mass; those of two parts add up."""
-
-    total: Float[Array, "*shape"]
-    mass: Float[Array, ""]
-
-
-class Least(NamedTuple):
-    """The least of something over the positions; of two parts, the lesser one."""
-
-    value: Float[Array, "*shape"]
-
+# By layer: the weight of each position, at least 0, not all 0; None: of all the same.
+Mask = Mapping[str, Float[AnyArray, "_ _"] | None]
 
 # By the layer that names the term: a tree of Sums, Leasts, and arrays that add up themselves.
 Sums = dict[str, Any]
 Statistics = dict[str, Any]  # the same with the means in place of the Sums, what is least, and the arrays
 
 Look = Callable[[Features, Mask | None, Part | None], Sums]  # at features that may be those of a part
-
-
-def is_node(tree: Any) -> bool:
-    """Tell a Sum or a Least, which are taken as one, in a tree."""
-    return isinstance(tree, Sum | Least)
 
 
 class Aimed(NamedTuple):
@@ -59,14 +42,14 @@ class StyleLoss(NamedTuple):
     style, as a distance of each position from it, the loss has an aim, and an Aimed is wanted.
     """
 
-    sums: Callable[..., Sums]  # of features, shift, mask (or None), geometry; with an aim also the aims
+    sums: Callable[..., Sums]  # of features, shift, mask (or None), network; with an aim also the aims
     distance: Callable[[Any, Any], Float[Array, ""]]
     pull: float = 50.0  # at the start, of style weight 1 with balance auto, to 1 of the content's
     middle: float = 0.25  # the style weight at strength 0.5, to 1 of the content's
     power: float = 2.5  # of s / (1 - s), by which a strength s changes it
     shifts: bool = True  # whether the activation shift means anything to it
     scale: Callable[[Mapping[str, int]], Mapping[str, float]] | None = None  # of the means, from positions
-    # Of the style's features, shift, mask, geometry and samples: sums, of whose means prepare makes the aims.
+    # Of the style's features, shift, mask, network and samples: sums, of whose means prepare makes the aims.
     aim: Callable[..., Sums] | None = None
     prepare: Callable[[Statistics], Statistics] = lambda found: found
     keep: Callable[[Any], Any] = lambda found: found  # of a style's statistic what the distance takes of it
@@ -77,23 +60,23 @@ class StyleLoss(NamedTuple):
 
     def means(self, sums: Sums, positions: Mapping[str, int]) -> Statistics:
         """Return the statistics of complete sums; positions: how many the whole picture has, by layer."""
-        factors = self.scale(positions) if self.scale else {}
+        return self.scaled(means(sums), positions)
 
-        def mean(term: str, node: Any) -> Any:
-            if isinstance(node, Sum):
-                return node.total / node.mass * factors.get(term, 1)
-            return node.value if isinstance(node, Least) else node
-
+    def scaled(self, found: Statistics, positions: Mapping[str, int]) -> Statistics:
+        """Return the statistics of means."""
+        if self.scale is None:
+            return found
+        factors = self.scale(positions)
         return {
-            term: jax.tree.map(lambda node, term=term: mean(term, node), found, is_leaf=is_node)
-            for term, found in sums.items()
+            term: jax.tree.map(lambda mean, term=term: mean * factors.get(term, 1), mean)
+            for term, mean in found.items()
         }
 
     def wanted(
         self,
         over: Callable[[Look], Sums],
         shift: Float[Array, ""],
-        geometry: Geometry,
+        network: Network,
         places: Mapping[str, AnyArray],
         positions: Mapping[str, int],
     ) -> Statistics:
@@ -103,12 +86,12 @@ class StyleLoss(NamedTuple):
         """
 
         def sums(*aims: Statistics) -> Look:
-            return lambda features, mask, part: self.sums(features, shift, mask, geometry, *aims)
+            return lambda features, mask, part: self.sums(features, shift, mask, network, *aims)
 
         if self.aim is None:
             return {term: self.keep(own) for term, own in self.means(over(sums()), positions).items()}
         aim = self.aim
-        aims = over(lambda features, mask, part: aim(features, shift, mask, geometry, Samples(places, part)))
+        aims = over(lambda features, mask, part: aim(features, shift, mask, network, Samples(places, part)))
         aims = self.prepare(self.means(aims, positions))
         own = self.means(over(sums(aims)), positions)
         return {term: Aimed(aims[term], own[term]) for term in own}
@@ -118,10 +101,10 @@ class StyleLoss(NamedTuple):
         return () if self.aim is None else ({term: aimed.aim for term, aimed in wanted.items()},)
 
     def statistics(
-        self, features: Features, shift: Float[Array, ""], mask: Mask | None, geometry: Geometry
+        self, features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network
     ) -> Statistics:
         """Return the statistics of a whole picture's features, of a loss without an aim."""
-        return self.means(self.sums(features, shift, mask, geometry), positions_of(features))
+        return self.means(self.sums(features, shift, mask, network), positions_of(features))
 
 
 def positions_of(features: Features) -> dict[str, int]:
@@ -134,30 +117,24 @@ def at(mask: Mask | None, layer: str) -> Float[AnyArray, "_ _"] | None:
     return None if mask is None else mask[layer]
 
 
-def position_weights(
-    shape: Sequence[int], mask: Float[AnyArray, "h w"] | None, rows: int
-) -> Float[Array, "h w"]:
-    """Return the weight of each position of a map of this shape; 0 below its rows (0: all are its own)."""
-    weights = jnp.ones(shape[:2]) if mask is None else mask
-    return jnp.asarray(keep_rows(weights, rows))
+def position_weights(shape: Sequence[int], mask: Float[AnyArray, "h w"] | None) -> Float[Array, "h w"]:
+    """Return the weight of each position of a map of this shape."""
+    return jnp.ones(shape[:2]) if mask is None else jnp.asarray(mask)
 
 
 def gram_sum(
     maps: Float[AnyArray, "h w c"],
     shift: Float[Array, ""],
     mask: Float[AnyArray, "h w"] | None,
-    rows: int,
 ) -> Sum:
     """Return the sum over positions, weighted by the mask, of (F + s)_p (F + s)_p^T, in float32.
 
-    Factors are held as maps are. rows: that count; 0: all.
+    Factors are held as maps are.
     """
     height, width, channels = maps.shape
     values = (maps.astype(jnp.float32) + shift).astype(maps.dtype).reshape(height * width, channels)
-    weights, mass = None, jnp.asarray((rows or height) * width, jnp.float32)
-    if mask is not None or rows not in (0, height):
-        weights = position_weights(maps.shape, mask, rows).reshape(height * width, 1)
-        mass = mass if mask is None else jnp.sum(weights)
+    weights = None if mask is None else jnp.asarray(mask).reshape(height * width, 1)
+    mass = jnp.asarray(height * width, jnp.float32) if weights is None else jnp.sum(weights)
     # The context's precision, which objective.py sets; the backward pass is traced outside of it.
     return Sum(_gram(jnp.asarray(values), weights, jax.config.values["jax_default_matmul_precision"]), mass)
 
@@ -198,17 +175,13 @@ def cross_sum(
     rate: int,
     shift: Float[Array, ""],
     mask: Float[AnyArray, "_ _"] | None,
-    rows: int,
 ) -> Sum:
-    """Return the sum over below's positions, weighted by the mask, of up(above + s)_p (below + s)_p^T.
-
-    rows: of above, that count, as do those of below that lie along them; 0: all.
-    """
+    """Return the sum over below's positions, weighted by the mask, of up(above + s)_p (below + s)_p^T."""
     height, width, _ = above.shape
-    used = keep_rows(below[: height * rate, : width * rate] + shift, rows * rate)
-    mass = jnp.asarray((rows or height) * width * rate * rate, jnp.float32)
+    used = below[: height * rate, : width * rate] + shift
+    mass = jnp.asarray(height * width * rate * rate, jnp.float32)
     if mask is not None:
-        weights = keep_rows(mask[: height * rate, : width * rate], rows * rate)
+        weights = mask[: height * rate, : width * rate]
         used, mass = used * weights[..., None], jnp.sum(weights)
     # A value of above repeated over a window of below meets the window's sum: the same, with less work.
     windows = used.reshape(height, rate, width, rate, -1).sum((1, 3)).reshape(height * width, -1)

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
-from nst_jax.networks.base import Geometry
-from nst_jax.style.statistics import Features, Mask, Sum, Sums, at, cross_sum, gram_sum
+from nst_jax.losses.base import Sum
+from nst_jax.losses.style.statistics import Features, Mask, Sums, at, cross_sum, gram_sum
+from nst_jax.networks.base import Network
 
 
-def moment_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, geometry: Geometry) -> Sums:
+def moment_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network) -> Sums:
     """Return sum_p m_p F_p (F_p, 1)^T and sum_p m_p for each layer: the mean stands beside the second moment.
 
     Channels by channels and one; with the shift s of F + s, which changes no difference of two means and no
@@ -21,7 +22,7 @@ def moment_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, 
     found = {}
     for layer, maps in features.items():
         shifted, one = maps + shift, jnp.ones((*maps.shape[:2], 1), maps.dtype)
-        where = jnp.zeros_like(shift), at(mask, layer), geometry.rows_of(layer)
+        where = jnp.zeros_like(shift), at(mask, layer)
         with jax.default_matmul_precision("highest"):  # a covariance is a difference of the two
             second, mass = gram_sum(shifted, *where)
             first, _ = cross_sum(shifted, one, 1, *where)

@@ -4,33 +4,33 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nst_jax.networks.base import Geometry
-from nst_jax.samples import Samples
-from nst_jax.style.gram import gram_sums, squared_distance
-from nst_jax.style.statistics import (
+from nst_jax.losses.base import Sum
+from nst_jax.losses.samples import Samples
+from nst_jax.losses.style.gram import gram_sums, squared_distance
+from nst_jax.losses.style.statistics import (
     Aimed,
     Features,
     Mask,
     Statistics,
-    Sum,
     Sums,
     at,
     position_weights,
 )
+from nst_jax.networks.base import Network
 
 # Of a histogram, in units of the style's root mean square in each channel.
 NODES = (0.0, *(2.0 ** (k / 2) for k in range(-6, 9)))
 
 
 def histogram_aim(
-    features: Features, shift: Float[Array, ""], mask: Mask | None, geometry: Geometry, samples: Samples
+    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, samples: Samples
 ) -> Sums:
     """Return the sums of a style's Gram matrices."""
-    return gram_sums(features, shift, mask, geometry)
+    return gram_sums(features, shift, mask, network)
 
 
 def histogram_sums(
-    features: Features, shift: Float[Array, ""], mask: Mask | None, geometry: Geometry, aims: Statistics
+    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, aims: Statistics
 ) -> Sums:
     """Return gram_sums' sums, and beside them sum_p m_p clip((F_pc - t_kc) / (t_k+1,c - t_kc), 0, 1).
 
@@ -39,9 +39,9 @@ def histogram_sums(
     over positions, and has a slope.
     """
     found = {}
-    for layer, gram in gram_sums(features, shift, mask, geometry).items():
+    for layer, gram in gram_sums(features, shift, mask, network).items():
         map_ = jnp.asarray(features[layer])
-        weights = position_weights(map_.shape, at(mask, layer), geometry.rows_of(layer))
+        weights = position_weights(map_.shape, at(mask, layer))
         nodes = _nodes(aims[layer])
         found[layer] = gram, Sum(_shares_above(map_, weights, nodes), jnp.sum(weights))
     return found

@@ -3,18 +3,19 @@
 A term is a sum over positions, or made of sums: so a picture may be taken window by window (tiling.py).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
 
-from nst_jax.networks.base import AnyArray, keep_rows
-from nst_jax.samples import Part, Samples, distance_shares, sample_positions
+from nst_jax.losses.base import Reach, Term, View, Weight, Whole
+from nst_jax.losses.samples import Part, Samples, distance_shares, sample_positions
+from nst_jax.networks.base import AnyArray
+from nst_jax.spec import Spec
 
 Picture = Float[AnyArray, "h w 3"]
-Maps = Mapping[str, Float[AnyArray, "_ _ _"]]  # by layer, (rows, columns, channels)
 Wanted = dict[str, Any]  # by term
 
 SAMPLES = 1024  # positions that are compared with each other
@@ -28,8 +29,8 @@ class ContentLoss(NamedTuple):
     local: what is wanted are maps, of which a window has its share; else it is one for all windows.
     """
 
-    wanted: Callable[[Picture, Maps, int], Wanted]  # of the content, its maps, its rows (or 0: all)
-    sums: Callable[[Picture, Maps, Wanted, Part | None, int], dict[str, Array]]  # of a picture, or a part
+    wanted: Callable[[View], Wanted]  # of the content, at the content's layers
+    sums: Callable[[View, Wanted], dict[str, Array]]  # of a picture, or a part
     distance: Callable[[Array, Any], Float[Array, ""]] | None = None  # None: the sum is the term
     local: bool = True
     beside: tuple[str, ...] = ()  # names of terms that are not of a layer
@@ -40,45 +41,44 @@ class ContentLoss(NamedTuple):
         return (*layers, *self.beside) if layers else ()
 
 
-def _activations(picture: Picture, maps: Maps, rows: int) -> Wanted:
-    return dict(maps)
+def _activations(view: View) -> Wanted:
+    return dict(view.maps)
 
 
-def _squares(picture: Picture, maps: Maps, wanted: Wanted, part: Part | None, rows: int) -> dict[str, Array]:
+def _squares(view: View, wanted: Wanted) -> dict[str, Array]:
     """Return 1/2 sum (F - F_c)^2 over positions and channels, by layer. Gatys et al. 2015, eq. 1."""
-    owned = dict.fromkeys(maps) if part is None else part.owned
-    return {layer: _half_squares(map_, wanted[layer], owned[layer]) for layer, map_ in maps.items()}
+    return {
+        layer: _half_squares(map_, wanted[layer], view.weights(layer)) for layer, map_ in view.maps.items()
+    }
 
 
 def _half_squares(
-    x: Float[AnyArray, "h w c"], c: Float[AnyArray, "h w c"], owned: Float[Array, "h w"] | None
+    x: Float[AnyArray, "h w c"], c: Float[AnyArray, "h w c"], weights: Float[AnyArray, "h w"] | None
 ) -> Float[Array, ""]:
     squares = (x.astype(jnp.float32) - c.astype(jnp.float32)) ** 2
-    return jnp.sum(squares if owned is None else squares * owned[..., None]) / 2
+    return jnp.sum(squares if weights is None else squares * weights[..., None]) / 2
 
 
-def _activations_and_laplacian(picture: Picture, maps: Maps, rows: int) -> Wanted:
-    return {**maps, LAPLACIAN: laplacian(picture, rows)}
+def _activations_and_laplacian(view: View) -> Wanted:
+    return {**view.maps, LAPLACIAN: laplacian(view.image)}
 
 
-def _squares_and_laplacian(
-    picture: Picture, maps: Maps, wanted: Wanted, part: Part | None, rows: int
-) -> dict[str, Array]:
+def _squares_and_laplacian(view: View, wanted: Wanted) -> dict[str, Array]:
     """Return the squares, and 1/2 sum (D - D_c)^2 over pixels and colours of the Laplacians.
 
     Li et al. 2017 (Laplacian-steered neural style transfer, arXiv 1707.01253), eq. 4. Differs from the paper:
     at every pixel, not at every BOX-th, and so over BOX^2; with the content's 1/2.
     """
-    owned = None if part is None else part.pixels
-    apart = _half_squares(laplacian(picture, rows), wanted[LAPLACIAN], owned)
-    return _squares(picture, maps, wanted, part, rows) | {LAPLACIAN: apart / BOX**2}
+    weights = view.weights(below=2 * BOX - 1)
+    apart = _half_squares(laplacian(view.image), wanted[LAPLACIAN], weights)
+    return _squares(view, wanted) | {LAPLACIAN: apart / BOX**2}
 
 
-def laplacian(picture: Picture, rows: int = 0) -> Float[Array, "h w 3"]:
+def laplacian(picture: Picture) -> Float[Array, "h w 3"]:
     """Return the sum of the four neighbours of each box of BOX x BOX pixels, less four times its own.
 
     Of mean colours in 0..255; at the pixel in the box's upper left corner; 0 where a neighbour is not within
-    the picture. rows: the picture's own, if there are others below them.
+    the picture.
     """
     boxes = 255 * jnp.asarray(picture) / BOX**2
     for step in (1, 2):  # twice as many rows and columns in each sum
@@ -89,8 +89,7 @@ def laplacian(picture: Picture, rows: int = 0) -> Float[Array, "h w 3"]:
     around += boxes[BOX:-BOX, 2 * BOX :] + boxes[BOX:-BOX, : -2 * BOX]
     before = [min(BOX, size) for size in picture.shape[:2]]
     sides = [(first, picture.shape[axis] - first - inner.shape[axis]) for axis, first in enumerate(before)]
-    found = jnp.pad(around - 4 * inner, (*sides, (0, 0)))
-    return jnp.asarray(keep_rows(found, max(1, rows - 2 * BOX + 1) if rows else 0))
+    return jnp.pad(around - 4 * inner, (*sides, (0, 0)))
 
 
 class Likeness(NamedTuple):
@@ -100,18 +99,21 @@ class Likeness(NamedTuple):
     shares: Float[Array, "n n"]
 
 
-def _likeness(picture: Picture, maps: Maps, rows: int) -> Wanted:
+def _likeness(view: View) -> Wanted:
     found = {}
-    for layer, map_ in maps.items():
+    rows, image = view.spec.rows, view.image
+    for layer, map_ in view.maps.items():
         height, width, _ = map_.shape
-        own = rows * height // picture.shape[0] if rows else height  # a padded picture has whole cells
+        own = rows * height // image.shape[0] if rows else height  # a padded picture has whole cells
         positions = sample_positions(np.ones((own, width)), SAMPLES)
         found[layer] = Likeness(jnp.asarray(positions), distance_shares(_columns(layer, map_, positions)))
     return found
 
 
-def _samples(picture: Picture, maps: Maps, wanted: Wanted, part: Part | None, rows: int) -> dict[str, Array]:
-    return {layer: _columns(layer, map_, wanted[layer].positions, part) for layer, map_ in maps.items()}
+def _samples(view: View, wanted: Wanted) -> dict[str, Array]:
+    return {
+        layer: _columns(layer, map_, wanted[layer].positions, view.part) for layer, map_ in view.maps.items()
+    }
 
 
 def _columns(
@@ -137,3 +139,30 @@ CONTENT_LOSSES = {
     ),
     "self_similarity": ContentLoss(_likeness, _samples, _unlikeness, local=False),
 }
+
+
+def _loss(spec: Spec) -> ContentLoss:
+    return CONTENT_LOSSES[spec.content_loss]
+
+
+def _at_layers(view: View) -> View:
+    return view._replace(maps={layer: view.maps[layer] for layer in view.spec.content_layers})
+
+
+def _losses(sums: dict[str, Array], wanted: Wanted, whole: Whole) -> dict[str, Array]:
+    distance = _loss(whole.spec).distance
+    return sums if distance is None else {term: distance(found, wanted[term]) for term, found in sums.items()}
+
+
+CONTENT = Term(
+    lambda view, wanted: _loss(view.spec).sums(_at_layers(view), wanted),
+    _losses,
+    weight=Weight("alpha, the weight of the content loss", 1.0),
+    of_content=lambda view: _loss(view.spec).wanted(_at_layers(view)),
+    names=lambda spec: _loss(spec).terms(spec.content_layers),
+    layers=lambda spec: spec.content_layers,
+    reach=lambda spec: Reach(image=_loss(spec).reach),
+    linear=lambda spec: _loss(spec).distance is None,
+    local=lambda spec: _loss(spec).local,
+    places=("turned", "moved", "painted"),
+)

@@ -5,17 +5,22 @@ import functools
 import jax
 import numpy as np
 
-from nst_jax.networks.base import Geometry, Network
-from nst_jax.samples import Samples
-from nst_jax.style.gaussian import (
+from nst_jax.losses.samples import Samples
+from nst_jax.losses.style.gaussian import (
     moment_sums,
     moments_distance,
     principal_gaussian,
     wasserstein_distance,
 )
-from nst_jax.style.gram import chain_sums, gram_sums, shares_of_lowest, squared_distance, tutorial_distance
-from nst_jax.style.histogram import histogram_aim, histogram_distance, histogram_sums
-from nst_jax.style.matching import (
+from nst_jax.losses.style.gram import (
+    chain_sums,
+    gram_sums,
+    shares_of_lowest,
+    squared_distance,
+    tutorial_distance,
+)
+from nst_jax.losses.style.histogram import histogram_aim, histogram_distance, histogram_sums
+from nst_jax.losses.style.matching import (
     SIDE,
     directions,
     nearest_distance,
@@ -27,12 +32,11 @@ from nst_jax.style.matching import (
     sampled_patches,
     the_mean_itself,
 )
-from nst_jax.style.statistics import Least as Least
-from nst_jax.style.statistics import Look as Look
-from nst_jax.style.statistics import Statistics as Statistics
-from nst_jax.style.statistics import StyleLoss as StyleLoss
-from nst_jax.style.statistics import Sums as Sums
-from nst_jax.style.statistics import is_node as is_node
+from nst_jax.losses.style.statistics import Look as Look
+from nst_jax.losses.style.statistics import Statistics as Statistics
+from nst_jax.losses.style.statistics import StyleLoss as StyleLoss
+from nst_jax.losses.style.statistics import Sums as Sums
+from nst_jax.networks.base import Network
 
 # A StyleLoss's middle and power are those by which VGG-16's LPIPS to the photograph falls alike with all of
 # them, from gram's (which tutorial has, too), on two pairs at 160 pixels and 80 steps: see BUILD.md.
@@ -100,14 +104,13 @@ def term_names(style_loss: str, network: Network, layers: tuple[str, ...]) -> tu
 def _term_names(loss: StyleLoss, network: Network, layers: tuple[str, ...]) -> tuple[str, ...]:
     used, side = network.select(layers), 2 * network.deepest(layers).stride
     maps = {layer.name: np.zeros((*layer.map_shape(side, side), 1), np.float32) for layer in used}
-    geometry = Geometry(network)
     samples = Samples(dict.fromkeys(layers, np.zeros((1, 2), np.int32)))
     # Shapes of numpy's arrays: before the device is known, and it may not be there.
     shapes = jax.eval_shape(
         lambda maps, shift: (
-            loss.aim(maps, shift, None, geometry, samples)
+            loss.aim(maps, shift, None, network, samples)
             if loss.aim
-            else loss.sums(maps, shift, None, geometry)
+            else loss.sums(maps, shift, None, network)
         ),
         maps,
         np.float32(0),

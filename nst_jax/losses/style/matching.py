@@ -13,20 +13,19 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from nst_jax.networks.base import AnyArray, Geometry
-from nst_jax.samples import TINY, Samples, unit_vectors
-from nst_jax.style.gaussian import mean_and_covariance, moment_sums
-from nst_jax.style.statistics import (
+from nst_jax.losses.base import Least, Sum
+from nst_jax.losses.samples import TINY, Samples, unit_vectors
+from nst_jax.losses.style.gaussian import mean_and_covariance, moment_sums
+from nst_jax.losses.style.statistics import (
     Aimed,
     Features,
-    Least,
     Mask,
     Statistics,
-    Sum,
     Sums,
     at,
     position_weights,
 )
+from nst_jax.networks.base import AnyArray, Network
 
 SIDE = 3  # positions of a patch
 FLAT = 1e-6  # of a style's power: a thousandth of its features' length, far above their rounding
@@ -42,14 +41,14 @@ class Directions(NamedTuple):
 
 
 def sampled_features(
-    features: Features, shift: Float[Array, ""], mask: Mask | None, geometry: Geometry, samples: Samples
+    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, samples: Samples
 ) -> Sums:
     """Return a style's features at its samples."""
     return {layer: samples.patches(layer, map_, 1)[:, 0, 0] for layer, map_ in features.items()}
 
 
 def sampled_patches(
-    features: Features, shift: Float[Array, ""], mask: Mask | None, geometry: Geometry, samples: Samples
+    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, samples: Samples
 ) -> Sums:
     """Return the patches around a style's samples."""
     return {layer: samples.patches(layer, map_, SIDE) for layer, map_ in features.items()}
@@ -72,30 +71,30 @@ class Nearest(NamedTuple):
 
 
 def nearest_sums(
-    features: Features, shift: Float[Array, ""], mask: Mask | None, geometry: Geometry, aims: Statistics
+    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, aims: Statistics
 ) -> Sums:
     """Return Nearest: the mean over positions p of min_j 1 - cos(F_p - m, S_j - m), and moment_sums.
 
     S_j: the style's features at its samples; m: their mean.
     """
-    found, moments = {}, moment_sums(features, shift, mask, geometry)
+    found, moments = {}, moment_sums(features, shift, mask, network)
     for layer, map_ in features.items():
         x, unit = _directions_of(map_, aims[layer]), aims[layer].unit
         sample, _ = matches(x, unit[:, None, None])
-        weights = position_weights(map_.shape, at(mask, layer), geometry.rows_of(layer))
+        weights = position_weights(map_.shape, at(mask, layer))
         mean = Sum(jnp.sum(weights * _cosine_distance(x, unit[sample])), jnp.sum(weights))
         found[layer] = Nearest(mean, moments[layer])
     return found
 
 
 def remd_sums(
-    features: Features, shift: Float[Array, ""], mask: Mask | None, geometry: Geometry, aims: Statistics
+    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, aims: Statistics
 ) -> Sums:
     """Return nearest_sums' Nearest, and beside it for every j min_p 1 - cos(F_p - m, S_j - m)."""
-    found, moments = {}, moment_sums(features, shift, mask, geometry)
+    found, moments = {}, moment_sums(features, shift, mask, network)
     for layer, map_ in features.items():
         x, unit = _directions_of(map_, aims[layer]), aims[layer].unit
-        weights = position_weights(map_.shape, at(mask, layer), geometry.rows_of(layer))
+        weights = position_weights(map_.shape, at(mask, layer))
         sample, position = matches(x, unit[:, None, None], weights > 0)
         mean = Sum(jnp.sum(weights * _cosine_distance(x, unit[sample])), jnp.sum(weights))
         closest = _cosine_distance(x.reshape(-1, x.shape[-1])[position], unit)
@@ -105,7 +104,7 @@ def remd_sums(
 
 
 def patch_sums(
-    features: Features, shift: Float[Array, ""], mask: Mask | None, geometry: Geometry, aims: Statistics
+    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, aims: Statistics
 ) -> Sums:
     """Return the mean over positions p of |P_p - S_j|^2 / (9 C), j the patch that P_p is most like.
 
@@ -125,7 +124,7 @@ def patch_sums(
             for column in range(SIDE):
                 there = padded[row : row + height, column : column + width]
                 distances += jnp.sum((there - patches[:, row, column][sample]) ** 2, -1)
-        weights = position_weights(map_.shape, at(mask, layer), geometry.rows_of(layer))
+        weights = position_weights(map_.shape, at(mask, layer))
         found[layer] = Sum(jnp.sum(weights * distances) / (SIDE**2 * channels), jnp.sum(weights))
     return found
 
