@@ -22,7 +22,10 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 # A redirect from a link elsewhere would come without the cookie, which is SameSite=Strict; this does not.
-ENTERED = '<!doctype html><meta http-equiv="refresh" content="0;url=/"><title>nst studio</title>'
+ENTERED = (
+    '<!doctype html><html lang="en"><meta http-equiv="refresh" content="0;url=/">'
+    '<link rel="icon" href="data:,"><title>nst studio</title>'
+)
 CLOSED = "This studio opens with the address that nst-studio printed: it has a token in it.\n"
 YEAR = 365 * 24 * 3600
 

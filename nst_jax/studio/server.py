@@ -277,7 +277,7 @@ class Routes:
         kept = result.with_name(f"download.{suffix}")
         if not kept.exists() or kept.stat().st_mtime < result.stat().st_mtime:
             await self.studio.read("convert", result, to=str(kept), max_pixels=2**40)
-        name = re.sub(r"[^\w -]+", "", record.title).strip() or "picture"
+        name = re.sub(r"\W+", "-", record.title).strip("-") or "picture"
         return FileResponse(kept, media_type=FORMATS[suffix], filename=f"{name}.{suffix}")
 
     async def events(self, _: Request) -> Response:

@@ -13,12 +13,11 @@ const LOOKS = {
   improved: ["Bold", "Stronger and busier, with less of the photograph."],
   strotss: ["Close", "The painting's own strokes, in the photograph's layout."],
   patch: ["Mosaic", "Pieces of the painting, put together anew."],
-  tutorial: ["Tutorial", "A published tutorial's code, to compare with."],
 };
 const COLOR_WORDS = {
   none: "The painting's", luma_swap: "The photograph's", luma: "The photograph's, light only", match: "Matched", histogram: "Matched closely",
 };
-const DIALS = ["preset", "strength", "style_scale", "preserve_color", "size", "style_mix"];
+const DIALS = ["strength", "style_scale", "preserve_color", "size", "style_mix"];
 
 const bare = (one) => one.name.replace(/^example:/, "");
 
@@ -116,14 +115,14 @@ function strengthDial() {
 
 function lookDial() {
   const chosen = valueOf("preset");
-  const looks = Object.keys(about.presets).map((name) => {
-    const [title, sentence] = LOOKS[name] || [name, ""];
+  const looks = Object.keys(LOOKS).filter((name) => name in about.presets).map((name) => {
+    const [title, sentence] = LOOKS[name];
     const input = h("input", { type: "radio", name: "look", value: name, checked: name === chosen, "aria-describedby": "look-says" });
     input.onchange = () => { if (name === about.preset) reset("preset"); else give("preset", name); };
     const image = h("img", { src: `/static/${name}.jpg`, alt: "" });
     return h("label", { class: "look", title: sentence }, image, input, h("span", {}, title));
   });
-  const says = h("p", { class: "small", id: "look-says" }, (LOOKS[chosen] || ["", ""])[1]);
+  const says = h("p", { class: "small", id: "look-says" }, (LOOKS[chosen] || ["", `The preset ${chosen}.`])[1]);
   return h("fieldset", { class: "dial" }, h("legend", {}, "Look"), h("div", { class: "looks" }, looks), says);
 }
 
