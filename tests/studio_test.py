@@ -382,7 +382,7 @@ def test_what_only_shows_when_files_are_read_fails_the_job_in_one_line(server):
     mask = server.upload(drawn(5, size=(10, 90)), "mask.png").json["reference"]
     found = server.ended(server.make({**BOTH, "style_mask": [mask]}))
     assert found["status"] == "failed"
-    assert "mask" in found["error"]
+    assert found["error"].startswith("mask.png: a mask ")
     assert str(server.folder) not in found["error"]
 
 
@@ -395,13 +395,21 @@ def test_pause_carry_on_and_extend_come_to_the_bytes_of_a_job_left_alone(server)
     paused = server.ended(stopped)
     assert paused["status"] == "paused"
     assert 3 <= paused["step"] < 20
-    assert server.act(stopped, "pause").status == 200
+    assert server.act(stopped, "pause").status == 400
     server.act(stopped, "carry_on")
     assert server.ended(stopped)["step"] == 20
     assert server.act(stopped, "extend", {"steps": 10}).status == 200
     assert server.ended(stopped)["step"] == 30
     pixels = [np.asarray(Image.open(server.folder / "jobs" / job / "result.png")) for job in (alone, stopped)]
     np.testing.assert_array_equal(*pixels)
+
+
+def test_a_job_goes_on_from_a_picture_at_a_larger_size(server, made):
+    start = server.act(made, "as_picture").json
+    found = server.ended(server.make(init=start["reference"], size=48, iterations=2))
+    assert found["status"] == "done"
+    assert "--init=A-cat.png" in found["command"]
+    assert images.read(str(server.folder / "jobs" / found["id"] / "result.png")).size == (32, 48)
 
 
 def test_the_queue_is_ordered_and_jobs_are_cancelled_and_deleted(server):

@@ -153,10 +153,10 @@ def check_recipe(recipe: Recipe, place: Callable[[str], str], folder: Path) -> N
     check(make_request(recipe, place, folder, overrides={}, every=60.0, max_pixels=images.MAX_PIXELS))
 
 
-def command(recipe: Recipe, name_of: Callable[[str], str]) -> str:
+def command(recipe: Recipe, name_of: Callable[[str], str], platform: str = "cpu") -> str:
     """Return the nst command that makes the same bytes.
 
-    name_of: gives what people call a reference.
+    name_of: gives what people call a reference. platform: of the device.
     """
     flags = [f"--{name}={name_of(recipe.inputs[name])}" for name in LONE if recipe.inputs.get(name)]
     for name in LISTS:
@@ -166,6 +166,7 @@ def command(recipe: Recipe, name_of: Callable[[str], str]) -> str:
         value = name_of(value) if name == "init" and value not in STARTS else value
         parts = map(_as_text, value if isinstance(value, list) else [value])
         flags.append(f"--{name}={','.join(parts)}")
+    flags += [] if platform == "cpu" else ["--deterministic"]
     return shlex.join(["nst", *flags, "--output=picture.png", f"--depth={DEPTH}"])
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -57,18 +57,15 @@ def told(handler: Handler) -> Handler:
         try:
             return await handler(routes, request)
         except NotWritten as error:
-            return JSONResponse({"error": shown(error, routes.studio.store)}, 507)
+            return JSONResponse({"error": routes.studio.store.readable(str(error))}, 507)
         except (InputError, Refused) as error:
-            return JSONResponse({"error": shown(error, routes.studio.store)}, 400)
+            return JSONResponse({"error": routes.studio.store.readable(str(error))}, 400)
+        except ClientDisconnect:
+            return Response(status_code=400)
         except OSError as error:
             return JSONResponse({"error": f"the disk: {error.strerror}"}, 507)
 
     return answer
-
-
-def shown(error: Exception, store: Store) -> str:
-    """Return an error's line without folders of the studio."""
-    return str(error).replace(f"{store.pictures}/", "").replace(f"{store.jobs}/", "")
 
 
 class Routes:
@@ -142,23 +139,27 @@ class Routes:
 
     async def upload(self, request: Request) -> Response:
         """Keep a picture that was sent as the body, once it was read."""
+        name = request.query_params.get("name", "")[:MAX_NAME]
+        return JSONResponse(await self._keep(request.stream(), "".join(c for c in name if c.isprintable())))
+
+    async def _keep(self, parts: AsyncIterator[bytes], name: str) -> dict[str, Any]:
+        """Keep a picture, once it was read, and return what is known of it. Raises Refused, InputError."""
         store = self.studio.store
         store.check_space(self.studio.options.max_upload * MB)
         arriving = store.pictures / f".nst_jax-{secrets.token_hex(8)}.tmp"
         try:
-            reference = await self._receive(request, arriving)
-            name = request.query_params.get("name", "")[:MAX_NAME]
-            facts = await self._look(reference, arriving, "".join(c for c in name if c.isprintable()))
+            reference = await self._receive(parts, arriving)
+            facts = await self._look(reference, arriving, name)
             arriving.replace(store.pictures / reference)
         finally:
             arriving.unlink(missing_ok=True)
-        return JSONResponse(self._facts(reference, facts))
+        return self._facts(reference, facts)
 
-    async def _receive(self, request: Request, path: Path) -> str:
-        """Write a body to a file, and return its checksum. Raises InputError where it is too large."""
+    async def _receive(self, parts: AsyncIterator[bytes], path: Path) -> str:
+        """Write bytes to a file, and return its checksum. Raises InputError where it is too large."""
         digest, size, most = hashlib.sha256(), 0, self.studio.options.max_upload * MB
         with path.open("xb") as file:
-            async for part in request.stream():
+            async for part in parts:
                 size += len(part)
                 if size > most:
                     raise InputError("this file", f"at most {most // MB} MB", "it is larger")
@@ -220,14 +221,14 @@ class Routes:
     async def job(self, request: Request) -> Response:
         """Answer with all that is known of a job."""
         record = self.studio.get(request.path_params["job"])
-        recipe = record.recipe
+        recipe, platform = record.recipe, self.studio.device.get("platform", "cpu")
         return JSONResponse(
             {
                 **self._summary(record),
                 "inputs": record.inputs,
                 "options": recipe.options,
                 "history": self.studio.store.history(record),
-                "command": recipes.command(recipe, self._name),
+                "command": recipes.command(recipe, self._name, platform),
             }
         )
 
@@ -247,6 +248,10 @@ class Routes:
             studio.carry_on(record, _whole(await self._json(request), "steps", MAX_STEPS))
         elif action == "front":
             studio.to_front(record)
+        elif action == "as_picture":
+            return JSONResponse(
+                await self._keep(_bytes(studio.store.result(record)), file_name(record, "png"))
+            )
         elif action == "rename":
             title = (await self._json(request)).get("title")
             if not isinstance(title, str) or len(title) > MAX_TITLE:
@@ -277,8 +282,7 @@ class Routes:
         kept = result.with_name(f"download.{suffix}")
         if not kept.exists() or kept.stat().st_mtime < result.stat().st_mtime:
             await self.studio.read("convert", result, to=str(kept), max_pixels=2**40)
-        name = re.sub(r"\W+", "-", record.title).strip("-") or "picture"
-        return FileResponse(kept, media_type=FORMATS[suffix], filename=f"{name}.{suffix}")
+        return FileResponse(kept, media_type=FORMATS[suffix], filename=file_name(record, suffix))
 
     async def events(self, _: Request) -> Response:
         """Answer with a stream of what happens: first all jobs, then each that changes."""
@@ -323,6 +327,20 @@ class Routes:
         if not isinstance(found, dict):
             raise InputError("the request", "a JSON object", f"got {type(found).__name__}")
         return found
+
+
+def file_name(record: Record, suffix: str) -> str:
+    """Return what a job's picture is called where people keep it."""
+    return f"{re.sub(r'\W+', '-', record.title).strip('-') or 'picture'}.{suffix}"
+
+
+async def _bytes(path: Path | None) -> AsyncIterator[bytes]:
+    """Yield what a job's picture consists of. Raises InputError where there is none."""
+    if path is None:
+        raise InputError("job", "one that has a picture", "it has none yet")
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            yield part
 
 
 def _whole(data: dict[str, Any], name: str, most: int) -> int:

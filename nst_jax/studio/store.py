@@ -29,6 +29,7 @@ from nst_jax.studio.recipes import CHECKPOINT, REFERENCE, RESULT, Recipe
 
 LOG = logging.getLogger(__name__)
 ID = re.compile(r"[0-9a-f]{16}")
+SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 LOCK, TOKEN, RECORD, LOSSES = "studio.lock", "token", "job.json", "losses.jsonl"
 LIVE, THUMB = "live.jpg", "thumb.jpg"
 LOCK_SECONDS = 4.0  # for which the worker of a killed studio may hold the folder
@@ -185,6 +186,11 @@ class Store:
         path = self.picture(reference)
         return reference if reference.startswith(images.EXAMPLE) else str(path)
 
+    def readable(self, text: str) -> str:
+        """Return a message with pictures by the names that people gave them, and without folders."""
+        text = text.replace(f"{self.pictures}/", "").replace(f"{self.jobs}/", "")
+        return SHA256.sub(lambda found: str(self.facts(found[0]).get("name") or "a picture"), text)
+
     def known(self, reference: str) -> bool:
         """Tell whether a reference is known."""
         path = self._file(reference)
@@ -199,7 +205,7 @@ class Store:
         """Return what is known of a picture; nothing where nobody has looked at it."""
         try:
             return dict(json.loads(self.beside(reference, ".json").read_bytes()))
-        except (OSError, ValueError):
+        except (OSError, ValueError):  # InputError, too: there is no such picture
             return {}
 
     def check_space(self, size: int = 0) -> None:

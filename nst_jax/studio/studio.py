@@ -67,6 +67,7 @@ class Studio:
         self.asked: dict[int, asyncio.Future[dict[str, Any]]] = {}  # of the reader
         self.forecasts: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self.number = 0
+        self.reading = asyncio.Lock()
         self.worker = Child("worker", self.heard, self.worker_ended, store.lock)
         self.reader = Child("reader", self.answered, self.reader_ended, store.lock)
         for record in self.jobs.values():
@@ -203,17 +204,20 @@ class Studio:
 
     def _take(self, record: Record, event: str, message: dict[str, Any]) -> None:
         """Take note of what happened to a job."""
+        for name in {"text", "error"} & message.keys():
+            message[name] = self.store.readable(message[name])
         if event == "note":
             if message["text"] not in record.notes:
                 record.notes = [*record.notes, message["text"]][-MAX_NOTES:]
         elif event == "preview":
-            record.picture += 1
+            record.picture = int(1000 * time.time())  # no browser has kept a picture of this number
         else:
             for name in SHOWN & message.keys():
                 setattr(record, name, message[name])
         self.started = self.started or event == "started"
         if event == "advanced":
             self.store.add_losses(record)
+        if event in ("advanced", "preview"):
             self._tell(record.id)  # the record is kept when something but a number changes
         else:
             self.changed(record)
@@ -280,15 +284,16 @@ class Studio:
 
     async def read(self, do: str, file: Path, **more: Any) -> dict[str, Any]:
         """Have the reader do something with a file, and return its answer. Raises Refused."""
-        self.number += 1
-        number, future = self.number, asyncio.get_running_loop().create_future()
-        self.asked[number] = future
-        self.reader.send(id=number, do=do, file=str(file), **more)
-        try:
-            answer = await asyncio.wait_for(asyncio.shield(future), READ_SECONDS)
-        except TimeoutError:
-            self.reader.kill()
-            answer = {"error": "this file: one that is read within a minute; it took longer"}
+        async with self.reading:  # the time of one file is not another's
+            self.number += 1
+            number, future = self.number, asyncio.get_running_loop().create_future()
+            self.asked[number] = future
+            self.reader.send(id=number, do=do, file=str(file), **more)
+            try:
+                answer = await asyncio.wait_for(asyncio.shield(future), READ_SECONDS)
+            except TimeoutError:
+                self.reader.kill()
+                answer = {"error": "this file: one that is read within a minute; it took longer"}
         if error := answer.get("error"):
             raise Refused(error)
         return dict(answer)

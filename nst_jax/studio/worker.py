@@ -184,6 +184,7 @@ class Worker:
     def work(self) -> None:
         """Set up the device, and do what comes."""
         try:
+            device.be_deterministic()  # a job that goes on comes to the same bytes on a GPU, too
             device.set_up()
             self.lines.send(event="ready", device=device.describe())
         except InputError as error:
@@ -218,8 +219,6 @@ class Worker:
 
     def fail(self, message: dict[str, Any], text: str) -> None:
         """Say why something could not be done."""
-        for path in (message["folder"], message["pictures"]):
-            text = text.replace(f"{path}/", "")
         kind = "forecast" if message["do"] == "forecast" else "ended"
         self.lines.send(job=message["job"], event=kind, status="failed", error=text)
 

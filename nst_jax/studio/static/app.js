@@ -46,11 +46,13 @@ function renderDevice() {
   $("device").textContent = state.connected ? parts.filter(Boolean).join(" · ") : "not connected; trying again…";
 }
 
-async function reuse(job) {
+/** Bring a job's settings back; with a picture to start from, for one of twice its size. */
+async function reuse(job, start) {
   await tried(async () => {
     const { inputs, options } = await ask("GET", `/api/jobs/${job.id}`);
+    if (start) Object.assign(options, { init: start.reference, size: Math.max(start.width, start.height) * 2, scales: "", iterations: [60] });
     await drafts.restore({ inputs, options }, look);
-    say("These are its settings. Change what you like, and make the next one.");
+    say(start ? "The next one goes on from this picture, at twice its size." : "These are its settings. Change what you like, and make the next one.");
   });
 }
 

@@ -40,6 +40,12 @@ async function remove(job) {
   location.hash = "#make";
 }
 
+/** Go on from this picture at a larger size: it is the first one of the next. */
+async function larger(job, reuse) {
+  const start = await act(job, "as_picture");
+  if (start) await reuse(job, start);
+}
+
 function actions(job, reuse) {
   const again = button("Use these settings", () => reuse(job));
   const gone = button("Delete", () => remove(job), { class: "quiet" });
@@ -50,7 +56,7 @@ function actions(job, reuse) {
     queued: [button("Make it next", () => act(job, "front")), cancel],
     running: [button("Pause", () => act(job, "pause")), button("Stop and keep", () => act(job, "keep")), cancel],
     paused: [carryOn, saved, again, gone],
-    done: [saved, again, job.resumable && further(job), gone],
+    done: [saved, again, job.resumable && further(job), button("Larger", () => larger(job, reuse)), gone],
     failed: [button("Try again", () => act(job, "carry_on")), again, gone],
     cancelled: [carryOn, again, gone],
   }[job.status];
