@@ -331,7 +331,8 @@ class Routes:
 
 def file_name(record: Record, suffix: str) -> str:
     """Return what a job's picture is called where people keep it."""
-    return f"{re.sub(r'\W+', '-', record.title).strip('-') or 'picture'}.{suffix}"
+    stem = re.sub(r"\W+", "-", record.title).strip("-") or "picture"
+    return f"{stem}.{suffix}"
 
 
 async def _bytes(path: Path | None) -> AsyncIterator[bytes]:
