@@ -530,6 +530,14 @@ def test_a_damaged_record_is_left_alone_and_costs_no_other(tmp_path):
 # Hostile requests
 
 
+def test_half_a_character_is_refused(server, made):
+    for body in ({"title": "\ud800"}, {"\udfff": 1}):
+        for path in (f"/api/jobs/{made}/rename", "/api/jobs"):
+            answer = server.ask("POST", path, body)
+            assert answer.status == 400
+            assert "must be JSON" in answer.json["error"]
+
+
 def hostile(chance: random.Random, job: str) -> tuple[str, str, bytes]:
     """Return a method, a path and a body, none of them as the page would ask."""
     values = [None, -1, 1e400, "x" * 9999, [[]], {"a": {}}, True, "../..", "\0", "example:cat", "\ud800"]

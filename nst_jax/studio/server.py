@@ -93,7 +93,9 @@ class Routes:
             ("GET", "/api/jobs/{job}/{what}", Routes.file),
         ]
         routes = [Route(path, self._bound(handler), methods=[method]) for method, path, handler in named]
-        return Starlette(routes=routes, lifespan=self.lifespan)
+        app = Starlette(routes=routes, lifespan=self.lifespan)
+        app.router.redirect_slashes = False
+        return app
 
     def _bound(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
@@ -322,6 +324,7 @@ class Routes:
                 raise InputError("the request", f"at most {MAX_JSON_BYTES} bytes", "it is longer")
         try:
             found = json.loads(data)
+            json.dumps(found, ensure_ascii=False).encode()  # half a character cannot be told again
         except (ValueError, RecursionError) as error:
             raise InputError("the request", "must be JSON", str(error)[:80]) from None
         if not isinstance(found, dict):
