@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import re
 import shlex
 import signal
 import socket
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -74,11 +76,13 @@ class Answer:
 class Server:
     """A studio in a process of its own, and one who asks it."""
 
-    def __init__(self, folder: Path, *flags: str):
+    def __init__(self, folder: Path, *flags: str, inside: Sequence[str] = ()):
         fixed = [f"--folder={folder}", "--port=0", "--checkpoint_every=0", "--keep_free=0", "--max_upload=2"]
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, ROOT / "bin/nst-studio", *fixed, *flags], stdout=subprocess.PIPE, text=True
+            [*inside, sys.executable, str(ROOT / "bin/nst-studio"), *fixed, *flags],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self.process.stdout
         self.address = self.process.stdout.readline().strip()
@@ -517,10 +521,25 @@ def test_a_disk_that_is_too_full_is_told(tmp_path):
     found.close()
 
 
+def test_a_disk_that_fills_up_is_told_and_the_studio_lives(tmp_path, mounting):
+    mount = 'mount -t tmpfs -o size=3m tmpfs "$0" && exec "$@"'
+    found = Server(tmp_path, inside=[*mounting, "sh", "-c", mount, str(tmp_path)])
+    full = [found.upload(drawn(number, size=(500, 300))) for number in range(12)][-1]
+    assert full.json["error"].startswith("the disk: ")
+    job = found.make(size=160)  # whose checkpoint is larger than what is left
+    ended = found.ended(job)
+    assert ended["status"] in ("done", "failed")
+    assert re.search("No space left|MiB free", ended["error"] + " ".join(ended["notes"]))
+    assert found.ask("GET", "/api/about").status == 200
+    assert found.ask("DELETE", f"/api/jobs/{job}").status == 200
+    found.close()
+
+
 def test_a_damaged_record_is_left_alone_and_costs_no_other(tmp_path):
     store = Store(tmp_path, 0)
     good = store.create(Recipe("", BOTH, QUICK), 1.0)
-    for name, text in (("a" * 16, "{"), ("b" * 16, '{"id": "../../x"}'), ("c" * 16, "[" * 100_000)):
+    other = json.dumps(dataclasses.asdict(good) | {"id": "../../x"})
+    for name, text in (("a" * 16, "{"), ("b" * 16, other), ("c" * 16, "[" * 100_000)):
         (store.jobs / name).mkdir()
         (store.jobs / name / "job.json").write_text(text)
     assert store.load().keys() == {good.id}

@@ -128,17 +128,10 @@ def make_request(
         names = {field.name for field in dataclasses.fields(kind)}
         return {name: value for name, value in options.items() if name in names}
 
-    lone: dict[str, Any] = {name: place(recipe.inputs[name]) for name in LONE if recipe.inputs.get(name)}
-    lists: dict[str, Any] = {
-        name: tuple(one and place(one) for one in recipe.inputs[name])
-        for name in LISTS
-        if any(recipe.inputs.get(name, ()))
-    }
+    result, report = str(folder / RESULT), str(folder / REPORT)
     return Request(
-        inputs=Inputs(**lone, **lists, **of(Inputs), max_pixels=max_pixels),
-        outputs=OutputOptions(
-            output=str(folder / RESULT), report=str(folder / REPORT), depth=DEPTH, **of(OutputOptions)
-        ),
+        inputs=Inputs(**_placed(recipe.inputs, place), **of(Inputs), max_pixels=max_pixels),
+        outputs=OutputOptions(output=result, report=report, depth=DEPTH, **of(OutputOptions)),
         config=Config.from_preset(**of(Config)),
         checkpoint=CheckpointOptions(
             checkpoint=str(folder / CHECKPOINT),
@@ -146,6 +139,13 @@ def make_request(
             allow="iterations" if overrides else "",
         ),
     )
+
+
+def _placed(inputs: Mapping[str, Any], place: Callable[[str], str]) -> dict[str, Any]:
+    """Return the inputs that are given, as files. Raises InputError."""
+    lone = {name: place(inputs[name]) for name in LONE if inputs.get(name)}
+    given = [name for name in LISTS if any(inputs.get(name, ()))]
+    return lone | {name: tuple(one and place(one) for one in inputs[name]) for name in given}
 
 
 def check_recipe(recipe: Recipe, place: Callable[[str], str], folder: Path) -> None:

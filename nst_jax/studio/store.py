@@ -95,13 +95,17 @@ class Store:
     # Jobs
 
     def create(self, recipe: Recipe, order: float) -> Record:
-        """Make a job's folder and its record. Raises InputError where the disk has no room for it."""
+        """Make a job's folder and its record. Raises InputError, NotWritten where the disk has no room."""
         self.check_space()
         record = Record(
             secrets.token_hex(8), recipe.title, recipe.inputs, recipe.options, time.time(), order=order
         )
         self.place_of(record.id).mkdir(mode=0o700)
-        self.save(record)
+        try:
+            self._write(record)
+        except NotWritten:
+            self.remove(record)
+            raise
         return record
 
     def place_of(self, job: str) -> Path:
@@ -112,10 +116,12 @@ class Store:
     def save(self, record: Record) -> None:
         """Write a record; what cannot be written is logged, as the studio goes on without."""
         try:
-            data = json.dumps(dataclasses.asdict(record)).encode()
-            write_whole(self.place_of(record.id) / RECORD, data)
+            self._write(record)
         except NotWritten as error:
             LOG.error("%s", error)
+
+    def _write(self, record: Record) -> None:
+        write_whole(self.place_of(record.id) / RECORD, json.dumps(dataclasses.asdict(record)).encode())
 
     def load(self) -> dict[str, Record]:
         """Return all jobs by id; what cannot be read is told and left alone."""

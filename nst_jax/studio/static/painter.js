@@ -27,6 +27,7 @@ export async function paint() {
   place();
   if (isNew) for (const [n, style] of styles.entries()) if (style.mask) await stamp(pictureOf(style.mask, "view.jpg"), n + 1);
   draw();
+  count();
 }
 
 // What is painted
