@@ -1,6 +1,7 @@
-"""Has many clients watch the studio and click, while it makes pictures; measures answers and memory.
+"""Has many clients watch the studio and click, while it makes pictures; measures answers and memory. Or fuzzes it.
 
 Example: python tests/studio_load.py --clients=50 --seconds=120; exit code 1 where an answer is an error.
+Example: python tests/studio_load.py --hostile=5000; exit code 1 where one is an error of the studio's own.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.studio_test import Server
+from tests.studio_test import Server, hostile
 
 
 def resident(process: int) -> float:
@@ -60,12 +61,34 @@ def click(
         time.sleep(chance.uniform(0.2, 2))
 
 
+def fuzz(count: int) -> int:
+    """Send hostile requests, and print how they were answered."""
+    chance, counts = random.Random(count), collections.Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(Path(folder) / "studio")
+        job = server.make()
+        server.ended(job)
+        before = sorted(path.name for path in server.folder.iterdir())
+        for _ in range(count):
+            method, path, body = hostile(chance, job)
+            if (method, path) != ("DELETE", f"/api/jobs/{job}"):
+                counts[server.ask(method, path, body).status] += 1
+        same = before == sorted(path.name for path in server.folder.iterdir())
+        alone = [path.name for path in Path(folder).iterdir()] == ["studio"]
+        server.close()
+    print(f"answers by status: {dict(sorted(counts.items()))}; no other file: {same and alone}")
+    return int(any(status >= 500 for status in counts) or not (same and alone))
+
+
 def main() -> int:
     """Run the clients, and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hostile", type=int, default=0)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=120)
     options = parser.parse_args()
+    if options.hostile:
+        return fuzz(options.hostile)
     took: list[float] = []
     counts: collections.Counter = collections.Counter()
     with tempfile.TemporaryDirectory() as folder:

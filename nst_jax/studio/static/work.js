@@ -78,7 +78,7 @@ function build(job, reuse) {
   const bar = h("div", { class: "bar", id: "job-bar", role: "progressbar", "aria-label": "Progress", "aria-valuemin": "0", "aria-valuemax": "100" }, h("i"));
   const line = h("div", { class: "line" }, what, h("div", { class: "acts" }, actions(job, reuse).filter(Boolean)));
   const views = h("div", { class: "row" }, toggle("losses", "Losses"), toggle("command", "Command"), h("span", { class: "small", id: "job-plan" }));
-  $("job").replaceChildren(bar, line, h("p", { class: "error", id: "job-error" }), views, h("div", { id: "job-details" }));
+  $("job").replaceChildren(bar, line, h("p", { class: "error", id: "job-error" }), h("p", { class: "small", id: "job-notes" }), views, h("div", { id: "job-details" }));
 }
 
 function status(job) {
@@ -109,7 +109,9 @@ export function renderJob(job, reuse) {
   }
   $("job-status").textContent = status(job);
   $("job-plan").textContent = job.status === "running" ? job.plan.slice(-1)[0] || "" : "";
-  $("job-error").textContent = [job.error, ...job.notes.slice(-2)].filter(Boolean).map(plain).join("; ");
+  $("job-error").textContent = plain(job.error);
+  $("job-notes").textContent = job.notes.slice(-2).map(plain).join("; ");
+  $("job-notes").hidden = !job.notes.length;
   const share = done(job);
   $("job-bar").hidden = job.status === "done" || job.status === "failed";
   $("job-bar").setAttribute("aria-valuenow", String(Math.round(100 * share)));
