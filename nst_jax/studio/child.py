@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import nst_jax
 
 MAX_LINE_BYTES = 2**24  # of a message: plans, notes and the settings of a picture
-RESTART_SECONDS = 0.5
+RESTART_SECONDS = 0.5  # before it is started again; twice as long after each that has ended soon
+SOON_SECONDS, LONGEST_SECONDS = 10.0, 60.0
 
 
 class Child:
@@ -39,7 +41,9 @@ class Child:
         self.task = asyncio.create_task(self._keep())
 
     async def _keep(self) -> None:
+        wait = RESTART_SECONDS
         while True:
+            began = time.monotonic()
             self.process = await self._spawn()
             assert self.process.stdout is not None
             backlog, self.backlog = self.backlog, []
@@ -51,7 +55,9 @@ class Child:
                     await asyncio.sleep(0)
             self.kill()
             self.ended(await self.process.wait())
-            await asyncio.sleep(RESTART_SECONDS)
+            soon = time.monotonic() - began < SOON_SECONDS
+            wait = min(LONGEST_SECONDS, 2 * wait) if soon else RESTART_SECONDS
+            await asyncio.sleep(wait)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         path = os.pathsep.join(
