@@ -145,6 +145,21 @@ def server(tmp_path_factory):
     assert found.close() == 128 + signal.SIGTERM
 
 
+@pytest.fixture
+def serve():
+    """Return what starts a studio that ends with the test."""
+    started = []
+
+    def start(*arguments, **options) -> Server:
+        started.append(Server(*arguments, **options))
+        return started[-1]
+
+    yield start
+    for found in started:
+        if found.process.poll() is None:
+            found.close(signal.SIGKILL)
+
+
 @pytest.fixture(scope="module")
 def made(server):
     """Return a finished job of the module's server."""
@@ -452,15 +467,15 @@ def test_any_number_can_watch(server):
         watcher.close()
 
 
-def test_kills_of_the_worker_and_of_the_studio_change_no_byte(tmp_path):
-    first = Server(tmp_path / "a")
+def test_kills_of_the_worker_and_of_the_studio_change_no_byte(tmp_path, serve):
+    first = serve(tmp_path / "a")
     job = first.make(iterations=30)
     first.until(job, lambda found: found["step"] >= 3)
     os.kill(first.worker(), signal.SIGKILL)
     first.until(job, lambda found: found["step"] >= 8)
     worker = first.worker()
     first.close(signal.SIGKILL)
-    again = Server(tmp_path / "a")
+    again = serve(tmp_path / "a")
     assert not Path(f"/proc/{worker}").exists()  # it has let go of the folder
     assert again.address.split("=")[1] == first.address.split("=")[1]
     found = again.ended(job)
@@ -472,13 +487,13 @@ def test_kills_of_the_worker_and_of_the_studio_change_no_byte(tmp_path):
     again.close()
 
 
-def test_a_worker_that_always_dies_fails_the_job_and_no_other(tmp_path, monkeypatch):
+def test_a_worker_that_always_dies_fails_the_job_and_no_other(tmp_path, serve):
     store = Store(tmp_path, 0)
     record = store.create(Recipe("", BOTH, QUICK), 1.0)
     record.crashes = 2
     store.save(record)
     store.close()
-    found = Server(tmp_path)
+    found = serve(tmp_path)
     found.until(record.id, lambda one: one["status"] == "running")
     os.kill(found.worker(), signal.SIGKILL)
     ended = found.ended(record.id)
@@ -510,8 +525,8 @@ def test_a_folder_that_is_none_is_refused(tmp_path):
     assert "must be a folder" in refused(f"--folder={tmp_path / 'file'}", "--port=0")
 
 
-def test_a_disk_that_is_too_full_is_told(tmp_path):
-    found = Server(tmp_path, "--keep_free=1000000000")
+def test_a_disk_that_is_too_full_is_told(tmp_path, serve):
+    found = serve(tmp_path, "--keep_free=1000000000")
     for answer in (
         found.upload(drawn(1)),
         found.ask("POST", "/api/jobs", {"inputs": BOTH, "options": QUICK}),
@@ -521,9 +536,9 @@ def test_a_disk_that_is_too_full_is_told(tmp_path):
     found.close()
 
 
-def test_a_disk_that_fills_up_is_told_and_the_studio_lives(tmp_path, mounting):
+def test_a_disk_that_fills_up_is_told_and_the_studio_lives(tmp_path, mounting, serve):
     mount = 'mount -t tmpfs -o size=3m tmpfs "$0" && exec "$@"'
-    found = Server(tmp_path, inside=[*mounting, "sh", "-c", mount, str(tmp_path)])
+    found = serve(tmp_path, inside=[*mounting, "sh", "-c", mount, str(tmp_path)])
     full = [found.upload(drawn(number, size=(500, 300))) for number in range(12)][-1]
     assert full.json["error"].startswith("the disk: ")
     job = found.make(size=160)  # whose checkpoint is larger than what is left

@@ -151,6 +151,12 @@ class Store:
         with contextlib.suppress(OSError), (self.place_of(record.id) / LOSSES).open("a") as file:
             file.write(line + "\n")
 
+    def set_history(self, record: Record, points: list[dict[str, float]]) -> None:
+        """Have a job's history begin with these losses."""
+        lines = "".join(json.dumps(point) + "\n" for point in points)
+        with contextlib.suppress(NotWritten):
+            write_whole(self.place_of(record.id) / LOSSES, lines.encode())
+
     def history(self, record: Record) -> list[dict[str, float]]:
         """Return a job's losses by step; of steps that were taken twice, the later ones."""
         found: dict[int, dict[str, float]] = {}

@@ -217,6 +217,8 @@ class Studio:
         self.started = self.started or event == "started"
         if event == "advanced":
             self.store.add_losses(record)
+        if event == "resumed":  # some may have been on their way when the studio was killed
+            self.store.set_history(record, message["history"])
         if event in ("advanced", "preview"):
             self._tell(record.id)  # the record is kept when something but a number changes
         else:

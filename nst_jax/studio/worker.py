@@ -75,14 +75,19 @@ class Run:
                     iterations = [rung.iterations for rung in config.rungs()]
                     self.send("planned", plan=[*map(str, plans)], iterations=iterations, scales=config.scales)
                 case Resumed(step):
-                    self.send("resumed", step=step)
+                    points = self.job.resume.history if self.job.resume else []
+                    history = [{"step": point.step, **weighted(point.losses)} for point in points]
+                    self.send("resumed", step=step, history=history)
                 case Started(progress):
                     self.began, self.first = time.monotonic(), self.work(progress)
                     self.send("started", step=progress.step)
                     self.show(progress)
                 case Advanced(progress):
                     self.send(
-                        "advanced", step=progress.step, left=self.left(progress), losses=weighted(progress)
+                        "advanced",
+                        step=progress.step,
+                        left=self.left(progress),
+                        losses=weighted(progress.losses),
                     )
                     self.show(progress)
                 case Optimized(progress):
@@ -142,9 +147,8 @@ class Run:
         self.send("ended", status=status, error="", step=last.step, resumable=resumable)
 
 
-def weighted(progress: Progress) -> dict[str, float]:
+def weighted(losses: dict[str, Any]) -> dict[str, float]:
     """Return the total loss and each term's share of it."""
-    losses = progress.losses
     parts = {
         name: float(weight * losses[name]) for name, weight in losses["weights"].items() if name in losses
     }
