@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 SETUP := $(VENV)/set-up
 
-.PHONY: demo test check bench setup clean
+.PHONY: demo test check bench studio setup clean
 
 demo: setup  ## one picture from the examples, its report and its loss plot, in out/
 	mkdir -p out
@@ -22,6 +22,9 @@ check: setup  ## what a change must pass: lint, format, types, tests
 
 bench: setup  ## this machine's seconds per evaluation
 	$(RUN)/nst-bench
+
+studio: setup  ## a page on which people make pictures
+	$(RUN)/nst-studio --open
 
 setup: $(SETUP)
 

@@ -52,6 +52,11 @@ def nst_batch() -> None:
     _run("nst_jax.launchers.batch")
 
 
+def nst_studio() -> None:
+    """Run nst-studio."""
+    _run("nst_jax.launchers.studio")
+
+
 def nst_bench() -> None:
     """Run nst-bench."""
     _run("nst_jax.launchers.bench")

@@ -14,7 +14,7 @@ import pytest
 
 import nst_jax
 from nst_jax.config import Config
-from nst_jax.launchers import batch, bench, judge, nst, sweep, weights
+from nst_jax.launchers import batch, bench, judge, nst, studio, sweep, weights
 from nst_jax.options import default_values, describe_range, fields_of, is_tuple
 from nst_jax.runs import CheckpointOptions, DeviceOptions, Inputs, OutputOptions
 
@@ -133,7 +133,7 @@ def test_the_readmes_table_of_options_is_the_code_s():
 
 def test_every_program_has_its_shim_its_script_and_its_line_in_the_readme():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    programs = {module.PROGRAM.name: module for module in (nst, sweep, batch, judge, bench, weights)}
+    programs = {module.PROGRAM.name: module for module in (nst, sweep, batch, studio, judge, bench, weights)}
     assert scripts.keys() == programs.keys()
     for name, module in programs.items():
         assert scripts[name] == f"nst_programs:{name.replace('-', '_')}"

@@ -1,0 +1,98 @@
+// What the next picture is to be made of: pictures, masks and the options that were given. It outlives a reload.
+
+const KEY = "nst-studio-draft";
+const empty = () => ({ title: "", content: null, styles: [], options: {} });
+
+export const draft = empty();
+export const about = {};
+const listeners = [];
+
+export const onChange = (listener) => listeners.push(listener);
+
+export function changed() {
+  try {
+    localStorage.setItem(KEY, JSON.stringify(draft));
+  } catch { /* no room: the draft lives as long as the page */ }
+  listeners.forEach((listener) => listener());
+}
+
+export function load() {
+  try {
+    Object.assign(draft, empty(), JSON.parse(localStorage.getItem(KEY)) || {});
+  } catch { /* as good as none */ }
+}
+
+/** The value of an option: what was given, else the preset's. */
+export function valueOf(name) {
+  if (name in draft.options) return draft.options[name];
+  const preset = about.presets[draft.options.preset || about.preset];
+  return name in preset ? preset[name] : about.options.find((one) => one.name === name).default;
+}
+
+export function give(name, value) {
+  draft.options[name] = value;
+  if (name === "effort") delete draft.options.iterations;
+  if (name === "iterations") delete draft.options.effort;
+  if (name === "strength") ["content_weight", "style_weight"].forEach((other) => delete draft.options[other]);
+  changed();
+}
+
+export function reset(name) {
+  delete draft.options[name];
+  changed();
+}
+
+/** What is asked of the studio. */
+export function recipe() {
+  const { content, styles, title } = draft;
+  const options = { ...draft.options };
+  const inputs = { style: styles.map((one) => one.reference) };
+  if (content) inputs.content = content.reference;
+  if (styles.some((one) => one.mask)) inputs.style_mask = styles.map((one) => one.mask || "");
+  if (styles.length > 1 && styles.some((one) => one.share !== 50)) options.style_mix = styles.map((one) => one.share);
+  else delete options.style_mix;
+  return { title: title || named(), inputs, options };
+}
+
+const named = () => {
+  const bare = (one) => one.name.replace(/^example:/, "").replace(/\.\w{2,4}$/, "");
+  return [draft.content, ...draft.styles].filter(Boolean).map(bare).join(" · ").slice(0, 120);
+};
+
+/** Take the settings of a picture; `look` returns what is known of a reference. */
+export async function restore(found, look) {
+  const { inputs, options } = found;
+  const mix = options.style_mix || [];
+  const shares = mix.map((one) => Math.round((one / Math.max(...mix)) * 50));
+  const styles = await Promise.all(
+    (inputs.style || []).map(async (reference, number) => {
+      if (!reference) return null;
+      const mask = (inputs.style_mask || [])[number] || "";
+      return { ...(await look(reference)), share: shares[number] || 50, mask };
+    }),
+  );
+  draft.content = inputs.content ? await look(inputs.content) : draft.content;
+  draft.styles = styles.some(Boolean) ? styles.filter(Boolean) : draft.styles;
+  draft.options = { ...options };
+  draft.title = "";
+  changed();
+}
+
+/** The pixels of all steps that these options come to, for the time that they will take. */
+export function work() {
+  const size = valueOf("size");
+  const { width, height } = draft.content || { width: 3, height: 2 };
+  const aspect = Math.min(width, height) / Math.max(width, height);
+  const given = [valueOf("iterations")].flat();
+  let sizes = [size];
+  if (valueOf("scales") === "auto") {
+    sizes = [];
+    for (let n = 0; Math.round(size / 2 ** (n / 2)) >= 128; n += 1) sizes.unshift(Math.round(size / 2 ** (n / 2)));
+    sizes = sizes.length ? sizes : [size];
+  } else if (valueOf("scales")) sizes = valueOf("scales").split(",").map(Number);
+  const each = about.efforts[valueOf("effort")];
+  const total = given.length ? given.reduce((sum, one) => sum + one, 0) : each * (sizes.length > 1 ? sizes.length + 1 : about.alone);
+  const share = Math.floor(total / (sizes.length + 1));
+  const steps = sizes.map((_, n) => (given.length > 1 ? given[n] || 0 : n ? share : total - share * (sizes.length - 1)));
+  return sizes.reduce((sum, one, n) => sum + steps[n] * one * one * aspect, 0);
+}

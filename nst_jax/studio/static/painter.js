@@ -1,0 +1,281 @@
+// Where each painting acts: one color for each, over the photograph at its own resolution.
+// A label for each pixel (0: nobody's, k: the k-th painting's) is all the state there is.
+
+import { $, ask, choose, h, pictureOf, say, tried } from "./dom.js";
+import { changed, draft } from "./draft.js";
+import { COLORS } from "./panel.js";
+
+const LONGEST = 4096; // of a mask: larger photographs share it, as the studio brings masks to size
+const UNDOS = 12;
+const RGB = COLORS.map((color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16)));
+let sheet = null; // { key, width, height, labels, undo }
+let tool = { who: 1, kind: "brush", size: 6, feather: 0 };
+let canvas;
+
+export async function paint() {
+  const { content, styles } = draft;
+  const scale = Math.min(1, LONGEST / Math.max(content.width, content.height));
+  const key = [content.reference, ...styles.map((one) => one.reference)].join();
+  const isNew = !sheet || sheet.key !== key;
+  if (isNew) {
+    const [width, height] = [content.width, content.height].map((side) => Math.max(1, Math.round(side * scale)));
+    sheet = { key, width, height, labels: new Uint8Array(width * height), undo: [] };
+  }
+  tool.who = Math.min(tool.who, styles.length);
+  build();
+  $("painter").showModal();
+  place();
+  if (isNew) for (const [n, style] of styles.entries()) if (style.mask) await stamp(pictureOf(style.mask, "view.jpg"), n + 1);
+  draw();
+  count();
+}
+
+// What is painted
+
+function draw(box = { x: 0, y: 0, w: sheet.width, h: sheet.height }) {
+  if (box.w <= 0 || box.h <= 0) return;
+  const image = new ImageData(box.w, box.h);
+  for (let y = 0; y < box.h; y += 1) {
+    for (let x = 0; x < box.w; x += 1) {
+      const label = sheet.labels[(box.y + y) * sheet.width + box.x + x];
+      if (!label) continue;
+      const at = 4 * (y * box.w + x);
+      image.data.set(RGB[(label - 1) % RGB.length], at);
+      image.data[at + 3] = 255;
+    }
+  }
+  canvas.getContext("2d").putImageData(image, box.x, box.y);
+}
+
+function remember() {
+  sheet.undo.push(sheet.labels.slice());
+  if (sheet.undo.length > UNDOS) sheet.undo.shift();
+}
+
+function change(edit) {
+  remember();
+  edit(sheet.labels);
+  draw();
+  count();
+}
+
+function dab(x, y, label) {
+  const r = (tool.size / 200) * Math.max(sheet.width, sheet.height);
+  const [left, top] = [Math.max(0, Math.floor(x - r)), Math.max(0, Math.floor(y - r))];
+  const [right, bottom] = [Math.min(sheet.width, Math.ceil(x + r)), Math.min(sheet.height, Math.ceil(y + r))];
+  for (let row = top; row < bottom; row += 1) {
+    const reach = r * r - (row + 0.5 - y) ** 2;
+    if (reach <= 0) continue;
+    const half = Math.sqrt(reach);
+    const [from, to] = [Math.max(left, Math.round(x - half)), Math.min(right, Math.round(x + half))];
+    if (to > from) sheet.labels.fill(label, row * sheet.width + from, row * sheet.width + to);
+  }
+  return { x: left, y: top, w: right - left, h: bottom - top };
+}
+
+function stroke(from, to, label) {
+  const step = Math.max(1, (tool.size / 800) * Math.max(sheet.width, sheet.height));
+  const count = Math.max(1, Math.ceil(Math.hypot(to.x - from.x, to.y - from.y) / step));
+  for (let n = 1; n <= count; n += 1) {
+    draw(dab(from.x + ((to.x - from.x) * n) / count, from.y + ((to.y - from.y) * n) / count, label));
+  }
+}
+
+/** Fill all that hangs together and has one label. */
+function flood(labels, x, y, label) {
+  const { width, height } = sheet;
+  const old = labels[y * width + x];
+  if (old === label) return;
+  const left = [y * width + x];
+  labels[left[0]] = label;
+  while (left.length) {
+    const at = left.pop();
+    const column = at % width;
+    const next = [column > 0 && at - 1, column < width - 1 && at + 1, at >= width && at - width, at < width * (height - 1) && at + width];
+    for (const one of next) {
+      if (one !== false && labels[one] === old) {
+        labels[one] = label;
+        left.push(one);
+      }
+    }
+  }
+}
+
+function shape(labels, { kind, x, y, w, h: tall }) {
+  const { width, height } = sheet;
+  const [left, top, right, bottom] = [(x * width) / 100, (y * height) / 100, ((x + w) * width) / 100, ((y + tall) * height) / 100];
+  const [cx, cy, rx, ry] = [(left + right) / 2, (top + bottom) / 2, (right - left) / 2, (bottom - top) / 2];
+  for (let row = Math.max(0, Math.round(top)); row < Math.min(height, Math.round(bottom)); row += 1) {
+    const share = kind === "ellipse" ? Math.sqrt(Math.max(0, 1 - ((row + 0.5 - cy) / ry) ** 2)) : 1;
+    const [from, to] = [Math.max(0, Math.round(cx - rx * share)), Math.min(width, Math.round(cx + rx * share))];
+    if (to > from) labels.fill(tool.who, row * width + from, row * width + to);
+  }
+}
+
+/** Add a mask from a file: where it is white, the label. */
+async function stamp(source, label) {
+  const image = new Image();
+  image.src = source;
+  await image.decode();
+  const context = new OffscreenCanvas(sheet.width, sheet.height).getContext("2d");
+  context.drawImage(image, 0, 0, sheet.width, sheet.height);
+  const { data } = context.getImageData(0, 0, sheet.width, sheet.height);
+  for (let n = 0; n < sheet.labels.length; n += 1) if (data[4 * n] > 127 && data[4 * n + 3] > 127) sheet.labels[n] = label;
+}
+
+/** The mask of a label as a PNG: white where it acts, its edge as soft as the feather. */
+async function mask(label) {
+  const { width, height, labels } = sheet;
+  const hard = new OffscreenCanvas(width, height);
+  const image = new ImageData(width, height);
+  for (let n = 0; n < labels.length; n += 1) {
+    image.data.fill(labels[n] === label ? 255 : 0, 4 * n, 4 * n + 3);
+    image.data[4 * n + 3] = 255;
+  }
+  hard.getContext("2d").putImageData(image, 0, 0);
+  if (!tool.feather) return hard.convertToBlob({ type: "image/png" });
+  const soft = new OffscreenCanvas(width, height);
+  const context = soft.getContext("2d");
+  context.filter = `blur(${(tool.feather / 100) * Math.max(width, height)}px)`;
+  context.drawImage(hard, 0, 0);
+  return soft.convertToBlob({ type: "image/png" });
+}
+
+// The dialog
+
+function place() {
+  const area = $("painter").querySelector(".area");
+  const room = { w: area.clientWidth - 32, h: area.clientHeight - 32 };
+  const scale = Math.min(room.w / sheet.width, room.h / sheet.height);
+  const box = $("painter").querySelector(".sheet");
+  box.style.width = `${sheet.width * scale}px`;
+  box.style.height = `${sheet.height * scale}px`;
+}
+
+function pointer(event) {
+  const box = canvas.getBoundingClientRect();
+  return { x: ((event.clientX - box.left) * sheet.width) / box.width, y: ((event.clientY - box.top) * sheet.height) / box.height };
+}
+
+function board() {
+  canvas = h("canvas", { "aria-hidden": "true" });
+  canvas.width = sheet.width;
+  canvas.height = sheet.height;
+  const box = h("div", { class: "sheet" }, h("img", { src: pictureOf(draft.content.reference, "view.jpg"), alt: "", draggable: "false" }), canvas);
+  let last = null;
+  box.onpointerdown = (event) => {
+    const at = pointer(event);
+    if (tool.kind === "fill") {
+      change((labels) => flood(labels, Math.floor(Math.min(at.x, sheet.width - 1)), Math.floor(Math.min(at.y, sheet.height - 1)), tool.who));
+      return;
+    }
+    remember();
+    box.setPointerCapture(event.pointerId);
+    last = at;
+    stroke(at, at, tool.kind === "eraser" ? 0 : tool.who);
+  };
+  box.onpointermove = (event) => {
+    if (!last) return;
+    const at = pointer(event);
+    stroke(last, at, tool.kind === "eraser" ? 0 : tool.who);
+    last = at;
+  };
+  box.onpointerup = () => { last = null; count(); };
+  box.onpointercancel = box.onpointerup;
+  return h("div", { class: "area" }, box);
+}
+
+function who() {
+  const rows = draft.styles.map((style, n) => {
+    const dot = h("b");
+    dot.style.background = COLORS[n % COLORS.length];
+    const input = h("input", { type: "radio", name: "who", class: "hidden", checked: tool.who === n + 1, onchange: () => { tool.who = n + 1; } });
+    return h("label", {}, input, dot, h("img", { src: pictureOf(style.reference, "thumb.jpg"), alt: "" }), h("span", {}, style.name.replace(/^example:/, "")), h("small", { "data-label": String(n + 1) }));
+  });
+  return h("fieldset", { class: "who" }, h("legend", {}, "Painting"), rows);
+}
+
+function count() {
+  const sums = new Array(draft.styles.length + 1).fill(0);
+  for (const label of sheet.labels) sums[label] += 1;
+  $("painter").querySelectorAll("[data-label]").forEach((one) => {
+    one.textContent = `${Math.round((100 * sums[Number(one.dataset.label)]) / sheet.labels.length)} %`;
+  });
+  return sums;
+}
+
+function range(id, name, max, value, moved) {
+  const input = h("input", { type: "range", id, min: "0", max: String(max), step: "0.5" });
+  input.value = value;
+  input.oninput = () => moved(Number(input.value));
+  return h("div", {}, h("label", { for: id, class: "small" }, name), input);
+}
+
+function tools() {
+  const kinds = { brush: "Brush", eraser: "Eraser", fill: "Fill" };
+  const kind = Object.entries(kinds).map(([name, word]) =>
+    h("label", {}, h("input", { type: "radio", name: "tool", checked: tool.kind === name, onchange: () => { tool.kind = name; } }), word));
+  return h("fieldset", {}, h("legend", {}, "Tool"), h("div", { class: "segments" }, kind),
+    range("brush-size", "Size of the brush", 30, tool.size, (value) => { tool.size = Math.max(0.5, value); }),
+    range("feather", "Softness of the edges", 5, tool.feather, (value) => { tool.feather = value; }));
+}
+
+function actions() {
+  const button = (name, act) => h("button", { type: "button", onclick: act }, name);
+  const undo = () => { if (sheet.undo.length) { sheet.labels = sheet.undo.pop(); draw(); count(); } };
+  const rest = () => change((labels) => labels.forEach((label, n) => { if (!label) labels[n] = tool.who; }));
+  const invert = () => change((labels) => labels.forEach((label, n) => { if (label === tool.who) labels[n] = 0; else if (!label) labels[n] = tool.who; }));
+  const clear = () => change((labels) => labels.forEach((label, n) => { if (label === tool.who) labels[n] = 0; }));
+  const open = () => choose((file) => tried(async () => {
+    remember();
+    await stamp(URL.createObjectURL(file), tool.who).catch(() => { throw new Error(`${file.name}: the browser cannot show this picture.`); });
+    draw();
+    count();
+  }));
+  const save = async () => h("a", { href: URL.createObjectURL(await mask(tool.who)), download: `mask-${tool.who}.png` }).click();
+  return h("div", { class: "row" }, button("Undo", undo), button("Fill the rest", rest), button("Invert", invert), button("Clear", clear), button("Open PNG", open), button("Save PNG", save));
+}
+
+function numbers() {
+  const kind = h("select", { id: "shape-kind" }, h("option", { value: "rectangle" }, "Rectangle"), h("option", { value: "ellipse" }, "Ellipse"));
+  const fields = { x: ["Left", 25], y: ["Top", 25], w: ["Width", 50], h: ["Height", 50] };
+  const inputs = Object.fromEntries(Object.entries(fields).map(([name, [, value]]) => [name, h("input", { type: "number", id: `shape-${name}`, min: "0", max: "100", value: String(value) })]));
+  const add = () => {
+    const values = Object.fromEntries(Object.entries(inputs).map(([name, input]) => [name, Number(input.value)]));
+    change((labels) => shape(labels, { ...values, kind: kind.value }));
+  };
+  const rows = Object.entries(fields).map(([name, [word]]) => h("label", { for: `shape-${name}` }, `${word}, %`, inputs[name]));
+  return h("fieldset", {}, h("legend", {}, "By numbers"), h("div", { class: "numbers" }, h("label", { for: "shape-kind" }, "Shape", kind), h("span"), rows), h("button", { type: "button", onclick: add }, "Add this shape"));
+}
+
+function build() {
+  const finish = h("button", { type: "button", class: "primary", onclick: () => tried(keep) }, "Use these regions");
+  const cancel = h("button", { type: "button", onclick: () => $("painter").close() }, "Cancel");
+  const side = h("aside", {},
+    h("div", { class: "tools" }, h("h2", {}, "Where each painting acts"), h("p", { class: "small" }, "What nobody has stays as it is in the photograph."), who(), tools(), actions(), numbers()),
+    h("div", { class: "end" }, finish, cancel));
+  $("painter").replaceChildren(h("div", { class: "in" }, board(), side));
+  count();
+}
+
+async function keep() {
+  const sums = count();
+  if (sums[0] === sheet.labels.length) {
+    draft.styles.forEach((style) => { style.mask = ""; });
+  } else {
+    const without = draft.styles.find((_, n) => !sums[n + 1]);
+    if (without) throw new Error(`Paint where ${without.name} acts, or remove it.`);
+    for (const [n, style] of draft.styles.entries()) {
+      style.mask = (await ask("POST", `/api/pictures?name=mask-${n + 1}.png`, await mask(n + 1))).reference;
+    }
+  }
+  if (tool.feather) draft.options.soft_masks = true;
+  else delete draft.options.soft_masks;
+  $("painter").close();
+  changed();
+  say("The regions are set.");
+}
+
+export function start() {
+  window.addEventListener("resize", () => { if ($("painter").open) place(); });
+}

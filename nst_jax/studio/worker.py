@@ -1,0 +1,260 @@
+"""The process that owns the device: one job at a time, each from its checkpoint if it has one.
+
+Messages in are {"do": "run" | "forecast", "job": ID, ...} and {"do": "stop", "job": ID, "how": ...}. Messages
+out have the job and an `event`; see Run. The studio may kill this process at any moment.
+"""
+
+import contextlib
+import logging
+import os
+import queue
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nst_jax import images
+from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.runs import (
+    Advanced,
+    Finished,
+    Optimized,
+    Planned,
+    Request,
+    Resumed,
+    Started,
+    prepare,
+)
+from nst_jax.runs.job import Job
+from nst_jax.studio.lines import Lines, end_soon
+from nst_jax.studio.reader import write_views
+from nst_jax.studio.recipes import RESULT, Recipe, make_request
+from nst_jax.studio.store import LIVE, THUMB
+from nst_jax.system import device
+from nst_jax.transfer import Progress
+
+PREVIEW_SECONDS = 0.25  # between previews, at least
+PREVIEW_SHARE = 10  # a preview waits so many times as long as the last one took
+PREVIEW_SIZE = 1024  # longest side, in pixels
+ENDS = {"pause": "paused", "keep": "done", "cancel": "cancelled", "quit": "queued"}  # how: the job's status
+
+
+class Notes(logging.Handler):
+    """Sends what the library logs to whoever looks at the job."""
+
+    def __init__(self, lines: Lines):
+        super().__init__(logging.WARNING)
+        self.lines, self.job = lines, ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a line."""
+        if self.job:
+            self.lines.send(job=self.job, event="note", text=record.getMessage())
+
+
+class Run:
+    """One job as it runs: events of the library become messages, and pictures beside the result."""
+
+    def __init__(self, job: Job, name: str, folder: Path, lines: Lines, asked: dict[str, str]):
+        self.job, self.name, self.folder, self.lines, self.asked = job, name, folder, lines, asked
+        self.began = self.due = 0.0
+        self.first = 0.0  # work that was done before this run
+
+    def send(self, event: str, **message: Any) -> None:
+        """Send a message of this job."""
+        self.lines.send(job=self.name, event=event, **message)
+
+    def go(self) -> None:
+        """Make the picture."""
+        for event in self.job.run(stop=lambda: self.asked.get(self.name, "")):
+            match event:
+                case Planned(plans):
+                    config = self.job.request.config
+                    iterations = [rung.iterations for rung in config.rungs()]
+                    self.send("planned", plan=[*map(str, plans)], iterations=iterations, scales=config.scales)
+                case Resumed(step):
+                    points = self.job.resume.history if self.job.resume else []
+                    history = [{"step": point.step, **weighted(point.losses)} for point in points]
+                    self.send("resumed", step=step, history=history)
+                case Started(progress):
+                    self.began, self.first = time.monotonic(), self.work(progress)
+                    self.send("started", step=progress.step)
+                    self.show(progress)
+                case Advanced(progress):
+                    self.send(
+                        "advanced",
+                        step=progress.step,
+                        left=self.left(progress),
+                        losses=weighted(progress.losses),
+                    )
+                    self.show(progress)
+                case Optimized(progress):
+                    self.send("writing", step=progress.step, pace=self.pace(progress))
+                case Finished(result):
+                    self.end(result.progress, str(result.stopped or ""), result.resumable)
+
+    def work(self, progress: Progress) -> float:
+        """Return the pixels of steps that were computed by now."""
+        done, steps = 0.0, progress.step
+        for rung in self.job.request.config.rungs():
+            taken = min(steps, rung.iterations)
+            done, steps = done + taken * self.area(rung.size), steps - taken
+        return done
+
+    def area(self, size: int) -> float:
+        """Return the pixels of the picture at the size of a scale."""
+        height, width = self.job.canvas.size
+        return size**2 * min(height, width) / max(height, width)
+
+    def pace(self, progress: Progress) -> float | None:
+        """Return the seconds that a pixel of a step has taken."""
+        done = self.work(progress) - self.first
+        return (time.monotonic() - self.began) / done if done > 0 else None
+
+    def left(self, progress: Progress) -> float | None:
+        """Return the seconds that the rest will take at the pace so far."""
+        rungs, pace = self.job.request.config.rungs(), self.pace(progress)
+        rest = sum(rung.iterations * self.area(rung.size) for rung in rungs) - self.work(progress)
+        return None if pace is None else pace * rest
+
+    def show(self, progress: Progress) -> None:
+        """Write a preview if one is due; a failure costs the preview and no more."""
+        began = time.monotonic()
+        if began < self.due:
+            return
+        image = progress.image
+        size = images.fit(image.shape[0], image.shape[1], min(PREVIEW_SIZE, max(image.shape)))
+        with contextlib.suppress(InputError):
+            images.save(self.folder / LIVE, images.resize(image, *size))
+            self.send("preview", step=progress.step)
+        took = time.monotonic() - began
+        self.due = began + max(PREVIEW_SECONDS, PREVIEW_SHARE * took)
+
+    def end(self, last: Progress, how: str, resumable: bool) -> None:
+        """Show the picture that was written, and say how the job ended."""
+        with contextlib.suppress(InputError):
+            source = images.read(str(self.folder / RESULT), 2**40)
+            write_views(source, str(self.folder / LIVE), str(self.folder / THUMB))
+            self.send("preview", step=last.step)
+        if not last.finite:
+            error = f"the loss is not finite after step {last.step}; smaller weights may help"
+            self.send("ended", status="failed", error=error, step=last.step, resumable=False)
+            return
+        complete = last.converged or last.step >= self.job.request.config.steps
+        status = "done" if complete else ENDS.get(how, "done")
+        self.send("ended", status=status, error="", step=last.step, resumable=resumable)
+
+
+def weighted(losses: dict[str, Any]) -> dict[str, float]:
+    """Return the total loss and each term's share of it."""
+    parts = {
+        name: float(weight * losses[name]) for name, weight in losses["weights"].items() if name in losses
+    }
+    return {"total": float(losses["total"]), **parts}
+
+
+class Worker:
+    """Takes messages by a thread, so that a stop is heard while a job runs."""
+
+    def __init__(self) -> None:
+        self.lines = Lines()
+        self.notes = Notes(self.lines)
+        self.asked: dict[str, str] = {}  # by job, how it is to stop
+        self.waiting: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    def listen(self) -> None:
+        """Take messages until the studio is gone; then have the job in hand keep its checkpoint, and end."""
+        for message in self.lines:
+            if message["do"] == "stop":
+                self.asked[message["job"]] = message["how"]
+            else:
+                self.waiting.put(message)
+        end_soon(self.quit)
+
+    def quit(self) -> None:
+        """Have the job in hand stop."""
+        if not self.notes.job:
+            os._exit(0)
+        self.asked[self.notes.job] = "quit"
+        self.waiting.put({"do": "quit"})
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """Yield what is to be done."""
+        while (message := self.waiting.get())["do"] != "quit":
+            yield message
+
+    def work(self) -> None:
+        """Set up the device, and do what comes."""
+        try:
+            device.be_deterministic()  # a job that goes on comes to the same bytes on a GPU, too
+            device.set_up()
+            self.lines.send(event="ready", device=device.describe())
+        except InputError as error:
+            self.lines.send(event="broken", error=str(error))
+            return
+        for message in self.messages():
+            self.notes.job = message["job"]
+            try:
+                self.do(message)
+            except (InputError, NotEnoughMemory) as error:
+                self.fail(message, str(error))
+            except MemoryError:
+                self.fail(message, "memory: the machine has too little for this; a smaller size needs less")
+            finally:
+                self.notes.job = ""
+                self.asked.pop(message["job"], None)
+
+    def do(self, message: dict[str, Any]) -> None:
+        """Run a job or forecast it. Raises InputError and NotEnoughMemory."""
+        job = prepare(request_of(message))
+        if message["do"] == "run":
+            Run(job, message["job"], Path(message["folder"]), self.lines, self.asked).go()
+            return
+        found = job.forecast()
+        self.lines.send(
+            job=message["job"],
+            event="forecast",
+            plan=[str(scale.plan) for scale in found],
+            memory=max((scale.plan.needed for scale in found), default=0),
+            seconds=sum(scale.seconds for scale in found),
+        )
+
+    def fail(self, message: dict[str, Any], text: str) -> None:
+        """Say why something could not be done."""
+        kind = "forecast" if message["do"] == "forecast" else "ended"
+        self.lines.send(job=message["job"], event=kind, status="failed", error=text)
+
+
+def request_of(message: dict[str, Any]) -> Request:
+    """Return the Request of a message. Raises InputError."""
+
+    def place(reference: str) -> str:
+        if reference.startswith(images.EXAMPLE):
+            return reference
+        return str(Path(message["pictures"]) / reference)
+
+    return make_request(
+        Recipe("", message["inputs"], message["options"]),
+        place,
+        Path(message["folder"]),
+        overrides=message["overrides"],
+        every=message["every"],
+        max_pixels=message["max_pixels"],
+    )
+
+
+def main() -> None:
+    """Work until the studio is gone."""
+    worker = Worker()
+    logging.getLogger("nst_jax").addHandler(worker.notes)
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").addHandler(worker.notes)
+    warnings.simplefilter("default")
+    threading.Thread(target=worker.listen, daemon=True).start()
+    worker.work()
+
+
+if __name__ == "__main__":
+    main()
