@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the pictures of the README anew, in this folder; under two minutes each on two CPU cores, the first three four.
+# Makes the pictures of gallery.md and of the README anew, in this folder; under two minutes each on two CPU cores, the first three four.
 set -e
 cd "$(dirname "$0")"
 nst=${NST:-../.venv/bin/nst}

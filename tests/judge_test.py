@@ -312,7 +312,7 @@ def test_what_cannot_be_measured_is_said(network, content, styles, mix, words):
         judge.measure(network, plain(0.5), content, styles, mix)
 
 
-def test_the_readme_has_a_row_for_every_metric():
-    text = (Path(__file__).parents[1] / "README.md").read_text()
+def test_the_page_of_the_judge_has_a_row_for_every_metric():
+    text = (Path(__file__).parents[1] / "docs" / "howto" / "judge.md").read_text()
     for name, metric in judge.METRICS.items():
         assert f"| `{name}` | {metric.to} | {metric.range} | {metric.tells} | {metric.blind} |" in text

@@ -39,7 +39,7 @@ from nst_jax.losses.style.statistics import Sums as Sums
 from nst_jax.networks.base import Network
 
 # A StyleLoss's middle and power are those by which VGG-16's LPIPS to the photograph falls alike with all of
-# them, from gram's (which tutorial has, too), on two pairs at 160 pixels and 80 steps: see BUILD.md.
+# them, from gram's (which tutorial has, too), on two pairs at 160 pixels and 80 steps: see docs/decisions.md.
 # The pulls are what the presets' weights, chosen by eye, come to on six pairs of pictures at 256 pixels; of
 # the losses without a preset those of pictures that look as strong on two pairs at 224 pixels. They differ:
 # a loss of fourth powers falls faster than one of squares, and patches bring their content with them.

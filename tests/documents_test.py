@@ -1,0 +1,145 @@
+"""The documents: their snippets run, their links, flags and tables are the code's; their words are simple."""
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nst_jax.judge import METRICS
+from nst_jax.options import check_option, fields_of, option_type, parse_option
+
+ROOT = Path(__file__).parents[1]
+TABLES = runpy.run_path(str(ROOT / "docs" / "option_tables.py"))
+TOP = [ROOT / name for name in ("README.md", "BUILD.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+# Written before these rules were: https links and numbers in them are checked all the same.
+OLDER = {"batch", "benchmarks", "decisions", "masks", "pairs", "strength", "study"}
+NEWER = [page for page in PAGES if page.stem not in OLDER or page.parent.name == "howto"]
+NAMES = {page: str(page.relative_to(ROOT)) for page in (*TOP, *PAGES)}
+SHARED = {"quiet", "flagfile", "version", "help", "helpfull"}
+LONGEST = 30  # words of a sentence
+
+BRITISH = (
+    r"colour|grey|optimis|normalis|maximis|minimis|parametris|regularis|initialis|visualis|organis|recognis|"
+    r"summaris|generalis|serialis|synchronis|centre|licence|behaviour|neighbour|favour|labelled|modelled|"
+    r"cancelled|analyse|artefact|programme\b|aluminium|metre\b|whilst|defence|judgement"
+)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def prose(page: Path) -> str:
+    """Return a page without its blocks of code and without what the code writes into it."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    rows = {row for options in TABLES["OPTIONS"].values() for row in TABLES["rows"](options)}
+    made = [f"{metric.to} | {metric.range} | {metric.tells} | {metric.blind}" for metric in METRICS.values()]
+    return "\n".join(
+        line for line in text.splitlines() if line not in rows and not any(row in line for row in made)
+    )
+
+
+def sentences(page: Path) -> list[str]:
+    """Return the sentences of the paragraphs and lists of a page: no headings, tables and pictures."""
+    text = re.sub(r"^(#|\||<).*$", "", prose(page), flags=re.MULTILINE)
+    text = re.sub(r"`[^`\n]*`", "CODE", text)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    parts = re.split(r"\n\s*\n|\n(?=\s*(?:- |\d+\. ))|(?<=[.!?])\s", text)
+    return [" ".join(part.split()) for part in parts if part.strip()]
+
+
+@pytest.mark.parametrize("page", [page for page in NAMES if blocks(page, "python")], ids=NAMES.get)
+def test_snippets_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # A process of its own: the snippets must run under JAX's ordinary rules, with nothing imported before.
+    subprocess.run([sys.executable, "-W", "error", "-c", "".join(blocks(page, "python"))], check=True)
+
+
+@pytest.mark.parametrize("page", NAMES, ids=NAMES.get)
+def test_links_lead_somewhere(page):
+    text = page.read_text()
+    for target in re.findall(r"(?:\]\(|src=\")([^)\"\s]+)", text):
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert "://" in target or file.exists(), target
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads], (
+                target
+            )
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / "docs" / "index.md").read_text()
+    missing = [page for page in PAGES if f"({page.relative_to(ROOT / 'docs')})" not in index]
+    assert missing == [ROOT / "docs" / "index.md"]
+
+
+def test_every_picture_is_shown_and_made_by_a_command():
+    shown = "".join(page.read_text() for page in NAMES)
+    made = "".join(path.read_text() for path in (ROOT / "docs").iterdir() if path.suffix in (".sh", ".py"))
+    for picture in (ROOT / "docs").glob("*.jpg"):
+        assert picture.name in shown
+        known = picture.stem in made or picture.stem.removesuffix("-default").replace("-", " ") in made
+        assert known or picture.stem.startswith("study-") or picture.stem == "studio", picture  # of the page
+
+
+def test_the_tables_of_options_are_the_code_s():
+    page = ROOT / "docs" / "reference.md"
+    assert page.read_text() == TABLES["filled"](page.read_text()), "python docs/option_tables.py"
+    named = re.findall(r"<!-- options: (\w+) -->", page.read_text())
+    assert sorted(named) == sorted(TABLES["OPTIONS"])
+
+
+PROGRAMS = {program.name: program for program in TABLES["PROGRAMS"]}
+COMMANDS = [
+    (NAMES[page], command)
+    for page in NAMES
+    for block in blocks(page, "sh")
+    for command in block.replace("\\\n", " ").splitlines()
+    if command.split(" ")[0] in PROGRAMS
+]
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[" ".join(pair)[:80] for pair in COMMANDS])
+def test_a_command_has_flags_of_its_program(page, command):
+    program, *arguments = shlex.split(command, comments=True)
+    known = {field.name: field for kind in PROGRAMS[program].options for field in fields_of(kind)}
+    for argument in arguments:
+        name, _, value = argument.removeprefix("--").partition("=")
+        assert argument.startswith("--"), argument
+        assert name in known, argument
+        if option_type(known[name]) is not bool:
+            check_option(known[name], parse_option(known[name], value))
+
+
+def test_flags_named_in_the_prose_are_flags_of_a_program():
+    known = {field.name for kind in TABLES["OPTIONS"].values() for field in fields_of(kind)}
+    for page in (ROOT / "README.md", *NEWER):
+        for code in re.findall(r"`([^`\n]+)`", prose(page)):
+            if code.startswith(("--", "nst")):
+                for name in re.findall(r"(?:^| )--([a-z_]+)", code):
+                    assert name in known | SHARED, (page, code)
+
+
+@pytest.mark.parametrize("page", [*TOP[:4], *NEWER], ids=NAMES.get)
+def test_spelling_is_american(page):
+    assert not re.findall(rf"\w*(?:{BRITISH})\w*", prose(page), re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "docs" / "start.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))],
+    ids=NAMES.get,
+)
+def test_sentences_are_short(page):
+    assert not [text for text in sentences(page) if len(text.split()) > LONGEST]
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
