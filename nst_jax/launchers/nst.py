@@ -43,6 +43,7 @@ from nst_jax.runs.input_files import Inputs
 from nst_jax.runs.job import Job, prepare
 from nst_jax.runs.outputs import missed_strength
 from nst_jax.runs.request import OutputOptions, Request
+from nst_jax.runs.settings import Again, beneath, parse_options, read_options
 from nst_jax.system import device
 from nst_jax.system.distributed import DeviceOptions, all_max, is_primary, prepare_on_all
 from nst_programs import ENDINGS
@@ -64,6 +65,9 @@ OWN = (
 def main(*given: Given) -> int:
     """Run `nst` with what was given of OPTIONS. Raises InputError before anything is written."""
     began = time.monotonic()
+    given, own = given[:-1], Again(**given[-1])
+    if name := own.settings:
+        given = beneath(given, OPTIONS, parse_options(read_options(name), f"`settings={name}`"))
     checkpoint = CheckpointOptions(**given[3])
     resume = find(checkpoint)
     if resume and checkpoint.resume:
@@ -184,7 +188,7 @@ def _forecast(job: Job) -> int:
 
 
 FIRST = ("content", "style", "output", "strength", "effort", "stroke_size", "size", "preset")
-PROGRAM = Program("nst", __doc__, OPTIONS, main, FIRST)
+PROGRAM = Program("nst", __doc__, (*OPTIONS, Again), main, FIRST)
 
 
 def console() -> None:

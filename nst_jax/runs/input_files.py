@@ -212,6 +212,7 @@ def settings(inputs: Inputs, config: Config, cache: ImageCache, dpi: int = 0) ->
     options |= resolved(config, len(inputs.style))
     if inputs.print_size:  # which gives the size again, at this resolution
         del options["size"]
+    if dpi:
         options["dpi"] = dpi
     sums = {}
     for flag, names in files_read(inputs, config).items():

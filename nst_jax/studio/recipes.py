@@ -1,6 +1,5 @@
 """What the page asks for, as plain data: checked, made a Request, an nst command, read from a picture."""
 
-import contextlib
 import json
 import re
 import shlex
@@ -12,7 +11,7 @@ from nst_jax import images
 from nst_jax.config import ALONE, DEFAULT, PRESETS, STEPS, Config
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.options import Field, default_values, describe_range, fields_of, is_tuple, option_type
-from nst_jax.report import resolved
+from nst_jax.runs import settings
 from nst_jax.runs.batch_request import parse_value
 from nst_jax.runs.checkpointing import CheckpointOptions
 from nst_jax.runs.input_files import Inputs
@@ -215,23 +214,16 @@ def restore(text: str, is_there: Callable[[str], bool]) -> dict[str, Any]:
 
 
 def fewest(options: Mapping[str, Any], styles: int) -> dict[str, Any]:
-    """Return the options without those that follow from the others, so that a dial stays a dial.
-
-    Raises InputError where they contradict each other.
-    """
+    """Return the options without those that follow from the others. Raises InputError if they contradict."""
     own = {field.name for field in fields_of(Config)}
-
-    def meaning(given: Mapping[str, Any]) -> Any:
-        values = {name: parse_value(OPTIONS[name], value) for name, value in given.items() if name in own}
-        return resolved(Config.from_preset(**values), styles)
-
-    left, wanted = dict(options), meaning(options)
-    for name in sorted(own & left.keys(), key=lambda name: (not name.endswith("_weight"), name)):
-        without = {other: value for other, value in left.items() if other != name}
-        with contextlib.suppress(InputError):  # it is needed beside the others
-            left = without if meaning(without) == wanted else left
+    values = {name: parse_value(OPTIONS[name], value) for name, value in options.items() if name in own}
+    kept = settings.fewest(values, styles)
     defaults = {name: field.default for name, field in OPTIONS.items() if name not in own}
-    return {name: value for name, value in left.items() if name in own or value != defaults[name]}
+    return {
+        name: value
+        for name, value in options.items()
+        if name in kept or (name in defaults and value != defaults[name])
+    }
 
 
 def metadata() -> dict[str, Any]:
