@@ -26,9 +26,7 @@ TOLERANCE = 0.015  # of LPIPS: nearer than that nothing is corrected
 GAIN = 5.0  # of the logarithm of the weights' ratio, by LPIPS
 MOST = 1.2  # of it, that is corrected at a time
 LIMIT = 6.0  # of it, in all: beyond, one of the two weighs nothing
-RAMP = (
-    6.0  # steps in which what is wanted nears its end by a factor of e: the first steps go far by themselves
-)
+RAMP = 6.0  # steps in which what is wanted nears its end by a factor of e, as the first steps go far
 
 
 class Ruler(NamedTuple):
