@@ -31,6 +31,7 @@ from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.options import fields_of
+from nst_jax.report import resolved
 from nst_jax.studio import recipes
 from nst_jax.studio.recipes import Recipe, command, fewest, make_request, parse_recipe, restore
 from nst_jax.studio.store import Store
@@ -181,12 +182,12 @@ def test_a_recipe_becomes_a_request_and_back_from_the_settings_of_its_picture(se
         Recipe("", found["inputs"], found["options"]), str, Path("x"), overrides={}, every=1.0, max_pixels=9
     )
     first = make_request(Recipe("", BOTH, QUICK), str, Path("x"), overrides={}, every=1.0, max_pixels=9)
-    assert recipes.resolved(again.config, 1) == recipes.resolved(first.config, 1)
+    assert resolved(again.config, 1) == resolved(first.config, 1)
 
 
 def test_the_fewest_options_keep_a_dial():
     config = Config.from_preset(strength=0.7, size=64)
-    assert fewest(json.loads(json.dumps(recipes.resolved(config, 1))), 1) == {"strength": 0.7, "size": 64}
+    assert fewest(json.loads(json.dumps(resolved(config, 1))), 1) == {"strength": 0.7, "size": 64}
 
 
 def test_files_that_are_gone_are_named():
