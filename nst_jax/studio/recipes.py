@@ -16,6 +16,7 @@ from nst_jax.runs.batch_request import parse_value
 from nst_jax.runs.checkpointing import CheckpointOptions
 from nst_jax.runs.input_files import Inputs
 from nst_jax.runs.request import OutputOptions, Request, check
+from nst_jax.runs.settings import LISTS, LONE
 
 REFERENCE = re.compile(r"[0-9a-f]{64}|example:[a-z-]{1,40}")  # an upload by its checksum, or an example
 MAX_STYLES = 16
@@ -24,8 +25,6 @@ RESULT, REPORT, CHECKPOINT = "result.png", "report.json", "checkpoint"  # in a j
 DEPTH = 16  # bits of RESULT, from which all downloads are made
 STARTS = ("content", "noise", "style")  # values of init that are no picture
 
-LONE = ("content", "content_mask", "content_labels")
-LISTS = ("style", "style_mask", "style_source_mask", "style_labels")
 # The options that the page may give: none that names a file or is of one run.
 OPTIONS: dict[str, Field] = {
     field.name: field
