@@ -23,8 +23,9 @@ from nst_jax.weights import load_lpips_heads, load_vgg
 EVERY = 5  # steps between two corrections
 SIDE = 256  # pixels: the longest side at which pictures are compared, so that it costs little at any size
 TOLERANCE = 0.015  # of LPIPS: nearer than that nothing is corrected
-GAIN = 5.0  # of the logarithm of the weights' ratio, by LPIPS
+GAIN = 0.85  # of the logarithm of the weights' ratio, by that of LPIPS's odds
 MOST = 1.2  # of it, that is corrected at a time
+CEILING = 0.7  # LPIPS that pictures without a photograph in them come near: the odds are of a share of it
 LIMIT = 6.0  # of it, in all: beyond, one of the two weighs nothing
 RAMP = 6.0  # steps in which what is wanted nears its end by a factor of e, as the first steps go far
 
@@ -75,6 +76,12 @@ def _wanted(aim: Float[Array, ""], first: Float[Array, ""], step: Int[Array, ""]
     return aim + (first - aim) * jnp.exp(-step.astype(jnp.float32) / RAMP)
 
 
+def _log_odds(distance: Float[Array, ""]) -> Float[Array, ""]:
+    """Return log(x / (1 - x)) of LPIPS as a share of CEILING: near 0 and there it answers weights least."""
+    share = jnp.clip(distance / CEILING, 0.01, 0.99)
+    return jnp.log(share / (1 - share))
+
+
 def turn(
     state: State,
     frame: Frame | None,
@@ -102,8 +109,9 @@ def turn(
     assert state.dial is not None
     first = jnp.where(jnp.isnan(state.dial.first), seen, state.dial.first)
     step = before + state.step
-    error = _wanted(aim, first, step) - seen
-    log_ratio = state.dial.log_ratio + jnp.clip(GAIN * error, -MOST, MOST)
+    wanted = _wanted(aim, first, step)
+    error = wanted - seen
+    log_ratio = state.dial.log_ratio + jnp.clip(GAIN * (_log_odds(wanted) - _log_odds(seen)), -MOST, MOST)
     log_ratio = jnp.clip(log_ratio, -LIMIT, LIMIT)
     due = ((step % EVERY == 0) & (step > 0)) | state.converged
     acts = due & state.finite & (jnp.abs(error) > TOLERANCE) & (log_ratio != state.dial.log_ratio)
