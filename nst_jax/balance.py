@@ -52,10 +52,14 @@ def _places(problem: Problem) -> dict[str, tuple[float, np.ndarray]]:
 
 def _pull(problem: Problem, targets: Targets, picture: np.ndarray, name: str) -> float:
     """Return the norm of the gradient of one term alone."""
-    weights = problem.weights
+    weights, spec = problem.weights, problem.spec
     alone = weights._replace(terms={other: jnp.float32(other == name) for other in weights.terms})
-    image = rows.put(rows.pad(picture, problem.spec), problem.spec)
-    # The loop's own program, which is compiled in any case; its gradient is scaled to a norm of about 1.
-    rest = targets, alone, problem.learning_rate, problem.spec, problem.decay
-    state = start(problem.params, image, *rest)
+    # The loop's own program is compiled in any case; its gradient is scaled to a norm of about 1. A term that
+    # reads no layer gets a program without a network, which is compiled and run in no time.
+    if not TERMS[name].layers(spec):
+        spec = spec._replace(terms=(name,), steered=False)
+        parts = {term: part for term, part in weights.parts.items() if term == name}
+        alone = weights._replace(terms={name: jnp.float32(1)}, parts=parts)
+    image = rows.put(rows.pad(picture, spec), spec)
+    state = start(problem.params, image, targets, alone, problem.learning_rate, spec, problem.decay)
     return float(jnp.linalg.norm(state.iterate.gradient) / state.scale)

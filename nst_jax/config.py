@@ -81,10 +81,19 @@ NAMED = (*RATIOS, "telescoped")  # layer weightings
 
 TEXTURE = 0.56  # LPIPS at strength 1: as much as nearly every pair reaches in 40 steps
 
-STEPS = {"draft": 6, "normal": 25, "fine": 150}  # by effort, of each scale; the coarsest has twice as many
-ALONE = 6  # times as many has a picture without scales: as many as with five
+ALONE = 6  # times the steps of a scale has a picture without scales: as many as with five
 
 COARSEST = 128  # pixels: the least longest side of --scales=auto
+
+
+class Effort(NamedTuple):
+    """How much time a run takes."""
+
+    steps: int  # of each scale; the coarsest has twice as many
+    octaves: float  # from one scale to the next, where --scales=auto chooses them
+
+
+EFFORTS = {"draft": Effort(8, 1.0), "normal": Effort(25, 0.5), "fine": Effort(200, 0.5)}
 
 
 class Rung(NamedTuple):
@@ -217,9 +226,10 @@ class Config:
     )
     effort: str = _option(
         "normal",
-        "one dial for time in place of --iterations: draft, to see where it leads, 6 steps at each of the "
-        "--scales, twice as many at the coarsest; normal, 25; fine, 150; without scales 36, 150 and 900",
-        choices=STEPS,
+        "one dial for time in place of --iterations: draft, to see where it leads, 8 steps at each of the "
+        "--scales, twice as many at the coarsest, and every other scale; normal, 25; fine, 200; without "
+        "scales 48, 150 and 1200",
+        choices=EFFORTS,
     )
     iterations: tuple[int, ...] | int = _option(
         (),
@@ -398,9 +408,9 @@ class Config:
     def rungs(self) -> tuple[Rung, ...]:
         """Return the sizes from coarse to fine, each with its steps; the last one alone where there are none.
 
-        auto: round(size / 2^(i/2)), one rung less than there are steps at most. Of one number of steps for n
-        rungs the coarsest gets two shares of n + 1 and what is left over. Ladder and shares:
-        crowsonkb/style-transfer-pytorch. Raises InputError.
+        auto: round(size / 2^(i/2)), of a draft round(size / 2^i), one rung less than there are steps at most.
+        Of one number of steps for n rungs the coarsest gets two shares of n + 1 and what is left over. Ladder
+        and shares: crowsonkb/style-transfer-pytorch. Raises InputError.
         """
         assert isinstance(self.iterations, tuple)  # since __post_init__
         sizes = self._sizes(self.iterations)
@@ -419,7 +429,7 @@ class Config:
 
     def _sizes(self, steps: tuple[int, ...]) -> list[int]:
         if self.scales == "auto":
-            ladder = [round(self.size / 2 ** (i / 2)) for i in range(32)]
+            ladder = [round(self.size / 2 ** (i * EFFORTS[self.effort].octaves)) for i in range(32)]
             number = max(1, sum(size >= COARSEST for size in ladder))
             if len(steps) == 1:  # fewer rungs where there are few steps: the coarsest has two
                 number = min(number, max(1, steps[0] - 1))
@@ -532,7 +542,7 @@ class Config:
 
 def _steps(effort: str, count: int) -> tuple[int, ...]:
     """Return the steps of each of count scales."""
-    share = STEPS[effort]
+    share = EFFORTS[effort].steps
     return (2 * share, *[share] * (count - 1)) if count > 1 else (ALONE * share,)
 
 

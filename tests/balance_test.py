@@ -120,12 +120,12 @@ def test_strength_is_one_dial():
         return config.balance, *(pytest.approx(number, rel=3e-3) for number in numbers)
 
     assert weights(balance="auto") == ("auto", 1.0, 1.0, 0.07)
-    assert weights(strength=0.5) == ("auto", 1.848, 0.1105, 0.07)
+    assert weights(strength=0.5) == ("auto", 2.059, 0.09016, 0.07)
     assert weights(strength=0.0) == ("auto", 5.66, 0.0, 0.0)
     assert weights(strength=0.0, tv_weight=0.3) == ("auto", 5.66, 0.0, 0.3)
-    assert weights(strength=1.0, tv_weight=0.3) == ("auto", 0.009175, 1.159, 0.3)
-    assert weights(strength=0.25, preset="strotss") == ("auto", 2.462, 0.2118, 0.07)
-    assert weights(strength=0.25, style_loss="patch") == ("auto", 2.09, 0.6741, 0.07)
+    assert weights(strength=1.0, tv_weight=0.3) == ("auto", 0.1935, 0.6679, 0.3)
+    assert weights(strength=0.25, preset="strotss") == ("auto", 2.542, 0.1916, 0.07)
+    assert weights(strength=0.25, style_loss="patch") == ("auto", 2.145, 0.6211, 0.07)
     assert weights(balance="auto", style_weight=3.0) == ("auto", 1.0, 3.0, 0.07)
     assert weights() == ("none", 1.0, 1e8, 1e-3)
 
@@ -137,7 +137,7 @@ def test_a_preset_s_strength_gives_way_to_weights_and_follows_the_loss():
         return config.balance, *(pytest.approx(number, rel=3e-3) for number in numbers)
 
     assert weights() == ("auto", 1.363, 0.6843, 0.07)
-    assert weights(strength=0.25) == ("auto", 2.006, 0.3014, 0.07)
+    assert weights(strength=0.25) == ("auto", 2.056, 0.279, 0.07)
     assert weights(style_weight=3.0) == ("auto", 1.0, 3.0, 0.07)
     assert weights(content_weight=0.0) == ("auto", 0.0, 1.0, 0.07)
     assert weights(style_loss="gram") == ("auto", 1.577, 0.1431, 0.07)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nst_jax import images
-from nst_jax.config import ALONE, DEFAULT, PRESETS, STEPS, Config
+from nst_jax.config import ALONE, DEFAULT, EFFORTS, PRESETS, Config
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.options import Field, default_values, describe_range, fields_of, is_tuple, option_type
 from nst_jax.runs import settings
@@ -234,7 +234,7 @@ def metadata() -> dict[str, Any]:
         "options": [_described(field, defaults[name]) for name, field in OPTIONS.items()],
         "presets": {name: _plain(dict(Config.from_preset(preset=name).values())) for name in PRESETS},
         "preset": DEFAULT,
-        "efforts": STEPS,
+        "efforts": {name: effort._asdict() for name, effort in EFFORTS.items()},
         "alone": ALONE,
     }
 

@@ -84,14 +84,16 @@ export function work() {
   const { width, height } = draft.content || { width: 3, height: 2 };
   const aspect = Math.min(width, height) / Math.max(width, height);
   const given = [valueOf("iterations")].flat();
+  const effort = about.efforts[valueOf("effort")];
   let sizes = [size];
   if (valueOf("scales") === "auto") {
+    const scale = (n) => Math.round(size / 2 ** (n * effort.octaves));
     sizes = [];
-    for (let n = 0; Math.round(size / 2 ** (n / 2)) >= 128; n += 1) sizes.unshift(Math.round(size / 2 ** (n / 2)));
+    for (let n = 0; scale(n) >= 128; n += 1) sizes.unshift(scale(n));
     sizes = sizes.length ? sizes : [size];
   } else if (valueOf("scales")) sizes = valueOf("scales").split(",").map(Number);
-  const each = about.efforts[valueOf("effort")];
-  const total = given.length ? given.reduce((sum, one) => sum + one, 0) : each * (sizes.length > 1 ? sizes.length + 1 : about.alone);
+  const shares = sizes.length > 1 ? sizes.length + 1 : about.alone;
+  const total = given.length ? given.reduce((sum, one) => sum + one, 0) : effort.steps * shares;
   const share = Math.floor(total / (sizes.length + 1));
   const steps = sizes.map((_, n) => (given.length > 1 ? given[n] || 0 : n ? share : total - share * (sizes.length - 1)));
   return sizes.reduce((sum, one, n) => sum + steps[n] * one * one * aspect, 0);
