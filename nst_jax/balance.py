@@ -14,7 +14,7 @@ PAINTED = 1 / 8  # of the pull at the style
 
 
 def balanced(problem: Problem, targets: Targets) -> Problem:
-    """Return the problem with each weight divided by its term's pull, where config.balance is auto.
+    """Return the problem with each weight divided by its term's pull, where config.loss_balancing is auto.
 
     A term's pull is the norm of its gradient where it has not yet been heeded: of style and variation at the
     content, of content and matting at the content turned by 180 degrees, which has all of its features, in
@@ -25,7 +25,7 @@ def balanced(problem: Problem, targets: Targets) -> Problem:
     the normalised gradients of Johnson's neural-style, but once, at the start, and of whole terms: so there
     is still one loss, which goes down.
     """
-    if problem.config.balance == "none":
+    if problem.config.loss_balancing == "none":
         return problem
     weights, places = dict(problem.weights.terms), _places(problem)
     for name in in_order(weights):

@@ -31,11 +31,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "wasserstein": {
         "style_loss": "wasserstein",
         "content_layers": ("conv3_2", "conv4_2"),
-        "layer_weighting": "lower",
+        "style_layer_weights": "lower",
         "pooling": "average",
         "parametrization": "natural",
         "scales": "auto",
-        "balance": "auto",
+        "loss_balancing": "auto",
     },
     "gatys": {},
     # Novak & Nikulin 2016: 3.1, 3.2, 3.3 and 3.5 together; the weight chosen by eye on several pairs.
@@ -44,18 +44,18 @@ PRESETS: dict[str, dict[str, Any]] = {
         "style_loss": "chain",
         "content_layers": ("all",),
         "style_layers": ("all",),
-        "layer_weighting": "geometric",
+        "style_layer_weights": "geometric",
         "activation_shift": -1.0,
     },
     # Kolkin et al. 2019: both losses of STROTSS; at one size where no --scales are given.
-    "strotss": {"style_loss": "remd", "content_loss": "self_similarity", "balance": "auto"},
+    "strotss": {"style_loss": "remd", "content_loss": "self_similarity", "loss_balancing": "auto"},
     # Li & Wand 2016: their two layers. Adam: a patch that another one replaces makes the loss jump, which a
     # line search does not get over.
     "patch": {
         "style_loss": "patch",
         "style_layers": ("conv3_1", "conv4_1"),
         "optimizer": "adam",
-        "balance": "auto",
+        "loss_balancing": "auto",
     },
     # The published code of the tutorial. Its content loss lacks the 1/2, so alpha is twice its 0.025; its
     # style weight 5 is for each style, so with k styles --style_weight is 5 k.
@@ -65,7 +65,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "tv_weight": 8.5e-5,
         "content_layers": ("conv5_2",),
         "style_layers": ("all",),
-        "layer_weighting": "telescoped",
+        "style_layer_weights": "telescoped",
         "style_loss": "tutorial",
         "activation_shift": -1.0,
     },
@@ -156,7 +156,7 @@ class Config:
         "content's",
     )
     matting_weight: float = _weight(TERMS["matting"].weight)
-    balance: str = _option(
+    loss_balancing: str = _option(
         "none",
         "auto: each weight is divided by its term's pull, the norm of its gradient at the start, so that it "
         "means the same at any --size and with any --style_loss; 1, 1, 0.07 and 100 by default",
@@ -166,7 +166,8 @@ class Config:
         None,
         "one dial in place of --content_weight and --style_weight: 0 the photograph, 1 hardly any of it, "
         "between them equal steps to the eye with every pair of pictures: the weights are corrected during "
-        f"the run, until LPIPS to the photograph is {TEXTURE} of it; with --balance=auto, which it sets",
+        f"the run, until LPIPS to the photograph is {TEXTURE} of it; with --loss_balancing=auto, which it "
+        "sets",
         low=0,
         high=1,
     )
@@ -174,7 +175,7 @@ class Config:
     style_layers: tuple[str, ...] = _option(
         ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"), "comma list of the network's layers, or all"
     )
-    layer_weighting: str = _option(
+    style_layer_weights: str = _option(
         "uniform",
         "uniform; lower (style 4^(D-d) over the D terms, sum 1: from coarse to fine large shapes are there "
         "when the finest rung begins); geometric (style 2^(D-d), content 2^d, sum 1); "
@@ -190,8 +191,8 @@ class Config:
         choices=STYLE_LOSSES,
     )
     content_loss: str = _option(
-        "squares",
-        "squares, of differences of activations; laplacian, of those and of the colours' edges; "
+        "l2",
+        "l2, squares of differences of activations; laplacian, of those and of the colours' edges; "
         "self_similarity, how alike the picture's places are to each other, whatever their colours",
         choices=CONTENT_LOSSES,
     )
@@ -233,7 +234,7 @@ class Config:
         "coarse to fine: longest sides that grow and end at --size, with commas; auto: by factors of the "
         f"square root of 2, none below {COARSEST}, fewer than --iterations; empty: --size alone",
     )
-    average: float = _option(
+    ema_decay: float = _option(
         0.0,
         "d of the average over the pictures of all steps (of weights d^age) that is shown and written "
         "in place of the last picture; 0: off; adam only",
@@ -316,9 +317,9 @@ class Config:
         if self.tile not in ("auto", "off"):
             self._check_tile()
         self.rungs()
-        if self.average and self.optimizer != "adam":
+        if self.ema_decay and self.optimizer != "adam":
             raise InputError(
-                "`average`", "0, or `optimizer=adam`", f"got {self.average:g} for {self.optimizer}"
+                "`ema_decay`", "0, or `optimizer=adam`", f"got {self.ema_decay:g} for {self.optimizer}"
             )
 
     @classmethod
@@ -371,8 +372,8 @@ class Config:
             found["effort"] = "without `iterations`, whose place it takes", "both were given"
         if self.strength is None:
             found["strength"] = "a number", "got none"
-        elif self.balance != "auto":
-            found["strength"] = "with `balance=auto`", f"got `balance={self.balance}`"
+        elif self.loss_balancing != "auto":
+            found["strength"] = "with `loss_balancing=auto`", f"got `loss_balancing={self.loss_balancing}`"
         else:  # its own weights, as the settings in a picture have them beside it, say the same
             loss = STYLE_LOSSES[self.style_loss]
             for name, weight in _weights(_first_share(self.strength), loss).items():
@@ -483,7 +484,7 @@ class Config:
             raise InputError("`style_mix`", f"one number per style, {styles}", f"got {len(self.style_mix)}")
         spec = self.spec()
         parts = {name: dict.fromkeys(names(spec), 1.0) for name in spec.terms if (names := TERMS[name].names)}
-        if self.layer_weighting == "geometric":
+        if self.style_layer_weights == "geometric":
             shares = _normalised([2.0**d for d in range(1, len(spec.content_layers) + 1)])
             parts["content"] |= dict(zip(spec.content_layers, shares, strict=True))
         parts["style"] = dict(zip(self._style_terms(), self._style_layer_weights(), strict=True))
@@ -503,28 +504,30 @@ class Config:
 
     def _style_layer_weights(self) -> list[float]:
         terms = self._style_terms()
-        if self.layer_weighting in RATIOS:
-            return _normalised([RATIOS[self.layer_weighting] ** -d for d in range(len(terms))])
-        if self.layer_weighting == "telescoped":
+        if self.style_layer_weights in RATIOS:
+            return _normalised([RATIOS[self.style_layer_weights] ** -d for d in range(len(terms))])
+        if self.style_layer_weights == "telescoped":
             if len(terms) < 2:
                 came = f"got {','.join(self.style_layers)}"
-                raise InputError("`style_layers`", "two or more for `layer_weighting=telescoped`", came)
+                raise InputError("`style_layers`", "two or more for `style_layer_weights=telescoped`", came)
             return _telescoped(len(terms))
         return self._numbers(terms)
 
     def _numbers(self, terms: tuple[str, ...]) -> list[float]:
-        """Return layer_weighting's numbers, given in the order of style_layers, in the order of terms."""
+        """Return style_layer_weights's numbers, given in the order of style_layers, in the order of terms."""
         allowed = (
             f"{', '.join(NAMED)}, or {len(terms)} numbers from 0 to 1e30 (one per style term), not all 0"
         )
         try:
-            numbers = [float(part) for part in self.layer_weighting.split(",")]
+            numbers = [float(part) for part in self.style_layer_weights.split(",")]
         except ValueError:
-            hint = did_you_mean(self.layer_weighting, NAMED)
-            raise InputError("`layer_weighting`", allowed, f"got {self.layer_weighting!r}{hint}") from None
+            hint = did_you_mean(self.style_layer_weights, NAMED)
+            raise InputError(
+                "`style_layer_weights`", allowed, f"got {self.style_layer_weights!r}{hint}"
+            ) from None
         good = all(0 <= number <= 1e30 for number in numbers)
         if len(numbers) != len(terms) or not good or not sum(numbers):
-            raise InputError("`layer_weighting`", allowed, f"got {self.layer_weighting!r}")
+            raise InputError("`style_layer_weights`", allowed, f"got {self.style_layer_weights!r}")
         given = [layer for layer in self.style_layers if layer in terms] or terms  # none of them: all
         named = dict(zip(given, numbers, strict=True))
         return _normalised([named[term] for term in terms])
@@ -547,8 +550,8 @@ def _resolve(given: dict[str, Any]) -> dict[str, Any]:
     """Return the value of every option: the given one, else the strength's, else the preset's."""
     options: dict[str, Any] = {field.name: field.metadata["default"] for field in fields_of(Config)}
     preset = PRESETS[given.get("preset", options["preset"])]
-    options |= preset | ({"balance": "auto"} if "strength" in given else {}) | given
-    if options["balance"] == "auto":
+    options |= preset | ({"loss_balancing": "auto"} if "strength" in given else {}) | given
+    if options["loss_balancing"] == "auto":
         options |= {f"{name}_weight": term.weight.balanced for name, term in TERMS.items()}
         loss, strength = STYLE_LOSSES[options["style_loss"]], options["strength"]
         if strength is not None:

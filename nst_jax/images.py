@@ -194,7 +194,7 @@ def read(name: str | Path, max_pixels: int = MAX_PIXELS) -> Source:
 
     The embedded colour profile is applied (perceptual intent); one that cannot be used is a UserWarning,
     and the picture is read as sRGB, as is one without a profile; CMYK without one is (1-c)(1-k). Grey of 12
-    or 16 bits keeps its depth, as do red, green and blue of 16 bits in PNG and TIFF, and what of TIFF only
+    or 16 bits stays so, as do red, green and blue of 16 bits in PNG and TIFF, and what of TIFF only
     tifffile reads (grey with alpha of 16 bits, colour in floating point); floating point is clipped to
     [0, 1], 32-bit integer grey has its white at 65535; all are rounded to 8 bits where they carry a profile
     (colour: one that is not sRGB). All other colour of 16 bits is read as 8 (pillow).
@@ -339,8 +339,8 @@ def to_uint8(array: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
     return _whole_numbers(array, 8)
 
 
-def _whole_numbers(array: Float[np.ndarray, "*shape"], depth: int) -> np.ndarray:
-    return (array.clip(0, 1) * (2**depth - 1)).round().astype(f"u{depth // 8}")
+def _whole_numbers(array: Float[np.ndarray, "*shape"], bit_depth: int) -> np.ndarray:
+    return (array.clip(0, 1) * (2**bit_depth - 1)).round().astype(f"u{bit_depth // 8}")
 
 
 def check_output(path: str | Path, formats: Collection[str] = FORMATS) -> Path:
@@ -371,23 +371,25 @@ def check_output_size(path: str | Path, height: int, width: int) -> None:
         raise InputError(str(path), allowed, f"the picture is {width}x{height}")
 
 
-def check_depth(path: str | Path, depth: int) -> None:
+def check_bit_depth(path: str | Path, bit_depth: int) -> None:
     """Raise InputError if the format of path has no such number of bits a channel."""
     deep = [suffix for suffix, kind in FORMATS.items() if kind.write]
-    if depth not in DEPTHS:
-        raise InputError("`depth`", "8 or 16", f"got {depth}")
-    if depth == 16 and Path(path).suffix.lower() not in deep:
-        raise InputError("`depth`", f"8, or 16 for {' '.join(deep)}", f"got {depth} for {path}")
+    if bit_depth not in DEPTHS:
+        raise InputError("`bit_depth`", "8 or 16", f"got {bit_depth}")
+    if bit_depth == 16 and Path(path).suffix.lower() not in deep:
+        raise InputError("`bit_depth`", f"8, or 16 for {' '.join(deep)}", f"got {bit_depth} for {path}")
 
 
-def check_space(path: str | Path, height: int, width: int, *, alpha: bool = False, depth: int = 8) -> None:
+def check_space(
+    path: str | Path, height: int, width: int, *, alpha: bool = False, bit_depth: int = 8
+) -> None:
     """Raise InputError where the disk of path may be too full for a picture of this size.
 
     What is asked for is the size of the pixels as they are, which no format exceeds.
     """
     kind = FORMATS[Path(path).suffix.lower()]
     channels = 4 if alpha and kind.alpha else 3
-    files.check_space(Path(path), height * width * channels * depth // 8 + SMALL)
+    files.check_space(Path(path), height * width * channels * bit_depth // 8 + SMALL)
 
 
 def save(
@@ -396,7 +398,7 @@ def save(
     *,
     alpha: Float32[np.ndarray, "h w"] | None = None,
     settings: str | None = None,
-    depth: int = 8,
+    bit_depth: int = 8,
     dpi: int = 0,
 ) -> None:
     """Write a picture as sRGB, whole or not at all; equal input gives equal bytes.
@@ -409,7 +411,7 @@ def save(
         alpha: The opacity in [0, 1]. The white is taken out of rgb again, so that the file shows rgb on
             white. JPEG has no alpha.
         settings: Text that read_settings gives back.
-        depth: Bits a channel: 8, or 16 for PNG and TIFF.
+        bit_depth: Bits a channel: 8, or 16 for PNG and TIFF.
         dpi: The resolution that the file tells, in pixels per inch. 0: none.
 
     Raises:
@@ -420,18 +422,18 @@ def save(
     if not np.issubdtype(rgb.dtype, np.floating):
         raise InputError("rgb", "floats in [0, 1]", f"got {rgb.dtype}")
     kind = FORMATS[path.suffix.lower()]
-    check_depth(path, depth)
+    check_bit_depth(path, bit_depth)
     check_output_size(path, *rgb.shape[:2])
     if not kind.alpha:
         alpha = None
 
     def pixels(rows: slice) -> raster.Band:
         band = rgb[rows] if alpha is None else _straight(rgb[rows], alpha[rows])
-        return _whole_numbers(band, depth)
+        return _whole_numbers(band, bit_depth)
 
     text = None if settings is None else settings.encode(errors="backslashreplace").decode()
     shape = (rgb.shape[0], rgb.shape[1], 3 if alpha is None else 4)
-    header = raster.Header(shape, depth, _srgb_icc(), dpi, text)  # text: file names need not be Unicode
+    header = raster.Header(shape, bit_depth, _srgb_icc(), dpi, text)  # text: file names need not be Unicode
     with replacing(path) as file:
         if kind.write:
             kind.write(file, header, pixels)

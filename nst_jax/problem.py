@@ -103,7 +103,7 @@ def make_problem(
         masks=masks,
         weights=_loss_weights(config, spec, masks.pictures(len(styles))),
         learning_rate=jnp.asarray(config.learning_rate, jnp.float32),
-        decay=jnp.asarray(config.average, jnp.float32) if config.average else None,
+        decay=jnp.asarray(config.ema_decay, jnp.float32) if config.ema_decay else None,
         spec=spec,
         config=config,
     )

@@ -38,7 +38,7 @@ def resolved(config: Config, styles: int) -> dict[str, Any]:
         "scales": ",".join(str(rung.size) for rung in rungs) if config.scales else "",
         "iterations": [rung.iterations for rung in rungs],
         "content_layers": list(spec.content_layers),
-        # In the order given, which is that of the numbers in layer_weighting.
+        # In the order given, which is that of the numbers in style_layer_weights.
         "style_layers": list(spec.style_layers if config.style_layers == ("all",) else config.style_layers),
         "style_mix": config.loss_weights(styles).style_mix.tolist(),
     }

@@ -66,8 +66,8 @@ def make_problems(
 
     A picture has size / config.size of its rows and columns; noise is made anew at every size. The style
     weight of a rung is beta (size / config.size)^2: content and variation are sums over positions, the style
-    is a mean, so that their balance is the last rung's on all; with config.balance auto it is so by itself.
-    Raises InputError, naming the rung.
+    is a mean, so that their balance is the last rung's on all; with config.loss_balancing auto it is so by
+    itself. Raises InputError, naming the rung.
     """
     last = make_problem(params, content, styles, config, init, masks)
     rungs, size = config.rungs(), last.first.shape[:2]
@@ -77,7 +77,7 @@ def make_problems(
     problems = []
     for number, rung in enumerate(rungs[:-1], 1):
         here, *style_sizes = _sizes(rung.size, config, size, styles)
-        share = (rung.size / config.size) ** 2 if config.balance == "none" else 1
+        share = (rung.size / config.size) ** 2 if config.loss_balancing == "none" else 1
         first = None if init is None else images.resize(init, *here)
         try:
             problem = make_problem(

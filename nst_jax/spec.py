@@ -15,7 +15,7 @@ class Spec(NamedTuple):
     style_layers: tuple[str, ...]  # from the bottom up
     terms: tuple[str, ...]  # names of the terms, in the order of losses.TERMS
     style_loss: str = "gram"
-    content_loss: str = "squares"
+    content_loss: str = "l2"
     pooling: str = "max"
     optimizer: str = "lbfgs"
     parametrization: str = "fourier"

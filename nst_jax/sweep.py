@@ -40,7 +40,7 @@ class Pass(NamedTuple):
 
     states: State  # of a pass's lanes
     first: int  # number of the pass's first problem
-    lanes: int  # of every pass
+    batch_size: int  # of every pass
     step: int
 
 
@@ -48,7 +48,7 @@ class Stopped(NamedTuple):
     """Where a pass stood that goes on."""
 
     first: int
-    lanes: int
+    batch_size: int
     step: int
     states: Callable[[State], State]  # returns the arrays, of the shapes and places that it is given
 
@@ -97,7 +97,7 @@ class Course(NamedTuple):
 
 def sweep(
     problems: Sequence[Problem],
-    lanes: int = 0,
+    batch_size: int = 0,
     every: int = 0,
     free_memory: int | None = None,
     devices: Sequence[Any] = (),
@@ -105,37 +105,37 @@ def sweep(
     stopped: Stopped | None = None,
     most: Callable[[], int] | None = None,
 ) -> Iterator[SweepProgress]:
-    """Run all problems, `lanes` at a time in one compiled program, yielding after every chunk of steps.
+    """Run all problems, `batch_size` at a time in one compiled program, yielding after every chunk of steps.
 
     Each lane gives what transfer.stylize_steps gives for its problem, but for rounding. A lane that is not
     finite, or that no step lowers, stays where it is and touches no other. What problems share (content and
-    styles by identity) is computed and held once. The lanes are spread evenly over the devices (all, if
-    none are named). lanes: 0 takes what fits into free_memory bytes on each device, on CPUs one on each.
-    done: problems whose passes are left out where they hold no others: with the same lanes the rest gives the
-    same bits. stopped: of one of these passes. most: asked before each chunk how many steps it may take.
-    Raises InputError for problems of different size, spec, masks of the picture, iterations, activation shift
-    or power of the variation, or with scales or an average; NotEnoughMemory where not even one lane for each
-    device fits.
+    styles by identity) is computed and held once. The lanes are spread evenly over the devices (all, if none
+    are named). batch_size: 0 takes what fits into free_memory bytes on each device, on CPUs one on each.
+    done: problems whose passes are left out where they hold no others: with the same batch_size the rest
+    gives the same bits. stopped: of one of these passes. most: asked before each chunk how many steps it may
+    take. Raises InputError for problems of different size, spec, masks of the picture, iterations, activation
+    shift or power of the variation, or with scales or an average; NotEnoughMemory where not even one lane for
+    each device fits.
     """
     _check_alike(problems)
     count = len(problems)
     devices = (devices or jax.devices())[:count]
     mesh = Mesh(np.array(devices), ("lanes",), axis_types=(AxisType.Auto,))
     parts = _Parts(problems, mesh)
-    if not lanes:  # a CPU is busy with one: more at a time cost it more each, and finish later
+    if not batch_size:  # a CPU is busy with one: more at a time cost it more each, and finish later
         one = devices[0].platform == "cpu"
-        lanes = len(devices) if one else _guess(problems[0], count, len(devices), free_memory)
-    lanes = _fit(parts, _even(count, lanes, len(devices)), free_memory)
-    for first in range(0, count, lanes):
-        numbers = tuple(range(first, min(count, first + lanes)))
+        batch_size = len(devices) if one else _guess(problems[0], count, len(devices), free_memory)
+    batch_size = _fit(parts, _even(count, batch_size, len(devices)), free_memory)
+    for first in range(0, count, batch_size):
+        numbers = tuple(range(first, min(count, first + batch_size)))
         if not set(numbers) <= set(done):
-            here = stopped if stopped and stopped[:2] == (first, lanes) else None
-            yield from _run(parts, numbers, lanes, every, here, most)
+            here = stopped if stopped and stopped[:2] == (first, batch_size) else None
+            yield from _run(parts, numbers, batch_size, every, here, most)
 
 
 def _check_config(config: Config) -> None:
     """Raise InputError for options of a run through several programs: a sweep has one."""
-    for option, came in {"scales": config.scales, "average": config.average}.items():
+    for option, came in {"scales": config.scales, "ema_decay": config.ema_decay}.items():
         if came:
             raise InputError(f"`{option}`", "not in a sweep", f"got {came}")
 
@@ -180,38 +180,38 @@ def _guess(problem: Problem, count: int, devices: int, free: int | None) -> int:
     return min(all_at_once, devices * max(1, int(free / (BYTES_PER_PIXEL * height * width))))
 
 
-def _even(count: int, lanes: int, devices: int) -> int:
+def _even(count: int, batch_size: int, devices: int) -> int:
     """Return the lanes of a pass: at most as many, the same in every pass and on every device."""
-    lanes = max(devices, lanes // devices * devices)
-    each = math.ceil(count / math.ceil(count / lanes))
+    batch_size = max(devices, batch_size // devices * devices)
+    each = math.ceil(count / math.ceil(count / batch_size))
     return math.ceil(each / devices) * devices
 
 
-def _fit(parts: "_Parts", lanes: int, free: int | None) -> int:
-    """Return lanes, or as many as the compiled program says will fit. What it compiles is what then runs."""
+def _fit(parts: "_Parts", batch_size: int, free: int | None) -> int:
+    """Return batch_size, or less if the compiled program does not fit. It is the program that then runs."""
     devices = parts.layout.mesh.size
     while free is not None:
-        first, batch = parts.batch((0,), lanes)
+        first, batch = parts.batch((0,), batch_size)
         states = jax.eval_shape(partial(_unseen, layout=parts.layout), first, batch.weights)
         needed = bytes_needed(_advance.lower(states, np.int32(0), batch, parts.layout).compile())
-        if course := parts.course((0,), lanes):
+        if course := parts.course((0,), batch_size):
             needed = max(needed, bytes_needed(_steer.lower(states, course, parts.layout).compile()))
         if needed <= free:
             break
-        if lanes == devices:
+        if batch_size == devices:
             size = _size(parts.problems[0].first)
             raise NotEnoughMemory(
                 f"memory: a lane of {size} pixels needs {needed / 2**30:.1f} GiB and "
                 f"{free / 2**30:.1f} GiB are free; a smaller `size` needs less"
             )
-        lanes = _even(len(parts.problems), max(devices, lanes // 2), devices)
-    return lanes
+        batch_size = _even(len(parts.problems), max(devices, batch_size // 2), devices)
+    return batch_size
 
 
 def _run(
     parts: "_Parts",
     numbers: tuple[int, ...],
-    lanes: int,
+    batch_size: int,
     every: int,
     stopped: Stopped | None,
     most: Callable[[], int] | None,
@@ -220,17 +220,17 @@ def _run(
     problems, layout = parts.problems, parts.layout
     iterations = problems[0].config.steps
     every = every or chunk_steps(iterations)
-    first, batch = parts.batch(numbers, lanes)
+    first, batch = parts.batch(numbers, batch_size)
     if stopped:
         shapes = jax.eval_shape(partial(_unseen, layout=layout), first, batch.weights)
         states, step = stopped.states(_placed(shapes, layout)), stopped.step
-        course = parts.course(numbers, lanes)
+        course = parts.course(numbers, batch_size)
     else:
         states, step = _start(first, batch, layout), 0
-        if course := parts.course(numbers, lanes):
+        if course := parts.course(numbers, batch_size):
             states = _steer(states, course, layout)
     while step < iterations and jax.device_get(states.finite & ~states.converged).any():
-        yield SweepProgress(numbers, step, {}, Pass(states, numbers[0], lanes, step))
+        yield SweepProgress(numbers, step, {}, Pass(states, numbers[0], batch_size, step))
         stop = step + min(every, iterations - step, most() if most else every)
         while step < stop:
             steps = steering.piece(step, stop - step) if course else stop - step
@@ -239,7 +239,7 @@ def _run(
                 states = _steer(states, course, layout)
     told = jax.device_get(_tell(states, batch.targets.frame, layout))
     finished = {number: progress(_lane(told, lane), problems[number]) for lane, number in enumerate(numbers)}
-    yield SweepProgress(numbers, step, finished, Pass(states, numbers[0], lanes, step))
+    yield SweepProgress(numbers, step, finished, Pass(states, numbers[0], batch_size, step))
 
 
 def _placed(shapes: State, layout: Layout) -> State:
@@ -269,7 +269,7 @@ class _Parts:
             frame=regions is not None and len({id(problem.background) for problem in problems}) > 1,
         )
         self.layout = Layout(first.spec, varied, mesh)
-        if any(problem.config.balance != "none" for problem in problems):
+        if any(problem.config.loss_balancing != "none" for problem in problems):
             self.problems = [balanced(problem, self.targets(problem)) for problem in problems]
 
     def targets(self, problem: Problem) -> Targets:
@@ -287,9 +287,9 @@ class _Parts:
             frame=self.frame and self.frame._replace(background=jnp.asarray(problem.background)),
         )
 
-    def batch(self, numbers: Sequence[int], lanes: int) -> tuple[Float[Array, "n h w 3"], Batch]:
+    def batch(self, numbers: Sequence[int], batch_size: int) -> tuple[Float[Array, "n h w 3"], Batch]:
         """Return the first pictures of a pass's lanes, and what these run on."""
-        chosen = [self.problems[numbers[min(lane, len(numbers) - 1)]] for lane in range(lanes)]
+        chosen = [self.problems[numbers[min(lane, len(numbers) - 1)]] for lane in range(batch_size)]
         targets, varied = [self.targets(problem) for problem in chosen], self.layout.varied
         terms = {
             name: _stack([target.terms[name] for target in targets]) if _varies(name, varied) else wanted
@@ -304,9 +304,9 @@ class _Parts:
             jnp.stack([problem.learning_rate for problem in chosen]),
         )
 
-    def course(self, numbers: Sequence[int], lanes: int) -> Course | None:
+    def course(self, numbers: Sequence[int], batch_size: int) -> Course | None:
         """Return what a pass's lanes are steered by, None where they are not."""
-        chosen = [self.problems[numbers[min(lane, len(numbers) - 1)]] for lane in range(lanes)]
+        chosen = [self.problems[numbers[min(lane, len(numbers) - 1)]] for lane in range(batch_size)]
         rulers = []
         for problem in chosen:
             if (key := id(problem.content)) not in self.rulers:

@@ -158,8 +158,9 @@ def stylize_steps(
 
     Yields:
         A Progress at the start of each scale, and where every divides the step. It ends early where a loss is
-        not finite, and a scale where no step lowers it (Progress.finite, .converged). With config.average the
-        image is the average; the losses are the newest picture's, but at both ends of a scale the average's.
+        not finite, and a scale where no step lowers it (Progress.finite, .converged). With config.ema_decay
+        the image is the average; the losses are the newest picture's, but at both ends of a scale the
+        average's.
 
     Raises:
         InputError: Pictures, params and options do not go together.

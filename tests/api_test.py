@@ -134,7 +134,7 @@ def test_a_statistic_a_content_loss_and_an_optimizer_of_ones_own(params, picture
         registry[name]
         for registry, name in (
             (nst.STYLE_LOSSES, "gram"),
-            (nst.CONTENT_LOSSES, "squares"),
+            (nst.CONTENT_LOSSES, "l2"),
             (nst.OPTIMIZERS, "adam"),
         )
     )

@@ -63,7 +63,7 @@ def test_the_laplacian_equals_its_twin_s(rng, shape):
 def test_the_laplacian_term_equals_its_twin_s(params, rng):
     x, content = rng.random((2, 24, 21, 3), np.float32)
     terms, gradient = terms_of(params, x, content, "laplacian")
-    squares, gradient_of_squares = terms_of(params, x, content, "squares")
+    squares, gradient_of_squares = terms_of(params, x, content, "l2")
     apart = laplacian_twin(x) - laplacian_twin(content)
     np.testing.assert_allclose(terms.pop("laplacian"), (apart**2).sum() / 2 / BOX**2, rtol=1e-4)
     assert terms == squares

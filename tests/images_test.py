@@ -78,10 +78,10 @@ def _chunks(path: Path) -> list[tuple[bytes, bytes]]:
 def _decode_png(path: Path) -> np.ndarray:
     """Return the samples of a PNG of colour, byte by byte as its standard says it."""
     chunks = _chunks(path)
-    width, height, depth, color, *rest = struct.unpack(">2I5B", chunks[0][1])
+    width, height, bit_depth, color, *rest = struct.unpack(">2I5B", chunks[0][1])
     assert rest == [0, 0, 0]
     channels = {2: 3, 6: 4}[color]
-    step, length = channels * depth // 8, width * channels * depth // 8
+    step, length = channels * bit_depth // 8, width * channels * bit_depth // 8
     data = zlib.decompress(b"".join(body for kind, body in chunks if kind == b"IDAT"))
     assert len(data) == height * (1 + length)
     above, rows = bytearray(length), []
@@ -93,7 +93,7 @@ def _decode_png(path: Path) -> np.ndarray:
             row[i] = (row[i] + (0, a, b, (a + b) // 2, paeth)[kind]) % 256
         rows.append(row)
         above = row
-    return np.frombuffer(b"".join(rows), f">u{depth // 8}").reshape(height, width, channels)
+    return np.frombuffer(b"".join(rows), f">u{bit_depth // 8}").reshape(height, width, channels)
 
 
 # Colour profiles by hand, after ICC.1:2001-04.
@@ -405,7 +405,7 @@ def test_what_is_written_in_sixteen_bits_is_read_in_sixteen_bits(
     samples[..., 3:] |= 0x8000
     _write_deep(tmp_path / f"in{suffix}", samples)
     rgb, alpha = images.load(str(tmp_path / f"in{suffix}"))
-    images.save(tmp_path / f"out{suffix}", rgb, alpha=alpha, settings="{}", depth=16, dpi=300)
+    images.save(tmp_path / f"out{suffix}", rgb, alpha=alpha, settings="{}", bit_depth=16, dpi=300)
     np.testing.assert_array_equal(images.read(str(tmp_path / f"out{suffix}")).colors, samples[..., :3])
 
 
@@ -413,37 +413,39 @@ def test_what_is_written_in_sixteen_bits_is_read_in_sixteen_bits(
 
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 GRAY, COLOR, PALETTE, GRAY_ALPHA, COLOR_ALPHA = 0, 2, 3, 4, 6  # PNG's colour types
-PNG_KINDS = [(GRAY, depth) for depth in (1, 2, 4, 8, 16)] + [(PALETTE, depth) for depth in (1, 2, 4, 8)]
-PNG_KINDS += [(kind, depth) for kind in (COLOR, GRAY_ALPHA, COLOR_ALPHA) for depth in (8, 16)]
+PNG_KINDS = [(GRAY, bit_depth) for bit_depth in (1, 2, 4, 8, 16)] + [
+    (PALETTE, bit_depth) for bit_depth in (1, 2, 4, 8)
+]
+PNG_KINDS += [(kind, bit_depth) for kind in (COLOR, GRAY_ALPHA, COLOR_ALPHA) for bit_depth in (8, 16)]
 
 
-def _png(samples: np.ndarray, depth: int, kind: int, more: Any = (), interlaced: bool = False) -> bytes:
-    """Return a PNG of whole numbers below 2**depth, packed as its standard says it."""
+def _png(samples: np.ndarray, bit_depth: int, kind: int, more: Any = (), interlaced: bool = False) -> bytes:
+    """Return a PNG of whole numbers below 2**bit_depth, packed as its standard says it."""
     data = b""
     for left, top, over, down in ADAM7 if interlaced else ((0, 0, 1, 1),):
         part = samples[top::down, left::over]
         for row in part if part.size else ():
-            bits = (row.reshape(-1, 1) >> np.arange(depth)[::-1]) & 1
+            bits = (row.reshape(-1, 1) >> np.arange(bit_depth)[::-1]) & 1
             data += b"\0" + np.packbits(bits.astype(np.uint8)).tobytes()
-    header = struct.pack(">2I5B", samples.shape[1], samples.shape[0], depth, kind, 0, 0, interlaced)
+    header = struct.pack(">2I5B", samples.shape[1], samples.shape[0], bit_depth, kind, 0, 0, interlaced)
     return png([(b"IHDR", header), *more, (b"IDAT", zlib.compress(data)), (b"IEND", b"")])
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
-@pytest.mark.parametrize(("kind", "depth"), PNG_KINDS)
-def test_every_png(tmp_path: Path, kind: int, depth: int, interlaced: bool) -> None:
+@pytest.mark.parametrize(("kind", "bit_depth"), PNG_KINDS)
+def test_every_png(tmp_path: Path, kind: int, bit_depth: int, interlaced: bool) -> None:
     rng, channels = (
-        np.random.default_rng(depth),
+        np.random.default_rng(bit_depth),
         {GRAY: 1, COLOR: 3, PALETTE: 1, GRAY_ALPHA: 2, COLOR_ALPHA: 4},
     )
-    samples = rng.integers(0, 2**depth, (13, 19, channels[kind]))
-    palette = rng.integers(0, 256, (2**depth, 3), np.uint8)
+    samples = rng.integers(0, 2**bit_depth, (13, 19, channels[kind]))
+    palette = rng.integers(0, 256, (2**bit_depth, 3), np.uint8)
     more = [(b"PLTE", palette.tobytes())] if kind == PALETTE else []
-    (tmp_path / "in.png").write_bytes(_png(samples, depth, kind, more, interlaced))
+    (tmp_path / "in.png").write_bytes(_png(samples, bit_depth, kind, more, interlaced))
     rgb, alpha = images.load(str(tmp_path / "in.png"))
     # Grey with alpha of 16 bits is read as 8.
-    within = 1 / 255 if (kind, depth) == (GRAY_ALPHA, 16) else 1e-6
-    expected = palette[samples[..., 0]] / 255 if kind == PALETTE else samples / (2**depth - 1)
+    within = 1 / 255 if (kind, bit_depth) == (GRAY_ALPHA, 16) else 1e-6
+    expected = palette[samples[..., 0]] / 255 if kind == PALETTE else samples / (2**bit_depth - 1)
     if kind in (GRAY_ALPHA, COLOR_ALPHA):
         assert alpha is not None
         np.testing.assert_allclose(alpha, expected[..., -1], atol=within)
@@ -454,23 +456,23 @@ def test_every_png(tmp_path: Path, kind: int, depth: int, interlaced: bool) -> N
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("icc", [b"", _rgb_icc(GREEN, RED, BLUE)])
 @pytest.mark.parametrize(
-    ("kind", "depth"), [*((GRAY, depth) for depth in (1, 2, 4, 8, 16)), (COLOR, 8), (COLOR, 16)]
+    ("kind", "bit_depth"), [*((GRAY, bit_depth) for bit_depth in (1, 2, 4, 8, 16)), (COLOR, 8), (COLOR, 16)]
 )
 def test_the_colour_that_is_transparent(
-    tmp_path: Path, kind: int, depth: int, icc: bytes, interlaced: bool
+    tmp_path: Path, kind: int, bit_depth: int, icc: bytes, interlaced: bool
 ) -> None:
-    samples = np.random.default_rng(depth).integers(0, 2**depth, (13, 19, 3 if kind == COLOR else 1))
+    samples = np.random.default_rng(bit_depth).integers(0, 2**bit_depth, (13, 19, 3 if kind == COLOR else 1))
     samples[4:6, 7] = key = samples[0, 0]
     samples[5, 7, 0] ^= 1  # one less or more, which the upper byte of 16 bits does not tell
     more = [(b"iCCP", b"a\0\0" + zlib.compress(icc))] if icc else []
     more.append((b"tRNS", key.astype(">u2").tobytes()))
-    (tmp_path / "in.png").write_bytes(_png(samples, depth, kind, more, interlaced))
+    (tmp_path / "in.png").write_bytes(_png(samples, bit_depth, kind, more, interlaced))
     source = images.read(str(tmp_path / "in.png"))
     assert source.alpha is not None
     np.testing.assert_array_equal(source.alpha == 0, (samples == key).all(-1))
     assert source.alpha[4, 7] < source.alpha[5, 7]
     if not icc:
-        expected = np.where(source.alpha[..., None] == 0, 1, samples / (2**depth - 1))
+        expected = np.where(source.alpha[..., None] == 0, 1, samples / (2**bit_depth - 1))
         np.testing.assert_allclose(source.rgb(13, 19), np.broadcast_to(expected, (13, 19, 3)), atol=1e-6)
 
 
@@ -574,9 +576,9 @@ def test_lab(tmp_path: Path) -> None:
 # Reading: what is refused
 
 
-@pytest.mark.parametrize(("depth", "color"), [(8, 0), (16, 2)])
-def test_the_limit_on_pixels_is_checked_before_decoding(tmp_path: Path, depth: int, color: int) -> None:
-    header = b"IHDR" + struct.pack(">2I5B", 20000, 10000, depth, color, 0, 0, 0)
+@pytest.mark.parametrize(("bit_depth", "color"), [(8, 0), (16, 2)])
+def test_the_limit_on_pixels_is_checked_before_decoding(tmp_path: Path, bit_depth: int, color: int) -> None:
+    header = b"IHDR" + struct.pack(">2I5B", 20000, 10000, bit_depth, color, 0, 0, 0)
     chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     (tmp_path / "big.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IDAT")
     before = Image.MAX_IMAGE_PIXELS
@@ -1016,19 +1018,19 @@ SIZES = [(1, 1), (1, 700), (700, 1), (13, 7), (31, 257)]
 @pytest.mark.parametrize("band", [1, 300, 2**18])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("channels", [3, 4])
-@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("bit_depth", [8, 16])
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_files_for_print_hold_every_sample(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     suffix: str,
-    depth: int,
+    bit_depth: int,
     channels: int,
     size: tuple[int, int],
     band: int,
 ) -> None:
     monkeypatch.setattr(raster, "BAND", band)
-    white = 2**depth - 1
+    white = 2**bit_depth - 1
     samples = np.random.default_rng(0).integers(0, white + 1, (*size, channels))
     samples[..., 3:] = samples[..., 3:].clip(white // 20)  # float32 on white has no more of the faintest
     rgb, alpha = samples[..., :3] / white, None
@@ -1037,33 +1039,33 @@ def test_files_for_print_hold_every_sample(
         opacity = samples[..., 3:] / white
         rgb = rgb * opacity + 1 - opacity
     path = tmp_path / f"out{suffix}"
-    images.save(path, rgb.astype(np.float32), alpha=alpha, depth=depth)
+    images.save(path, rgb.astype(np.float32), alpha=alpha, bit_depth=bit_depth)
     decoded = _decode(path)
-    assert decoded.dtype.itemsize == depth // 8
+    assert decoded.dtype.itemsize == bit_depth // 8
     np.testing.assert_array_equal(decoded, samples)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff"])
 def test_all_levels_of_sixteen_bits_are_written(tmp_path: Path, suffix: str) -> None:
     levels = np.arange(2**16).reshape(128, 512, 1).repeat(3, -1)
-    images.save(tmp_path / f"out{suffix}", (levels / 65535).astype(np.float32), depth=16)
+    images.save(tmp_path / f"out{suffix}", (levels / 65535).astype(np.float32), bit_depth=16)
     if suffix == ".png":
         decoded = _decode_png(tmp_path / "out.png")
     else:
         decoded = tifffile.imread(tmp_path / f"out{suffix}")
     np.testing.assert_array_equal(decoded, levels)
-    images.save(tmp_path / f"out{suffix}", np.array([[[-1, 2, 0.6 / 65535]]], np.float32), depth=16)
+    images.save(tmp_path / f"out{suffix}", np.array([[[-1, 2, 0.6 / 65535]]], np.float32), bit_depth=16)
     with Image.open(tmp_path / f"out{suffix}") as image:
         np.testing.assert_array_equal(np.asarray(image), [[[0, 255, 0]]])  # pillow shows the upper half
 
 
 @pytest.mark.parametrize(
-    ("suffix", "depth"), [*((suffix, 8) for suffix in SUFFIXES), (".png", 16), (".tif", 16)]
+    ("suffix", "bit_depth"), [*((suffix, 8) for suffix in SUFFIXES), (".png", 16), (".tif", 16)]
 )
-def test_resolution_profile_and_settings_of_every_format(tmp_path: Path, suffix: str, depth: int) -> None:
+def test_resolution_profile_and_settings_of_every_format(tmp_path: Path, suffix: str, bit_depth: int) -> None:
     first, second = tmp_path / f"1{suffix}", tmp_path / f"2{suffix}"
     for path in (first, second):
-        images.save(path, _smooth(9, 7), settings='{"a": "☃"}', depth=depth, dpi=300)
+        images.save(path, _smooth(9, 7), settings='{"a": "☃"}', bit_depth=bit_depth, dpi=300)
     assert first.read_bytes() == second.read_bytes()
     assert images.read_settings(first) == '{"a": "☃"}'
     with Image.open(first) as image:
@@ -1073,7 +1075,7 @@ def test_resolution_profile_and_settings_of_every_format(tmp_path: Path, suffix:
         told = exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution]
         assert exif[ExifTags.Base.ResolutionUnit] == 2
     assert told == pytest.approx((300, 300), abs=0.01)
-    images.save(first, _smooth(9, 7), depth=depth)
+    images.save(first, _smooth(9, 7), bit_depth=bit_depth)
     with Image.open(first) as image:
         assert image.info.get("dpi", (1, 1)) == (1, 1)
         assert image.getexif().get(ExifTags.Base.ResolutionUnit, 1) == 1  # 1: no unit
@@ -1088,7 +1090,7 @@ def test_the_resolution_of_a_png_is_in_pixels_per_metre(tmp_path: Path) -> None:
 
 def test_tags_of_a_tiff(tmp_path: Path) -> None:
     images.save(
-        tmp_path / "out.tif", _smooth(3, 3), alpha=_smooth(3, 3)[..., 0], settings="{}", depth=16, dpi=300
+        tmp_path / "out.tif", _smooth(3, 3), alpha=_smooth(3, 3)[..., 0], settings="{}", bit_depth=16, dpi=300
     )
     with tifffile.TiffFile(tmp_path / "out.tif") as tiff:
         tags = tiff.pages[0].tags
@@ -1116,15 +1118,17 @@ def test_a_photograph_takes_little_more_room_than_with_pillow(tmp_path: Path) ->
         assert (tmp_path / "out.png").stat().st_size < 1.05 * pillow
 
 
-@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("bit_depth", [8, 16])
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_files_for_print_are_written_without_a_second_copy(tmp_path: Path, suffix: str, depth: int) -> None:
-    images.save(tmp_path / f"out{suffix}", _smooth(8, 8), depth=depth)  # what is imported and cached
+def test_files_for_print_are_written_without_a_second_copy(
+    tmp_path: Path, suffix: str, bit_depth: int
+) -> None:
+    images.save(tmp_path / f"out{suffix}", _smooth(8, 8), bit_depth=bit_depth)  # what is imported and cached
     rgb = np.full((4000, 2000, 3), 0.25, np.float32)  # 92 MiB; of one byte a sample 23 MiB
     alpha = rgb[..., 0].copy()
     tracemalloc.start()
     try:
-        images.save(tmp_path / f"out{suffix}", rgb, alpha=alpha, depth=depth)
+        images.save(tmp_path / f"out{suffix}", rgb, alpha=alpha, bit_depth=bit_depth)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -1133,14 +1137,14 @@ def test_files_for_print_are_written_without_a_second_copy(tmp_path: Path, suffi
 
 def test_sixteen_bits_are_for_png_and_tiff(tmp_path: Path) -> None:
     for suffix in SUFFIXES:
-        images.check_depth(f"out{suffix}", 8)
+        images.check_bit_depth(f"out{suffix}", 8)
     for suffix in (".png", ".tif", ".TIFF"):
-        images.check_depth(f"out{suffix}", 16)
+        images.check_bit_depth(f"out{suffix}", 16)
     for suffix in (".jpg", ".webp", ".avif"):
-        with pytest.raises(InputError, match=r"`depth`: 8, or 16 for \.png \.tif \.tiff; got 16 for out"):
-            images.check_depth(f"out{suffix}", 16)
-    with pytest.raises(InputError, match="`depth`: 8 or 16; got 12"):
-        images.save(tmp_path / "out.png", _smooth(2, 2), depth=12)
+        with pytest.raises(InputError, match=r"`bit_depth`: 8, or 16 for \.png \.tif \.tiff; got 16 for out"):
+            images.check_bit_depth(f"out{suffix}", 16)
+    with pytest.raises(InputError, match="`bit_depth`: 8 or 16; got 12"):
+        images.save(tmp_path / "out.png", _smooth(2, 2), bit_depth=12)
     assert not list(tmp_path.iterdir())
 
 
@@ -1151,11 +1155,11 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_the_old_file(
 ) -> None:
     path, asked = tmp_path / f"out{suffix}", []
 
-    def fill(array: np.ndarray, depth: int) -> np.ndarray:
+    def fill(array: np.ndarray, bit_depth: int) -> np.ndarray:
         asked.append(len(list(tmp_path.iterdir())))
         if len(asked) > band:
             raise OSError(28, "No space left on device")
-        return whole_numbers(array, depth)
+        return whole_numbers(array, bit_depth)
 
     images.save(path, _smooth(40, 50))
     before, whole_numbers = path.read_bytes(), images._whole_numbers
@@ -1193,14 +1197,14 @@ def test_a_disk_that_cannot_hold_the_picture_is_refused(
     free = 25 * 2**20
     images.check_space(tmp_path / "link.tif", 2**11, 2**12)  # 24 MiB
     assert asked == [tmp_path / "other"]
-    for name, alpha, depth, needed in (
+    for name, alpha, bit_depth, needed in (
         ("a.tif", True, 8, 33),
         ("a.png", False, 16, 49),
         ("a.png", True, 16, 65),
     ):
         allowed = f"must lie on a disk with {needed} MiB free, which it may need; 25 MiB are free"
         with pytest.raises(InputError, match=f"{name}: {allowed}"):
-            images.check_space(tmp_path / name, 2**11, 2**12, alpha=alpha, depth=depth)
+            images.check_space(tmp_path / name, 2**11, 2**12, alpha=alpha, bit_depth=bit_depth)
     images.check_space(tmp_path / "a.jpg", 2**11, 2**12, alpha=True)
     free -= 1
     with pytest.raises(InputError, match="25 MiB free, which it may need; 24 MiB"):
@@ -1219,14 +1223,14 @@ def test_a_disk_that_does_not_tell_is_no_reason_to_refuse(
 
 
 @pytest.mark.parametrize(
-    ("suffix", "depth"), [*((suffix, 8) for suffix in SUFFIXES), (".png", 16), (".tif", 16)]
+    ("suffix", "bit_depth"), [*((suffix, 8) for suffix in SUFFIXES), (".png", 16), (".tif", 16)]
 )
 def test_no_file_is_larger_than_the_room_that_is_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, depth: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, bit_depth: int
 ) -> None:
     path, alpha = tmp_path / f"out{suffix}", None if suffix == ".jpg" else _random(600, 800)
-    images.save(path, _random(600, 800, 3), alpha=alpha, depth=depth)  # noise: nothing to compress
+    images.save(path, _random(600, 800, 3), alpha=alpha, bit_depth=bit_depth)  # noise: nothing to compress
     size = path.stat().st_size
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Disk(10**12, 0, size))
     with pytest.raises(InputError, match="MiB are free"):
-        images.check_space(path, 600, 800, alpha=alpha is not None, depth=depth)
+        images.check_space(path, 600, 800, alpha=alpha is not None, bit_depth=bit_depth)

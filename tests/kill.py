@@ -20,7 +20,7 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 RUNS = {
     "lbfgs": ["--size=64", "--iterations=40"],
-    "adam": ["--size=64", "--iterations=60", "--optimizer=adam", "--average=0.9"],
+    "adam": ["--size=64", "--iterations=60", "--optimizer=adam", "--ema_decay=0.9"],
     "rungs": ["--size=64", "--scales=32,48,64", "--iterations=45"],
     "short": ["--size=32", "--iterations=20", "--style_layers=conv1_1,conv2_1", "--content_layers=conv2_1"],
     "adam rungs": ["--size=64", "--scales=40,64", "--iterations=60", "--optimizer=adam"],

@@ -114,7 +114,7 @@ def test_its_layers_are_checked_by_name_and_size(toy, params, rng):
         features(params, rng.random((2, 5, 3), np.float32), ("coarse",))
     with pytest.raises(InputError, match=r"`tile`: auto, off, or at least 18 \(coarse sees 4 pixels"):
         Config(network="toy", **LAYERS, tile="17")
-    config = Config(network="toy", **LAYERS, layer_weighting="lower")
+    config = Config(network="toy", **LAYERS, style_layer_weights="lower")
     assert config.spec().style_layers == ("fine", "coarse")
     weights = config.loss_weights(1).parts["style"]
     assert weights["fine"] == 4 * weights["coarse"]

@@ -21,7 +21,7 @@ from PIL import Image
 
 import nst_jax
 from nst_jax import images
-from nst_jax.errors import NotWritten
+from nst_jax.errors import RENAMED, NotWritten
 from nst_jax.launchers import display, nst
 from nst_jax.launchers.common import run
 from nst_jax.losses.matting import EPSILON
@@ -150,7 +150,7 @@ def test_the_report_keeps_its_contract(call):
 
 def test_a_photorealistic_run_tells_the_matting_of_its_picture(call):
     files = ("--output=a.png", "--report=a.json", "--plot=a.svg")
-    code, _, err = call(*PAIR, *SMALL, *files, "--depth=16", "--photorealistic", "--matting_weight=3e5")
+    code, _, err = call(*PAIR, *SMALL, *files, "--bit_depth=16", "--photorealistic", "--matting_weight=3e5")
     assert (code, err) == (0, [])
     report = read_json("a.json")
     content = images.resize(images.load("example:cat").rgb, 32, 48)
@@ -260,7 +260,7 @@ def test_a_picture_for_print(call, tmp_path, rng, suffix):
         *SHALLOW,
         "--size=48",
         "--iterations=2",
-        "--depth=16",
+        "--bit_depth=16",
     ]
     code, _, err = call(*arguments, "--dpi=300", "--save_every=1", f"--output=a.{suffix}", "--report=r.json")
     assert (code, err) == (0, [])
@@ -269,7 +269,7 @@ def test_a_picture_for_print(call, tmp_path, rng, suffix):
         assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.01)
         assert picture.info["icc_profile"] == images._srgb_icc()
     assert json.loads(images.read_settings(f"a.{suffix}"))["config"]["size"] == 48
-    assert read_json("r.json")["config"]["depth"] == 16
+    assert read_json("r.json")["config"]["bit_depth"] == 16
     if suffix == "tif":
         samples = tifffile.imread("a.tif")
         assert (samples.dtype, samples.shape) == (np.uint16, (29, 48, 4))
@@ -283,7 +283,7 @@ def test_a_picture_for_print(call, tmp_path, rng, suffix):
     [
         (["--size=48"], 2),
         (["--output_size=content"], 4),
-        (["--output_size=content", "--depth=16"], 7),
+        (["--output_size=content", "--bit_depth=16"], 7),
         (["--output_size=content", "--output=a.jpg"], 4),
     ],
 )
@@ -301,7 +301,7 @@ def test_a_full_disk_is_refused_before_the_run(call, tmp_path, monkeypatch, rng,
 
 def test_the_depth_is_checked_before_the_run(call, monkeypatch):
     monkeypatch.setattr(job, "load_weights", lambda *_: pytest.fail("the run began"))
-    assert call(*PAIR, *SMALL, "--depth=16", "--output=a.jpg")[0] == 2
+    assert call(*PAIR, *SMALL, "--bit_depth=16", "--output=a.jpg")[0] == 2
 
 
 def test_previews(call):
@@ -313,7 +313,7 @@ def test_previews(call):
 LADDER = ["--size=64", "--scales=40,64", "--iterations=3,2", *SHALLOW]
 
 
-@pytest.mark.parametrize("options", [[], ["--optimizer=adam", "--average=0.9"]])
+@pytest.mark.parametrize("options", [[], ["--optimizer=adam", "--ema_decay=0.9"]])
 def test_the_report_tells_of_every_rung(call, options):
     code, out, err = call(*PAIR, *LADDER, *options, "--output=a.png", "--report=r.json", "--plot=p.png")
     assert (code, out, err) == (0, ["a.png", "r.json", "p.png"], [])
@@ -372,7 +372,7 @@ def test_stroke_size_and_style_aspect(call, rng, weights):
 
 def test_several_styles_and_improvements(call):
     code, _, _ = call(*PAIR, "--style=example:ink", "--style_mix=1,3", *SHALLOW, "--activation_shift=-1",
-                      "--layer_weighting=geometric", *SMALL, "--output=a.png", "--report=r.json")  # fmt: skip
+                      "--style_layer_weights=geometric", *SMALL, "--output=a.png", "--report=r.json")  # fmt: skip
     report = read_json("r.json")
     assert code == 0
     assert report["config"]["style_mix"] == [0.25, 0.75]
@@ -508,7 +508,7 @@ def test_what_is_made_of_two_files_alone_climbs_and_weighs_by_pulls(call):
     report = read_json("r.json")
     assert [rung["size"] for rung in report["rungs"]] == [129, 182]
     assert (report["config"]["preset"], report["config"]["style_loss"]) == ("wasserstein", "wasserstein")
-    assert (report["config"]["balance"], report["config"]["style_weight"]) == ("auto", 0.6843)
+    assert (report["config"]["loss_balancing"], report["config"]["style_weight"]) == ("auto", 0.6843)
 
 
 def test_a_raw_style_weight_beside_the_default_is_told(call, caplog):
@@ -573,15 +573,17 @@ WRONG = {
         ["--stile_weight=1"],
         "--stile_weight: the flags of nst --help; no such flag .did you mean --style",
     ),
-    "flag of earlier days": (
-        ["--style_scale=2"],
-        "--style_scale: .*no such flag .did you mean --stroke_size",
-    ),
+    **{
+        f"{name} of earlier days": ([f"--{name}=2"], f"--{name}: .*no such flag .did you mean --{today}[?]")
+        for name, today in RENAMED.items()
+        if name not in ("lanes", "squares")
+    },
+    "loss of earlier days": (["--content_loss=squares"], "--content_loss: l2.*did you mean l2[?]"),
     "positional": (["b.png"], "b.png: flags only"),
     "layer": (["--style_layers=conv1_1,conv9_1"], "--style_layers: layers of vgg16 are"),
     "weighting that overflows": (
-        ["--layer_weighting=1e308,1e308,1e308,1e308,1e308"],
-        "--layer_weighting: uniform",
+        ["--style_layer_weights=1e308,1e308,1e308,1e308,1e308"],
+        "--style_layer_weights: uniform",
     ),
     "flagfile that is no text": (
         ["--flagfile=cut.png"],
@@ -661,11 +663,11 @@ WRONG = {
     ),
     "init": (["--init=nothing.png"], "nothing.png: must be a whole picture file"),
     "16 bits of jpg": (
-        ["--depth=16", "--output=a.jpg"],
-        "--depth: 8, or 16 for .png .tif .tiff; got 16 for a.jpg",
+        ["--bit_depth=16", "--output=a.jpg"],
+        "--bit_depth: 8, or 16 for .png .tif .tiff; got 16 for a.jpg",
     ),
-    "12 bits": (["--depth=12"], "--depth: 8 or 16; got 12"),
-    "word for bits": (["--depth=deep"], "--depth: 8 or 16; got 'deep'"),
+    "12 bits": (["--bit_depth=12"], "--bit_depth: 8 or 16; got 12"),
+    "word for bits": (["--bit_depth=deep"], "--bit_depth: 8 or 16; got 'deep'"),
     "resolution": (["--dpi=10001"], "--dpi: a whole number from 0 to 10000; got 10001"),
     "scales that do not grow": (
         ["--scales=40,30,48"],
@@ -681,7 +683,7 @@ WRONG = {
         ["--scales=20,48", "--iterations=9"],
         "content: at least 16 pixels a side for layer conv5_1; got 20x13 .rung 1 of 2, 20 pixels.",
     ),
-    "average of lbfgs": (["--average=0.9"], "--average: 0, or --optimizer=adam; got 0.9 for lbfgs"),
+    "average of lbfgs": (["--ema_decay=0.9"], "--ema_decay: 0, or --optimizer=adam; got 0.9 for lbfgs"),
     "webp side": (["--size=17000", "--output=a.webp"], "a.webp: a side of WEBP has at most 16383 pixels"),
 }
 

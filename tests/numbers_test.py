@@ -47,8 +47,8 @@ ODD = {  # content, style, options
     "sharpest power": (WAVES, TILES, {"tv_power": 1.0}),
     "largest rate": (WAVES, TILES, {"learning_rate": 1.0}),
     "least rate": (WAVES, TILES, {"learning_rate": 1e-8}),
-    "longest average": (WAVES, TILES, {"average": 0.99999}),
-    "shortest average": (WAVES, TILES, {"average": 1e-30}),
+    "longest average": (WAVES, TILES, {"ema_decay": 0.99999}),
+    "shortest average": (WAVES, TILES, {"ema_decay": 1e-30}),
 }
 WRONG = {
     "largest weights": (WAVES, TILES, dict.fromkeys(ALL, 3e38)),

@@ -87,11 +87,11 @@ def compare(params, weights, pictures, masks=None, **options):
     [
         {},
         {"style_mix": (3.0, 1.0), "pooling": "average"},
-        {"activation_shift": -1.0, "layer_weighting": "geometric", "tv_power": 2.0},
+        {"activation_shift": -1.0, "style_layer_weights": "geometric", "tv_power": 2.0},
         {
             "content_layers": ("conv2_2", "conv5_2"),
             "style_layers": ("conv2_1", "conv1_1"),
-            "layer_weighting": "0.25,1",
+            "style_layer_weights": "0.25,1",
         },
         {"style_loss": "chain", "style_layers": ("conv1_1", "conv3_2", "conv3_3", "conv5_1")},
         {"style_loss": "wasserstein", "style_layers": ("conv1_1", "conv4_1")},  # 42 positions of 512 channels

@@ -81,9 +81,9 @@ GIVEN = {
     "a dial for the paper": {"preset": "gatys", "strength": 0.5},
     "weights": {"style_weight": 2.0, "content_weight": 0.1},
     "the paper": {"preset": "gatys"},
-    "adam": {"preset": "improved", "optimizer": "adam", "average": 0.5, "learning_rate": 0.02},
+    "adam": {"preset": "improved", "optimizer": "adam", "ema_decay": 0.5, "learning_rate": 0.02},
     "photorealistic": {"photorealistic": True, "preserve_color": "match", "color_match": "transport"},
-    "layers in an order of their own": {"style_layers": ("conv3_1", "conv1_1"), "layer_weighting": "3,1"},
+    "layers in an order of their own": {"style_layers": ("conv3_1", "conv1_1"), "style_layer_weights": "3,1"},
     "mix": {"style_mix": (3.0, 1.0)},
 }
 

@@ -140,14 +140,14 @@ def test_neither_chunks_nor_a_rest_between_change_what_comes_of_it(params, pair)
 
 
 @pytest.mark.usefixtures("optax_promotion")
-@pytest.mark.parametrize("options", [{}, {"optimizer": "adam", "average": 0.5}])
+@pytest.mark.parametrize("options", [{}, {"optimizer": "adam", "ema_decay": 0.5}])
 def test_the_value_is_that_of_the_weights_in_force(params, pair, options):
     """At the start of a scale, too, which goes on with the weights of the one before."""
     content, style = pair
     sizes = {"size": 64, "scales": "48,64", "iterations": (12, 7)}
     problems = make_problems(params, content, [style], Config(strength=0.9, **options, **sizes, **LAYERS))
     for seen in run(problems, every=3):
-        state, average = seen.standing.state, "average" in options and seen.ends
+        state, average = seen.standing.state, "ema_decay" in options and seen.ends
         if np.isfinite(state.iterate.value) and not average:  # else the losses are another picture's
             assert float(state.iterate.value / state.scale) == pytest.approx(seen.losses["total"], rel=1e-4)
         taken = seen.step, seen.rung
@@ -161,7 +161,7 @@ def test_strengths_are_lanes_of_one_program(params, pair, compilations):
     problems = [make_problem(params, content, [style], config) for config in configs]
     problems = [problem._replace(content=content, styles=problems[0].styles) for problem in problems]
     found = {}
-    for now in sweep(problems, lanes=4):
+    for now in sweep(problems, batch_size=4):
         found |= now.finished
     assert compilations("_advance") == 1
     for number, config in enumerate(configs):
@@ -196,7 +196,7 @@ def test_only_a_strength_with_a_photograph_to_measure_against_steers(params, pai
     assert not steered(preset="wasserstein", style_weight=2.0)
     assert not steered(preset="strotss")
     assert not steered(content[:15], strength=0.5)  # LPIPS's deepest layer sees nothing
-    assert not steered(None, content_weight=0.0, balance="auto", init="noise")
+    assert not steered(None, content_weight=0.0, loss_balancing="auto", init="noise")
 
 
 def test_rulers_have_the_shapes_that_the_plan_is_told(params, pair):

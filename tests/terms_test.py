@@ -118,8 +118,8 @@ def config_of(weight):
 
 
 def test_a_balanced_weight_is_in_units_of_its_pull(params, pictures):
-    problem = problem_of(params, pictures, balance="auto", brightness_weight=3.0)
-    assert problem_of(params, pictures, balance="auto").config.weight("brightness") == 1
+    problem = problem_of(params, pictures, loss_balancing="auto", brightness_weight=3.0)
+    assert problem_of(params, pictures, loss_balancing="auto").config.weight("brightness") == 1
     weights = balanced(problem, problem.targets()).weights
     pulls = [
         share * np.linalg.norm(brightness(picture)[1])

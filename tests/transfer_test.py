@@ -105,7 +105,7 @@ def test_only_what_changes_the_program_compiles_anew(params, pictures, optimizer
     run(iterations=8)
     run(content=content[::-1].copy())
     run(style_weight=1e4, content_weight=2.0, tv_weight=0.5, tv_power=2.0, activation_shift=-1.0)
-    run(layer_weighting="geometric")
+    run(style_layer_weights="geometric")
     run(preserve_color="luma_swap")
     if optimizer == "adam":
         run(learning_rate=0.01)
@@ -374,7 +374,7 @@ def test_the_average_is_that_of_a_loop_with_its_bias_corrected(params, weights, 
     before = compilations("chunk")
     for decay in (0.9, 0.5):
         averaged = list(
-            stylize_steps(params, content, [style], config=Config(average=decay, **options), every=1)
+            stylize_steps(params, content, [style], config=Config(ema_decay=decay, **options), every=1)
         )
         np.testing.assert_array_equal(averaged[0].image, content)
         total = np.zeros(content.shape)
@@ -395,7 +395,7 @@ def test_the_average_is_that_of_a_loop_with_its_bias_corrected(params, weights, 
 
 def test_the_average_starts_the_next_rung_and_starts_anew(params, pictures):
     content, style = pictures
-    config = Config(optimizer="adam", average=0.9, size=48, scales="24,48", iterations=(5, 2), **SHALLOW)
+    config = Config(optimizer="adam", ema_decay=0.9, size=48, scales="24,48", iterations=(5, 2), **SHALLOW)
     steps = list(stylize_steps(params, content, [style], config=config, every=1))
     end, begin, step, _ = steps[5:]
     np.testing.assert_array_equal(begin.image, images.resize(end.image, 32, 48))
@@ -407,7 +407,9 @@ def test_the_average_starts_the_next_rung_and_starts_anew(params, pictures):
 
 def test_a_step_that_is_not_taken_is_not_averaged(params, pictures):
     content, style = pictures
-    config = Config(optimizer="adam", average=0.5, iterations=5, style_weight=1.0, tv_weight=3e38, **SHALLOW)
+    config = Config(
+        optimizer="adam", ema_decay=0.5, iterations=5, style_weight=1.0, tv_weight=3e38, **SHALLOW
+    )
     *_, last = stylize_steps(params, content, [style], config=config, init=np.full_like(content, 0.5))
     assert not last.finite
     np.testing.assert_array_equal(last.image, 0.5)
@@ -486,7 +488,7 @@ def test_what_does_not_fit_some_rung_is_refused_before_the_first(params, picture
 def test_the_memory_of_all_rungs_is_forecast_before_the_first_one_runs(params, pictures, compilations):
     content, style = pictures
     config = Config(
-        size=48, scales="24,48", iterations=4, optimizer="adam", average=0.5, pooling="average", **SHALLOW
+        size=48, scales="24,48", iterations=4, optimizer="adam", ema_decay=0.5, pooling="average", **SHALLOW
     )
     steps = stylize_steps(params, content, [style], config=config, free_memory=2**40)
     next(steps)
@@ -544,7 +546,7 @@ def test_masks_colours_losses_and_several_styles_work_together(params, pictures,
         preserve_color=preserve_color,
         style_loss=style_loss,
         iterations=4,
-        layer_weighting="geometric",
+        style_layer_weights="geometric",
         **SHALLOW,
     )
     left, right = half(content), half(content, slice(28, 44))

@@ -309,7 +309,7 @@ def test_files_that_are_no_converted_ones(tmp_path: Path) -> None:
 
 
 def test_vgg19_is_not_bundled(cache: Path) -> None:
-    how = "nst-weights --fetch=vgg19, or nst-weights --convert=FILE --network=vgg19 --out=FILE and pass"
+    how = "nst-weights --fetch=vgg19, or nst-weights --convert=FILE --network=vgg19 --output=FILE and pass"
     with pytest.raises(InputError, match=how):
         load_weights("vgg19")
     with pytest.raises(InputError, match="network: must be one of vgg16, vgg19, alexnet; got vgg"):
@@ -390,7 +390,10 @@ def closed_port() -> int:
         ("{server}/cut/vgg19-narrow.pth", "needs the internet"),
         ("{server}/nothing.pth", "needs the internet.*404"),
         ("http://127.0.0.1:{port}/vgg19-narrow.pth", "needs the internet.*refused"),
-        ("http://127.0.0.1:{port}/vgg19-narrow.pth", "--convert=vgg19-narrow.pth --network=vgg19 --out=FILE"),
+        (
+            "http://127.0.0.1:{port}/vgg19-narrow.pth",
+            "--convert=vgg19-narrow.pth --network=vgg19 --output=FILE",
+        ),
     ],
 )
 def test_failed_downloads(

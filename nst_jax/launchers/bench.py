@@ -363,7 +363,7 @@ def _run(problem: Problem, batch: int, spans: list[tuple[float, int]]) -> None:
     lanes = [
         vary(problem, dataclasses.replace(problem.config, style_weight=float(weight))) for weight in weights
     ]
-    deque(sweep(lanes, lanes=batch, devices=jax.devices()[:1]), maxlen=0)
+    deque(sweep(lanes, batch_size=batch, devices=jax.devices()[:1]), maxlen=0)
 
 
 def _idle(spans: Sequence[tuple[float, int]], loop: float) -> float | None:

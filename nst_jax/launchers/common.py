@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import inspect
 import os
 import re
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 from absl import app, flags, logging
 
 import nst_jax
-from nst_jax.errors import InputError, NotEnoughMemory, NotWritten, as_flags
+from nst_jax.errors import InputError, NotEnoughMemory, NotWritten, as_flags, nearest
 from nst_jax.files import abandon
 from nst_jax.options import default_values, describe_range, fields_of, is_tuple, option_type, parse_option
 from nst_programs import ENDINGS, taken
@@ -239,9 +238,6 @@ def interrupts() -> Iterator[Callable[[], int]]:
         yield interrupted
 
 
-RENAMED = {"style_scale": "stroke_size"}  # flags of earlier days
-
-
 def _parse(program: Program, arguments: Sequence[str]) -> flags.FlagValues:
     values = flags.FlagValues()
     for field in _fields(program):
@@ -258,17 +254,16 @@ def _parse(program: Program, arguments: Sequence[str]) -> flags.FlagValues:
     try:
         positional = values([program.name, *_unfolded(arguments, set())])[1:]
     except flags.UnrecognizedFlagError as error:
-        renamed = [RENAMED[error.flagname]] if error.flagname in RENAMED else []
-        near = renamed or difflib.get_close_matches(error.flagname, list(values), n=1)
-        came = "no such flag" + (f" (did you mean --{near[0]}?)" if near else "")
+        near = nearest(error.flagname, values)
+        came = "no such flag" + (f" (did you mean --{near}?)" if near else "")
         raise InputError(f"--{error.flagname}", f"the flags of {program.name} --help", came) from None
     except (flags.Error, UnicodeDecodeError) as error:  # the latter from a --flagfile that is no text
         raise InputError(f"{program.name}'s flags", "see --help", str(error)) from None
     bare = positional[0].lstrip(DASHES) if positional and not positional[0].startswith("--") else ""
     if bare and bare != positional[0]:
         name, given, value = bare.partition("=")
-        near = difflib.get_close_matches(name, list(values), n=1)
-        meant = f"; did you mean --{near[0]}{given}{value}?" if near else ""
+        near = nearest(name, values)
+        meant = f"; did you mean --{near}{given}{value}?" if near else ""
         raise InputError(positional[0], "flags begin with --", f"got another dash{meant}")
     if positional:
         missing = [

@@ -54,7 +54,7 @@ OWN = (
     "dry_run",
     "checkpoint",
     "resume",
-    "allow",
+    "allow_change",
     "coordinator",
     "num_processes",
     "process_id",
@@ -142,7 +142,7 @@ def _tell_resumed(job: Job, step: int, finished: str) -> None:
     if not finished:
         logging.info("goes on after step %d, from %s", step, folder)
         return
-    further = "no step lowers the loss" if finished == "converged" else "--allow=iterations extends it"
+    further = "no step lowers the loss" if finished == "converged" else "--allow_change=iterations extends it"
     logging.info("finished already, after step %d, in %s; %s", step, folder, further)
 
 
@@ -168,7 +168,7 @@ def _dials(config: Config) -> str:
     names = ("content_weight", "style_weight", "tv_weight")
     weights = ", ".join(f"{name} {getattr(config, name):g}" for name in names)
     if config.aim is None:
-        units = "in units of the terms' pulls" if config.balance == "auto" else "raw"
+        units = "in units of the terms' pulls" if config.loss_balancing == "auto" else "raw"
         return f"weights {units}: {weights}; stroke size {config.stroke_size:g}"
     aim = "" if math.isnan(config.aim) else f" (LPIPS to the photograph {config.aim:.2f})"
     begins = f"begins with {weights}, in units of the terms' pulls"

@@ -2,7 +2,7 @@
 
 Examples: nst-weights --list
           nst-weights --fetch=vgg19
-          nst-weights --convert=imagenet-vgg-verydeep-19.mat --network=vgg19 --out=vgg19.safetensors
+          nst-weights --convert=imagenet-vgg-verydeep-19.mat --network=vgg19 --output=vgg19.safetensors
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ class Task:
         "what the file to convert wants of its pictures, where the file does not tell",
         choices=("", *NORMALIZATIONS),
     )
-    out: str = option("", "converted file to write; for --fetch, without: the cache, where nst looks")
+    output: str = option("", "converted file to write; for --fetch, without: the cache, where nst looks")
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -47,12 +47,12 @@ class Task:
             raise InputError(
                 "nst-weights", "one of --list, --verify, --fetch, --convert", "got none or several"
             )
-        if self.convert and not (self.network and self.out):
-            raise InputError("--convert", "goes with --network and --out", "one is missing")
+        if self.convert and not (self.network and self.output):
+            raise InputError("--convert", "goes with --network and --output", "one is missing")
         if (self.network or self.normalization) and not self.convert:
             raise InputError("--network, --normalization", "go with --convert", "it is not given")
-        if self.out and not (self.convert or self.fetch):
-            raise InputError("--out", "goes with --convert or --fetch", "neither is given")
+        if self.output and not (self.convert or self.fetch):
+            raise InputError("--output", "goes with --convert or --fetch", "neither is given")
 
 
 def main(given: Given) -> int:
@@ -64,10 +64,10 @@ def main(given: Given) -> int:
         return _verify()
     if task.fetch:
         with _bar() as progress:
-            tell(fetch(task.fetch, task.out or None, progress))
+            tell(fetch(task.fetch, task.output or None, progress))
     else:
-        convert(task.convert, task.network, task.out, task.normalization or None)
-        tell(task.out)
+        convert(task.convert, task.network, task.output, task.normalization or None)
+        tell(task.output)
     return DONE
 
 

@@ -115,7 +115,7 @@ class Weight(NamedTuple):
 
     help: str
     default: float = 0.0
-    balanced: float = 1.0  # the default with balance auto, in units of the term's pull
+    balanced: float = 1.0  # the default with loss_balancing=auto, in units of the term's pull
 
 
 class Reach(NamedTuple):
@@ -159,7 +159,7 @@ class Term(NamedTuple):
     numbers: options that it takes traced, with their defaults.
     when: the option without which the term is not there; none: it always is.
     places: of balance.py, at whose pictures its pull is asked for.
-    pull: what its weight of 1 is, with balance auto, in units of its pull.
+    pull: what its weight of 1 is, with loss_balancing=auto, in units of its pull.
     """
 
     sums: Callable[[View, Any], Any]

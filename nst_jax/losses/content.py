@@ -133,7 +133,7 @@ def _unlikeness(columns: Float[Array, "n c"], wanted: Likeness) -> Float[Array, 
 
 
 CONTENT_LOSSES = {
-    "squares": ContentLoss(_activations, _squares),
+    "l2": ContentLoss(_activations, _squares),
     "laplacian": ContentLoss(
         _activations_and_laplacian, _squares_and_laplacian, beside=(LAPLACIAN,), reach=2 * BOX
     ),

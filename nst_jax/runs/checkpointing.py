@@ -30,7 +30,9 @@ class CheckpointOptions:
     resume: str = option(
         "", "folder of the checkpoints of a run that goes on; its options hold where none are given"
     )
-    allow: str = option("", "option that may differ from the run's that goes on", choices=("", "iterations"))
+    allow_change: str = option(
+        "", "option that may differ from the run's that goes on", choices=("", "iterations")
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -38,8 +40,8 @@ class CheckpointOptions:
         if len(folders) > 1:
             came = f"got {self.resume} and {self.checkpoint}"
             raise InputError("`resume`, `checkpoint`", "one of the two, or one folder for both", came)
-        if self.allow and not self.folder:
-            raise InputError("`allow`", "with `resume` or `checkpoint`", "neither was given")
+        if self.allow_change and not self.folder:
+            raise InputError("`allow_change`", "with `resume` or `checkpoint`", "neither was given")
 
     @property
     def folder(self) -> Path | None:
@@ -70,7 +72,7 @@ def check_same(
         name, *others = differing
         more = f" (and {', '.join(others[:FEW] + ['...'] * (len(others) > FEW))})" if others else ""
         came = f"{before.get(name) or 'nothing'} there, {told.get(name) or 'nothing'} now{more}"
-        hint = " (or `allow=iterations`)" if name == "--iterations" else ""
+        hint = " (or `allow_change=iterations`)" if name == "--iterations" else ""
         raise InputError(name, f"as in the run in {folder}{hint}", came)
 
 

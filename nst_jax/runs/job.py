@@ -285,7 +285,7 @@ def prepare(
         canvas = canvas._replace(settings=settings(inputs, config, cache, files.dpi))
     facts = facts_of(request, pictures, weights, devices) if request.checkpoint.folder else {}
     if resume:
-        allowed = ["--iterations"] if request.checkpoint.allow else []
+        allowed = ["--iterations"] if request.checkpoint.allow_change else []
         check_same(facts["told"], resume.told, resume.saved.folder, allowed)
         check_iterations(resume, config)
     equal = alike(request, pictures, weights) | {"checkpoint": resume and resume.saved.step}
@@ -321,7 +321,7 @@ def _warn(config: Config, weights: Weights, pictures: Pictures) -> None:
     regions = masking.regions(pictures.masks)
     if regions is not None and masking.opacity(regions).max() < 1:
         LOG.warning("the masks are nowhere %d pixels wide: the content shows through", 2 * masking.SEAM)
-    if config.balance == "auto" and config.style_weight > RAW_STYLE_WEIGHT:
+    if config.loss_balancing == "auto" and config.style_weight > RAW_STYLE_WEIGHT:
         LOG.warning(
             "--style_weight=%g is in units of the style's pull, about 1; raw ones go with --preset=gatys",
             config.style_weight,

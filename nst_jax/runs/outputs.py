@@ -46,8 +46,8 @@ class Canvas(NamedTuple):
         """Write an image at the size of the output. Raises NotWritten."""
         if image.shape[:2] != self.size:
             image = finish(images.resize(image, *self.size), self.photograph, self.opacity, self.config)
-        depth, dpi = self.files.depth, self.files.dpi
-        images.save(path, image, alpha=self.alpha, settings=self.settings, depth=depth, dpi=dpi)
+        bit_depth, dpi = self.files.bit_depth, self.files.dpi
+        images.save(path, image, alpha=self.alpha, settings=self.settings, bit_depth=bit_depth, dpi=dpi)
 
 
 def make_canvas(request: Request, cache: ImageCache, masks: Masks) -> Canvas:
@@ -68,7 +68,7 @@ def make_canvas(request: Request, cache: ImageCache, masks: Masks) -> Canvas:
         height, width = content.size
     alpha = content and content.alpha
     images.check_output_size(files.output, height, width)
-    images.check_space(files.output, height, width, alpha=alpha is not None, depth=files.depth)
+    images.check_space(files.output, height, width, alpha=alpha is not None, bit_depth=files.bit_depth)
     regions = masking.regions(masking.resize_all(masks._replace(sources=()), (height, width), []))
     return Canvas(
         files=files,

@@ -147,7 +147,7 @@ class SweepJob:
                 )
                 sizer.told(now.step)
                 if not writer or n >= len(lanes):
-                    lanes[n : n + 1] = [now.standing.lanes]
+                    lanes[n : n + 1] = [now.standing.batch_size]
                     self._write_settings(lanes)
                 if not writer:
                     writer = CheckpointWriter(self.folder / UNFINISHED, wanted.checkpoint_every, saved, {})
@@ -178,7 +178,7 @@ class SweepJob:
                 continue
             own = [self.problems[number] for number in group.numbers]
             here = stopped and stopped._replace(first=stopped.first - group.place)
-            own_lanes = lanes[n] if n < len(lanes) else self.request.wanted.lanes
+            own_lanes = lanes[n] if n < len(lanes) else self.request.wanted.batch_size
             free = device.free_memory(jax.local_device_count())
             with device.running_out(*own[0].first.shape[:2]):
                 for now in sweep(own, own_lanes, every, free, done=made, stopped=here, most=sizer):

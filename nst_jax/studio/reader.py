@@ -48,9 +48,9 @@ def write_views(source: images.Source, view: str, thumb: str) -> None:
 def convert(message: dict[str, Any]) -> dict[str, Any]:
     """Write a job's picture in another format, with its settings: as deep as the format allows."""
     picture = images.load(message["file"], message["max_pixels"])
-    depth = 16 if message["to"].endswith((".png", ".tif")) else 8
+    bit_depth = 16 if message["to"].endswith((".png", ".tif")) else 8
     settings = images.read_settings(message["file"])
-    images.save(message["to"], picture.rgb, alpha=picture.alpha, settings=settings, depth=depth)
+    images.save(message["to"], picture.rgb, alpha=picture.alpha, settings=settings, bit_depth=bit_depth)
     return {}
 
 

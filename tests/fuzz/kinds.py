@@ -64,7 +64,7 @@ def _saved(image: Image.Image, name: str, **options: Any) -> bytes:
 
 def _written(suffix: str, array: np.ndarray, alpha: np.ndarray | None, depth: int) -> bytes:
     path = Path(f"seed{suffix}")
-    images.save(path, array, alpha=alpha, settings="settings", depth=depth, dpi=300)
+    images.save(path, array, alpha=alpha, settings="settings", bit_depth=depth, dpi=300)
     return path.read_bytes()
 
 

@@ -44,7 +44,7 @@ class StyleLoss(NamedTuple):
 
     sums: Callable[..., Sums]  # of features, shift, mask (or None), network; with an aim also the aims
     distance: Callable[[Any, Any], Float[Array, ""]]
-    pull: float = 50.0  # at the start, of style weight 1 with balance auto, to 1 of the content's
+    pull: float = 50.0  # at the start, of style weight 1 with loss_balancing=auto, to 1 of the content's
     middle: float = 0.25  # the style weight at strength 0.5, to 1 of the content's
     power: float = 2.5  # of s / (1 - s), by which a strength s changes it
     shifts: bool = True  # whether the activation shift means anything to it
