@@ -24,11 +24,11 @@ from PIL import (
     features,
 )
 
-from nst_jax import beside, files, raster, tiff
-from nst_jax.beside import UNREADABLE
+from nst_jax import files, metadata, png_tiff, tiff
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.files import check_writable, replacing
-from nst_jax.raster import SETTINGS
+from nst_jax.metadata import UNREADABLE
+from nst_jax.png_tiff import SETTINGS
 
 EXAMPLES = Path(__file__).parent / "examples"
 EXAMPLE = "example:"
@@ -111,14 +111,14 @@ class Source(NamedTuple):
         picture = np.empty((height, width, 3), np.float32)
         for channel in range(3):
             narrow = np.empty((self.size[0], width), np.float32)
-            for rows in raster.bands((*self.size, 1), TALL):
+            for rows in png_tiff.bands((*self.size, 1), TALL):
                 narrow[rows] = _resample(self._on_white(rows, channel), rows.stop - rows.start, width)
             picture[..., channel] = _resample(narrow, height, width)
         return np.clip(picture, 0, 1, out=picture)
 
     def bands(self) -> Iterator[tuple[slice, Float32[np.ndarray, "3 rows w"], Plane | None]]:
         """Yield rows from top to bottom: which they are, their channels on white, their opacity in [0, 1]."""
-        for rows in raster.bands((*self.size, 3), raster.BAND):
+        for rows in png_tiff.bands((*self.size, 3), png_tiff.BAND):
             rgb = np.stack([self._on_white(rows, channel) for channel in range(3)])
             yield rows, rgb, None if self.opacity is None else _unit(self.opacity[rows])
 
@@ -142,7 +142,9 @@ class Format(NamedTuple):
     name: str  # pillow's
     longest: int  # side, in pixels
     alpha: bool  # is it kept?
-    write: Callable[[BinaryIO, raster.Header, Callable[[slice], raster.Band]], None] | None  # None: by pillow
+    write: (
+        Callable[[BinaryIO, png_tiff.Header, Callable[[slice], png_tiff.Band]], None] | None
+    )  # None: by pillow
     options: dict[str, Any]  # pillow's
 
 
@@ -150,10 +152,10 @@ class Format(NamedTuple):
 # WebP: lossless, keeping the colour of transparent pixels. AVIF: the limit is what decoders accept;
 # one thread, because the bytes depend on the number of threads.
 _JPEG = Format("JPEG", 65500, False, None, {"quality": 95, "subsampling": "4:4:4"})
-_TIFF = Format("TIFF", 2**31 - 1, True, raster.write_tiff, {})
+_TIFF = Format("TIFF", 2**31 - 1, True, png_tiff.write_tiff, {})
 _AVIF = {"quality": 90, "subsampling": "4:4:4", "max_threads": 1}
 FORMATS = {
-    ".png": Format("PNG", 2**31 - 1, True, raster.write_png, {}),
+    ".png": Format("PNG", 2**31 - 1, True, png_tiff.write_png, {}),
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
     ".webp": Format("WEBP", 16383, True, None, {"lossless": True, "exact": True}),
@@ -208,7 +210,7 @@ def read(name: str | Path, max_pixels: int = MAX_PIXELS) -> Source:
     """
     name = str(name)
     with _opened(resolve(name), name) as original:
-        file = beside.mended(original, name)
+        file = metadata.mended(original, name)
         image = _open(file)
         if image is None:
             source = _by_tifffile(file, name, max_pixels)
@@ -219,7 +221,7 @@ def read(name: str | Path, max_pixels: int = MAX_PIXELS) -> Source:
     return source
 
 
-def _open(file: beside.File) -> ImageFile.ImageFile | None:
+def _open(file: metadata.File) -> ImageFile.ImageFile | None:
     """Open a picture, none of its pixels read; None for a TIFF that pillow does not know or reads wrongly."""
     try:
         image = Image.open(cast(BinaryIO, file), formats=READABLE)
@@ -235,13 +237,13 @@ def _open(file: beside.File) -> ImageFile.ImageFile | None:
     return image
 
 
-def _by_pillow(image: ImageFile.ImageFile, file: beside.File, name: str, max_pixels: int) -> Source:
+def _by_pillow(image: ImageFile.ImageFile, file: metadata.File, name: str, max_pixels: int) -> Source:
     _check_pixels(image.size, *_bytes_to_read(image), name, max_pixels)
     deep = _is_deep_color(image)
     with _libtiff_silent() if image.format == "TIFF" else contextlib.nullcontext():
         image = _load(image, file, name)
         samples = _sixteen_bits(image, file) if deep else None
-    turn = UPRIGHT.get(beside.exif(image, name).get(ExifTags.Base.Orientation, 1), np.asarray)
+    turn = UPRIGHT.get(metadata.exif(image, name).get(ExifTags.Base.Orientation, 1), np.asarray)
     if samples is None:
         colors, opacity = _to_srgb(image, name), _opacity(image)
     else:
@@ -250,7 +252,7 @@ def _by_pillow(image: ImageFile.ImageFile, file: beside.File, name: str, max_pix
     return _source(turn(colors), None if opacity is None else turn(opacity))
 
 
-def _by_tifffile(file: beside.File, name: str, max_pixels: int) -> Source:
+def _by_tifffile(file: metadata.File, name: str, max_pixels: int) -> Source:
     height, width, needed = tiff.measure(file)
     _check_pixels((width, height), needed, "such a TIFF", name, max_pixels)
     layers = tiff.decode(file)
@@ -259,12 +261,12 @@ def _by_tifffile(file: beside.File, name: str, max_pixels: int) -> Source:
     return _source(turn(colors), None if layers.opacity is None else turn(layers.opacity))
 
 
-def _load(image: ImageFile.ImageFile, file: beside.File, name: str) -> ImageFile.ImageFile:
+def _load(image: ImageFile.ImageFile, file: metadata.File, name: str) -> ImageFile.ImageFile:
     """Read the pixels; of a JPEG that lacks no more than its end marker, too."""
     try:
         image.load()
     except OSError:
-        whole = beside.ended(file, name) if image.format == "JPEG" else None
+        whole = metadata.ended(file, name) if image.format == "JPEG" else None
         if whole is None:
             raise
         image = Image.open(whole, formats=READABLE)
@@ -427,13 +429,13 @@ def save(
     if not kind.alpha:
         alpha = None
 
-    def pixels(rows: slice) -> raster.Band:
+    def pixels(rows: slice) -> png_tiff.Band:
         band = rgb[rows] if alpha is None else _straight(rgb[rows], alpha[rows])
         return _whole_numbers(band, bit_depth)
 
     text = None if settings is None else settings.encode(errors="backslashreplace").decode()
     shape = (rgb.shape[0], rgb.shape[1], 3 if alpha is None else 4)
-    header = raster.Header(shape, bit_depth, _srgb_icc(), dpi, text)  # text: file names need not be Unicode
+    header = png_tiff.Header(shape, bit_depth, _srgb_icc(), dpi, text)  # text: file names need not be Unicode
     with replacing(path) as file:
         if kind.write:
             kind.write(file, header, pixels)
@@ -443,9 +445,9 @@ def save(
             image.save(file, kind.name, icc_profile=header.icc, **kind.options, **metadata)
 
 
-def _image(mode: str, shape: tuple[int, int, int], pixels: Callable[[slice], raster.Band]) -> Image.Image:
+def _image(mode: str, shape: tuple[int, int, int], pixels: Callable[[slice], png_tiff.Band]) -> Image.Image:
     image = Image.new(mode, (shape[1], shape[0]))
-    for rows in raster.bands(shape, raster.BAND):
+    for rows in png_tiff.bands(shape, png_tiff.BAND):
         band = pixels(rows)
         image.paste(Image.frombytes(mode, (shape[1], len(band)), band.tobytes()), (0, rows.start))
     return image
@@ -462,18 +464,18 @@ def _straight(
 def read_settings(path: str | Path) -> str | None:
     """Return the settings stored in a file by save, or None; raises InputError if it is no picture."""
     with _opened(Path(path), str(path)) as file, warnings.catch_warnings(action="ignore"):
-        image = _open(beside.mended(file, str(path)))
+        image = _open(metadata.mended(file, str(path)))
         if image is None:
             return None
         if SETTINGS in image.info:
             return str(image.info[SETTINGS])
-        text = beside.exif(image, str(path)).get(ExifTags.Base.ImageDescription)
+        text = metadata.exif(image, str(path)).get(ExifTags.Base.ImageDescription)
         if not isinstance(text, str) or not text.startswith(f"{SETTINGS} "):
             return None
         return text.removeprefix(f"{SETTINGS} ").encode("latin-1").decode()
 
 
-def _metadata(kind: Format, header: raster.Header, path: Path) -> dict[str, Any]:
+def _metadata(kind: Format, header: png_tiff.Header, path: Path) -> dict[str, Any]:
     """Return pillow's options for the resolution and the settings."""
     exif, options = Image.Exif(), {}
     if header.dpi and kind.name == "JPEG":
@@ -494,7 +496,7 @@ def _metadata(kind: Format, header: raster.Header, path: Path) -> dict[str, Any]
 def _opened(path: Path, name: str) -> Iterator[BinaryIO]:
     # Pillow's limit on pixels is global and warns; load() has its own, which a flag can raise.
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    text, PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_CHUNK, beside.LARGE
+    text, PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_CHUNK, metadata.LARGE
     try:
         if path.exists() and not path.is_file():
             raise IsADirectoryError("it is a folder or a device")
@@ -571,17 +573,17 @@ def _is_srgb(icc: bytes, name: str) -> bool:
     return bool(np.abs(through.astype(int) - colors).max() <= 1)
 
 
-def _sixteen_bits(upper: Image.Image, file: beside.File) -> UInt16[np.ndarray, "h w c"]:
+def _sixteen_bits(upper: Image.Image, file: metadata.File) -> UInt16[np.ndarray, "h w c"]:
     """Return the samples of a file of which pillow has read the upper bytes, by reading it again."""
     lower = _open(file)
     assert lower is not None  # it was not before
     lower.tile = [other for tile in lower.tile if (other := _other_byte(tile))]
     samples = np.empty(_shape(upper), np.uint16)
-    for rows in raster.bands(samples.shape, raster.BAND):
+    for rows in png_tiff.bands(samples.shape, png_tiff.BAND):
         samples[rows] = _rows(upper, rows) * np.uint16(256)
     upper.im = Image.new("L", (1, 1)).im  # drops its pixels: there is room for those of one picture
     lower.load()
-    for rows in raster.bands(samples.shape, raster.BAND):
+    for rows in png_tiff.bands(samples.shape, png_tiff.BAND):
         samples[rows] += _rows(lower, rows)
     return samples
 
@@ -597,7 +599,7 @@ def _unlike(samples: UInt16[np.ndarray, "h w c"], image: Image.Image) -> UInt8[n
     if "transparency" not in image.info:
         return None
     opacity = np.empty(samples.shape[:2], np.uint8)
-    for rows in raster.bands(samples.shape, raster.BAND):
+    for rows in png_tiff.bands(samples.shape, png_tiff.BAND):
         opacity[rows] = (samples[rows] != image.info["transparency"]).any(-1) * np.uint8(255)
     return opacity
 
@@ -632,7 +634,7 @@ def _opacity(image: Image.Image) -> UInt8[np.ndarray, "h w"] | None:
     if not image.has_transparency_data:
         return None
     opacity = np.empty((image.height, image.width), np.uint8)
-    for rows in raster.bands((*opacity.shape, 1), raster.BAND):
+    for rows in png_tiff.bands((*opacity.shape, 1), png_tiff.BAND):
         band = _crop(image, rows)
         if image.mode in DEEP:  # one grey level of the file stands for transparent
             opacity[rows] = (np.asarray(band) != image.info["transparency"]) * np.uint8(255)
@@ -654,7 +656,7 @@ def _to_srgb(image: Image.Image, name: str) -> Planes:
         through = _through_profile(_opaque(_crop(image, slice(0, 1))).mode, icc or b"", name)
     # In bands: for the whole picture pillow would make up to three more copies on the way.
     samples = np.empty((image.height, image.width, 3), np.uint8)
-    for rows in raster.bands(samples.shape, raster.BAND):
+    for rows in png_tiff.bands(samples.shape, png_tiff.BAND):
         band = _opaque(_crop(image, rows))
         samples[rows] = np.asarray((through(band) if through else band).convert("RGB"))
     return samples
@@ -664,7 +666,7 @@ def _deep_gray(image: Image.Image) -> Float32[np.ndarray, "h w"]:
     tags = getattr(image, "tag_v2", {})  # pillow leaves 12 bits and "white is zero" of TIFF to its callers
     white = {"F": 1, "I": 65535}.get(image.mode, 2 ** tags.get(258, (16,))[0] - 1)
     gray = np.empty((image.height, image.width), np.float32)
-    for rows in raster.bands((*gray.shape, 1), raster.BAND):
+    for rows in png_tiff.bands((*gray.shape, 1), png_tiff.BAND):
         band = np.nan_to_num(np.array(_crop(image, rows), np.float32), copy=False)
         np.clip(band / np.float32(white), 0, 1, out=gray[rows])
         if tags.get(262) == 0:

@@ -18,7 +18,7 @@ from nst_jax import images
 from nst_jax import lpips as perceptual
 from nst_jax.color import oklab
 from nst_jax.errors import InputError
-from nst_jax.losses.samples import distance_shares, sample_positions
+from nst_jax.losses.sampling import distance_shares, sample_positions
 from nst_jax.losses.style import STYLE_LOSSES, Statistics
 from nst_jax.losses.style.gaussian import mean_and_covariance
 from nst_jax.networks import JUDGES

@@ -13,7 +13,7 @@ import numpy as np
 from jax.lax import while_loop
 from jaxtyping import Array, Bool, Float, Int
 
-from nst_jax import objective, rows, tiling
+from nst_jax import objective, sharding, tiling
 from nst_jax.networks.base import AnyArray, Params
 from nst_jax.objective import Frame, LossWeights, Spec, Targets, Terms, coefficients, seen, shown
 from nst_jax.optimizers import OPTIMIZERS, Iterate
@@ -68,7 +68,7 @@ def unseen(
     average = None if decay is None else Average(image, decay)
     none, no, yes, unknown = jnp.int32(0), jnp.asarray(False), jnp.asarray(True), jnp.float32(jnp.nan)
     dial = Dial(jnp.float32(0), unknown, unknown) if spec.steered else None
-    return rows.keep(State(iterate, memory, jnp.float32(1), none, none, yes, no, average, dial), spec)
+    return sharding.keep(State(iterate, memory, jnp.float32(1), none, none, yes, no, average, dial), spec)
 
 
 def start(
@@ -208,16 +208,18 @@ def visible(state: State, frame: Frame | None, spec: Spec) -> Float[AnyArray, "h
 def tell(state: State, frame: Frame | None, spec: Spec) -> Told:
     """Return copies of what is told of a state: the next chunk takes the state's own buffers."""
     image = visible(state, frame, spec)
-    opacity = frame and rows.gather(frame.opacity, spec)
+    opacity = frame and sharding.gather(frame.opacity, spec)
     terms, step, evaluations = state.iterate.terms, state.step, state.evaluations
     finite, converged = state.finite, state.converged
-    return Told(rows.gather(image, spec), terms, step, evaluations, finite, converged, opacity, state.dial)
+    return Told(
+        sharding.gather(image, spec), terms, step, evaluations, finite, converged, opacity, state.dial
+    )
 
 
 @jax.jit(static_argnames="spec")
 def left(state: State, frame: Frame | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
     """Return the picture as the losses see it, with which the next rung goes on."""
-    return rows.gather(seen(_newest(state), frame, spec), spec)
+    return sharding.gather(seen(_newest(state), frame, spec), spec)
 
 
 def _newest(state: State) -> Float[Array, "h w 3"]:

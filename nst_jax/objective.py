@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from nst_jax.losses import TERMS
 from nst_jax.losses.base import View, Whole, means
-from nst_jax.losses.samples import Part
+from nst_jax.losses.sampling import Part
 from nst_jax.networks.base import AnyArray, Params, features
 from nst_jax.spec import Spec as Spec
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32
 
-from nst_jax import color, lpips, rows
+from nst_jax import color, lpips, sharding
 from nst_jax import masks as masking
 from nst_jax.config import Config
 from nst_jax.errors import InputError
@@ -113,8 +113,8 @@ def spread(problem: Problem, mesh: Mesh | None) -> Problem:
     """Return the problem with the rows of its picture over a mesh; None: on one device, as it is."""
     if mesh is None:
         return problem
-    spec = rows.spec_of(problem.first, problem.spec._replace(mesh=mesh))
-    params, weights, rate, decay = rows.put_everywhere(
+    spec = sharding.spec_of(problem.first, problem.spec._replace(mesh=mesh))
+    params, weights, rate, decay = sharding.put_everywhere(
         (problem.params, problem.weights, problem.learning_rate, problem.decay), spec
     )
     return problem._replace(params=params, weights=weights, learning_rate=rate, decay=decay, spec=spec)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from nst_jax import lpips, rows
+from nst_jax import lpips, sharding
 from nst_jax.loop import State, visible
 from nst_jax.networks.base import Params, features
 from nst_jax.objective import Frame, Spec
@@ -46,8 +46,8 @@ def make_ruler(problem: Problem) -> Ruler | None:
     """Return what the problem's pictures are measured with; None where no strength is in force."""
     if not problem.spec.steered:
         return None
-    params, heads = rows.put_everywhere(_network(), problem.spec)
-    content = rows.put_everywhere(problem.content, problem.spec)
+    params, heads = sharding.put_everywhere(_network(), problem.spec)
+    content = sharding.put_everywhere(problem.content, problem.spec)
     return Ruler(params, heads, _maps(params, heads, content))
 
 
@@ -55,7 +55,7 @@ def ruler_shapes(problem: Problem) -> Ruler | None:
     """Return the shapes, types and places of what make_ruler returns; nothing is computed."""
     if not problem.spec.steered:
         return None
-    network, number = _network(), rows.put_everywhere(np.float32(0), problem.spec)
+    network, number = _network(), sharding.put_everywhere(np.float32(0), problem.spec)
     shapes = Ruler(*network, jax.eval_shape(_maps, *network, problem.content))
     place = number.sharding if problem.spec.mesh else None
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
@@ -95,10 +95,10 @@ def turn(
         before: Steps of the scales before.
         spec: What is static.
     """
-    image = rows.gather(visible(state, frame, spec), spec)
+    image = sharding.gather(visible(state, frame, spec), spec)
     seen = lpips.distance(_maps(ruler.params, ruler.heads, image), ruler.photograph)
     if frame is not None:
-        seen /= jnp.maximum(rows.gather(frame.opacity, spec).mean(), 1e-6)
+        seen /= jnp.maximum(sharding.gather(frame.opacity, spec).mean(), 1e-6)
     assert state.dial is not None
     first = jnp.where(jnp.isnan(state.dial.first), seen, state.dial.first)
     step = before + state.step

@@ -14,15 +14,15 @@ from jaxtyping import Array, Float, Int
 
 from nst_jax import masks as masking
 from nst_jax import steering
-from nst_jax.balance import balanced
+from nst_jax.balancing import balanced
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.loop import State, Told, chunk, tell, unseen
 from nst_jax.losses import TERMS
 from nst_jax.masks import Masks
+from nst_jax.memory_plan import bytes_needed
 from nst_jax.networks.base import Params
 from nst_jax.objective import Frame, LossWeights, Spec, Targets
-from nst_jax.plan import bytes_needed
 from nst_jax.problem import Problem
 from nst_jax.steering import Ruler, make_ruler
 from nst_jax.targets import content_targets, make_frame, regions_by_layer, style_targets, traced_numbers

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int32
 
 from nst_jax import masks as masking
-from nst_jax import rows, tiling
+from nst_jax import sharding, tiling
 from nst_jax.errors import InputError
 from nst_jax.losses import TERMS
 from nst_jax.losses.base import Painting, View
-from nst_jax.losses.samples import sample_positions
+from nst_jax.losses.sampling import sample_positions
 from nst_jax.losses.style import STYLE_LOSSES
 from nst_jax.masks import Masks
 from nst_jax.networks.base import AnyArray, Params, check_picture, picture_list
@@ -86,14 +86,14 @@ def traced_numbers(spec: Spec, **given: float) -> dict[str, Array]:
     known = dict(number for name in spec.terms for number in TERMS[name].numbers)
     for name in given.keys() - known.keys():
         raise InputError(f"`{name}`", f"one of {', '.join(known)}", "no term takes it")
-    traced: dict[str, Array] = rows.put_everywhere(
+    traced: dict[str, Array] = sharding.put_everywhere(
         {name: np.float32(number) for name, number in (known | given).items()}, spec
     )
     return traced
 
 
 def _lay(array: Any, spec: Spec) -> Array:
-    return rows.put(rows.pad(array, spec), spec)
+    return sharding.put(sharding.pad(array, spec), spec)
 
 
 @jax.jit(static_argnames="spec")
@@ -103,7 +103,7 @@ def content_targets(params: Params, content: AnyArray, spec: Spec) -> dict[str, 
     layers = layers_of(names, spec)
     how = tiling.activations if spec.tile and layers else network
     view = View(content, how(params, content, layers, spec) if layers else {}, {}, spec)
-    wanted: dict[str, Any] = rows.keep({name: _of_content(name, view) for name in names}, spec)
+    wanted: dict[str, Any] = sharding.keep({name: _of_content(name, view) for name in names}, spec)
     return wanted
 
 
@@ -126,8 +126,8 @@ def style_arguments(
     spec: Spec,
 ) -> tuple[Params, Array, dict[str, Array], dict[str, Array] | None, dict[str, Array], Spec]:
     """Return what wanted_of_style takes of a style and its mask."""
-    own = rows.spec_of(style, spec)
-    places = rows.put_everywhere(_style_positions(style, source, own), own)
+    own = sharding.spec_of(style, spec)
+    places = sharding.put_everywhere(_style_positions(style, source, own), own)
     return params, _lay(style, own), numbers, mask_by_layer(source, style.shape, own), places, own
 
 
@@ -166,14 +166,14 @@ def mask_by_layer(
     inner = STYLE_LOSSES[spec.style_loss].inner
     if mask is None and not inner:
         return None
-    height, found = rows.height(shape[0], spec), {}
+    height, found = sharding.height(shape[0], spec), {}
     for layer in spec.network.select(layers_of(of_styles(spec), spec)):
         if mask is None:
             seen = np.ones(layer.map_shape(*shape[:2]), np.float32)
         else:
             seen = masking.pooled(mask, layer.stride)
         below = layer.map_shape(height, shape[1])[0] - len(seen)
-        found[layer.name] = rows.put(
+        found[layer.name] = sharding.put(
             np.pad(masking.inner(seen) if inner else seen, [(0, below), (0, 0)]), spec
         )
     return found
@@ -203,7 +203,7 @@ def wanted_of_style(
 
     size = spec.own_size(style.shape)
     painting = Painting(by_windows if spec.tile else at_once, places, numbers, size, spec)
-    wanted: dict[str, Any] = rows.keep({name: _of_style(name, painting) for name in names}, spec)
+    wanted: dict[str, Any] = sharding.keep({name: _of_style(name, painting) for name in names}, spec)
     return wanted
 
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from nst_jax import objective
 from nst_jax.losses import TERMS
 from nst_jax.losses.base import Least, View, is_node
-from nst_jax.losses.samples import Part
+from nst_jax.losses.sampling import Part
 from nst_jax.networks.base import AnyArray, Layer, Params
 from nst_jax.objective import (
     Evaluation,

@@ -8,18 +8,18 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
-from nst_jax import images, rows, steering
-from nst_jax.balance import balanced
+from nst_jax import images, sharding, steering
+from nst_jax.balancing import balanced
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.loop import Dial, State, Told, left, run_chunk, start, tell, weights_in_force
 from nst_jax.masks import Masks
+from nst_jax.memory_plan import make_plans
 from nst_jax.networks.base import Params, picture_list
 from nst_jax.objective import summarize
 from nst_jax.optimizers import OPTIMIZERS
-from nst_jax.plan import make_plans
 from nst_jax.problem import Problem, check_pictures, finish, spread
-from nst_jax.scales import make_problems, settled
+from nst_jax.pyramid import make_problems, settled
 
 
 class Left(NamedTuple):
@@ -170,7 +170,7 @@ def stylize_steps(
     check_pictures(content, paintings, init)
     config = _sized(config or Config.from_preset(), content, paintings, init)
     config = settled(config, content, paintings, init, masks)
-    mesh = rows.make_mesh(devices)
+    mesh = sharding.make_mesh(devices)
     problems = make_problems(params, content, paintings, config, init, masks)
     plans = make_plans([spread(problem, mesh) for problem in problems], free_memory)
     # Without what only a launcher needs: else whoever keeps a Progress keeps the optimiser's memory, too.
@@ -248,7 +248,7 @@ def _climb(
         state = origin.state
     else:
         first = _enlarged(origin, problem) if origin else problem.first
-        image, dial = rows.put(rows.pad(first, spec), spec), origin and origin.dial
+        image, dial = sharding.put(sharding.pad(first, spec), spec), origin and origin.dial
         state = start(problem.params, image, *rest, problem.decay, dial)
         if origin and carry:
             state = state._replace(memory=carry(origin.memory, shape, state.scale / origin.scale))

@@ -1,6 +1,6 @@
 """A network's weights: loaded from a package, the cache or a converted file; converted, fetched, verified.
 
-Converted files are safetensors that hold the arrays of convention.py and, as metadata, where they come from.
+Converted files are safetensors that hold the arrays of layout.py and, as metadata, where they come from.
 """
 
 import contextlib
@@ -17,18 +17,18 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from nst_jax.convention import NORMALIZATIONS, normalization_arrays, read_arrays
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.files import check_writable, write_whole
-from nst_jax.foreign import check_finite, check_shapes, read_lpips_heads
+from nst_jax.layout import NORMALIZATIONS, normalization_arrays, read_arrays
 from nst_jax.networks import NETWORKS, known_networks
 from nst_jax.networks.base import Params, make_params
+from nst_jax.readers import check_finite, check_shapes, read_lpips_heads
 from nst_jax.sources import Progress, Source, check, digest, downloaded, find_source, locate, sources
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A network's weights in host memory, in the convention of convention.py."""
+    """A network's weights in host memory, in the layout of stored arrays."""
 
     network: str  # one of known_networks()
     normalization: str  # a key of NORMALIZATIONS
@@ -210,7 +210,7 @@ def convert(
     output: str | os.PathLike[str],
     normalization: str | None = None,
 ) -> Weights:
-    """Convert a published file of any of foreign.FORMATS and write it to output; return what was written.
+    """Convert a published file of any of readers.FORMATS and write it to output; return what was written.
 
     normalization is needed where neither the file's numbers nor its names tell it. Raises InputError where
     the file is damaged or of another network, where normalization contradicts it, or output cannot be

@@ -8,7 +8,7 @@ import pytest
 from nst_jax.config import Config
 from nst_jax.losses.base import View
 from nst_jax.losses.content import BOX, CONTENT_LOSSES, laplacian
-from nst_jax.losses.samples import LEVEL, sample_positions
+from nst_jax.losses.sampling import LEVEL, sample_positions
 from nst_jax.networks.base import features
 from nst_jax.objective import loss_terms
 from nst_jax.targets import make_targets

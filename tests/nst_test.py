@@ -22,7 +22,7 @@ from PIL import Image
 import nst_jax
 from nst_jax import images
 from nst_jax.errors import RENAMED, NotWritten
-from nst_jax.launchers import display, nst
+from nst_jax.launchers import nst, progress_bar
 from nst_jax.launchers.common import run
 from nst_jax.losses.matting import EPSILON
 from nst_jax.options import fields_of
@@ -350,7 +350,7 @@ def test_previews_masks_and_first_pictures_of_a_ladder_have_the_size_of_the_outp
 
 
 def test_progress_names_the_rung(call, caplog, monkeypatch):
-    monkeypatch.setattr(display, "SELDOM", 0)
+    monkeypatch.setattr(progress_bar, "SELDOM", 0)
     run(nst.PROGRAM, ["--devices=1", *PAIR, *LADDER, "--output=a.png"])
     assert re.search(r"step 5/5 .*rung 2/2 64 px", caplog.text)
     assert re.search(r"step 1/5 .*rung 1/2 40 px", caplog.text)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nst_jax import optimizers, rows
+from nst_jax import optimizers, sharding
 from nst_jax.config import Config
 from nst_jax.optimizers import OPTIMIZERS, Coordinates, Iterate
 from nst_jax.parametrizations import PARAMETRIZATIONS
@@ -63,8 +63,8 @@ def test_pixels_are_pixels(rng):
 def test_over_devices_it_is_the_filter_of_the_picture_s_own_rows(name, rng):
     """An odd height, padded: what lies below counts for nothing and stays zero."""
     image = rng.random((21, 18, 3), np.float32)
-    spec = rows.spec_of(image, SPEC._replace(mesh=rows.make_mesh(3)))
-    padded = rows.put(rows.pad(image, spec), spec)
+    spec = sharding.spec_of(image, SPEC._replace(mesh=sharding.make_mesh(3)))
+    padded = sharding.put(sharding.pad(image, spec), spec)
     found = jax.jit(PARAMETRIZATIONS[name](spec).scale)(padded)
     assert found.sharding == padded.sharding
     expected = PARAMETRIZATIONS[name](SPEC).scale(jnp.asarray(image))

@@ -11,7 +11,7 @@ from nst_jax.loop import Dial, run_chunk, start, weights_in_force
 from nst_jax.masks import Masks
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.problem import make_problem
-from nst_jax.scales import make_problems
+from nst_jax.pyramid import make_problems
 from nst_jax.sweep import sweep
 from nst_jax.transfer import run, stylize, stylize_steps
 

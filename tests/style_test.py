@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 
-from nst_jax.losses.samples import Part, Samples, sample_positions
+from nst_jax.losses.sampling import Part, Samples, sample_positions
 from nst_jax.losses.style import STYLE_LOSSES, matching, term_names
 from nst_jax.losses.style.histogram import NODES, histogram_transport
 from nst_jax.losses.style.statistics import positions_of

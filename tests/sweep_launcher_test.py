@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from nst_jax import images
-from nst_jax.launchers import display, nst, sweep
+from nst_jax.contact_sheet import knee
+from nst_jax.launchers import nst, progress_bar, sweep
 from nst_jax.launchers.common import run
 from nst_jax.runs import sweep_folder, sweep_job, sweep_sheet
 from nst_jax.runs.sweep_request import SweepOptions, make_cells
-from nst_jax.sheet import knee
 from nst_jax.system import device
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -169,7 +169,7 @@ def test_a_grid_has_the_last_name_fastest_and_writes_its_files(call):
     points = [(entry["losses"]["content"], entry["losses"]["style"]) for entry in entries]
     assert [entry["knee"] for entry in entries] == [n == knee(points) for n in range(6)]
 
-    # The margin of 200, names of rows in 160, a line and 8 for those of columns; see sheet_test.py.
+    # The margin of 200, names of rows in 160, a line and 8 for those of columns; see contact_sheet_test.py.
     sheet = pixels("o/sheet.png")
     assert sheet.shape == (max(23 + 2 * (24 + 75 + 16), 24 + 32 + 2 * 31) + 8, 360 + 3 * 256, 3)
     for n, file in enumerate(files):
@@ -457,7 +457,7 @@ def test_a_gap_in_an_interrupted_grid_stays_a_gap_on_the_sheet(call, tmp_path, m
 
 
 def test_progress_is_told_by_lanes_and_steps(call, caplog, monkeypatch):
-    monkeypatch.setattr(display, "SELDOM", 0.0)  # each chunk, not one every few seconds
+    monkeypatch.setattr(progress_bar, "SELDOM", 0.0)  # each chunk, not one every few seconds
     code = run(sweep.PROGRAM, [*PAIR, *SMALL, WEIGHTS, "--batch_size=2", "--output_dir=o"])
     told = [record.getMessage() for record in caplog.records]
     told = [re.sub(r"\d+ s left", "T s left", line) for line in told if line.startswith("pictures")]
@@ -552,7 +552,7 @@ WRONG = {
     "batch size of earlier days": (["--lanes=2"], "--lanes: .*no such flag .did you mean --batch_size[?]"),
     "name of earlier days": (
         ["--sweep=layer_weighting=uniform"],
-        "--sweep: .*got 'layer_weighting' .did you mean style_layer_weights[?]",
+        "--sweep=NAME.*got 'layer_weighting' .did you mean style_layer_weights[?]",
     ),
     "flag of nst alone": (
         ["--sweep=tv_weight=1", "--output=a.png"],

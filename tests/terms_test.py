@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import nst_jax as nst
-from nst_jax import objective, report, rows, tiling
-from nst_jax.balance import balanced
+from nst_jax import objective, report, sharding, tiling
+from nst_jax.balancing import balanced
 from nst_jax.errors import InputError
 from nst_jax.launchers import common
 from nst_jax.launchers import nst as program
@@ -72,8 +72,8 @@ def test_value_and_gradient_equal_the_float64_twin_s_at_once_and_by_windows(para
 
 
 def test_over_devices_what_pads_the_picture_counts_for_nothing(params, pictures):
-    problem = spread(problem_of(params, pictures, **ALONE), rows.make_mesh(4))
-    first = rows.put(rows.pad(problem.first, problem.spec), problem.spec)
+    problem = spread(problem_of(params, pictures, **ALONE), sharding.make_mesh(4))
+    first = sharding.put(sharding.pad(problem.first, problem.spec), problem.spec)
     assert first.shape[0] > 45
     state = start(params, first, problem.targets(), problem.weights, problem.learning_rate, problem.spec)
     expected, slope = brightness(pictures[2])

@@ -11,7 +11,7 @@ from nst_jax.loop import run_chunk, start
 from nst_jax.masks import SEAM, Masks
 from nst_jax.objective import total_loss
 from nst_jax.problem import first_picture, noise_picture
-from nst_jax.scales import settled
+from nst_jax.pyramid import settled
 from nst_jax.targets import make_targets
 from nst_jax.transfer import stylize, stylize_steps
 

@@ -17,7 +17,7 @@ from absl import logging
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.launchers.common import DONE, Given, Program, fail, interrupts, launch, scratch_folder, tell
-from nst_jax.launchers.display import Seldom
+from nst_jax.launchers.progress_bar import Seldom
 from nst_jax.runs.batch_job import Batch, BatchEvent, RowFinished, prepare_batch
 from nst_jax.runs.batch_ray import RunnerOptions, ray_session, run_on_ray
 from nst_jax.runs.batch_request import BatchOptions, make_batch_request

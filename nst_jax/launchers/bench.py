@@ -29,19 +29,19 @@ from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.files import check_writable, write_whole
-from nst_jax.launchers import ceilings, experiments, selftest, suite
-from nst_jax.launchers.ceilings import own_convolutions, seconds
+from nst_jax.launchers import experiments, roofline, selftest, suite
 from nst_jax.launchers.common import DONE, Given, Program, launch, scratch_folder, tell
 from nst_jax.launchers.experiments import EXPERIMENTS
+from nst_jax.launchers.roofline import own_convolutions, seconds
 from nst_jax.loop import chunk, run_chunk, unseen
 from nst_jax.losses.style import STYLE_LOSSES
+from nst_jax.memory_plan import bytes_needed
 from nst_jax.networks import NETWORKS
 from nst_jax.networks.base import Params, cast, make_params
 from nst_jax.networks.precision import PRECISIONS
 from nst_jax.objective import LossWeights, Spec, Targets, total_loss
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.options import check_options, is_tuple, option
-from nst_jax.plan import bytes_needed
 from nst_jax.problem import Problem, make_problem, vary
 from nst_jax.report import PLOT_FORMATS, check_plot, to_json
 from nst_jax.sweep import sweep
@@ -139,7 +139,7 @@ def main(given: Given) -> int:
         return selftest.main()
     arrays = {network: load_weights(network).arrays for network in bench.networks}
     with _private_cache(), experiments.replaced(bench.experiment):
-        measured = {} if bench.brief else ceilings.measure(bench.precisions, bench.repeats)
+        measured = {} if bench.brief else roofline.measure(bench.precisions, bench.repeats)
         rows = []
         tell(" ".join(f"{title:>{width}}" for title, width, _ in COLUMNS))
         cases = itertools.product(
@@ -155,12 +155,12 @@ def main(given: Given) -> int:
             tell(_line(rows[-1]))
             done = [row for row in rows if "does_not_fit" not in row]
             if bench.report:  # after every row: the next one may take longer than there is time
-                found = {"ceilings": measured, "scaling": ceilings.scaling(done, Case._fields), "rows": rows}
+                found = {"ceilings": measured, "scaling": roofline.scaling(done, Case._fields), "rows": rows}
                 write_whole(Path(bench.report), to_json({**_circumstances(bench), **found}))
     if bench.report:
         tell(bench.report)
     if bench.plot:
-        write_whole(Path(bench.plot), ceilings.plot(measured, done, Path(bench.plot).suffix))
+        write_whole(Path(bench.plot), roofline.plot(measured, done, Path(bench.plot).suffix))
         tell(bench.plot)
     return DONE
 
@@ -235,7 +235,7 @@ def _measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
     }
     if not bench.brief:
         own = partial(own_convolutions, problem.params, problem.spec, case.size, case.batch)
-        calls |= {"convolutions": own, "ceiling": partial(ceilings.convolution_rate, case.precision)}
+        calls |= {"convolutions": own, "ceiling": partial(roofline.convolution_rate, case.precision)}
     if case.style_loss != "gram":
         gram = _lone_gram(params, problem, pictures, case.batch)
         calls["gram"] = lambda: seconds(gram) / case.batch
@@ -381,10 +381,10 @@ def _rounds(calls: dict[str, Callable[[], float]], repeats: int) -> dict[str, li
 def _rates(case: Case, spec: Spec, timed: dict[str, list[float]]) -> dict[str, Any]:
     loop = statistics.median(timed["loop"])
     ceiling = statistics.median(timed["ceiling"]) if "ceiling" in timed else None
-    flop = ceilings.flop_count(case.network, spec, case.size)
+    flop = roofline.flop_count(case.network, spec, case.size)
     return {
         "gflop": flop / 1e9,
-        "flop_per_byte": flop / ceilings.byte_count(case.network, spec, case.size, case.batch),
+        "flop_per_byte": flop / roofline.byte_count(case.network, spec, case.size, case.batch),
         "gflop_per_second": flop / 1e9 / loop,
         "ceiling_gflop_per_second": ceiling,
         "share_of_ceiling": flop / 1e9 / loop / ceiling if ceiling else None,

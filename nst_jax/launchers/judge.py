@@ -12,6 +12,7 @@ from absl import logging
 
 import nst_jax
 from nst_jax import images, judge
+from nst_jax.contact_sheet import plot_judged
 from nst_jax.errors import InputError
 from nst_jax.files import check_writable, write_whole
 from nst_jax.launchers.common import DONE, Given, Program, launch, tell
@@ -19,7 +20,6 @@ from nst_jax.options import check_options, option
 from nst_jax.report import PLOT_FORMATS, check_plot, to_json
 from nst_jax.runs.input_files import ImageCache, check_written
 from nst_jax.runs.judging import SIZE, References, judged_sizes, verdict
-from nst_jax.sheet import plot_judged
 from nst_jax.sources import find_source
 from nst_jax.system import device
 

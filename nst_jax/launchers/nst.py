@@ -24,8 +24,8 @@ from nst_jax.launchers.common import (
     set_verbosity,
     tell,
 )
-from nst_jax.launchers.display import Display
-from nst_jax.launchers.hosts import distributed_session
+from nst_jax.launchers.distributed import distributed_session
+from nst_jax.launchers.progress_bar import Display
 from nst_jax.options import fields_of, is_tuple
 from nst_jax.runs.checkpointing import CheckpointOptions, ResumeRecord, find
 from nst_jax.runs.events import (

@@ -20,7 +20,7 @@ from nst_jax.launchers.common import (
     launch,
     tell,
 )
-from nst_jax.launchers.display import Seldom
+from nst_jax.launchers.progress_bar import Seldom
 from nst_jax.runs.events import Written
 from nst_jax.runs.input_files import Inputs
 from nst_jax.runs.sweep_job import SweepAdvanced, SweepFinished, SweepJob, SweepResult, prepare_sweep

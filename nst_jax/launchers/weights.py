@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as Bar
 
-from nst_jax.convention import NORMALIZATIONS
 from nst_jax.errors import InputError
 from nst_jax.launchers.common import DONE, WRONG_REQUEST, Given, Program, launch, tell
+from nst_jax.layout import NORMALIZATIONS
 from nst_jax.networks import NETWORKS
 from nst_jax.options import check_options, option
 from nst_jax.sources import sources

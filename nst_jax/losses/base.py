@@ -1,7 +1,7 @@
 """What a term of the objective is, what it sees of a picture, and what its sums are made of.
 
 A statistic is a mean over positions. It is kept as a sum and a mass until both are complete: so a picture may
-be taken window by window (tiling.py), or by several devices (rows.py).
+be taken window by window (tiling.py), or by several devices (sharding.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nst_jax.losses.samples import Part
+from nst_jax.losses.sampling import Part
 from nst_jax.networks.base import AnyArray
 from nst_jax.spec import Spec
 
@@ -158,7 +158,7 @@ class Term(NamedTuple):
         pixels, of which each window has its share.
     numbers: options that it takes traced, with their defaults.
     when: the option without which the term is not there; none: it always is.
-    places: of balance.py, at whose pictures its pull is asked for.
+    places: of balancing.py, at whose pictures its pull is asked for.
     pull: what its weight of 1 is, with loss_balancing=auto, in units of its pull.
     """
 

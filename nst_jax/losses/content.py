@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from nst_jax.losses.base import Reach, Term, View, Weight, Whole
-from nst_jax.losses.samples import Part, Samples, distance_shares, sample_positions
+from nst_jax.losses.sampling import Part, Samples, distance_shares, sample_positions
 from nst_jax.networks.base import AnyArray
 from nst_jax.spec import Spec
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from nst_jax.checkpoint import Checkpoints, Saved, newest
 from nst_jax.config import Config
 from nst_jax.errors import InputError
+from nst_jax.memory_plan import Way
 from nst_jax.options import check_options, option
-from nst_jax.plan import Way
 from nst_jax.report import Point
 from nst_jax.system import device
 

@@ -30,13 +30,14 @@ from typing import Any, NamedTuple
 
 import jax
 
-from nst_jax import checkpoint, images, rows
+from nst_jax import checkpoint, images, sharding
 from nst_jax import masks as masking
 from nst_jax.config import PRESETS, Config
 from nst_jax.errors import InputError
+from nst_jax.memory_plan import Plan, Way, make_plans, state_shapes, work
 from nst_jax.networks.base import Params
-from nst_jax.plan import Plan, Way, make_plans, state_shapes, work
 from nst_jax.problem import Problem, spread
+from nst_jax.pyramid import make_problems, settled
 from nst_jax.runs.checkpointing import CheckpointWriter, ResumeRecord, check_iterations, check_same, find
 from nst_jax.runs.events import (
     Event,
@@ -63,7 +64,6 @@ from nst_jax.runs.outputs import (
 )
 from nst_jax.runs.print_size import on_paper
 from nst_jax.runs.request import Request, alike, check, facts_of
-from nst_jax.scales import make_problems, settled
 from nst_jax.system import device
 from nst_jax.system.distributed import DeviceOptions, all_min, is_primary
 from nst_jax.transfer import Standing, chunk_steps, run
@@ -195,7 +195,7 @@ class Job:
 
     def _problems(self, config: Config) -> list[Problem]:
         """Return the problems of a config's scales, spread over the devices."""
-        (content, styles, init, masks), mesh = self.pictures, rows.make_mesh(self.devices)
+        (content, styles, init, masks), mesh = self.pictures, sharding.make_mesh(self.devices)
         problems = make_problems(self.params, content, styles, config, init, masks)
         return [spread(problem, mesh) for problem in problems]
 
@@ -302,7 +302,7 @@ def load_network(request: Request) -> tuple[Weights, Params]:
 def _devices(options: DeviceOptions, height: int, config: Config) -> int:
     """Return how many devices share the rows of the smallest picture. Raises InputError."""
     spec, there = config.spec(), len(jax.devices())
-    most = rows.most_devices(height, spec)
+    most = sharding.most_devices(height, spec)
     if options.num_processes > 1 and options.devices not in (0, there):
         allowed = f"all {there} where there are several processes"
         raise InputError("`devices`", allowed, f"got {options.devices}")

@@ -8,12 +8,21 @@ from typing import Any
 import numpy as np
 
 from nst_jax import images
+from nst_jax.contact_sheet import (
+    WIDTH,
+    Tile,
+    contact_sheet,
+    describe,
+    knee,
+    plot_tradeoff,
+    thumbnail,
+    tile_side,
+)
 from nst_jax.files import write_whole
 from nst_jax.report import can_plot
 from nst_jax.runs.input_files import ImageCache, Inputs
 from nst_jax.runs.sweep_folder import point_of
 from nst_jax.runs.sweep_request import FILES, SweepRequest
-from nst_jax.sheet import WIDTH, Tile, contact_sheet, describe, knee, plot_tradeoff, thumbnail, tile_side
 
 
 def write_sheet(

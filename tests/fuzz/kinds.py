@@ -188,7 +188,7 @@ def _converted(arrays: published.Arrays) -> bytes:
 
 
 def _own() -> published.Arrays:
-    from nst_jax.convention import normalization_arrays
+    from nst_jax.layout import normalization_arrays
 
     return _arrays() | normalization_arrays("torchvision")
 

@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 
-from nst_jax.losses.samples import Samples
+from nst_jax.losses.sampling import Samples
 from nst_jax.losses.style.gaussian import (
     moment_sums,
     moments_distance,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nst_jax.losses.base import Sum
-from nst_jax.losses.samples import Samples
+from nst_jax.losses.sampling import Samples
 from nst_jax.losses.style.gram import gram_sums, squared_distance
 from nst_jax.losses.style.statistics import (
     Aimed,

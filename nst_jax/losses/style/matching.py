@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from nst_jax.losses.base import Least, Sum
-from nst_jax.losses.samples import TINY, Samples, unit_vectors
+from nst_jax.losses.sampling import TINY, Samples, unit_vectors
 from nst_jax.losses.style.gaussian import mean_and_covariance, moment_sums
 from nst_jax.losses.style.statistics import (
     Aimed,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nst_jax.losses.base import Sum, means
-from nst_jax.losses.samples import Part, Samples
+from nst_jax.losses.sampling import Part, Samples
 from nst_jax.networks.base import AnyArray, Network
 
 Features = Mapping[str, Float[AnyArray, "_ _ _"]]  # by layer, (rows, columns, channels), from the bottom up

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nst_jax as nst
-from nst_jax.balance import balanced
+from nst_jax.balancing import balanced
 from nst_jax.errors import InputError
 from nst_jax.loop import start
 from nst_jax.losses.style import STYLE_LOSSES

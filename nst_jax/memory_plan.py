@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nst_jax import loop, rows, tiling
+from nst_jax import loop, sharding, tiling
 from nst_jax.errors import NotEnoughMemory
 from nst_jax.objective import Spec, layers_of, made_anew
 from nst_jax.problem import Problem
@@ -141,10 +141,10 @@ def needs(problem: Problem) -> Needs:
         (sum(_needs_of(wanted_of_style, *style_arguments(params, style, numbers, source, spec))), style)
         for style, source in zip(problem.styles, sources, strict=True)
     ]
-    image = rows.put(rows.pad(first, spec), spec)
+    image = sharding.put(sharding.pad(first, spec), spec)
     if problem.content is not None and not spec.anew:
         once.append((sum(_needs_of(content_targets, params, image, spec)), problem.content))
-    targets = rows.placed(jax.eval_shape(problem.targets), spec)
+    targets = sharding.placed(jax.eval_shape(problem.targets), spec)
     state, rate = state_shapes(problem), problem.learning_rate
     arguments, temporary = _needs_of(loop.run_chunk, state, np.int32(0), params, targets, weights, rate, spec)
     if ruler := ruler_shapes(problem):
@@ -165,9 +165,9 @@ def _bytes(tree: Any) -> int:
 
 def state_shapes(problem: Problem) -> loop.State:
     """Return the shapes, types and places of a state of the problem; nothing is computed."""
-    spec, image = problem.spec, rows.pad(problem.first, problem.spec)
+    spec, image = problem.spec, sharding.pad(problem.first, problem.spec)
     state = jax.eval_shape(partial(loop.unseen, spec=spec), image, problem.weights, decay=problem.decay)
-    return rows.placed(state, spec)
+    return sharding.placed(state, spec)
 
 
 def bytes_needed(program: Any) -> int:

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from nst_jax import rows
+from nst_jax import sharding
 from nst_jax.config import PRESETS, Config
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.loop import run_chunk, start, unseen
 from nst_jax.masks import Masks
-from nst_jax.plan import make_plan, needs
+from nst_jax.memory_plan import make_plan, needs
 from nst_jax.problem import make_problem, spread
 from nst_jax.transfer import stylize_steps
 
@@ -43,13 +43,13 @@ def prepare(params, shape, devices, masked=False, tile=0, **options):
     styles = [picture(61, 37, 5), picture(61, 37, 6)]  # of one size, for one program
     problem = make_problem(params, picture(*shape, 1), styles, Config(**options), picture(*shape, 2), masks)
     problem = problem._replace(spec=problem.spec._replace(tile=tile))
-    return spread(problem, rows.make_mesh(devices))
+    return spread(problem, sharding.make_mesh(devices))
 
 
 def begin(problem):
     """Return the state at step 0, and what a chunk takes beside it."""
     targets, spec = problem.targets(), problem.spec
-    first = rows.put(rows.pad(problem.first, spec), spec)
+    first = sharding.put(sharding.pad(problem.first, spec), spec)
     rest = problem.params, targets, problem.weights, problem.learning_rate, spec
     return start(problem.params, first, *rest[1:]), rest
 
@@ -57,11 +57,11 @@ def begin(problem):
 def loop(problem):
     """Return the compiled loop; nothing runs but the styles' statistics."""
     spec = problem.spec
-    targets = rows.placed(jax.eval_shape(problem.targets), spec)
-    first = rows.put(rows.pad(problem.first, spec), spec)
+    targets = sharding.placed(jax.eval_shape(problem.targets), spec)
+    first = sharding.put(sharding.pad(problem.first, spec), spec)
     state = jax.eval_shape(partial(unseen, spec=spec), first, problem.weights)
     rest = problem.params, targets, problem.weights, problem.learning_rate, spec
-    return run_chunk.lower(rows.placed(state, spec), np.int32(1), *rest).compile()
+    return run_chunk.lower(sharding.placed(state, spec), np.int32(1), *rest).compile()
 
 
 SMALLEST_LOOP = {"optimizer": "adam", "parametrization": "pixels"}  # where what is tested is the evaluation
@@ -175,7 +175,7 @@ def test_devices_that_are_not_there_are_refused(params, devices):
 
 def test_how_many_devices_have_work():
     spec = Config(content_layers=("conv1_1",), style_layers=("conv5_1",)).spec()
-    assert [rows.most_devices(height, spec) for height in (16, 31, 32, 100)] == [1, 1, 2, 6]
+    assert [sharding.most_devices(height, spec) for height in (16, 31, 32, 100)] == [1, 1, 2, 6]
 
 
 @pytest.mark.usefixtures("optax_promotion")
@@ -193,7 +193,7 @@ def test_what_has_all_its_rows_in_every_window_is_cut_by_columns_or_not_at_all(p
     config = Config(**ONE, iterations=1)
     for shape, fits in (((300, 40), False), ((40, 300), True)):
         arguments = [params, picture(*shape, 1), [picture(50, 40, 5)], config]
-        problem = spread(make_problem(*arguments), rows.make_mesh(2))
+        problem = spread(make_problem(*arguments), sharding.make_mesh(2))
         free = needs(problem).most - 1
         if fits:
             assert make_plan(problem, free).problem.spec.tile == 256

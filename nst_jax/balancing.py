@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from nst_jax import images, rows
+from nst_jax import images, sharding
 from nst_jax.loop import start
 from nst_jax.losses import TERMS
 from nst_jax.objective import Targets, in_order
@@ -54,7 +54,7 @@ def _pull(problem: Problem, targets: Targets, picture: np.ndarray, name: str) ->
     """Return the norm of the gradient of one term alone."""
     weights = problem.weights
     alone = weights._replace(terms={other: jnp.float32(other == name) for other in weights.terms})
-    image = rows.put(rows.pad(picture, problem.spec), problem.spec)
+    image = sharding.put(sharding.pad(picture, problem.spec), problem.spec)
     # The loop's own program, which is compiled in any case; its gradient is scaled to a norm of about 1.
     rest = targets, alone, problem.learning_rate, problem.spec, problem.decay
     state = start(problem.params, image, *rest)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from nst_jax import plan
+from nst_jax import memory_plan
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
-from nst_jax.plan import make_plan, make_plans, needs, work
+from nst_jax.memory_plan import make_plan, make_plans, needs, work
 from nst_jax.problem import make_problem
-from nst_jax.scales import make_problems
+from nst_jax.pyramid import make_problems
 from nst_jax.transfer import stylize_steps
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -53,9 +53,9 @@ def test_auto_takes_what_fits_at_once_then_windows_then_activations_made_anew(pr
 
 def test_problems_of_one_shape_are_compiled_once(problem, monkeypatch):
     read = []
-    memory = plan._memory
-    monkeypatch.setattr(plan, "_memory", lambda program: read.append(program) or memory(program))
-    monkeypatch.setattr(plan, "_KNOWN", {})
+    memory = memory_plan._memory
+    monkeypatch.setattr(memory_plan, "_memory", lambda program: read.append(program) or memory(program))
+    monkeypatch.setattr(memory_plan, "_KNOWN", {})
     one = problem(tile="off")
     first, count = needs(one), len(read)
     assert needs(one._replace(first=1 - one.first, styles=[1 - one.styles[0]])) == first

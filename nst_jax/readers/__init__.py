@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nst_jax.errors import InputError
-from nst_jax.foreign.matlab_files import read_variables
-from nst_jax.foreign.torch_files import State, open_archive, open_stream
-from nst_jax.foreign.unpickle import ARRAYS, read_pickle
 from nst_jax.networks import known_networks
+from nst_jax.readers.matlab_files import read_variables
+from nst_jax.readers.torch_files import State, open_archive, open_stream
+from nst_jax.readers.unpickle import ARRAYS, read_pickle
 
 
 class Found(NamedTuple):
