@@ -55,7 +55,7 @@ def measure(size: int, tile: str) -> dict[str, float]:
     watcher = threading.Thread(target=watch)
     watcher.start()
     times = []
-    for _ in run([plan.problem], every=1):
+    for _ in run([plan.problem], report_every=1):
         times.append(time.monotonic())
     done.set()
     watcher.join()

@@ -33,7 +33,7 @@ def balanced(problem: Problem, targets: Targets) -> Problem:
             term = TERMS[name]
             at = [places[place] for place in term.places]
             pulls = [share * _pull(problem, targets, picture, name) for share, picture in at]
-            weights[name] = weights[name] / ((max(pulls) or 1.0) / term.pull(problem.spec))
+            weights[name] = weights[name] / ((max(pulls) or 1.0) / term.gradient_ratio(problem.spec))
     return problem._replace(weights=problem.weights._replace(terms=weights))
 
 
@@ -54,7 +54,7 @@ def _pull(problem: Problem, targets: Targets, picture: np.ndarray, name: str) ->
     """Return the norm of the gradient of one term alone."""
     weights = problem.weights
     alone = weights._replace(terms={other: jnp.float32(other == name) for other in weights.terms})
-    image = sharding.put(sharding.pad(picture, problem.spec), problem.spec)
+    image = sharding.shard(sharding.pad(picture, problem.spec), problem.spec)
     # The loop's own program, which is compiled in any case; its gradient is scaled to a norm of about 1.
     rest = targets, alone, problem.learning_rate, problem.spec, problem.decay
     state = start(problem.params, image, *rest)

@@ -87,7 +87,7 @@ ALONE = 6  # times as many has a picture without scales: as many as with five
 COARSEST = 128  # pixels: the least longest side of --scales=auto
 
 
-class Rung(NamedTuple):
+class Scale(NamedTuple):
     """One size of a run from coarse to fine."""
 
     size: int  # longest side, in pixels
@@ -396,7 +396,7 @@ class Config:
         """The steps of all rungs."""
         return sum(rung.iterations for rung in self.rungs())
 
-    def rungs(self) -> tuple[Rung, ...]:
+    def rungs(self) -> tuple[Scale, ...]:
         """Return the sizes from coarse to fine, each with its steps; the last one alone where there are none.
 
         auto: round(size / 2^(i/2)), one rung less than there are steps at most. Of one number of steps for n
@@ -406,7 +406,7 @@ class Config:
         assert isinstance(self.iterations, tuple)  # since __post_init__
         sizes = self._sizes(self.iterations)
         if self.iterations == (0,):
-            return (Rung(self.size, 0),)
+            return (Scale(self.size, 0),)
         count = len(sizes)
         steps = self.iterations or _steps(self.effort, count)
         if len(steps) == 1 and (count == 1 or steps[0] > count):
@@ -416,7 +416,7 @@ class Config:
             allowed = f"0, {count + 1} or more in all, or {count} numbers from 1, one for each of `scales`"
             allowed = allowed if count > 1 else "one number where there are no `scales`"
             raise InputError("`iterations`", allowed, f"got {','.join(map(str, steps))}")
-        return tuple(Rung(*pair) for pair in zip(sizes, steps, strict=True))
+        return tuple(Scale(*pair) for pair in zip(sizes, steps, strict=True))
 
     def _sizes(self, steps: tuple[int, ...]) -> list[int]:
         if self.scales == "auto":
@@ -577,11 +577,15 @@ def _first_share(strength: float) -> float:
 def _weights(share: float, loss: StyleLoss) -> dict[str, float]:
     """Return the weights of a share u of the style: (2 (1 - u))^k of the content and m (2 u)^k of the style.
 
-    m and k are the StyleLoss's middle and power, so that about as much of the photograph is left with any.
+    m and k are the StyleLoss's strength_midpoint and strength_exponent, so that about as much of the
+    photograph is left with any.
     """
-    content, style = ((2.0 * part) ** loss.power for part in (1 - share, share))
+    content, style = ((2.0 * part) ** loss.strength_exponent for part in (1 - share, share))
     # Four digits: they are read in tables and reports.
-    return {"content_weight": float(f"{content:.4g}"), "style_weight": float(f"{loss.middle * style:.4g}")}
+    return {
+        "content_weight": float(f"{content:.4g}"),
+        "style_weight": float(f"{loss.strength_midpoint * style:.4g}"),
+    }
 
 
 def _normalised(numbers: Sequence[float]) -> list[float]:

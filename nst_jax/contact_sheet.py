@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from nst_jax.images import fit, resize, to_uint8
+from nst_jax.images import resize, size_to_fit, to_uint8
 from nst_jax.report import draw, new_axes, terms_in
 
 Thumbnail = UInt8[np.ndarray, "_ _ 3"]
@@ -20,7 +20,7 @@ WIDTH, SIDES = 200, 160  # of the margin, of the names of rows
 MANY = 1000  # pictures from which on they are half as large: a sheet of 10,000 has a gigabyte
 
 
-class Tile(NamedTuple):
+class Panel(NamedTuple):
     """A picture of the sheet, with the lines above it, what it came to below."""
 
     image: Thumbnail
@@ -37,7 +37,7 @@ def tile_side(count: int) -> int:
 def thumbnail(image: Float32[np.ndarray, "h w 3"], side: int = SIDE) -> Thumbnail:
     """Return the picture with its longest side at most side pixels."""
     height, width, _ = image.shape
-    return to_uint8(resize(image, *fit(height, width, min(side, max(height, width)))))
+    return to_uint8(resize(image, *size_to_fit(height, width, min(side, max(height, width)))))
 
 
 def describe(values: Mapping[str, Any]) -> list[str]:
@@ -52,7 +52,7 @@ def _short(value: Any) -> str:
 
 
 def contact_sheet(
-    tiles: Mapping[int, Tile],
+    tiles: Mapping[int, Panel],
     columns: int,
     inputs: Sequence[tuple[str, Thumbnail]],
     heads: Sequence[str] = (),

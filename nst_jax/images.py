@@ -26,7 +26,7 @@ from PIL import (
 
 from nst_jax import files, metadata, png_tiff, tiff
 from nst_jax.errors import InputError, did_you_mean
-from nst_jax.files import check_writable, replacing
+from nst_jax.files import atomic_write, check_writable
 from nst_jax.metadata import UNREADABLE
 from nst_jax.png_tiff import SETTINGS
 
@@ -330,7 +330,7 @@ def _resample(
     return resampled
 
 
-def fit(height: int, width: int, longest: int) -> tuple[int, int]:
+def size_to_fit(height: int, width: int, longest: int) -> tuple[int, int]:
     """Return (height, width) with the same aspect and the given longest side, rounded half up, at least 1."""
     old = max(height, width)
     return max(1, (2 * height * longest + old) // (2 * old)), max(1, (2 * width * longest + old) // (2 * old))
@@ -436,7 +436,7 @@ def save(
     text = None if settings is None else settings.encode(errors="backslashreplace").decode()
     shape = (rgb.shape[0], rgb.shape[1], 3 if alpha is None else 4)
     header = png_tiff.Header(shape, bit_depth, _srgb_icc(), dpi, text)  # text: file names need not be Unicode
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         if kind.write:
             kind.write(file, header, pixels)
         else:

@@ -59,7 +59,7 @@ class Network(NamedTuple):
     shares: Float[Array, "2 1475"]  # DISTS's alpha and beta; all together 1
 
 
-class View(NamedTuple):
+class ImageFeatures(NamedTuple):
     """What the judge sees of a picture."""
 
     maps: dict[str, Float[Array, "_ _ _"]]  # of the heads' layers, of length 1, times the heads' roots
@@ -77,7 +77,7 @@ class View(NamedTuple):
 class Metric(NamedTuple):
     """A measure of a picture against another one."""
 
-    measure: Callable[[View, View], Scalar | None]
+    measure: Callable[[ImageFeatures, ImageFeatures], Scalar | None]
     to: str  # which other one: content or style
     range: str
     tells: str
@@ -97,7 +97,7 @@ def load() -> Network:
     return Network(load_vgg(NETWORK.name), alexnet, *on_device)
 
 
-def view(network: Network, image: Picture, calm: np.ndarray | None = None) -> View:
+def view(network: Network, image: Picture, calm: np.ndarray | None = None) -> ImageFeatures:
     """Return what the judge sees of an RGB picture in [0, 1]; calm: its calm places, if not its own.
 
     Raises InputError below 16 pixels a side.
@@ -122,14 +122,14 @@ def _look(
     small: Float[Array, "_ _ 3"],
     speckle: Float[Array, " q"],
     calm: Bool[Array, "h w"],
-) -> View:
+) -> ImageFeatures:
     with jax.default_matmul_precision("highest"):
         seen = features(network.params, image, CONTENT_LAYERS)
         style = {layer: seen[layer] for layer in LAYERS}
         large = min(image.shape[:2]) >= smallest_side(ALEXNET.layers)
         compared = style | (features(network.alexnet, image, ALEXNET.names) if large else {})
         none = jnp.zeros(())
-        return View(
+        return ImageFeatures(
             maps=perceptual.weighted(compared, network.heads),
             columns=_columns(image, seen, positions),
             grams=STYLE_LOSSES["gram"].statistics(style, none, None, NETWORK),
@@ -219,12 +219,12 @@ def calm_places(apart: Float32[np.ndarray, "2 h w"]) -> np.ndarray:
 # --- the metrics ---
 
 
-def lpips(x: View, c: View) -> Scalar:
+def lpips(x: ImageFeatures, c: ImageFeatures) -> Scalar:
     """Return LPIPS of VGG-16: lpips.distance. Zhang et al. 2018 (arXiv 1801.03924), eq. 1."""
     return perceptual.distance(x.maps, c.maps)
 
 
-def lpips_alex(x: View, c: View) -> Scalar | None:
+def lpips_alex(x: ImageFeatures, c: ImageFeatures) -> Scalar | None:
     """Return LPIPS, version 0.1 of AlexNet: lpips on AlexNet's layers; most papers print this one.
 
     None below 31 pixels a side: of less the second pooling leaves nothing. Zhang et al. 2018 (arXiv
@@ -234,7 +234,7 @@ def lpips_alex(x: View, c: View) -> Scalar | None:
     return perceptual.distance(x.maps, c.maps, ALEXNET.names) if large else None
 
 
-def dists(x: View, c: View) -> Scalar:
+def dists(x: ImageFeatures, c: ImageFeatures) -> Scalar:
     """Return DISTS: 1 - sum_c (alpha_c l_c + beta_c s_c) over the channels of the picture and of five maps.
 
     l = (2 mu_x mu_c + e) / (mu_x^2 + mu_c^2 + e), s = (2 cov + e) / (var_x + var_c + e) over the positions,
@@ -253,7 +253,7 @@ def dists(x: View, c: View) -> Scalar:
     return jnp.sum(alpha * (1 - jnp.concatenate(means)) + beta * (1 - jnp.concatenate(structures)))
 
 
-def ms_ssim_distance(x: View, c: View) -> Scalar:
+def ms_ssim_distance(x: ImageFeatures, c: ImageFeatures) -> Scalar:
     """Return 1 - MS-SSIM of the luma: 1 - l_M^w_M prod_j cs_j^w_j, scales j each half of the last; 0 to 1.
 
     Windows of 11 pixels, Gaussian of 1.5; constants 0.01^2 and 0.03^2. Wang et al. 2003 ("Multiscale
@@ -289,7 +289,7 @@ def _halve(plane: Array) -> Array:
     return plane[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2).mean((1, 3))
 
 
-def dirt(x: View, s: View) -> Scalar:
+def dirt(x: ImageFeatures, s: ImageFeatures) -> Scalar:
     """Return the mean over quantiles q of max(0, e_x(q) - e_s(q)): colour speckle that the painting has not.
 
     e: departure of chroma from its median over 3x3 pixels, averaged over 7x7, in 255ths of OkLab's unit; of x
@@ -299,7 +299,7 @@ def dirt(x: View, s: View) -> Scalar:
     return jnp.mean(jnp.maximum(x.speckle - s.speckle, 0))
 
 
-def self_similarity(x: View, c: View) -> Scalar:
+def self_similarity(x: ImageFeatures, c: ImageFeatures) -> Scalar:
     """Return (1/n) sum_ij |D^x_ij / sum_i D^x_ij - D^c_ij / sum_i D^c_ij|, in [0, 2].
 
     D_ij: the cosine distance of the hypercolumns at positions i and j (red, green, blue and CONTENT_LAYERS;
@@ -310,7 +310,7 @@ def self_similarity(x: View, c: View) -> Scalar:
     return jnp.mean(jnp.sum(jnp.abs(distance_shares(x.columns) - distance_shares(c.columns)), 0))
 
 
-def style_distances(x: View, s: View) -> dict[str, Scalar]:
+def style_distances(x: ImageFeatures, s: ImageFeatures) -> dict[str, Scalar]:
     """Return |G_x - G_s| / (|G_x| + |G_s|) of the Grams of each of LAYERS, by Frobenius norms, in [0, 1]."""
     norm = jnp.linalg.norm
     return {
@@ -319,7 +319,7 @@ def style_distances(x: View, s: View) -> dict[str, Scalar]:
     }
 
 
-def style_distance(x: View, s: View) -> Scalar:
+def style_distance(x: ImageFeatures, s: ImageFeatures) -> Scalar:
     """Return the mean over LAYERS of |G_x - G_s| / (|G_x| + |G_s|), in [0, 1]; no scale of features matters.
 
     G: the Gram matrix over the positions (Gatys et al. 2015, eq. 3). None of LAYERS is among the defaults'
@@ -328,7 +328,7 @@ def style_distance(x: View, s: View) -> Scalar:
     return jnp.mean(jnp.stack(list(style_distances(x, s).values())))
 
 
-def frechet_distance(x: View, s: View) -> Scalar:
+def frechet_distance(x: ImageFeatures, s: ImageFeatures) -> Scalar:
     """Return |mu_x - mu_s|^2 + tr(S_x + S_s - 2 (S_s^1/2 S_x S_s^1/2)^1/2) at FID_LAYER, at least 0.
 
     mu, S: mean and covariance of the features over the positions of one picture: the single-image FID of
@@ -347,7 +347,7 @@ def frechet_distance(x: View, s: View) -> Scalar:
     return jnp.sum((mean_x - mean_s) ** 2) + jnp.sum(apart**2)
 
 
-def color_distance(x: View, y: View) -> Scalar:
+def color_distance(x: ImageFeatures, y: ImageFeatures) -> Scalar:
     """Return the sliced 2-Wasserstein distance of the colours in OkLab, scaled: black to white is 1.
 
     (3 mean_a mean_q (Q^x_aq - Q^y_aq)^2)^1/2, Q: the quantiles q of the colours along direction a. Of two
@@ -433,7 +433,7 @@ METRICS = {
 
 
 @partial(jax.jit, static_argnames="to")
-def _compare(x: View, y: View, to: str) -> dict[str, Any]:
+def _compare(x: ImageFeatures, y: ImageFeatures, to: str) -> dict[str, Any]:
     found: dict[str, Any] = {n: metric.measure(x, y) for n, metric in METRICS.items() if metric.to == to}
     return found | ({"style_distance_by_layer": style_distances(x, y)} if to == "style" else {})
 
@@ -474,7 +474,7 @@ def measure(
     return found | {"by_style": each}
 
 
-def _for_style(seen: View) -> View:
+def _for_style(seen: ImageFeatures) -> ImageFeatures:
     """Return a view without its large parts, whose sizes are the picture's."""
     return seen._replace(maps={}, stages=[], gray=jnp.zeros((1, 1)), calm=jnp.zeros((1, 1), bool))
 

@@ -246,7 +246,7 @@ def _sufficient_size(mask: Mask, stride: int) -> int | None:
     for size in (round(longest * 1.1**n) for n in range(1, 100)):
         if size > 4096:
             break
-        if pooled(resize(mask, *images.fit(mask.shape[0], mask.shape[1], size)), stride).sum() >= 1:
+        if pooled(resize(mask, *images.size_to_fit(mask.shape[0], mask.shape[1], size)), stride).sum() >= 1:
             return size
     return None
 

@@ -44,7 +44,7 @@ def _filtered(spec: Spec, power: float, image: Float[Array, "h w c"]) -> Float[A
     else:
         filtered = jax.vmap(filter, in_axes=2, out_axes=2)(own)
     below = image.shape[0] - height
-    return sharding.keep(jnp.pad(filtered, [(0, below), (0, 0), (0, 0)]), spec)
+    return sharding.constrain(jnp.pad(filtered, [(0, below), (0, 0), (0, 0)]), spec)
 
 
 def _decorrelated(spec: Spec, power: float, image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
@@ -58,7 +58,7 @@ def _decorrelated(spec: Spec, power: float, image: Float[Array, "h w c"]) -> Flo
     pictures = filtered.reshape(*image.shape[:2], -1, 3)
     light = pictures.mean(-1, keepdims=True)
     a, b = ((gain * color) ** (-2 * power) for gain in (LIGHT, 1.0))
-    return sharding.keep((a * light + b * (pictures - light)).reshape(image.shape), spec)
+    return sharding.constrain((a * light + b * (pictures - light)).reshape(image.shape), spec)
 
 
 # Of a picture that is laid as the spec says.

@@ -109,12 +109,12 @@ def make_problem(
     )
 
 
-def spread(problem: Problem, mesh: Mesh | None) -> Problem:
+def shard_problem(problem: Problem, mesh: Mesh | None) -> Problem:
     """Return the problem with the rows of its picture over a mesh; None: on one device, as it is."""
     if mesh is None:
         return problem
     spec = sharding.spec_of(problem.first, problem.spec._replace(mesh=mesh))
-    params, weights, rate, decay = sharding.put_everywhere(
+    params, weights, rate, decay = sharding.replicate(
         (problem.params, problem.weights, problem.learning_rate, problem.decay), spec
     )
     return problem._replace(params=params, weights=weights, learning_rate=rate, decay=decay, spec=spec)
@@ -257,7 +257,7 @@ def check_sizes(size: Sequence[int], style_sizes: Sequence[Sequence[int]], masks
             masking.check(f"{what} within `content_mask`", region, spec.network, spec.style_layers)
 
 
-def vary(problem: Problem, config: Config) -> Problem:
+def with_hyperparameters(problem: Problem, config: Config) -> Problem:
     """Return the problem with the loss weights, the learning rate and, from noise, the seed of config."""
     first = problem.first
     if config.init == "noise" and config.seed != problem.config.seed:

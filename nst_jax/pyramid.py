@@ -49,7 +49,7 @@ def _sizes(
 ) -> list[tuple[int, int]]:
     """Return the rows and columns of the picture and of the styles at a rung."""
     return [
-        images.fit(shape[0], shape[1], max(1, round(max(shape[:2]) * longest / config.size)))
+        images.size_to_fit(shape[0], shape[1], max(1, round(max(shape[:2]) * longest / config.size)))
         for shape in (size, *(style.shape for style in styles))
     ]
 

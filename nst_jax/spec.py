@@ -22,7 +22,9 @@ class Spec(NamedTuple):
     luminance: bool = False  # whether the picture is grey
     precision: str = "auto"
     tile: int = 0  # longest side of the windows that are taken one by one, in pixels; 0: the whole at once
-    anew: bool = False  # whether the content's activations are made anew for every window, and not kept
+    recompute_content: bool = (
+        False  # whether the content's activations are made anew for every window, and not kept
+    )
     mesh: Mesh | None = None  # whose devices have each a share of the picture's rows; None: one device
     rows: int = 0  # with a mesh: of the picture, below which it is padded
     steered: bool = False  # whether a strength moves the weights during the run (steering.py)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from nst_jax import lpips, sharding
 from nst_jax.loop import State, visible
 from nst_jax.networks.base import Params, features
-from nst_jax.objective import Frame, Spec
+from nst_jax.objective import Background, Spec
 from nst_jax.problem import Problem
 from nst_jax.weights import load_lpips_heads, load_vgg
 
@@ -46,8 +46,8 @@ def make_ruler(problem: Problem) -> Ruler | None:
     """Return what the problem's pictures are measured with; None where no strength is in force."""
     if not problem.spec.steered:
         return None
-    params, heads = sharding.put_everywhere(_network(), problem.spec)
-    content = sharding.put_everywhere(problem.content, problem.spec)
+    params, heads = sharding.replicate(_network(), problem.spec)
+    content = sharding.replicate(problem.content, problem.spec)
     return Ruler(params, heads, _maps(params, heads, content))
 
 
@@ -55,7 +55,7 @@ def ruler_shapes(problem: Problem) -> Ruler | None:
     """Return the shapes, types and places of what make_ruler returns; nothing is computed."""
     if not problem.spec.steered:
         return None
-    network, number = _network(), sharding.put_everywhere(np.float32(0), problem.spec)
+    network, number = _network(), sharding.replicate(np.float32(0), problem.spec)
     shapes = Ruler(*network, jax.eval_shape(_maps, *network, problem.content))
     place = number.sharding if problem.spec.mesh else None
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
@@ -77,7 +77,7 @@ def _wanted(aim: Float[Array, ""], first: Float[Array, ""], step: Int[Array, ""]
 
 def turn(
     state: State,
-    frame: Frame | None,
+    frame: Background | None,
     ruler: Ruler,
     aim: Float[Array, ""],
     before: Int[Array, ""] | np.int32,

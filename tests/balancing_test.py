@@ -31,7 +31,7 @@ def test_the_terms_pull_as_their_weights_say(params, pictures):
     problem = problem_of(params, pictures, loss_balancing="auto", photorealistic=True, **options)
     targets, content = problem.targets(), pictures[0]
     weights = balanced(problem, targets).weights
-    for name, expected in {**given, "style": 0.5 * STYLE_LOSSES["gram"].pull}.items():
+    for name, expected in {**given, "style": 0.5 * STYLE_LOSSES["gram"].gradient_ratio}.items():
         alone = weights.with_terms(**{other: np.float32(0) for other in given if other != name})
         turned, moved = content[::-1, ::-1].copy(), np.roll(content, (23, 33), (0, 1))
         places = {"style": [(1, content)], "tv": [(1, content), (1 / 8, pictures[1])]}

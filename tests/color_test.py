@@ -21,7 +21,7 @@ PAIRS = [("cat", "night"), ("rocket", "glass"), ("coffee", "waves"), ("night", "
 @functools.cache
 def example(name, longest=30):
     rgb = images.load(f"example:{name}").rgb
-    return images.resize(rgb, *images.fit(*rgb.shape[:2], longest))
+    return images.resize(rgb, *images.size_to_fit(*rgb.shape[:2], longest))
 
 
 def squeezed(picture, half=0.15):

@@ -93,9 +93,9 @@ def test_the_slope_of_self_similarity_equals_finite_differences(rng):
     columns, content = rng.random((2, 30, 6), np.float32)
     wanted = loss.wanted(View(np.zeros((1, 1, 3), np.float32), {}, {}, spec_of("self_similarity")))
     assert wanted == {}
-    from nst_jax.losses.content import Likeness
+    from nst_jax.losses.content import SelfSimilarity
 
-    aim = Likeness(jnp.zeros((30, 2), jnp.int32), jnp.asarray(shares(np.float64(content)), jnp.float32))
+    aim = SelfSimilarity(jnp.zeros((30, 2), jnp.int32), jnp.asarray(shares(np.float64(content)), jnp.float32))
     slope, direction = (
         np.asarray(jax.grad(loss.distance)(jnp.asarray(columns), aim)),
         rng.normal(size=(30, 6)),

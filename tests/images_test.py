@@ -837,11 +837,11 @@ def test_a_big_picture_used_small_is_never_in_float32(tmp_path: Path, suffix: st
 
 
 def test_fit() -> None:
-    assert images.fit(300, 451, 512) == (341, 512)  # 340.58
-    assert images.fit(600, 400, 512) == (512, 341)  # 341.33
-    assert images.fit(3, 4, 2) == (2, 2)  # 1.5, half up
-    assert images.fit(1, 1000, 10) == (1, 10)
-    assert images.fit(512, 512, 512) == (512, 512)
+    assert images.size_to_fit(300, 451, 512) == (341, 512)  # 340.58
+    assert images.size_to_fit(600, 400, 512) == (512, 341)  # 341.33
+    assert images.size_to_fit(3, 4, 2) == (2, 2)  # 1.5, half up
+    assert images.size_to_fit(1, 1000, 10) == (1, 10)
+    assert images.size_to_fit(512, 512, 512) == (512, 512)
 
 
 # Writing

@@ -114,7 +114,9 @@ def test_preparing_writes_nothing_and_events_come_in_order(folder):
         False,
         True,
     )
-    assert all(event.progress.standing is None for event in events if isinstance(event, Started | Optimized))
+    assert all(
+        event.progress.resume_state is None for event in events if isinstance(event, Started | Optimized)
+    )
 
 
 def test_a_job_makes_the_picture_of_nst():

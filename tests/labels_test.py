@@ -185,7 +185,7 @@ def test_terms_and_gradient_equal_the_float64_twin(params, weights, scene, rng):
     content, styles, regions, made = scene
     options = {"style_weight": 3e6, "tv_weight": 2e-3, "style_mix": (3.0, 1.0)}
     problem = make_problem(params, content, styles, Config(**options, **LOW), masks=made)
-    image, targets = rng.random(content.shape, np.float32), problem.targets()._replace(frame=None)
+    image, targets = rng.random(content.shape, np.float32), problem.targets()._replace(background=None)
     given = params, image, targets, objective.coefficients(problem.weights), problem.spec
     whole = jax.jit(objective.evaluate, static_argnames="spec")(*given)
     rows = np.arange(33) // 11 + 1
@@ -210,7 +210,7 @@ def test_terms_and_gradient_equal_the_float64_twin(params, weights, scene, rng):
     assert np.linalg.norm(whole.gradient - gradient) / np.linalg.norm(gradient) < 1e-4
 
     spec = problem.spec._replace(tile=24)
-    windows = problem._replace(spec=spec).targets()._replace(frame=None)
+    windows = problem._replace(spec=spec).targets()._replace(background=None)
     found = jax.jit(tiling.evaluate, static_argnames="spec")(params, image, windows, given[3], spec)
     assert np.linalg.norm(found.gradient - whole.gradient) / np.linalg.norm(gradient) < 1e-5
 
@@ -232,7 +232,7 @@ def test_other_maps_of_as_many_labels_compile_nothing(params, scene, compilation
     counts = []
     for masks_ in (made, others):
         stylize(params, content, styles, config=Config(iterations=1, **LOW), masks=masks_)
-        counts.append([compilations(name) for name in ("unseen", "chunk", "style_statistics")])
+        counts.append([compilations(name) for name in ("initial_state", "run_steps", "style_statistics")])
     assert counts[0] == counts[1]
     assert counts[0][1] == 1
 

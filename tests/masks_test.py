@@ -469,7 +469,7 @@ def small_masks(rng):
 def test_the_longest_side_that_a_refusal_names_would_do(rng):
     for mask, layer, refusal in small_masks(rng):
         longest = int(re.search(r"longest side of (\d+)", refusal)[1])
-        masks.check("m.png", masks.resize(mask, *images.fit(*mask.shape, longest)), VGG, [layer])
+        masks.check("m.png", masks.resize(mask, *images.size_to_fit(*mask.shape, longest)), VGG, [layer])
 
 
 def test_the_shallower_layers_that_a_refusal_names_would_do(rng):

@@ -64,7 +64,7 @@ STEEP = {
 
 def run(params, optimizer, content, style, options):
     config = Config(optimizer=optimizer, size=SIDE, iterations=6, **LAYERS, **options)
-    steps = list(stylize_steps(params, content, [style], config=config, every=3))
+    steps = list(stylize_steps(params, content, [style], config=config, report_every=3))
     for now in steps:
         assert np.isfinite(now.image).all()
         assert 0 <= now.image.min() <= now.image.max() <= 1

@@ -64,7 +64,7 @@ def test_over_devices_it_is_the_filter_of_the_picture_s_own_rows(name, rng):
     """An odd height, padded: what lies below counts for nothing and stays zero."""
     image = rng.random((21, 18, 3), np.float32)
     spec = sharding.spec_of(image, SPEC._replace(mesh=sharding.make_mesh(3)))
-    padded = sharding.put(sharding.pad(image, spec), spec)
+    padded = sharding.shard(sharding.pad(image, spec), spec)
     found = jax.jit(PARAMETRIZATIONS[name](spec).scale)(padded)
     assert found.sharding == padded.sharding
     expected = PARAMETRIZATIONS[name](SPEC).scale(jnp.asarray(image))

@@ -109,7 +109,7 @@ def record(to: Path) -> None:
 
     def run(*arguments: Any) -> Any:
         for now in original(*arguments):
-            chunks.append(now._replace(standing=jax.device_get(now.standing)))
+            chunks.append(now._replace(resume_state=jax.device_get(now.resume_state)))
             yield now
         to.write_bytes(pickle.dumps(chunks))
 

@@ -57,8 +57,8 @@ def test_pictures_are_measured_at_256_pixels_and_within_the_masks(params, rng):
     image = rng.random(content.shape, np.float32)
     rest = targets, problem.weights, problem.learning_rate, problem.spec
     state = start(params, jnp.asarray(image), *rest)
-    found = steering.steer(state, targets.frame, ruler, jnp.float32(0.3), np.int32(0), problem.spec)
-    opacity = np.asarray(targets.frame.opacity)
+    found = steering.steer(state, targets.background, ruler, jnp.float32(0.3), np.int32(0), problem.spec)
+    opacity = np.asarray(targets.background.opacity)
     shown = opacity[..., None] * image + (1 - opacity[..., None]) * content
     small = [np.asarray(jax.image.resize(one, (256, 82, 3), "linear")) for one in (shown, content)]
     assert float(found.dial.seen) == pytest.approx(measured(*small) / opacity.mean(), rel=1e-3)
@@ -129,12 +129,12 @@ def test_a_picture_of_other_weights_is_evaluated_and_nothing_else_changes(params
 def test_neither_chunks_nor_a_rest_between_change_what_comes_of_it(params, pair):
     content, style = pair
     config = Config.from_preset(strength=0.6, size=64, scales="48,64", iterations=(11, 9), **LAYERS)
-    *_, whole = stylize_steps(params, content, [style], config=config, every=20)
+    *_, whole = stylize_steps(params, content, [style], config=config, report_every=20)
     problems = make_problems(params, content, [style], config)
-    for seen in run(problems, every=3):
+    for seen in run(problems, report_every=3):
         if seen.step == 15:
-            stands = seen.standing._replace(state=jax.device_get(seen.standing.state))
-    *_, resumed = run(problems, every=4, standing=stands)
+            stands = seen.resume_state._replace(state=jax.device_get(seen.resume_state.state))
+    *_, resumed = run(problems, report_every=4, resume_state=stands)
     np.testing.assert_array_equal(whole.image, resumed.image)
     assert whole.losses == resumed.losses
 
@@ -146,8 +146,8 @@ def test_the_value_is_that_of_the_weights_in_force(params, pair, options):
     content, style = pair
     sizes = {"size": 64, "scales": "48,64", "iterations": (12, 7)}
     problems = make_problems(params, content, [style], Config(strength=0.9, **options, **sizes, **LAYERS))
-    for seen in run(problems, every=3):
-        state, average = seen.standing.state, "ema_decay" in options and seen.ends
+    for seen in run(problems, report_every=3):
+        state, average = seen.resume_state.state, "ema_decay" in options and seen.ends
         if np.isfinite(state.iterate.value) and not average:  # else the losses are another picture's
             assert float(state.iterate.value / state.scale) == pytest.approx(seen.losses["total"], rel=1e-4)
         taken = seen.step, seen.rung
@@ -169,7 +169,7 @@ def test_strengths_are_lanes_of_one_program(params, pair, compilations):
         assert found[number].lpips == pytest.approx(alone.lpips, abs=0.01)
         ratio = [one.losses["weights"]["style"] for one in (found[number], alone)]
         np.testing.assert_allclose(*ratio, rtol=0.05)
-    assert compilations("chunk") == 1
+    assert compilations("run_steps") == 1
     assert compilations("turn") == 1
     np.testing.assert_array_equal(found[0].image, content)
 

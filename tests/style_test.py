@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 
-from nst_jax.losses.sampling import Part, Samples, sample_positions
+from nst_jax.losses.sampling import Samples, Tile, sample_positions
 from nst_jax.losses.style import STYLE_LOSSES, matching, term_names
 from nst_jax.losses.style.histogram import NODES, histogram_transport
 from nst_jax.losses.style.statistics import positions_of
@@ -301,6 +301,6 @@ def test_patches_of_windows_add_up_to_the_picture_s(rng):
         rows = np.arange(start, min(8, end + 1))
         owned = np.repeat(((rows >= core) & (rows < end)).astype(np.float32)[:, None], 6, 1)
         first = {"conv2_1": (jnp.int32(start), jnp.int32(0))}
-        part = Part(np.ones((2 * len(rows), 12), np.float32), {"conv2_1": owned}, first)
+        part = Tile(np.ones((2 * len(rows), 12), np.float32), {"conv2_1": owned}, first)
         parts += Samples(places, part).patches("conv2_1", map_[rows], 3)
     np.testing.assert_array_equal(parts, whole)

@@ -16,7 +16,7 @@ from nst_jax.launchers import nst as program
 from nst_jax.loop import start
 from nst_jax.losses.base import means
 from nst_jax.objective import coefficients, summarize
-from nst_jax.problem import make_problem, spread, vary
+from nst_jax.problem import make_problem, shard_problem, with_hyperparameters
 from nst_jax.runs import Inputs
 from nst_jax.runs.sweep_request import SweepOptions, make_sweep_request
 from nst_jax.sweep import sweep
@@ -72,8 +72,8 @@ def test_value_and_gradient_equal_the_float64_twin_s_at_once_and_by_windows(para
 
 
 def test_over_devices_what_pads_the_picture_counts_for_nothing(params, pictures):
-    problem = spread(problem_of(params, pictures, **ALONE), sharding.make_mesh(4))
-    first = sharding.put(sharding.pad(problem.first, problem.spec), problem.spec)
+    problem = shard_problem(problem_of(params, pictures, **ALONE), sharding.make_mesh(4))
+    first = sharding.shard(sharding.pad(problem.first, problem.spec), problem.spec)
     assert first.shape[0] > 45
     state = start(params, first, problem.targets(), problem.weights, problem.learning_rate, problem.spec)
     expected, slope = brightness(pictures[2])
@@ -90,7 +90,7 @@ def test_swept_each_lane_is_the_single_run_with_its_weight(params, pictures):
     ]
     base = make_problem(params, pictures[0], [pictures[1]], configs[0])
     finished = {}
-    for now in sweep([vary(base, config) for config in configs]):
+    for now in sweep([with_hyperparameters(base, config) for config in configs]):
         finished |= now.finished
     for number, config in enumerate(configs):
         alone = nst.stylize(params, pictures[0], [pictures[1]], config=config)
@@ -105,11 +105,11 @@ def test_another_weight_compiles_nothing_and_another_term_of_the_name_does(
     jax.clear_caches()
     for weight in (1.0, 5.0):
         nst.stylize(params, pictures[0], [pictures[1]], config=config_of(weight))
-        assert compilations("chunk") == 1
+        assert compilations("run_steps") == 1
     other = BRIGHTNESS._replace(losses=lambda mean, wanted, whole: mean)
     monkeypatch.setitem(nst.TERMS, "brightness", other)
     darker = nst.stylize(params, pictures[0], [pictures[1]], config=config_of(5.0))
-    assert compilations("chunk") == 2
+    assert compilations("run_steps") == 2
     np.testing.assert_allclose(darker.losses["brightness"], darker.image.mean(), rtol=1e-4)
 
 

@@ -40,7 +40,7 @@ def pictures():
 def test_the_loss_goes_down_and_the_style_comes_in(params, pictures, optimizer):
     content, style = pictures
     config = Config(optimizer=optimizer, iterations=25, tv_weight=0.0)
-    steps = list(stylize_steps(params, content, [style], config=config, every=5))
+    steps = list(stylize_steps(params, content, [style], config=config, report_every=5))
     totals = [progress.losses["total"] for progress in steps]
     assert [progress.step for progress in steps] == [0, 5, 10, 15, 20, 25]
     assert totals[-1] < 0.2 * totals[0]
@@ -48,7 +48,7 @@ def test_the_loss_goes_down_and_the_style_comes_in(params, pictures, optimizer):
     assert steps[-1].image.min() >= 0
     assert steps[-1].image.max() <= 1
     assert steps[-1].evaluations >= 26
-    assert not any(progress.standing for progress in steps)  # which would keep the optimiser's memory
+    assert not any(progress.resume_state for progress in steps)  # which would keep the optimiser's memory
 
 
 def test_without_a_config_it_is_the_default_preset_at_the_picture_s_size(params, rng):
@@ -80,8 +80,8 @@ def test_the_losses_told_are_those_of_the_picture_handed_out(params, weights, pi
 def test_chunked_equals_unchunked_bit_for_bit(params, pictures, optimizer):
     content, style = pictures
     config = Config(optimizer=optimizer, iterations=7, **SHALLOW)
-    *_, whole = stylize_steps(params, content, [style], config=config, every=7)
-    *_, chunked = stylize_steps(params, content, [style], config=config, every=3)
+    *_, whole = stylize_steps(params, content, [style], config=config, report_every=7)
+    *_, chunked = stylize_steps(params, content, [style], config=config, report_every=3)
     np.testing.assert_array_equal(whole.image, chunked.image)
     assert whole.losses == chunked.losses
 
@@ -101,7 +101,7 @@ def test_only_what_changes_the_program_compiles_anew(params, pictures, optimizer
         stylize(params, content, [style], config=Config(**{**base, **options}))
 
     run()
-    assert compilations("chunk") == 1
+    assert compilations("run_steps") == 1
     run(iterations=8)
     run(content=content[::-1].copy())
     run(style_weight=1e4, content_weight=2.0, tv_weight=0.5, tv_power=2.0, activation_shift=-1.0)
@@ -109,19 +109,19 @@ def test_only_what_changes_the_program_compiles_anew(params, pictures, optimizer
     run(preserve_color="luma_swap")
     if optimizer == "adam":
         run(learning_rate=0.01)
-    assert compilations("chunk") == 1
-    assert compilations("unseen") == 1
+    assert compilations("run_steps") == 1
+    assert compilations("initial_state") == 1
     run(photorealistic=True, style_layers=("conv1_1", "conv2_2"))
-    assert compilations("chunk") == 2  # else the count above could not fail
+    assert compilations("run_steps") == 2  # else the count above could not fail
     run(photorealistic=True, style_layers=("conv1_1", "conv2_2"), matting_weight=1.0)
-    assert compilations("chunk") == 2
+    assert compilations("run_steps") == 2
 
 
 def test_the_memory_forecast_compiles_the_programs_that_then_run(params, pictures, compilations):
     content, style = pictures
     config = Config(iterations=2, style_layers=("conv1_2",))
     list(stylize_steps(params, content, [style], config=config, free_memory=2**40))
-    for program in ("wanted_of_style", "chunk"):
+    for program in ("wanted_of_style", "run_steps"):
         assert compilations(program) == 1
 
 
@@ -198,7 +198,11 @@ def test_lbfgs_ends_where_no_step_lowers_the_loss(params, pictures):
     content, _ = pictures
     steps = list(
         stylize_steps(
-            params, content, [content], config=Config(tv_weight=0.0, iterations=300, **SHALLOW), every=1
+            params,
+            content,
+            [content],
+            config=Config(tv_weight=0.0, iterations=300, **SHALLOW),
+            report_every=1,
         )
     )
     totals = [progress.losses["total"] for progress in steps]
@@ -278,7 +282,7 @@ def test_every_rung_starts_from_the_last_picture_enlarged(params, weights, pictu
     content, style = pictures
     options = {"size": 48, "scales": "24,36,48", "iterations": (4, 3, 5), "pooling": "average", **SHALLOW}
     config = Config(optimizer=optimizer, style_weight=1e6, **options)
-    steps = list(stylize_steps(params, content, [style], config=config, every=2))
+    steps = list(stylize_steps(params, content, [style], config=config, report_every=2))
     assert [(now.rung, now.step, now.image.shape[:2]) for now in steps] == [
         *((1, step, (16, 24)) for step in (0, 2, 4)),
         *((2, step, (24, 36)) for step in (4, 6, 7)),
@@ -302,7 +306,7 @@ def test_every_rung_starts_from_the_last_picture_enlarged(params, weights, pictu
         )  # fmt: skip
         for term in ("total", "content", "style", "tv"):
             np.testing.assert_allclose(now.losses[term], twin[term], rtol=1e-4, err_msg=term)
-    assert compilations("chunk") == compilations("unseen") == 3  # one for each size
+    assert compilations("run_steps") == compilations("initial_state") == 3  # one for each size
 
 
 def test_one_rung_is_the_run_without_scales_to_the_bit(params, pictures):
@@ -341,7 +345,7 @@ def test_adams_moments_go_on_from_rung_to_rung(params, pictures):
         **{"size": 48, "scales": "24,48", "iterations": (4, 1), **SHALLOW},
     )
     spec = config.spec()
-    steps = list(stylize_steps(params, content, [style], config=config, every=1))
+    steps = list(stylize_steps(params, content, [style], config=config, report_every=1))
     slope = jax.jit(jax.grad(total_loss, argnums=1), static_argnames="spec")
 
     def gradient(now):
@@ -370,11 +374,11 @@ def test_adams_moments_go_on_from_rung_to_rung(params, pictures):
 def test_the_average_is_that_of_a_loop_with_its_bias_corrected(params, weights, pictures, compilations):
     content, style = pictures
     options = {"optimizer": "adam", "iterations": 6, "tv_weight": 0.01, **SHALLOW}
-    plain = list(stylize_steps(params, content, [style], config=Config(**options), every=1))
-    before = compilations("chunk")
+    plain = list(stylize_steps(params, content, [style], config=Config(**options), report_every=1))
+    before = compilations("run_steps")
     for decay in (0.9, 0.5):
         averaged = list(
-            stylize_steps(params, content, [style], config=Config(ema_decay=decay, **options), every=1)
+            stylize_steps(params, content, [style], config=Config(ema_decay=decay, **options), report_every=1)
         )
         np.testing.assert_array_equal(averaged[0].image, content)
         total = np.zeros(content.shape)
@@ -390,13 +394,13 @@ def test_the_average_is_that_of_a_loop_with_its_bias_corrected(params, weights, 
         )
         for term in ("total", "content", "style", "tv"):
             np.testing.assert_allclose(last.losses[term], twin[term], rtol=1e-4, err_msg=term)
-    assert compilations("chunk") == before + 1  # another decay is no other program
+    assert compilations("run_steps") == before + 1  # another decay is no other program
 
 
 def test_the_average_starts_the_next_rung_and_starts_anew(params, pictures):
     content, style = pictures
     config = Config(optimizer="adam", ema_decay=0.9, size=48, scales="24,48", iterations=(5, 2), **SHALLOW)
-    steps = list(stylize_steps(params, content, [style], config=config, every=1))
+    steps = list(stylize_steps(params, content, [style], config=config, report_every=1))
     end, begin, step, _ = steps[5:]
     np.testing.assert_array_equal(begin.image, images.resize(end.image, 32, 48))
     spec = config.spec()
@@ -426,7 +430,7 @@ def test_a_rung_that_has_converged_is_followed_by_the_next(params, pictures):
     content, style = pictures
     config = Config(size=48, scales="24,48", iterations=(5, 3), style_weight=0.0, tv_weight=0.0, **SHALLOW)
     steps = list(
-        stylize_steps(params, content, [style], config=config, every=1)
+        stylize_steps(params, content, [style], config=config, report_every=1)
     )  # the first is the content itself
     assert [(now.rung, now.step, now.converged) for now in steps[:3]] == [
         (1, 0, False),
@@ -492,9 +496,9 @@ def test_the_memory_of_all_rungs_is_forecast_before_the_first_one_runs(params, p
     )
     steps = stylize_steps(params, content, [style], config=config, free_memory=2**40)
     next(steps)
-    assert (compilations("chunk"), compilations("unseen")) == (2, 1)  # 24 has begun
+    assert (compilations("run_steps"), compilations("initial_state")) == (2, 1)  # 24 has begun
     list(steps)
-    assert (compilations("chunk"), compilations("unseen")) == (2, 2)
+    assert (compilations("run_steps"), compilations("initial_state")) == (2, 2)
 
 
 def half(content, white=slice(0, 24)):
@@ -588,9 +592,9 @@ def test_another_mask_of_the_same_size_compiles_nothing(params, pictures, compil
     config = Config(iterations=2, style_layers=("conv2_1",), content_layers=("conv2_2",))
     for white in (slice(0, 24), slice(5, 44)):
         stylize(params, content, [style], config=config, masks=Masks(content=half(content, white)))
-    assert compilations("chunk") == 1
+    assert compilations("run_steps") == 1
     stylize(params, content, [style], config=config)
-    assert compilations("chunk") == 2  # without masks it is another program
+    assert compilations("run_steps") == 2  # without masks it is another program
 
 
 def test_a_small_region_takes_the_style_as_well_as_a_large_one(params, pictures):

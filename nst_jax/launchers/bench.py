@@ -30,10 +30,10 @@ from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.files import check_writable, write_whole
 from nst_jax.launchers import experiments, roofline, selftest, suite
-from nst_jax.launchers.common import DONE, Given, Program, launch, scratch_folder, tell
+from nst_jax.launchers.common import DONE, ParsedFlags, Program, launch, scratch_folder, tell
 from nst_jax.launchers.experiments import EXPERIMENTS
 from nst_jax.launchers.roofline import own_convolutions, seconds
-from nst_jax.loop import chunk, run_chunk, unseen
+from nst_jax.loop import initial_state, run_chunk, run_steps
 from nst_jax.losses.style import STYLE_LOSSES
 from nst_jax.memory_plan import bytes_needed
 from nst_jax.networks import NETWORKS
@@ -42,7 +42,7 @@ from nst_jax.networks.precision import PRECISIONS
 from nst_jax.objective import LossWeights, Spec, Targets, total_loss
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.options import check_options, is_tuple, option
-from nst_jax.problem import Problem, make_problem, vary
+from nst_jax.problem import Problem, make_problem, with_hyperparameters
 from nst_jax.report import PLOT_FORMATS, check_plot, to_json
 from nst_jax.sweep import sweep
 from nst_jax.system import device
@@ -110,15 +110,15 @@ class Case(NamedTuple):
 class Programs(NamedTuple):
     """Jitted functions of one picture, or of a batch of pictures with a style weight each."""
 
-    unseen: Any
+    initial_state: Any
     advance: Any
     evaluate: Any
-    static: tuple[Spec, ...]  # what unseen and advance take last
+    static: tuple[Spec, ...]  # what initial_state and advance take last
     lanes: tuple[int, ...]  # the first axes of pictures
     weights: LossWeights
 
 
-def main(given: Given) -> int:
+def main(given: ParsedFlags) -> int:
     """Run `nst-bench` with the options given: a table row for every case."""
     bench = Bench(**given)
     if bench.suite:
@@ -165,7 +165,7 @@ def main(given: Given) -> int:
     return DONE
 
 
-def _check_alone(given: Given, name: str, its: set[str]) -> None:
+def _check_alone(given: ParsedFlags, name: str, its: set[str]) -> None:
     if others := set(given) - its:
         raise InputError(f"--{min(others)}", f"not beside --{name}", "got both")
 
@@ -269,12 +269,12 @@ def _programs(config: Config, batch: int) -> Programs:
     spec, weights = config.spec(), config.loss_weights(1)
     evaluate = jax.value_and_grad(partial(_loss, spec=spec))
     if batch == 1:
-        return Programs(unseen, run_chunk, jax.jit(evaluate), (spec,), (), weights)
+        return Programs(initial_state, run_chunk, jax.jit(evaluate), (spec,), (), weights)
     shared: Any = jax.tree.map(lambda _: None, weights)
     own = shared.with_terms(style=0)
-    advance = jax.vmap(partial(chunk, spec=spec), in_axes=(0, None, None, None, own, None))
+    advance = jax.vmap(partial(run_steps, spec=spec), in_axes=(0, None, None, None, own, None))
     return Programs(
-        jax.jit(jax.vmap(partial(unseen, spec=spec), in_axes=(0, own))),
+        jax.jit(jax.vmap(partial(initial_state, spec=spec), in_axes=(0, own))),
         jax.jit(advance, donate_argnums=0),
         jax.jit(jax.vmap(evaluate, in_axes=(0, None, None, own))),
         (),
@@ -323,7 +323,7 @@ def _compile(params: Params, case: Case, spec: Spec, programs: Programs, brief: 
 def _compile_loop(params: Params, pictures: Any, targets: Any, programs: Programs) -> Any:
     """Compile the first state and the loop, as calls will find them; return the loop."""
     number = jax.ShapeDtypeStruct((), jnp.float32)
-    first = programs.unseen.lower(pictures, programs.weights, *programs.static)
+    first = programs.initial_state.lower(pictures, programs.weights, *programs.static)
     first.compile()
     rest = params, targets, programs.weights, number, *programs.static
     return programs.advance.lower(first.out_info, STEPS, *rest).compile()
@@ -337,7 +337,7 @@ def _loop(
     rest = problem.params, targets, weights, problem.learning_rate, *static
 
     def begin() -> Any:
-        return programs.advance(programs.unseen(pictures, weights, *static), np.int32(0), *rest)
+        return programs.advance(programs.initial_state(pictures, weights, *static), np.int32(0), *rest)
 
     def advance(state: Any) -> Any:
         return programs.advance(state, STEPS, *rest)
@@ -361,7 +361,8 @@ def _run(problem: Problem, batch: int, spans: list[tuple[float, int]]) -> None:
         return
     weights = problem.config.style_weight * _factors(batch)
     lanes = [
-        vary(problem, dataclasses.replace(problem.config, style_weight=float(weight))) for weight in weights
+        with_hyperparameters(problem, dataclasses.replace(problem.config, style_weight=float(weight)))
+        for weight in weights
     ]
     deque(sweep(lanes, batch_size=batch, devices=jax.devices()[:1]), maxlen=0)
 

@@ -35,7 +35,7 @@ MOST = 10_000  # arguments with those of flag files: absl's time grows with thei
 # They tell of orbax's tasks, platforms that are not there, fonts, odd tags.
 CHATTY = ("asyncio", "jax", "matplotlib", "PIL", "tifffile")
 DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # what word processors make of --
-Given = dict[str, Any]  # the options that were on the command line
+ParsedFlags = dict[str, Any]  # the options that were on the command line
 
 
 class Program(NamedTuple):
@@ -333,7 +333,7 @@ def _define(values: flags.FlagValues, field: dataclasses.Field[Any]) -> None:
         flags.DEFINE_string(field.name, None, field.metadata["help"], flag_values=values)
 
 
-def _given(values: flags.FlagValues, options: type) -> Given:
+def _given(values: flags.FlagValues, options: type) -> ParsedFlags:
     return {
         field.name: _value(field, values[field.name].value)
         for field in fields_of(options)

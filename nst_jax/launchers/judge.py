@@ -15,7 +15,7 @@ from nst_jax import images, judge
 from nst_jax.contact_sheet import plot_judged
 from nst_jax.errors import InputError
 from nst_jax.files import check_writable, write_whole
-from nst_jax.launchers.common import DONE, Given, Program, launch, tell
+from nst_jax.launchers.common import DONE, ParsedFlags, Program, launch, tell
 from nst_jax.options import check_options, option
 from nst_jax.report import PLOT_FORMATS, check_plot, to_json
 from nst_jax.runs.input_files import ImageCache, check_written
@@ -51,7 +51,7 @@ class Judging:
         check_options(self)
 
 
-def main(given: Given) -> int:
+def main(given: ParsedFlags) -> int:
     """Run `nst-judge` with the options given. Raises InputError before anything is written."""
     asked = Judging(**given)
     _check(asked)

@@ -15,7 +15,7 @@ from nst_jax.errors import InputError, as_flags
 from nst_jax.launchers.common import (
     DONE,
     WRONG_NUMBERS,
-    Given,
+    ParsedFlags,
     Program,
     fail,
     in_minutes,
@@ -62,7 +62,7 @@ OWN = (
 )
 
 
-def main(*given: Given) -> int:
+def main(*given: ParsedFlags) -> int:
     """Run `nst` with what was given of OPTIONS. Raises InputError before anything is written."""
     began = time.monotonic()
     given, own = given[:-1], Again(**given[-1])
@@ -80,7 +80,9 @@ def main(*given: Given) -> int:
         return _forecast(job) if job.request.outputs.dry_run else _run(job)
 
 
-def _prepare(given: Sequence[Given], resume: ResumeRecord | None, began: float) -> tuple[Job, dict[str, Any]]:
+def _prepare(
+    given: Sequence[ParsedFlags], resume: ResumeRecord | None, began: float
+) -> tuple[Job, dict[str, Any]]:
     """Return the job of what was given, and what must be equal in all processes. Raises InputError."""
     inputs, outputs, devices, checkpoint, config = given
     request = Request(
@@ -96,7 +98,9 @@ def _prepare(given: Sequence[Given], resume: ResumeRecord | None, began: float) 
     return job, job.alike
 
 
-def with_given(given: Sequence[Given], options: Sequence[type], resume: ResumeRecord) -> tuple[Given, ...]:
+def with_given(
+    given: Sequence[ParsedFlags], options: Sequence[type], resume: ResumeRecord
+) -> tuple[ParsedFlags, ...]:
     """Return the options that a run was begun with, and over them those given now.
 
     Args:

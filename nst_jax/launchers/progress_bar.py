@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Column
 
-from nst_jax.config import Rung
+from nst_jax.config import Scale
 from nst_jax.launchers.common import surely
 from nst_jax.transfer import Progress
 
@@ -36,7 +36,7 @@ class Seldom:
 class Display:
     """Shows step, evaluations a second, the time left and the loss; silent where quiet."""
 
-    def __init__(self, rungs: Sequence[Rung]):
+    def __init__(self, rungs: Sequence[Scale]):
         self.rungs, self.total = rungs, sum(rung.iterations for rung in rungs)
         self.quiet = not logging.level_info()
         console = Console(stderr=True)

@@ -12,7 +12,7 @@ from nst_jax.errors import InputError
 from nst_jax.launchers.common import (
     DONE,
     WRONG_NUMBERS,
-    Given,
+    ParsedFlags,
     Program,
     fail,
     in_minutes,
@@ -31,7 +31,7 @@ from nst_programs import ENDINGS
 NAMED = 8  # pictures that are not finite
 
 
-def main(inputs: Given, options: Given, config: Given) -> int:
+def main(inputs: ParsedFlags, options: ParsedFlags, config: ParsedFlags) -> int:
     """Run `nst-sweep` with the options given. Raises InputError before anything is written."""
     wanted = SweepOptions(**options)
     request = make_sweep_request(Inputs(**inputs), wanted, config)

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, Transf
 from rich.progress import Progress as Bar
 
 from nst_jax.errors import InputError
-from nst_jax.launchers.common import DONE, WRONG_REQUEST, Given, Program, launch, tell
+from nst_jax.launchers.common import DONE, WRONG_REQUEST, ParsedFlags, Program, launch, tell
 from nst_jax.layout import NORMALIZATIONS
 from nst_jax.networks import NETWORKS
 from nst_jax.options import check_options, option
@@ -55,7 +55,7 @@ class Task:
             raise InputError("--output", "goes with --convert or --fetch", "neither is given")
 
 
-def main(given: Given) -> int:
+def main(given: ParsedFlags) -> int:
     """Run `nst-weights` with the options given."""
     task = Task(**given)
     if task.list:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from nst_jax.losses.base import Reach, Term, View, Weight, Whole
-from nst_jax.losses.sampling import Part, Samples, distance_shares, sample_positions
+from nst_jax.losses.sampling import Samples, Tile, distance_shares, sample_positions
 from nst_jax.networks.base import AnyArray
 from nst_jax.spec import Spec
 
@@ -92,7 +92,7 @@ def laplacian(picture: Picture) -> Float[Array, "h w 3"]:
     return jnp.pad(around - 4 * inner, (*sides, (0, 0)))
 
 
-class Likeness(NamedTuple):
+class SelfSimilarity(NamedTuple):
     """How alike a picture's positions are to each other, at some of them."""
 
     positions: Int32[AnyArray, "n 2"]
@@ -106,7 +106,9 @@ def _likeness(view: View) -> Wanted:
         height, width, _ = map_.shape
         own = rows * height // image.shape[0] if rows else height  # a padded picture has whole cells
         positions = sample_positions(np.ones((own, width)), SAMPLES)
-        found[layer] = Likeness(jnp.asarray(positions), distance_shares(_columns(layer, map_, positions)))
+        found[layer] = SelfSimilarity(
+            jnp.asarray(positions), distance_shares(_columns(layer, map_, positions))
+        )
     return found
 
 
@@ -117,12 +119,12 @@ def _samples(view: View, wanted: Wanted) -> dict[str, Array]:
 
 
 def _columns(
-    layer: str, map_: Float[AnyArray, "h w c"], positions: Int32[AnyArray, "n 2"], part: Part | None = None
+    layer: str, map_: Float[AnyArray, "h w c"], positions: Int32[AnyArray, "n 2"], part: Tile | None = None
 ) -> Float[Array, "n c"]:
     return Samples({layer: positions}, part).patches(layer, map_.astype(jnp.float32), 1)[:, 0, 0]
 
 
-def _unlikeness(columns: Float[Array, "n c"], wanted: Likeness) -> Float[Array, ""]:
+def _unlikeness(columns: Float[Array, "n c"], wanted: SelfSimilarity) -> Float[Array, ""]:
     """Return (1/n) sum_ij |D^x_ij / sum_i D^x_ij - D^c_ij / sum_i D^c_ij|, in [0, 2].
 
     D_ij: the cosine distance of the features at positions i and j, of n = SAMPLES spread evenly. Kolkin et

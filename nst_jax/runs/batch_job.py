@@ -265,7 +265,7 @@ def _shape_of(request: BatchRequest, row: Row, size_of: Callable[[str], tuple[in
     style_side = max(1, round(config.size * config.stroke_size))
 
     def fitted(name: str, longest: int) -> tuple[int, int]:
-        return program_size(images.fit(*size_of(name), longest), inputs)
+        return program_size(images.size_to_fit(*size_of(name), longest), inputs)
 
     masks = (bool(inputs.content_mask), tuple(map(bool, inputs.style_mask)), inputs.content_labels)
     return Shape(

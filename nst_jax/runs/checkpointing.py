@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from nst_jax.checkpoint import Checkpoints, Saved, newest
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.memory_plan import Way
+from nst_jax.memory_plan import TilingMode
 from nst_jax.options import check_options, option
 from nst_jax.report import Point
 from nst_jax.system import device
@@ -86,7 +86,7 @@ class ResumeRecord(NamedTuple):
     step: int  # of the rungs before, as evaluations are
     evaluations: int
     iterations: list[int]  # of each rung
-    ways: list[Way]  # of each rung
+    ways: list[TilingMode]  # of each rung
     history: list[Point]
     seconds: float  # of optimisation
 
@@ -103,7 +103,7 @@ def read_record(saved: Saved) -> ResumeRecord:
             step=int(record["step"]),
             evaluations=int(record["evaluations"]),
             iterations=[int(number) for number in record["iterations"]],
-            ways=[Way(int(tile), bool(anew)) for tile, anew in record["ways"]],
+            ways=[TilingMode(int(tile), bool(anew)) for tile, anew in record["ways"]],
             history=[Point(*point) for point in record["history"]],
             seconds=float(record["seconds"]),
         )

@@ -145,7 +145,7 @@ class ImageCache:
 
     def size(self, name: str, longest: int) -> tuple[int, int]:
         """Return the rows and columns of a file's picture with its longest side as given."""
-        return images.fit(*self.read(name).size, longest)
+        return images.size_to_fit(*self.read(name).size, longest)
 
 
 def check_inputs(inputs: Inputs, config: Config) -> None:

@@ -75,7 +75,7 @@ def judged_sizes(
     if against.content:
         check_aspect(name, size, cache.read(against.content).size, "the content", "a result")
     longest = min(max(size), int(against.size / max(1, against.stroke_size)))
-    judged = images.fit(*size, longest)
+    judged = images.size_to_fit(*size, longest)
     styles = [cache.size(style, max(1, round(longest * against.stroke_size))) for style in against.styles]
     for what, shape in zip((name, *against.styles), (judged, *styles), strict=True):
         check_size(shape, judge.NETWORK.select(judge.LAYERS), f"{what}, judged at {shape[1]}x{shape[0]}")

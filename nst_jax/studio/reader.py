@@ -41,7 +41,7 @@ def look(message: dict[str, Any]) -> dict[str, Any]:
 def write_views(source: images.Source, view: str, thumb: str) -> None:
     """Write a picture as the page shows it, large and small. Raises NotWritten."""
     for path, longest in ((view, VIEW), (thumb, THUMB)):
-        size = images.fit(*source.size, min(longest, max(source.size)))
+        size = images.size_to_fit(*source.size, min(longest, max(source.size)))
         images.save(path, source.rgb(*size))
 
 

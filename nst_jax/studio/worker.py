@@ -125,7 +125,7 @@ class Run:
         if began < self.due:
             return
         image = progress.image
-        size = images.fit(image.shape[0], image.shape[1], min(PREVIEW_SIZE, max(image.shape)))
+        size = images.size_to_fit(image.shape[0], image.shape[1], min(PREVIEW_SIZE, max(image.shape)))
         with contextlib.suppress(InputError):
             images.save(self.folder / LIVE, images.resize(image, *size))
             self.send("preview", step=progress.step)

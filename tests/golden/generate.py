@@ -26,7 +26,7 @@ RUNS = {  # preset, options
 def picture(name: str) -> np.ndarray:
     """Return an example picture with SIZE for its longest side."""
     pixels = nst.images.load(f"example:{name}").rgb
-    return nst.images.resize(pixels, *nst.images.fit(*pixels.shape[:2], SIZE))
+    return nst.images.resize(pixels, *nst.images.size_to_fit(*pixels.shape[:2], SIZE))
 
 
 def run(params: Any, name: str) -> list[nst.Progress]:

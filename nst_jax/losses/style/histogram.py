@@ -8,10 +8,10 @@ from nst_jax.losses.base import Sum
 from nst_jax.losses.sampling import Samples
 from nst_jax.losses.style.gram import gram_sums, squared_distance
 from nst_jax.losses.style.statistics import (
-    Aimed,
     Features,
     Mask,
     Statistics,
+    StyleTarget,
     Sums,
     at,
     position_weights,
@@ -83,7 +83,7 @@ def _nodes(gram: Float[Array, "c c"]) -> Float[Array, "k c"]:
     return jnp.array(NODES)[:, None] * jnp.sqrt(_powers(gram))[None]
 
 
-def histogram_distance(x: tuple[Array, Array], wanted: Aimed) -> Float[Array, ""]:
+def histogram_distance(x: tuple[Array, Array], wanted: StyleTarget) -> Float[Array, ""]:
     """Return (|G_x - G_s|^2 + sum_c P_c W_c^2) / (4 C^2), C the channels.
 
     W_c: the 2-Wasserstein distance of the channel's histograms, which is what a remapping R of the one to the
