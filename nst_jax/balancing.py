@@ -16,14 +16,14 @@ PAINTED = 1 / 8  # of the pull at the style
 def balanced(problem: Problem, targets: Targets) -> Problem:
     """Return the problem with each weight divided by its term's pull, where config.loss_balancing is auto.
 
-    A term's pull is the norm of its gradient where it has not yet been heeded: of style and variation at the
-    content, of content and matting at the content turned by 180 degrees, which has all of its features, in
-    other places. A content may be the same when turned, or plain: so the pull is at least MOVED times that at
-    the content moved by half of its sides, of content and matting, and PAINTED times that at the first style,
-    of these and variation. Without a content picture all are at the first one. A pull of 0 divides nothing.
-    Each Term names its places, and the pull that a weight of 1 comes to: the style's is its StyleLoss's. As
-    the normalised gradients of Johnson's neural-style, but once, at the start, and of whole terms: so there
-    is still one loss, which goes down.
+    A term's pull is the norm of its gradient at a picture that does not yet heed the term. For style and
+    variation that is the content. For content and matting it is the content turned by 180 degrees, which has
+    all of its features in other places. A content may be the same when turned, or plain. So there are two
+    lower bounds. For content and matting it is MOVED times the pull at the content moved by half of its
+    sides. For these and variation it is PAINTED times the pull at the first style. Without a content picture
+    all pulls are at the first picture. A pull of 0 divides nothing. Each Term names its places, and the
+    gradient_ratio that a weight of 1 stands for. Johnson's neural-style normalizes gradients, too, but in
+    every step. Here it is done once, for whole terms, so there is still one loss, which goes down.
     """
     if problem.config.loss_balancing == "none":
         return problem

@@ -1,4 +1,4 @@
-"""Config: every option of an optimisation, once: default, help, unit, bounds, choices; and the presets."""
+"""Config: every option of an optimization, once: default, help, unit, bounds, choices; and the presets."""
 
 import dataclasses
 import functools
@@ -130,12 +130,12 @@ class Config:
         "transport distance of means and covariances, from coarse to fine; gatys: Gatys et al. 2015; "
         "improved: Novak and Nikulin 2016; strotss: Kolkin et al. 2019, the features most alike; "
         "patch: Li and Wand 2016, patches of the painting; tutorial: the published code, to compare with: it "
-        "maximises the deepest mismatch",
+        "maximizes the deepest mismatch",
         choices=PRESETS,
     )
     network: str = _option("vgg16", "pretrained network", choices=NETWORKS)
     size: int = _option(
-        512, "longest side of the optimised picture, in pixels; its aspect is kept", low=2, high=32768
+        512, "longest side of the optimized picture, in pixels; its aspect is kept", low=2, high=32768
     )
     stroke_size: float = _option(
         1.0,
@@ -145,14 +145,14 @@ class Config:
         high=64,
     )
     style_mix: tuple[float, ...] = _option(
-        (), "one number per style, normalised to sum 1; empty: equal", low=0, high=1e30
+        (), "one number per style, normalized to sum 1; empty: equal", low=0, high=1e30
     )
     content_weight: float = _weight(TERMS["content"].weight)
     style_weight: float = _weight(TERMS["style"].weight)
     tv_weight: float = _weight(TERMS["tv"].weight)
     photorealistic: bool = _option(
         False,
-        "keep the picture a photograph: around every pixel its colours are to be an affine map of the "
+        "keep the picture a photograph: around every pixel its colors are to be an affine map of the "
         "content's",
     )
     matting_weight: float = _weight(TERMS["matting"].weight)
@@ -179,7 +179,7 @@ class Config:
         "uniform",
         "uniform; lower (style 4^(D-d) over the D terms, sum 1: from coarse to fine large shapes are there "
         "when the finest rung begins); geometric (style 2^(D-d), content 2^d, sum 1); "
-        "a number per style term, normalised to sum 1; or telescoped (of the tutorial preset)",
+        "a number per style term, normalized to sum 1; or telescoped (of the tutorial preset)",
     )
     style_loss: str = _option(
         "gram",
@@ -192,15 +192,15 @@ class Config:
     )
     content_loss: str = _option(
         "l2",
-        "l2, squares of differences of activations; laplacian, of those and of the colours' edges; "
-        "self_similarity, how alike the picture's places are to each other, whatever their colours",
+        "l2, squares of differences of activations; laplacian, of those and of the colors' edges; "
+        "self_similarity, how alike the picture's places are to each other, whatever their colors",
         choices=CONTENT_LOSSES,
     )
     activation_shift: float = _option(0.0, "s: the style statistics are of F + s", low=-1e6, high=1e6)
     preserve_color: str = _option(
         "none",
-        "the content's colours: luma_swap, its chroma on the result; luma, that and only luma is optimised; "
-        "match, the style's colours moved linearly beforehand; histogram, channel by channel",
+        "the content's colors: luma_swap, its chroma on the result; luma, that and only luma is optimized; "
+        "match, the style's colors moved linearly beforehand; histogram, channel by channel",
         choices=COLOR_MODES,
     )
     color_match: str = _option("symmetric", "the linear map of --preserve_color=match", choices=COLOR_MATCHES)
@@ -212,7 +212,7 @@ class Config:
     parametrization: str = _option(
         "fourier",
         "in which steps are taken: fourier, amplitudes of frequencies in units of those of natural pictures, "
-        "so that areas take the style's colours as quickly as strokes its shapes; natural, the same and "
+        "so that areas take the style's colors as quickly as strokes its shapes; natural, the same and "
         "farther in lightness than in color, which leaves fewer specks; or pixels",
         choices=PARAMETRIZATIONS,
     )
@@ -224,7 +224,7 @@ class Config:
     )
     iterations: tuple[int, ...] | int = _option(
         (),
-        "steps of the optimiser: in all (the coarsest of the --scales gets two shares, every other one), "
+        "steps of the optimizer: in all (the coarsest of the --scales gets two shares, every other one), "
         "or a number for each of the scales, with commas; 0 gives the first picture; empty: by --effort",
         low=0,
         high=10**7,
@@ -485,13 +485,13 @@ class Config:
         spec = self.spec()
         parts = {name: dict.fromkeys(names(spec), 1.0) for name in spec.terms if (names := TERMS[name].names)}
         if self.style_layer_weights == "geometric":
-            shares = _normalised([2.0**d for d in range(1, len(spec.content_layers) + 1)])
+            shares = _normalized([2.0**d for d in range(1, len(spec.content_layers) + 1)])
             parts["content"] |= dict(zip(spec.content_layers, shares, strict=True))
         parts["style"] = dict(zip(self._style_terms(), self._style_layer_weights(), strict=True))
         return LossWeights(
             terms=_traced({name: self.weight(name) for name in spec.terms}),
             parts={name: _traced(weights) for name, weights in parts.items()},
-            style_mix=jnp.asarray(_normalised(self.style_mix or [1.0] * styles), jnp.float32),
+            style_mix=jnp.asarray(_normalized(self.style_mix or [1.0] * styles), jnp.float32),
         )
 
     def _layers(self, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -505,7 +505,7 @@ class Config:
     def _style_layer_weights(self) -> list[float]:
         terms = self._style_terms()
         if self.style_layer_weights in RATIOS:
-            return _normalised([RATIOS[self.style_layer_weights] ** -d for d in range(len(terms))])
+            return _normalized([RATIOS[self.style_layer_weights] ** -d for d in range(len(terms))])
         if self.style_layer_weights == "telescoped":
             if len(terms) < 2:
                 came = f"got {','.join(self.style_layers)}"
@@ -530,7 +530,7 @@ class Config:
             raise InputError("`style_layer_weights`", allowed, f"got {self.style_layer_weights!r}")
         given = [layer for layer in self.style_layers if layer in terms] or terms  # none of them: all
         named = dict(zip(given, numbers, strict=True))
-        return _normalised([named[term] for term in terms])
+        return _normalized([named[term] for term in terms])
 
 
 def _steps(effort: str, count: int) -> tuple[int, ...]:
@@ -588,7 +588,7 @@ def _weights(share: float, loss: StyleLoss) -> dict[str, float]:
     }
 
 
-def _normalised(numbers: Sequence[float]) -> list[float]:
+def _normalized(numbers: Sequence[float]) -> list[float]:
     return [number / sum(numbers) for number in numbers]
 
 

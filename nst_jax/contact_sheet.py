@@ -132,7 +132,7 @@ def knee(points: Sequence[tuple[float, float]]) -> int | None:
 
 
 def plot_tradeoff(points: Sequence[tuple[float, float]], labels: Sequence[str], best: int | None) -> bytes:
-    """Return a PNG of content loss against style loss, each point labelled, the knee marked."""
+    """Return a PNG of content loss against style loss, each point labeled, the knee marked."""
     axes = _scatter(points, labels, best)
     scale = "log" if all(min(point) > 0 for point in points) else "symlog"
     axes.set(xscale=scale, yscale=scale, xlabel="content loss", ylabel="style loss", title="tradeoff")
@@ -141,7 +141,7 @@ def plot_tradeoff(points: Sequence[tuple[float, float]], labels: Sequence[str], 
 
 
 def plot_judged(points: Sequence[tuple[float, float]], labels: Sequence[str], extension: str) -> bytes:
-    """Return a picture of LPIPS to the content against the style distance, each point labelled."""
+    """Return a picture of LPIPS to the content against the style distance, each point labeled."""
     axes = _scatter(points, labels)
     axes.set(xlim=(0, None), ylim=(0, 1), xlabel="LPIPS to the content", ylabel="style distance")
     return _draw_names(axes, extension)

@@ -54,10 +54,10 @@ FOREIGN = {
     rb"8BPS": "it is a Photoshop file; export it as PNG or TIFF",
 }
 SMALL = 2**20  # bytes: more than a file holds beside its pixels, but for settings of many files
-DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # grey, more than 8 bits
+DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # gray, more than 8 bits
 KEY_SCALES = {"L;2": 85, "L;4": 17}  # pillow scales the samples of a PNG, and not the one that is transparent
 TALL = 2**23  # samples in a band that is resampled: each has to compute its weights anew
-# Of 16 bits of colour pillow reads the upper byte; told the other order of bytes, it reads the lower one.
+# Of 16 bits of color pillow reads the upper byte; told the other order of bytes, it reads the lower one.
 OTHER = "B" if sys.byteorder == "little" else "L"  # than this machine's
 OTHER_BYTE = {
     f"{mode};16{order}": f"{mode};16{other}"
@@ -93,7 +93,7 @@ class Source(NamedTuple):
     So that what is used at a smaller size never exists in float32 at its full one.
     """
 
-    colors: Planes  # one, grey, or three
+    colors: Planes  # one, gray, or three
     opacity: Plane | None  # None where all is opaque
 
     @property
@@ -148,8 +148,8 @@ class Format(NamedTuple):
     options: dict[str, Any]  # pillow's
 
 
-# JPEG: the limit is libjpeg's own, not the 65535 of the standard; colour is not subsampled.
-# WebP: lossless, keeping the colour of transparent pixels. AVIF: the limit is what decoders accept;
+# JPEG: the limit is libjpeg's own, not the 65535 of the standard; color is not subsampled.
+# WebP: lossless, keeping the color of transparent pixels. AVIF: the limit is what decoders accept;
 # one thread, because the bytes depend on the number of threads.
 _JPEG = Format("JPEG", 65500, False, None, {"quality": 95, "subsampling": "4:4:4"})
 _TIFF = Format("TIFF", 2**31 - 1, True, png_tiff.write_tiff, {})
@@ -194,19 +194,22 @@ def load(name: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
 def read(name: str | Path, max_pixels: int = MAX_PIXELS) -> Source:
     """Read a picture file or "example:NAME", upright, in sRGB; of an animation the first frame.
 
-    The embedded colour profile is applied (perceptual intent); one that cannot be used is a UserWarning,
-    and the picture is read as sRGB, as is one without a profile; CMYK without one is (1-c)(1-k). Grey of 12
-    or 16 bits stays so, as do red, green and blue of 16 bits in PNG and TIFF, and what of TIFF only
-    tifffile reads (grey with alpha of 16 bits, colour in floating point); floating point is clipped to
-    [0, 1], 32-bit integer grey has its white at 65535; all are rounded to 8 bits where they carry a profile
-    (colour: one that is not sRGB). All other colour of 16 bits is read as 8 (pillow).
-    What lies beside the pixels costs no picture: what is broken of it, or says of the colours what is not
-    applied, is a UserWarning, as is a picture that is transparent all over. Of a TIFF the first picture is
-    read that is no preview.
+    The embedded color profile is applied (perceptual intent). A profile that cannot be used is a UserWarning.
+    Without a usable profile the picture is read as sRGB, CMYK as (1-c)(1-k).
 
-    Raises InputError where the file is missing, no picture, damaged, a TIFF of a layout that leaves something
-    to guess, or larger than max_pixels (of AVIF, WebP, JPEG 2000 and some of 16 bits or in floating point it
-    may have fewer, because reading these takes more memory).
+    Depth: gray keeps 12 or 16 bits. Red, green and blue keep 16 bits in PNG and TIFF. So does what only
+    tifffile reads of TIFF: gray with alpha of 16 bits, color in floating point. Floating point is clipped to
+    [0, 1]; 32-bit integer gray has its white at 65535. Gray with a profile, and color with one that is not
+    sRGB, are rounded to 8 bits. All other color of 16 bits is read as 8 (pillow).
+
+    Metadata costs no picture. Broken metadata is a UserWarning, and so are tags about colors that are not
+    applied. A picture that is transparent all over is one, too. Of a TIFF the first picture is read that is
+    no preview.
+
+    Raises:
+        InputError: The file is missing, no picture, damaged, or a TIFF of a layout that leaves something to
+            guess. Or it has more than max_pixels. AVIF, WebP, JPEG 2000 and some pictures of 16 bits or in
+            floating point may have fewer, because reading these takes more memory.
     """
     name = str(name)
     with _opened(resolve(name), name) as original:
@@ -292,7 +295,7 @@ def _bytes_to_read(image: ImageFile.ImageFile) -> tuple[int, str]:
     if _is_deep_color(image):  # ours, and pillow's picture of four bytes, twice while it turns a TIFF
         turned = image.format == "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         keyed = "transparency" in image.info
-        return 2 * len(image.getbands()) + 4 * (1 + turned) + keyed, "such colour of 16 bits"
+        return 2 * len(image.getbands()) + 4 * (1 + turned) + keyed, "such color of 16 bits"
     return BYTES, ""
 
 
@@ -457,7 +460,7 @@ def _straight(
     rgb: Float32[np.ndarray, "h w 3"], alpha: Float32[np.ndarray, "h w"]
 ) -> Float32[np.ndarray, "h w 4"]:
     opacity = alpha[..., None]
-    shown = opacity > 0  # where nothing shows, the colour may be any
+    shown = opacity > 0  # where nothing shows, the color may be any
     return np.dstack([np.where(shown, (rgb - (1 - opacity)) / np.where(shown, opacity, 1), rgb), alpha])
 
 
@@ -556,7 +559,7 @@ def _is_deep_color(image: ImageFile.ImageFile) -> bool:
 
 
 def _deep_to_srgb(colors: tiff.Samples, icc: bytes | None, name: str) -> Planes:
-    """Return colours as they are where they are sRGB or plain grey, else what a profile makes of 8 bits."""
+    """Return colors as they are where they are sRGB or plain gray, else what a profile makes of 8 bits."""
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[colors.shape[2]]
     if mode != "CMYK" and (not icc or (mode == "RGB" and _is_srgb(icc, name))):
         return colors
@@ -566,7 +569,7 @@ def _deep_to_srgb(colors: tiff.Samples, icc: bytes | None, name: str) -> Planes:
 
 
 def _is_srgb(icc: bytes, name: str) -> bool:
-    """Tell whether a profile changes no colour by more than 1 of 255."""
+    """Tell whether a profile changes no color by more than 1 of 255."""
     steps = np.linspace(0, 255, 18).round().astype(np.uint8)
     colors = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(18, -1, 3)
     through = np.asarray(_through_profile("RGB", icc, name)(Image.fromarray(colors)))
@@ -595,7 +598,7 @@ def _other_byte(tile: ImageFile._Tile) -> ImageFile._Tile | None:
 
 
 def _unlike(samples: UInt16[np.ndarray, "h w c"], image: Image.Image) -> UInt8[np.ndarray, "h w"] | None:
-    """Return the opacity of a picture in which one colour stands for transparent; None without such a one."""
+    """Return the opacity of a picture in which one color stands for transparent; None without such a one."""
     if "transparency" not in image.info:
         return None
     opacity = np.empty(samples.shape[:2], np.uint8)
@@ -618,7 +621,7 @@ def _crop(image: Image.Image, rows: slice) -> Image.Image:
 
 def _with_alpha(image: Image.Image) -> Image.Image:
     if image.mode == "La":
-        image = image.convert("LA")  # pillow's only way out of premultiplied grey
+        image = image.convert("LA")  # pillow's only way out of premultiplied gray
     return image.convert("LA" if Image.getmodebase(image.mode) == "L" else "RGBA")
 
 
@@ -636,7 +639,7 @@ def _opacity(image: Image.Image) -> UInt8[np.ndarray, "h w"] | None:
     opacity = np.empty((image.height, image.width), np.uint8)
     for rows in png_tiff.bands((*opacity.shape, 1), png_tiff.BAND):
         band = _crop(image, rows)
-        if image.mode in DEEP:  # one grey level of the file stands for transparent
+        if image.mode in DEEP:  # one gray level of the file stands for transparent
             opacity[rows] = (np.asarray(band) != image.info["transparency"]) * np.uint8(255)
         else:
             opacity[rows] = np.asarray(_with_alpha(band).getchannel("A"))
@@ -649,7 +652,7 @@ def _to_srgb(image: Image.Image, name: str) -> Planes:
         gray = _deep_gray(image)
         if not icc:
             return gray[..., None]
-        image = Image.fromarray(to_uint8(gray))  # pillow's colour engine takes 8 bits
+        image = Image.fromarray(to_uint8(gray))  # pillow's color engine takes 8 bits
         del gray
     through = None
     if icc or image.mode == "LAB":
@@ -681,13 +684,13 @@ def _through_profile(mode: str, icc: bytes, name: str) -> Callable[[Image.Image]
             profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
         else:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        # Grey files with a colour profile are common; the other mismatches are refused by the engine.
+        # Gray files with a color profile are common; the other mismatches are refused by the engine.
         gray = Image.getmodebase(mode) == "L" and profile.profile.xcolor_space == "GRAY"
         taken = mode if mode in ("CMYK", "LAB", "RGB") else "L" if gray else "RGB"
         srgb = ImageCms.ImageCmsProfile(io.BytesIO(_srgb_icc()))
         transform = ImageCms.buildTransform(profile, srgb, taken, "RGB")
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
-        warnings.warn(f"{name}: read as sRGB, its colour profile is broken ({error})", stacklevel=5)
+        warnings.warn(f"{name}: read as sRGB, its color profile is broken ({error})", stacklevel=5)
         return lambda image: image
     return lambda image: transform.apply(image if image.mode == taken else image.convert(taken))
 

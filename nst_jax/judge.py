@@ -1,4 +1,4 @@
-"""The judge: how far a finished picture is from its content and from its styles, by measures not optimised.
+"""The judge: how far a finished picture is from its content and from its styles, by measures not optimized.
 
 All that look through a network look through the bundled VGG-16, lpips_alex through the bundled AlexNet,
 whatever the picture was made with. They are distances: 0 for equal pictures and, but for dirt, the same in
@@ -34,7 +34,7 @@ LAYERS = perceptual.LAYERS  # and of the style distance
 FID_LAYER = SIFID_LAYER
 CONTENT_LAYERS = STROTSS_LAYERS  # of the self-similarity
 SAMPLES = 1024  # positions of the self-similarity
-QUANTILES = 1024  # of the colours along each direction
+QUANTILES = 1024  # of the colors along each direction
 DISTS_SIDE = 256  # pixels: the shorter side of what DISTS looks at, as its authors have it
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # weights of MS-SSIM's scales, from the finest
 WINDOW = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))  # of SSIM, along one axis
@@ -70,7 +70,7 @@ class ImageFeatures(NamedTuple):
     gray: Float[Array, "h w"]  # luma, 0 to 1
     stages: list[Float[Array, "_ _ _"]]  # what DISTS compares: a small picture and its maps
     shares: Float[Array, "2 1475"]  # the network's
-    speckle: Float[Array, " q"]  # quantiles of the colour's speckle in calm places
+    speckle: Float[Array, " q"]  # quantiles of the color's speckle in calm places
     calm: Bool[Array, "h w"]  # the calm places
 
 
@@ -177,7 +177,7 @@ def _columns(image: Array, seen: dict[str, Array], positions: Int32[Array, "n 2"
 
 
 def color_quantiles(image: Picture) -> Float32[np.ndarray, "a q"]:
-    """Return QUANTILES quantiles of the picture's colours in OkLab along each of DIRECTIONS."""
+    """Return QUANTILES quantiles of the picture's colors in OkLab along each of DIRECTIONS."""
     colors = oklab(image.reshape(-1, 3)).astype(np.float32)
     return np.stack([quantiles(colors @ axis) for axis in DIRECTIONS.astype(np.float32)])
 
@@ -237,8 +237,11 @@ def lpips_alex(x: ImageFeatures, c: ImageFeatures) -> Scalar | None:
 def dists(x: ImageFeatures, c: ImageFeatures) -> Scalar:
     """Return DISTS: 1 - sum_c (alpha_c l_c + beta_c s_c) over the channels of the picture and of five maps.
 
-    l = (2 mu_x mu_c + e) / (mu_x^2 + mu_c^2 + e), s = (2 cov + e) / (var_x + var_c + e) over the positions,
-    e = 1e-6; alpha and beta sum to 1 together. 0 to about 1. Ding et al. 2020 (arXiv 2004.07728), eq. 5 to 7;
+    l = (2 mu_x mu_c + e) / (mu_x^2 + mu_c^2 + e).
+
+    s = (2 cov + e) / (var_x + var_c + e) over the positions, e = 1e-6.
+
+    alpha and beta sum to 1 together. 0 to about 1. Ding et al. 2020 (arXiv 2004.07728), eq. 5 to 7;
     at a shorter side of DISTS_SIDE pixels.
     """
     means, structures = [], []
@@ -290,11 +293,11 @@ def _halve(plane: Array) -> Array:
 
 
 def dirt(x: ImageFeatures, s: ImageFeatures) -> Scalar:
-    """Return the mean over quantiles q of max(0, e_x(q) - e_s(q)): colour speckle that the painting has not.
+    """Return the mean over quantiles q of max(0, e_x(q) - e_s(q)): color speckle that the painting has not.
 
-    e: departure of chroma from its median over 3x3 pixels, averaged over 7x7, in 255ths of OkLab's unit; of x
-    in the half of the places where the photograph is calmest, of s where the painting is. So a painting of
-    fine dots allows as many; strokes of one colour count for nothing.
+    e: departure of chroma from its median over 3x3 pixels, averaged over 7x7, in 255ths of OkLab's unit. For
+    x it is taken in the calmest half of the photograph, for s in the calmest half of the painting. So a
+    painting of fine dots allows as many; strokes of one color count for nothing.
     """
     return jnp.mean(jnp.maximum(x.speckle - s.speckle, 0))
 
@@ -304,8 +307,8 @@ def self_similarity(x: ImageFeatures, c: ImageFeatures) -> Scalar:
 
     D_ij: the cosine distance of the hypercolumns at positions i and j (red, green, blue and CONTENT_LAYERS;
     n = SAMPLES positions spread evenly). Kolkin et al. 2019 (STROTSS, arXiv 1904.12785), the content loss.
-    Differs from the paper: times n, as in its code, so that n does not matter; fixed positions; the value of
-    each map's cell, none between; LEVEL is added to D.
+    Differs from the paper: times n, as in its code, so that n does not matter. Positions are fixed. Each
+    map's cell has its own value, none between. LEVEL is added to D.
     """
     return jnp.mean(jnp.sum(jnp.abs(distance_shares(x.columns) - distance_shares(c.columns)), 0))
 
@@ -323,7 +326,7 @@ def style_distance(x: ImageFeatures, s: ImageFeatures) -> Scalar:
     """Return the mean over LAYERS of |G_x - G_s| / (|G_x| + |G_s|), in [0, 1]; no scale of features matters.
 
     G: the Gram matrix over the positions (Gatys et al. 2015, eq. 3). None of LAYERS is among the defaults'
-    style layers; of a run that optimised some of them, see style_distances.
+    style layers; of a run that optimized some of them, see style_distances.
     """
     return jnp.mean(jnp.stack(list(style_distances(x, s).values())))
 
@@ -348,10 +351,10 @@ def frechet_distance(x: ImageFeatures, s: ImageFeatures) -> Scalar:
 
 
 def color_distance(x: ImageFeatures, y: ImageFeatures) -> Scalar:
-    """Return the sliced 2-Wasserstein distance of the colours in OkLab, scaled: black to white is 1.
+    """Return the sliced 2-Wasserstein distance of the colors in OkLab, scaled: black to white is 1.
 
-    (3 mean_a mean_q (Q^x_aq - Q^y_aq)^2)^1/2, Q: the quantiles q of the colours along direction a. Of two
-    plain colours it is their distance, of a shift of all colours its length, else at most the Wasserstein
+    (3 mean_a mean_q (Q^x_aq - Q^y_aq)^2)^1/2, Q: the quantiles q of the colors along direction a. Of two
+    plain colors it is their distance, of a shift of all colors its length, else at most the Wasserstein
     distance. Rabin et al. 2011 ("Wasserstein barycenter and its application to texture mixing"). Differs from
     the paper: few and fixed directions.
     """
@@ -378,34 +381,34 @@ METRICS = {
         "content",
         "from 0, seldom above 0.6",
         "how different people would find it, where textures of one kind are alike",
-        "where in a texture something lies; colours that are wanted from wrong ones",
+        "where in a texture something lies; colors that are wanted from wrong ones",
     ),
     "ms_ssim_distance": Metric(
         ms_ssim_distance,
         "content",
         "0 to 1",
         "whether light and dark are where they were in the photograph, at five scales",
-        "what a thing is; a shift by a few pixels counts as much as its loss; colours",
+        "what a thing is; a shift by a few pixels counts as much as its loss; colors",
     ),
     "self_similarity": Metric(
         self_similarity,
         "content",
         "0 to 2, mostly below 0.3",
-        "whether what was alike in the photograph is alike still: layout, whatever the colours and strokes",
+        "whether what was alike in the photograph is alike still: layout, whatever the colors and strokes",
         "details between its 1024 positions; what a thing is",
     ),
     "content_color_distance": Metric(
         color_distance,
         "content",
         "0 to about 1",
-        "how far the colours have moved from the photograph's",
+        "how far the colors have moved from the photograph's",
         "where in the picture they lie",
     ),
     "style_distance": Metric(
         style_distance,
         "style",
         "0 to 1",
-        "whether textures of every scale are the painting's, on layers that the defaults do not optimise",
+        "whether textures of every scale are the painting's, on layers that the defaults do not optimize",
         "order beyond the network's reach: large shapes, composition; whether one likes it",
     ),
     "fid": Metric(
@@ -419,15 +422,15 @@ METRICS = {
         color_distance,
         "style",
         "0 to about 1",
-        "how far the colours are from the painting's",
+        "how far the colors are from the painting's",
         "where in the picture they lie; wrong from wanted, with --preserve_color",
     ),
     "dirt": Metric(
         dirt,
         "style",
         "from 0; to the eye clean below 1",
-        "whether the photograph's calm places have specks of colour that the painting's have not",
-        "specks of light alone, blur, wrong shapes: plain grey is clean",
+        "whether the photograph's calm places have specks of color that the painting's have not",
+        "specks of light alone, blur, wrong shapes: plain gray is clean",
     ),
 }
 

@@ -2,7 +2,7 @@
 
 Pictures are RGB in [0, 1], a network's input is (picture - mean) / std per channel, kernels are (rows,
 columns, channels in, channels out). Published files want their pictures in one of two ranges and two orders
-of colours; weights under another file's normalization give wrong features, and no error.
+of colors; weights under another file's normalization give wrong features, and no error.
 """
 
 from pathlib import Path
@@ -43,7 +43,7 @@ def read_arrays(path: Path, network: str, asked: str | None = None) -> tuple[str
 
 
 def _first_kernel(network: Network) -> str:
-    """Return the name of the kernel that meets the picture's colours."""
+    """Return the name of the kernel that meets the picture's colors."""
     return f"{network.names[0]}.kernel"
 
 
@@ -58,7 +58,7 @@ def _layout(path: Path, found: Found, first: str, asked: str | None) -> Layout:
         return proven
     if not (normalization := asked or found.normalization):
         allowed = f"say its normalization: {' or '.join(NORMALIZATIONS)}"
-        raise InputError(str(path), allowed, "the file does not tell how its pictures were normalised")
+        raise InputError(str(path), allowed, "the file does not tell how its pictures were normalized")
     return _usual_layout(found.format, normalization)
 
 

@@ -1,4 +1,4 @@
-"""The compiled loop: the state of an optimisation, its first one, and chunks of steps.
+"""The compiled loop: the state of an optimization, its first one, and chunks of steps.
 
 One program with one evaluation in it: the first picture is evaluated by the loop that takes the steps, so the
 network is compiled once.
@@ -42,7 +42,7 @@ class State(NamedTuple):
     """Everything the next step needs; donated to it."""
 
     iterate: Iterate
-    memory: Any  # of the optimiser
+    memory: Any  # of the optimizer
     scale: Float[
         Array, ""
     ]  # of value and gradient: a power of two that makes the first gradient's norm about 1
@@ -185,7 +185,7 @@ def _include(
 
 
 def _is_finite(iterate: Iterate) -> Bool[Array, ""]:
-    """Tell whether value and gradient are finite, and the gradient's squares, which the optimisers take."""
+    """Tell whether value and gradient are finite, and the gradient's squares, which the optimizers take."""
     # At infinite squares Adam stands still, for good.
     return jnp.isfinite(iterate.value) & jnp.isfinite(jnp.vdot(iterate.gradient, iterate.gradient))
 

@@ -83,9 +83,17 @@ def windows(problem: Problem) -> tiling.Grid | None:
 def make_plan(problem: Problem, free: int | None, way: TilingMode | None = None) -> Plan:
     """Return how the problem is run in free bytes, compiling its programs to see what they need.
 
-    config.tile: off takes the picture at once, a number in windows of at most that side; auto at once where
-    that fits, else in the largest windows that do, keeping the content's activations where they fit. Without
-    free nothing is compiled, and auto is off. way: the only one allowed. Raises NotEnoughMemory.
+    config.tile=off takes the picture at once, a number in windows of at most that side. auto takes it at once
+    where that fits, else in the largest windows that do. It keeps the content's activations where they fit.
+    Without free nothing is compiled, and auto is off.
+
+    Args:
+        problem: What is run.
+        free: Bytes on each device.
+        way: The only tiling mode that is allowed.
+
+    Raises:
+        NotEnoughMemory: Nothing fits.
     """
     if way:
         problem = problem._replace(spec=problem.spec._replace(**way._asdict()))

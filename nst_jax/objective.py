@@ -1,7 +1,7 @@
 """The objective: the sum of losses.TERMS, each times its weight, of a picture.
 
-The total is linear in its coefficients, so its gradient with respect to them IS the unweighted terms:
-the loop gets every term of every layer from the gradient it needs anyway.
+The total is linear in its coefficients, so its gradient with respect to them IS the unweighted terms. The
+loop gets every term of every layer from the gradient it needs anyway.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ class Background(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What the picture is compared with: arrays that stay as they are during an optimisation."""
+    """What the picture is compared with: arrays that stay as they are during an optimization."""
 
     terms: dict[str, Any]  # what each term wants of the content or of k styles, stacked
     numbers: dict[str, Float[Array, ""]]  # options that terms take traced, by name
@@ -203,9 +203,9 @@ def weighted_sum(factors: Terms, terms: Terms) -> Float[Array, ""]:
 def summarize(terms: Terms, weights: LossWeights) -> dict[str, Any]:
     """Return the losses as the report has them: unweighted terms over layers and styles; weighted total.
 
-    weights: alpha, beta, gamma, lambda and so on, by the names of the terms that there are;
-    the terms hold the weights of the layers and the mix of the styles, but not alpha and beta;
-    *_by_layer hold neither w_l nor alpha and beta; by_style holds the same of each style alone. In float64.
+    weights: alpha, beta, gamma, lambda and so on, by the names of the terms that there are. The terms hold
+    the weights of the layers and the mix of the styles, but not alpha and beta. *_by_layer hold neither w_l
+    nor alpha and beta. by_style holds the same of each style alone. In float64.
     """
     by_style: list[dict[str, Any]] = [{} for _ in weights.style_mix]
     losses: dict[str, float] = {}

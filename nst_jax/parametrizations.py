@@ -1,8 +1,8 @@
-"""Parametrisations by name: coordinates z of a picture x = S z, S symmetric, in which optimisers take steps.
+"""Parametrizations by name: coordinates z of a picture x = S z, S symmetric, in which optimizers take steps.
 
-A picture is evaluated, and kept in [0, 1], as x. An optimiser of z sees S g for a gradient g, and moves x by
+A picture is evaluated, and kept in [0, 1], as x. An optimizer of z sees S g for a gradient g, and moves x by
 S d where its direction is d. For L-BFGS that is its update in pixels, with S S in place of the identity as
-the first inverse Hessian. Pictures parametrised by their spectrum: Olah et al. 2017
+the first inverse Hessian. Pictures parametrized by their spectrum: Olah et al. 2017
 ("Feature visualization"), and its decorrelated colors. Differs from it: 1/f^1/2, not 1/f; one axis of
 lightness and all of color alike; the box is that of the pixels.
 """

@@ -20,7 +20,7 @@ class Header(NamedTuple):
 
     shape: tuple[int, int, int]  # rows, columns, channels: red, green, blue and perhaps alpha
     bit_depth: int  # bits a channel, 8 or 16
-    icc: bytes  # the colour profile
+    icc: bytes  # the color profile
     dpi: int  # pixels per inch; 0: not said
     text: str | None  # the settings
 
@@ -43,8 +43,8 @@ def write_png(file: BinaryIO, header: Header, pixels: Callable[[slice], Band]) -
     _chunk(file, b"IHDR", struct.pack(">2I5B", width, height, header.bit_depth, color, 0, 0, 0))
     _chunk(file, b"iCCP", b"ICC Profile\0\0" + zlib.compress(header.icc))
     if header.dpi:
-        per_metre = round(header.dpi / 0.0254)
-        _chunk(file, b"pHYs", struct.pack(">2IB", per_metre, per_metre, 1))
+        per_meter = round(header.dpi / 0.0254)
+        _chunk(file, b"pHYs", struct.pack(">2IB", per_meter, per_meter, 1))
     if header.text is not None:
         _chunk(file, b"iTXt", SETTINGS.encode() + bytes(5) + header.text.encode())
     sample = header.bit_depth // 8
@@ -69,7 +69,7 @@ def _chunk(file: BinaryIO, kind: bytes, data: bytes) -> None:
 def _paeth(
     rows: UInt8[np.ndarray, "h n"], above: UInt8[np.ndarray, "1 n"], step: int
 ) -> UInt8[np.ndarray, "h n+1"]:
-    """Return rows less what their neighbours (left, up, corner) let expect, each after its filter's number.
+    """Return rows less what their neighbors (left, up, corner) let expect, each after its filter's number.
 
     step is the number of bytes of a pixel. Always the fourth filter: on photographs the best for each row,
     as pillow chooses it, saves 1 % more.

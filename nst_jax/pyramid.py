@@ -66,8 +66,8 @@ def make_problems(
 
     A picture has size / config.size of its rows and columns; noise is made anew at every size. The style
     weight of a rung is beta (size / config.size)^2: content and variation are sums over positions, the style
-    is a mean, so that their balance is the last rung's on all; with config.loss_balancing auto it is so by
-    itself. Raises InputError, naming the rung.
+    is a mean. So their balance is the last rung's on all. With config.loss_balancing=auto it is so by itself.
+    Raises InputError, naming the rung.
     """
     last = make_problem(params, content, styles, config, init, masks)
     rungs, size = config.rungs(), last.first.shape[:2]

@@ -28,7 +28,7 @@ class Point(NamedTuple):
 
 
 def resolved(config: Config, styles: int) -> dict[str, Any]:
-    """Return every option that has an effect, layers and rungs by name, the mix normalised, as plain data.
+    """Return every option that has an effect, layers and rungs by name, the mix normalized, as plain data.
 
     Given to Config.from_preset they make the same picture.
     """

@@ -29,7 +29,7 @@ class Source:
     network: str
     normalization: str
     format: str
-    licence: str
+    license: str
     url: str = ""
     package: str = ""
     file: str = ""  # its path in the package

@@ -1,4 +1,4 @@
-"""What is static of an optimisation's programs."""
+"""What is static of an optimization's programs."""
 
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ class Spec(NamedTuple):
     pooling: str = "max"
     optimizer: str = "lbfgs"
     parametrization: str = "fourier"
-    luminance: bool = False  # whether the picture is grey
+    luminance: bool = False  # whether the picture is gray
     precision: str = "auto"
     tile: int = 0  # longest side of the windows that are taken one by one, in pixels; 0: the whole at once
     recompute_content: bool = (

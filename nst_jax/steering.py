@@ -1,7 +1,7 @@
 """Steering: during a run the weights follow a strength, so that it means as much for every pair of pictures.
 
 Which weights leave how much of a photograph differs by a factor of 50 from pair to pair, and nothing at the
-start tells it well. So it is measured: every few steps the distance of the picture from the photograph is
+start tells it well. So it is measured. Every few steps the distance of the picture from the photograph is
 compared with the one that is wanted, and the style's weight moved against the content's.
 """
 

@@ -1,4 +1,4 @@
-"""Sweeps: many optimisations by one compiled program, a lane for each, over as many devices as there are."""
+"""Sweeps: many optimizations by one compiled program, a lane for each, over as many devices as there are."""
 
 import math
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
@@ -109,13 +109,23 @@ def sweep(
 
     Each lane gives what transfer.stylize_steps gives for its problem, but for rounding. A lane that is not
     finite, or that no step lowers, stays where it is and touches no other. What problems share (content and
-    styles by identity) is computed and held once. The lanes are spread evenly over the devices (all, if none
-    are named). batch_size: 0 takes what fits into free_memory bytes on each device, on CPUs one on each.
-    done: problems whose passes are left out where they hold no others: with the same batch_size the rest
-    gives the same bits. stopped: of one of these passes. max_steps: asked before each chunk how many steps it
-    may take. Raises InputError for problems of different size, spec, masks of the picture, iterations,
-    activation shift or power of the variation, or with scales or an average; NotEnoughMemory where not even
-    one lane for each device fits.
+    styles by identity) is computed and held once. The lanes are spread evenly over the devices.
+
+    Args:
+        problems: What is run, a lane for each.
+        batch_size: Lanes at a time. 0: as many as fit into free_memory; on CPUs one for each device.
+        report_every: Steps of a chunk. 0: by the number of iterations.
+        free_memory: Bytes on each device.
+        devices: Empty: all.
+        done: Problems that are finished. A pass of such problems alone is left out. With the same batch_size
+            the others give the same bits.
+        stopped: Where one of the passes stood.
+        max_steps: Asked before each chunk how many steps it may take.
+
+    Raises:
+        InputError: Problems differ in size, spec, masks of the picture, iterations, activation shift or power
+            of the variation. Or they have scales or an average.
+        NotEnoughMemory: Not even one lane for each device fits.
     """
     _check_alike(problems)
     count = len(problems)

@@ -2,8 +2,8 @@
 
 Terms are made of sums over positions (losses/), so they can be added up over windows. A window is a core,
 whose positions count, and a halo as wide as the deepest layer sees. Pass 1 adds up what the total is not
-linear in, as the style's sums; the slope of the total with respect to these is a small matrix for each term;
-pass 2 runs the windows again and takes that slope, with those of the linear terms, back to the picture. What
+linear in, as the style's sums. The slope of the total with respect to these is a small matrix for each term.
+Pass 2 runs the windows again and takes that slope, with those of the linear terms, back to the picture. What
 is the least over all positions has its slope in the window where that lies. The memory is that of one window,
 whatever the picture's size; the work about two forward passes and one backward pass.
 """
@@ -60,8 +60,8 @@ def split_axis(length: int, tile: int, margin: int, unit: int) -> Axis:
     """Cut a side into windows of at most `tile` pixels, as few and as short as that allows.
 
     margin: pixels that a core must keep from the window's border, where that is not the picture's; a
-    multiple of unit, on which windows and cores begin. A window ends on a unit or with the picture, and has
-    the picture's own odd rest of pixels: so pooling drops the same rows in it as in the picture.
+    multiple of unit, on which windows and cores begin. A window ends on a unit or with the picture. It
+    has the picture's own odd rest of pixels, so pooling drops the same rows in it as in the picture.
     """
     if length <= tile:
         return Axis(length, length, (0,), (0,))

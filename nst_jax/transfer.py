@@ -1,4 +1,4 @@
-"""The optimisation: a generator that runs rung after rung, chunk after chunk."""
+"""The optimization: a generator that runs rung after rung, chunk after chunk."""
 
 import dataclasses
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -26,7 +26,7 @@ class ScaleResult(NamedTuple):
     """What a rung leaves to the next one."""
 
     image: Float32[np.ndarray, "h w 3"]
-    memory: Any  # of the optimiser, None where the next rung starts afresh
+    memory: Any  # of the optimizer, None where the next rung starts afresh
     scale: Float[Array, ""]  # of the gradients that it has seen
     step: int
     evaluations: int
@@ -34,7 +34,7 @@ class ScaleResult(NamedTuple):
 
 
 class ResumeState(NamedTuple):
-    """What the optimisation goes on from. Its arrays are the next chunk's: they can be read until then."""
+    """What the optimization goes on from. Its arrays are the next chunk's: they can be read until then."""
 
     state: State
     rung: int
@@ -63,7 +63,7 @@ class Later:
 
 
 class Progress(NamedTuple):
-    """Where the optimisation stands between two chunks."""
+    """Where the optimization stands between two chunks."""
 
     step: int  # over all rungs, as evaluations are
     evaluations: int
@@ -173,7 +173,7 @@ def stylize_steps(
     mesh = sharding.make_mesh(devices)
     problems = make_problems(params, content, paintings, config, init, masks)
     plans = make_plans([shard_problem(problem, mesh) for problem in problems], free_memory)
-    # Without what only a launcher needs: else whoever keeps a Progress keeps the optimiser's memory, too.
+    # Without what only a launcher needs: else whoever keeps a Progress keeps the optimizer's memory, too.
     yield from map(
         lambda now: now._replace(resume_state=None), run([plan.problem for plan in plans], report_every)
     )
@@ -289,8 +289,8 @@ def _run_scale(
 def _enlarged(left: ScaleResult, problem: Problem) -> Float32[np.ndarray, "h w 3"]:
     """Return the picture with which a scale begins: the last one's, enlarged.
 
-    Where a strength s is in force it has 1 - s of the photograph's detail that no smaller picture can hold:
-    the optimizer would take many steps to bring it back.
+    Where a strength s is in force it has 1 - s of the photograph's detail that no smaller picture can hold.
+    The optimizer would take many steps to bring it back.
     """
     size, content = problem.first.shape[:2], problem.content
     image = images.resize(left.image, *size)

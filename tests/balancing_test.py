@@ -54,7 +54,7 @@ def test_without_balance_nothing_changes(params, pictures):
 
 
 def drawn(kind, height, width, rng):
-    """Return a grey content: of a kind that equals itself when turned or moved, or nearly does, or is plain."""
+    """Return a gray content: of a kind that equals itself when turned or moved, or nearly does, or is plain."""
     y, x = np.mgrid[:height, :width]
     at, unit = np.hypot(y - (height - 1) / 2, x - (width - 1) / 2), rng.integers(1, 9)
     light, dark = rng.uniform(0.6, 1), rng.uniform(0, 0.4)

@@ -279,7 +279,7 @@ GOING_ON = {
     "between rungs": (["--scales=20,32", "--iterations=4,3", "--optimizer=adam"], 4, 1),
     "the last of the rungs": (["--scales=20,32", "--iterations=4,3", "--optimizer=adam"], 5, 1),
     "several devices": ([], 3, 2),
-    "masks and colours": (["--style_mask=m.png", "--preserve_color=luma"], 3, 1),
+    "masks and colors": (["--style_mask=m.png", "--preserve_color=luma"], 3, 1),
 }
 
 

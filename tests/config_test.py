@@ -60,7 +60,7 @@ def test_all_layers(network):
     assert spec.style_layers == spec.content_layers == NETWORKS[network].names
 
 
-def test_mix_is_normalised_and_equal_by_default():
+def test_mix_is_normalized_and_equal_by_default():
     np.testing.assert_allclose(Config(style_mix=(3.0, 1.0)).loss_weights(2).style_mix, [0.75, 0.25])
     np.testing.assert_allclose(Config().loss_weights(4).style_mix, 0.25)
 

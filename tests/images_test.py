@@ -76,7 +76,7 @@ def _chunks(path: Path) -> list[tuple[bytes, bytes]]:
 
 
 def _decode_png(path: Path) -> np.ndarray:
-    """Return the samples of a PNG of colour, byte by byte as its standard says it."""
+    """Return the samples of a PNG of color, byte by byte as its standard says it."""
     chunks = _chunks(path)
     width, height, bit_depth, color, *rest = struct.unpack(">2I5B", chunks[0][1])
     assert rest == [0, 0, 0]
@@ -96,7 +96,7 @@ def _decode_png(path: Path) -> np.ndarray:
     return np.frombuffer(b"".join(rows), f">u{bit_depth // 8}").reshape(height, width, channels)
 
 
-# Colour profiles by hand, after ICC.1:2001-04.
+# Color profiles by hand, after ICC.1:2001-04.
 
 
 def _icc(kind: bytes, space: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
@@ -132,7 +132,7 @@ def _gray_icc() -> bytes:
 
 
 def _cmyk_icc() -> bytes:
-    """Return the profile of an odd press: L* = (100 - 49.8 cyan) (1 - black), no colour at all."""
+    """Return the profile of an odd press: L* = (100 - 49.8 cyan) (1 - black), no color at all."""
     ramp = bytes(range(256))
     grid = b"".join(bytes([(255 - 127 * (i // 8)) * (1 - i % 2), 128, 128]) for i in range(16))
     matrix = struct.pack(">9i", *(65536 * (i % 4 == 0) for i in range(9)))
@@ -182,14 +182,14 @@ def test_a_missing_file_with_the_name_of_an_example_gets_a_hint(
 # Reading: modes, depths, alpha
 
 
-def test_eight_bit_colour_is_exact(tmp_path: Path) -> None:
+def test_eight_bit_color_is_exact(tmp_path: Path) -> None:
     rgb, alpha = _load(tmp_path, Image.fromarray(COLORS))
     assert rgb.dtype == np.float32
     assert alpha is None
     np.testing.assert_array_equal(rgb, (COLORS / 255).astype(np.float32))
 
 
-def test_sixteen_bits_of_grey_are_kept(tmp_path: Path) -> None:
+def test_sixteen_bits_of_gray_are_kept(tmp_path: Path) -> None:
     values = np.array([[0, 1, 1000], [40000, 65534, 65535]], np.uint16)
     for suffix in (".png", ".tif"):
         rgb, alpha = _load(tmp_path, Image.fromarray(values), suffix)
@@ -212,14 +212,14 @@ def test_sixteen_bits_of_grey_are_kept(tmp_path: Path) -> None:
         (32, 1, 3, struct.pack("<2f", float("nan"), -1), [0, 0]),
     ],
 )
-def test_deep_grey_tiffs(
+def test_deep_gray_tiffs(
     tmp_path: Path, bits: int, photometric: int, kind: int, data: bytes, expected: list[float]
 ) -> None:
     (tmp_path / "in.tif").write_bytes(_tiff((bits,), photometric, kind, data))
     np.testing.assert_allclose(images.load(str(tmp_path / "in.tif")).rgb[0, :, 1], expected, atol=1e-4)
 
 
-def test_big_endian_grey_and_sixteen_bit_pgm(tmp_path: Path) -> None:
+def test_big_endian_gray_and_sixteen_bit_pgm(tmp_path: Path) -> None:
     rgb = _load(tmp_path, Image.frombytes("I;16B", (2, 1), b"\xff\xff\x33\x33"), ".tif").rgb
     np.testing.assert_allclose(rgb[0, :, 0], [1, 0.2], atol=1e-4)
     (tmp_path / "in.pgm").write_bytes(b"P5 2 1 65535\n\xff\xff\x33\x33")
@@ -251,7 +251,7 @@ def test_alpha_is_composited_on_white(tmp_path: Path, mode: str, suffix: str) ->
     np.testing.assert_allclose(rgb, np.repeat(expected, 3, -1), atol=1e-6)
 
 
-def test_premultiplied_grey_is_divided_out(tmp_path: Path) -> None:
+def test_premultiplied_gray_is_divided_out(tmp_path: Path) -> None:
     (tmp_path / "in.tif").write_bytes(_tiff((8, 8), 1, 1, bytes([40, 80, 200, 255]), (338, 1)))
     rgb, alpha = images.load(str(tmp_path / "in.tif"))
     assert alpha is not None
@@ -260,7 +260,7 @@ def test_premultiplied_grey_is_divided_out(tmp_path: Path) -> None:
     np.testing.assert_allclose(rgb, np.repeat(np.array(expected)[..., None], 3, -1), atol=0.003)
 
 
-def test_transparent_palette_entry_and_colour(tmp_path: Path) -> None:
+def test_transparent_palette_entry_and_color(tmp_path: Path) -> None:
     palette = Image.new("P", (2, 1))
     palette.putpalette([255, 0, 0, 0, 0, 255])
     palette.putpixel((1, 0), 1)
@@ -348,7 +348,7 @@ DEEP_FILES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("kind", DEEP_FILES)
-def test_sixteen_bits_of_colour_are_kept(tmp_path: Path, kind: str, channels: int) -> None:
+def test_sixteen_bits_of_color_are_kept(tmp_path: Path, kind: str, channels: int) -> None:
     (suffix, options), samples = DEEP_FILES[kind], _deep(5, 7, channels)
     for icc in (b"", images._srgb_icc()):
         _write_deep(tmp_path / f"in{suffix}", samples, icc, **options)
@@ -364,7 +364,7 @@ def test_sixteen_bits_of_colour_are_kept(tmp_path: Path, kind: str, channels: in
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
-def test_deep_colour_that_is_read_as_eight_bits(tmp_path: Path, compression: str | None) -> None:
+def test_deep_color_that_is_read_as_eight_bits(tmp_path: Path, compression: str | None) -> None:
     samples = _deep(5, 7, 3)
     _write_deep(tmp_path / "in.tif", samples, _rgb_icc(GREEN, RED, BLUE), compression=compression)
     colors = images.read(str(tmp_path / "in.tif")).colors  # through the profile, red and green changed places
@@ -376,10 +376,10 @@ def test_deep_colour_that_is_read_as_eight_bits(tmp_path: Path, compression: str
     )
 
 
-def test_a_broken_profile_of_deep_colour_is_one_warning(tmp_path: Path) -> None:
+def test_a_broken_profile_of_deep_color_is_one_warning(tmp_path: Path) -> None:
     samples = _deep(5, 7, 3)
     _write_deep(tmp_path / "in.png", samples, b"junk")
-    with pytest.warns(UserWarning, match="in.png: read as sRGB, its colour profile is broken") as caught:
+    with pytest.warns(UserWarning, match="in.png: read as sRGB, its color profile is broken") as caught:
         source = images.read(str(tmp_path / "in.png"))
     assert len(caught) == 1
     np.testing.assert_array_equal(source.colors, samples)
@@ -388,7 +388,7 @@ def test_a_broken_profile_of_deep_colour_is_one_warning(tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("orientation", range(2, 9))
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_deep_colour_stands_upright(tmp_path: Path, orientation: int, channels: int, suffix: str) -> None:
+def test_deep_color_stands_upright(tmp_path: Path, orientation: int, channels: int, suffix: str) -> None:
     samples = _deep(5, 7, channels)
     _write_deep(tmp_path / f"in{suffix}", samples, **_turned(suffix, orientation))
     lower = Image.fromarray((samples % 256).astype(np.uint8))
@@ -412,7 +412,7 @@ def test_what_is_written_in_sixteen_bits_is_read_in_sixteen_bits(
 # Reading: every PNG
 
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-GRAY, COLOR, PALETTE, GRAY_ALPHA, COLOR_ALPHA = 0, 2, 3, 4, 6  # PNG's colour types
+GRAY, COLOR, PALETTE, GRAY_ALPHA, COLOR_ALPHA = 0, 2, 3, 4, 6  # PNG's color types
 PNG_KINDS = [(GRAY, bit_depth) for bit_depth in (1, 2, 4, 8, 16)] + [
     (PALETTE, bit_depth) for bit_depth in (1, 2, 4, 8)
 ]
@@ -443,7 +443,7 @@ def test_every_png(tmp_path: Path, kind: int, bit_depth: int, interlaced: bool) 
     more = [(b"PLTE", palette.tobytes())] if kind == PALETTE else []
     (tmp_path / "in.png").write_bytes(_png(samples, bit_depth, kind, more, interlaced))
     rgb, alpha = images.load(str(tmp_path / "in.png"))
-    # Grey with alpha of 16 bits is read as 8.
+    # Gray with alpha of 16 bits is read as 8.
     within = 1 / 255 if (kind, bit_depth) == (GRAY_ALPHA, 16) else 1e-6
     expected = palette[samples[..., 0]] / 255 if kind == PALETTE else samples / (2**bit_depth - 1)
     if kind in (GRAY_ALPHA, COLOR_ALPHA):
@@ -458,7 +458,7 @@ def test_every_png(tmp_path: Path, kind: int, bit_depth: int, interlaced: bool) 
 @pytest.mark.parametrize(
     ("kind", "bit_depth"), [*((GRAY, bit_depth) for bit_depth in (1, 2, 4, 8, 16)), (COLOR, 8), (COLOR, 16)]
 )
-def test_the_colour_that_is_transparent(
+def test_the_color_that_is_transparent(
     tmp_path: Path, kind: int, bit_depth: int, icc: bytes, interlaced: bool
 ) -> None:
     samples = np.random.default_rng(bit_depth).integers(0, 2**bit_depth, (13, 19, 3 if kind == COLOR else 1))
@@ -476,7 +476,7 @@ def test_the_colour_that_is_transparent(
         np.testing.assert_allclose(source.rgb(13, 19), np.broadcast_to(expected, (13, 19, 3)), atol=1e-6)
 
 
-# Reading: orientation and colour
+# Reading: orientation and color
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".avif"])
@@ -510,14 +510,14 @@ def test_pictures_stand_upright(tmp_path: Path, suffix: str, orientation: int) -
         *[(mode, _gray_icc()) for mode in ("L", "LA")],
     ],
 )
-def test_the_colour_profile_is_applied(tmp_path: Path, mode: str, icc: bytes) -> None:
+def test_the_color_profile_is_applied(tmp_path: Path, mode: str, icc: bytes) -> None:
     image = Image.new("RGBA", (4, 4), (64, 64, 64, 255)).convert(mode)
     rgb = _load(tmp_path, image, icc_profile=icc).rgb
     np.testing.assert_allclose(rgb, _srgb_of_linear(64 / 255), atol=1 / 255)
 
 
 @pytest.mark.parametrize("icc", [_gray_icc(), _rgb_icc(RED, GREEN, BLUE)])
-def test_the_profile_of_deep_grey_is_applied(tmp_path: Path, icc: bytes) -> None:
+def test_the_profile_of_deep_gray_is_applied(tmp_path: Path, icc: bytes) -> None:
     image = Image.fromarray(np.full((4, 4), 64 * 257, np.uint16))
     np.testing.assert_allclose(
         _load(tmp_path, image, icc_profile=icc).rgb, _srgb_of_linear(64 / 255), atol=1 / 255
@@ -538,7 +538,7 @@ def test_the_srgb_profile_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("icc", [b"junk", _rgb_icc(RED, GREEN, BLUE)[:200], _gray_icc(), _cmyk_icc()])
 def test_a_profile_that_cannot_be_used_is_a_warning(tmp_path: Path, icc: bytes) -> None:
-    with pytest.warns(UserWarning, match="in.png: read as sRGB, its colour profile is broken"):
+    with pytest.warns(UserWarning, match="in.png: read as sRGB, its color profile is broken"):
         rgb = _load(tmp_path, Image.fromarray(COLORS), icc_profile=icc).rgb
     np.testing.assert_array_equal(rgb, (COLORS / 255).astype(np.float32))
 
@@ -728,7 +728,7 @@ def test_damaged_files_are_refused_or_read(tmp_path: Path, kind: str) -> None:
     [
         {b"tRNS": bytes(257)},
         {b"PLTE": None, b"tRNS": None},
-    ],  # more opacities than colours there can be; no palette
+    ],  # more opacities than colors there can be; no palette
 )
 def test_palettes_that_do_not_fit_are_refused(tmp_path: Path, chunks: dict[bytes, bytes | None]) -> None:
     whole = _bytes(Image.fromarray(COLORS).convert("P"), "PNG", transparency=1)
@@ -748,7 +748,7 @@ def test_libtiff_says_nothing_by_itself(tmp_path: Path, capfd: pytest.CaptureFix
     assert capfd.readouterr().err == ""
 
 
-def test_deep_grey_is_scaled_in_place(tmp_path: Path) -> None:
+def test_deep_gray_is_scaled_in_place(tmp_path: Path) -> None:
     Image.new("I;16", (3000, 2000)).save(tmp_path / "in.tif", compression="tiff_adobe_deflate")
     tracemalloc.start()
     images.read(str(tmp_path / "in.tif"))
@@ -795,7 +795,7 @@ def test_resize_to_the_same_size_is_the_same_array() -> None:
 
 @pytest.mark.parametrize("tall", [1, 200, 2**23])
 @pytest.mark.parametrize("size", [(20, 30), (7, 30), (20, 11), (7, 11), (50, 70), (1, 1), (20, 90), (3, 90)])
-@pytest.mark.parametrize("kind", ["8", "8 with alpha", "16", "16 with alpha", "grey", "grey with alpha"])
+@pytest.mark.parametrize("kind", ["8", "8 with alpha", "16", "16 with alpha", "gray", "gray with alpha"])
 def test_a_source_at_a_size_is_its_picture_resized_to_the_bit(
     monkeypatch: pytest.MonkeyPatch, kind: str, size: tuple[int, int], tall: int
 ) -> None:
@@ -805,7 +805,7 @@ def test_a_source_at_a_size_is_its_picture_resized_to_the_bit(
     colors = rng.integers(0, white, (20, 30, 3), dtype, endpoint=True)
     opacity = rng.integers(0, white, (20, 30), dtype, endpoint=True)
     rgb, alpha = colors.astype(np.float32) / white, opacity.astype(np.float32)[..., None] / white
-    if kind.startswith("grey"):
+    if kind.startswith("gray"):
         colors = _random(20, 30, 1)
         rgb = colors.repeat(3, -1)
     if "alpha" in kind:
@@ -868,7 +868,7 @@ def test_lossless_files_give_back_every_pixel(
     alpha = (pixels[..., 3] / 255).astype(np.float32) if pixels.shape[2] == 4 else None
     on_white = rgb if alpha is None else rgb * alpha[..., None] + 1 - alpha[..., None]
     images.save(path, on_white, alpha=alpha)
-    shown = pixels[..., -1] > 0 if alpha is not None else slice(None)  # the colour of nothing is any
+    shown = pixels[..., -1] > 0 if alpha is not None else slice(None)  # the color of nothing is any
     with Image.open(path) as image:
         np.testing.assert_array_equal(np.asarray(image.convert("RGB"))[shown], pixels[..., :3][shown])
     loaded = images.load(str(path))
@@ -896,7 +896,7 @@ def test_every_format_is_srgb_deterministic_and_near(tmp_path: Path, suffix: str
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".avif"])
-def test_colour_is_not_subsampled(tmp_path: Path, suffix: str) -> None:
+def test_color_is_not_subsampled(tmp_path: Path, suffix: str) -> None:
     rgb = np.zeros((16, 16, 3), np.float32)
     rgb[:, ::2, 0] = rgb[:, 1::2, 2] = 1  # red and blue columns
     images.save(tmp_path / f"out{suffix}", rgb)

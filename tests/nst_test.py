@@ -431,7 +431,7 @@ def test_two_styles_by_two_masks(call, rng):
     orange, blue = preview[20, 20].astype(int), preview[20, 50].astype(int)
     assert orange[0] > orange[2] + 30
     assert blue[2] > blue[0] + 30
-    assert np.ptp(preview[2, 2].astype(int)) <= 1  # grey: nothing acts there
+    assert np.ptp(preview[2, 2].astype(int)) <= 1  # gray: nothing acts there
     assert len(read_json("r.json")["losses"]["final"]["by_style"]) == 2
     assert read_json("r.json")["config"]["style_mask"] == ["left.png", "right.png"]
 
@@ -451,7 +451,7 @@ def test_masks_of_other_sizes_of_the_same_region_give_the_same_losses(call, rng)
 
 
 @pytest.mark.parametrize("soft", [False, True])
-def test_a_grey_mask_is_cut_with_a_warning_or_kept(call, caplog, soft):
+def test_a_gray_mask_is_cut_with_a_warning_or_kept(call, caplog, soft):
     Image.fromarray(np.tile(np.linspace(0, 255, 450).astype(np.uint8), (300, 1))).save("ramp.png")
     arguments = [
         *PAIR,
@@ -462,7 +462,7 @@ def test_a_grey_mask_is_cut_with_a_warning_or_kept(call, caplog, soft):
         f"--soft_masks={soft}",
     ]
     code = run(nst.PROGRAM, ["--devices=1", *arguments])
-    warned = re.search(r"ramp.png: 80% of it is grey; cut at 127 of 255", caplog.text)
+    warned = re.search(r"ramp.png: 80% of it is gray; cut at 127 of 255", caplog.text)
     assert code == 0
     assert bool(warned) == (not soft)
     changed = np.abs(
@@ -472,7 +472,7 @@ def test_a_grey_mask_is_cut_with_a_warning_or_kept(call, caplog, soft):
 
 
 @pytest.mark.parametrize("mode", ["luma_swap", "luma", "match", "histogram"])
-def test_colour_modes(call, mode):
+def test_color_modes(call, mode):
     code, _, _ = call(*PAIR, *SMALL, f"--preserve_color={mode}", "--style_weight=1e9", "--output_size=content",
                       "--output=a.png")  # fmt: skip
     assert code == 0
@@ -634,7 +634,7 @@ WRONG = {
         ["--style_source_mask=square.png"],
         "square.png: a mask has the aspect of its style",
     ),
-    "coloured mask": (["--content_mask=example:cat"], "example:cat: a mask is a grey picture.*coloured"),
+    "colored mask": (["--content_mask=example:cat"], "example:cat: a mask is a gray picture.*colored"),
     "no such mask": (["--content_mask=nowhere.png"], "nowhere.png: must be a whole picture file"),
     "preview without masks": (
         ["--mask_preview=m.png"],
@@ -643,11 +643,11 @@ WRONG = {
     "preview extension": (["--content_mask=white.png", "--mask_preview=m"], "m: must end in one of .png"),
     "flat style": (
         ["--style=flat.png", "--preserve_color=histogram"],
-        "--preserve_color=histogram: a style that varies in colour",
+        "--preserve_color=histogram: a style that varies in color",
     ),
-    "grey style": (
+    "gray style": (
         ["--style=white.png", "--preserve_color=match"],
-        "--preserve_color=match: a style that varies in colour in all three channels",
+        "--preserve_color=match: a style that varies in color in all three channels",
     ),
     "flat content": (
         ["--content=flat.png", "--preserve_color=luma"],
@@ -907,7 +907,7 @@ def test_help_shows_every_flag_with_its_default_and_range(call):
     code, out, _ = call("--help")
     text = " ".join(" ".join(out).split())
     assert code == 0
-    assert "--size: longest side of the optimised picture" in text
+    assert "--size: longest side of the optimized picture" in text
     assert "(a whole number from 2 to 32768; default 512)" in text
     assert "--style: painting, a file or example:NAME (text; may repeat)" in text
     for options in nst.OPTIONS:

@@ -1,4 +1,4 @@
-"""Parametrisations: what S does to a picture, and that optimisers take their steps in its coordinates."""
+"""Parametrizations: what S does to a picture, and that optimizers take their steps in its coordinates."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ from nst_jax.parametrizations import PARAMETRIZATIONS
 SPEC = Config().spec()
 SCALE, SQUARE = PARAMETRIZATIONS["fourier"](SPEC)
 NATURAL = PARAMETRIZATIONS["natural"](SPEC)
-LIGHT = np.full((3, 3), 1 / 3)  # projects on grey
+LIGHT = np.full((3, 3), 1 / 3)  # projects on gray
 
 
 def twin(image, power):

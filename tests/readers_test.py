@@ -167,7 +167,7 @@ def test_matlab_variables_are_read_as_they_were_written(do_compression: bool, tm
 
 # --- which family ---
 
-# What others print of the first kernel's output channel 0: [row, column, colour], colours as named.
+# What others print of the first kernel's output channel 0: [row, column, color], colors as named.
 CAFFE_19 = {  # of imagenet-vgg-verydeep-19.mat, RGB
     (0, 0): (0.39416704, 0.46418372, 0.34119523),
     (0, 1): (0.37740308, 0.41810837, 0.33999205),
@@ -183,8 +183,8 @@ CAFFE_16 = {(0, 0): (0.4800154, 0.55037946, 0.42947057), (0, 1): (0, 0, 0.373467
 
 def known_arrays(network: str, numbers: dict[tuple[int, int], Any], rng: np.random.Generator) -> Arrays:
     arrays = make_arrays(network, rng)
-    for (row, column), colours in numbers.items():
-        arrays["conv1_1.kernel"][row, column, :, 0] = colours
+    for (row, column), colors in numbers.items():
+        arrays["conv1_1.kernel"][row, column, :, 0] = colors
     return arrays
 
 
@@ -219,9 +219,9 @@ def test_known_numbers_prove_how_matconvnet_keeps_rows_and_columns(
 
 def test_the_bundled_first_kernel_is_the_known_one(weights: Any) -> None:
     published_numbers = {(0, 0): (-0.55373, 0.17548, 0.31303), (0, 1): (0.14270,), (0, 2): (0.52896,)}
-    for (row, column), colours in published_numbers.items():
-        got = weights.arrays["conv1_1.kernel"][row, column, : len(colours), 0]
-        np.testing.assert_allclose(got, colours, atol=1e-5)
+    for (row, column), colors in published_numbers.items():
+        got = weights.arrays["conv1_1.kernel"][row, column, : len(colors), 0]
+        np.testing.assert_allclose(got, colors, atol=1e-5)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -251,7 +251,7 @@ def test_a_published_checksum_tells_the_family(
     arrays = make_arrays("vgg16", rng)
     published.write_archive(tmp_path / "file", published.torch_state("vgg16", published.bgr(arrays), None))
     digits = sources.digest(tmp_path / "file", "md5")
-    known = {"network": "vgg16", "normalization": "caffe", "format": "torch", "licence": "", "md5": digits}
+    known = {"network": "vgg16", "normalization": "caffe", "format": "torch", "license": "", "md5": digits}
     monkeypatch.setattr(sources, "table", lambda: {"sources": {"a": known}})
     normalization, got = read_arrays(tmp_path / "file", "vgg16")
     assert normalization == "caffe"

@@ -124,7 +124,7 @@ def test_no_maps_are_gathered_and_each_device_needs_its_share_of_the_memory(
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 def test_the_state_stays_where_it_is(params, optimizer, compilations):
-    """The optimiser's memory by rows from the first chunk on, so that a second one compiles nothing."""
+    """The optimizer's memory by rows from the first chunk on, so that a second one compiles nothing."""
     problem = prepare(params, (93, 32), 4, masked=True, optimizer=optimizer, **LOW)
     state, rest = begin(problem)
     targets = rest[1]

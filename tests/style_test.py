@@ -138,11 +138,11 @@ def test_terms_do_not_depend_on_the_size_of_the_picture(name, few):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("painting", ["black", "rich"])
 def test_slopes_are_finite_where_features_are_poor(name, painting, rng):
-    """Black, of one colour, on one line, of fewer positions than channels, all but black, and very bright."""
+    """Black, of one color, on one line, of fewer positions than channels, all but black, and very bright."""
     rich = rng.random((6, 7, 64), np.float32)
     pictures = {
         "black": 0 * rich,
-        "one colour": np.broadcast_to(rich[:1, :1], rich.shape),
+        "one color": np.broadcast_to(rich[:1, :1], rich.shape),
         "on a line": rich[..., :1] * rich[:1, :1],
         "few": rich,
         "dark": np.float32(1e-12) * rich,

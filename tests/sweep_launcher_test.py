@@ -110,7 +110,7 @@ SWEPT = {
         + ["--style_source_mask="],
         *(["1", "1e9"], None, None),
     ),
-    "style_mix, labelled": (
+    "style_mix, labeled": (
         [*TWO_STYLES, "--content_labels=labels.png", "--style_labels=top.png", "--style_labels="],
         *(["1:0", "1:3"], ["1,0", "1,3"], [[1.0, 0.0], [1.0, 3.0]]),
     ),
@@ -317,7 +317,7 @@ def contents(folder):
 
 @pytest.fixture
 def started(monkeypatch):
-    """Return a list that grows by the number of problems with every start of the optimisation."""
+    """Return a list that grows by the number of problems with every start of the optimization."""
     counts = []
     original = sweep_job.sweep
 

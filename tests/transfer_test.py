@@ -48,7 +48,7 @@ def test_the_loss_goes_down_and_the_style_comes_in(params, pictures, optimizer):
     assert steps[-1].image.min() >= 0
     assert steps[-1].image.max() <= 1
     assert steps[-1].evaluations >= 26
-    assert not any(progress.resume_state for progress in steps)  # which would keep the optimiser's memory
+    assert not any(progress.resume_state for progress in steps)  # which would keep the optimizer's memory
 
 
 def test_without_a_config_it_is_the_default_preset_at_the_picture_s_size(params, rng):
@@ -153,13 +153,13 @@ def test_a_loss_that_is_not_finite_ends_at_the_last_finite_picture(params, pictu
     content, style = pictures
     config = Config(optimizer="adam", iterations=5, style_weight=1.0, tv_weight=3e38)
     # A flat picture has no variation; the first move away from it has, times more than float32 holds.
-    grey = np.full_like(content, 0.5)
-    first, *_, last = stylize_steps(params, content, [style], config=config, init=grey)
+    gray = np.full_like(content, 0.5)
+    first, *_, last = stylize_steps(params, content, [style], config=config, init=gray)
     assert first.finite
     assert not last.finite
     assert last.step == 0
     assert last.losses == first.losses
-    np.testing.assert_array_equal(last.image, grey)
+    np.testing.assert_array_equal(last.image, gray)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -544,7 +544,7 @@ def test_the_ring_of_a_mask_goes_on_to_the_next_rung(params, pictures):
 
 @pytest.mark.parametrize("preserve_color", ["luma_swap", "luma", "match", "histogram"])
 @pytest.mark.parametrize("style_loss", ["gram", "chain"])
-def test_masks_colours_losses_and_several_styles_work_together(params, pictures, preserve_color, style_loss):
+def test_masks_colors_losses_and_several_styles_work_together(params, pictures, preserve_color, style_loss):
     content, style = pictures
     config = Config(
         preserve_color=preserve_color,
@@ -572,7 +572,7 @@ def test_a_texture_within_a_mask_leaves_the_first_picture_around_it(params, pict
     assert last.losses["style"] < first.losses["style"]
 
 
-def test_luma_optimises_nothing_but_luma(params, pictures):
+def test_luma_optimizes_nothing_but_luma(params, pictures):
     content, style = pictures
     last = stylize(
         params,
@@ -598,7 +598,7 @@ def test_another_mask_of_the_same_size_compiles_nothing(params, pictures, compil
 
 
 def test_a_small_region_takes_the_style_as_well_as_a_large_one(params, pictures):
-    """Area normalisation: what is left of the style loss after some steps, 5 % against 50 % of the picture."""
+    """Area normalization: what is left of the style loss after some steps, 5 % against 50 % of the picture."""
     content = np.tile(pictures[0], (6, 4, 1))  # 192x192
     options = {"content_weight": 0.0, "tv_weight": 0.0, **SHALLOW}
     shares = {}
@@ -631,13 +631,13 @@ def test_masks_that_do_not_fit_are_refused(params, pictures, masks, message):
         stylize(params, content, [style, style], config=Config(iterations=1), masks=masks)
 
 
-def test_a_colour_mode_needs_a_content(params, pictures):
+def test_a_color_mode_needs_a_content(params, pictures):
     config = Config(preserve_color="match", content_weight=0.0, init="noise")
     with pytest.raises(InputError, match="`preserve_color`: none where there is no content"):
         stylize(params, None, [pictures[1]], config=config)
 
 
-def test_a_colour_that_does_not_vary_is_named_with_its_style_and_its_mask(params, pictures):
+def test_a_color_that_does_not_vary_is_named_with_its_style_and_its_mask(params, pictures):
     content, style = pictures
     flat = content.copy()
     flat[:, :24] = 0.5

@@ -19,7 +19,7 @@ def call(tmp_path, monkeypatch, capsys):
     return call
 
 
-def test_list_names_every_source_with_its_address_and_licence(call):
+def test_list_names_every_source_with_its_address_and_license(call):
     code, out, _ = call("--list")
     assert code == 0
     assert out[0].startswith("vgg16: vgg16, torchvision, ")

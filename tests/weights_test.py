@@ -65,7 +65,7 @@ def test_bundled_vgg16(weights: Weights) -> None:
         *("mean", "std"),
     }
     assert {array.dtype for array in weights.arrays.values()} == {np.dtype("float32")}
-    # As printed by others: along a kernel's row for red, then along the colours of its first corner.
+    # As printed by others: along a kernel's row for red, then along the colors of its first corner.
     kernel = weights.arrays["conv1_1.kernel"]
     np.testing.assert_allclose(kernel[0, :, 0, 0], [-0.55373, 0.14270, 0.52896], atol=1e-5)
     np.testing.assert_allclose(kernel[0, 0, :, 0], [-0.55373, 0.17548, 0.31303], atol=1e-5)
@@ -347,7 +347,7 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 
 def offer(monkeypatch: pytest.MonkeyPatch, url: str, sha256: str) -> None:
-    source = {"network": "vgg19", "normalization": "torchvision", "format": "torch", "licence": "none"}
+    source = {"network": "vgg19", "normalization": "torchvision", "format": "torch", "license": "none"}
     table = {"sources": {"vgg19": source | {"url": url, "sha256": sha256}}, "first_kernels": []}
     monkeypatch.setattr(sources, "table", lambda: table)
 
@@ -429,7 +429,7 @@ def test_every_source_can_be_checked_and_had() -> None:
     for name, source in sources.sources().items():
         assert source.network in known_networks()
         assert source.normalization in ("torchvision", "caffe")
-        assert source.licence
+        assert source.license
         assert bool(source.url) != bool(source.package)
         assert source.file_name
         algorithm, digits = source.checksum

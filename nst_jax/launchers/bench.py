@@ -51,7 +51,7 @@ from nst_jax.transfer import stylize_steps
 from nst_jax.weights import load_weights
 
 OF_SUITES = {"minutes", "folder", "resume"}  # the flags that go with --suite
-STEPS = np.int32(10)  # of the optimiser in one timed chunk: as long as those of nst
+STEPS = np.int32(10)  # of the optimizer in one timed chunk: as long as those of nst
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Bench:
     style_losses: tuple[str, ...] = option(
         ("gram",), "style losses, each measured in turn with gram", choices=STYLE_LOSSES
     )
-    optimizers: tuple[str, ...] = option(("lbfgs", "adam"), "optimisers", choices=OPTIMIZERS)
+    optimizers: tuple[str, ...] = option(("lbfgs", "adam"), "optimizers", choices=OPTIMIZERS)
     precisions: tuple[str, ...] = option(("float32",), "precisions", choices=PRECISIONS)
-    batch: tuple[int, ...] = option((1,), "pictures optimised at once", low=1, high=4096)
+    batch: tuple[int, ...] = option((1,), "pictures optimized at once", low=1, high=4096)
     iterations: int = option(
         10, "steps of the whole run that is timed from start to finish; 0: none", low=0, high=10**6
     )

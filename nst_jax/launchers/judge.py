@@ -32,7 +32,7 @@ class Judging:
     content: str = option("", "the photograph, a file or example:NAME; of a texture none")
     style: tuple[str, ...] = option((), "painting, a file or example:NAME", repeated=True)
     style_mix: tuple[float, ...] = option(
-        (), "one number per style, normalised to sum 1; empty: equal", low=0, high=1e30
+        (), "one number per style, normalized to sum 1; empty: equal", low=0, high=1e30
     )
     stroke_size: float = option(
         1.0, "longest side of a style relative to the result's, as nst was given it", low=1 / 64, high=64

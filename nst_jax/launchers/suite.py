@@ -1,9 +1,9 @@
 """A suite: the standard measurement of a machine, by steps that are data, within so many minutes.
 
-A suite is a TOML file. Its steps stand in the order of their importance; each has commands, which run one
-after the other in processes of their own and share an empty cache of compiled programs, so that the second of
-two equal ones is warm. A step may take its share of the minutes that are left when it begins. After every
-command everything known so far is written: results.json, results.md and plots.
+A suite is a TOML file. Its steps stand in the order of their importance. Each has commands, which run one
+after the other in processes of their own. They share a cache of compiled programs that is empty at first, so
+the second of two equal commands is warm. A step may take its share of the minutes that are left when it
+begins. After every command everything known so far is written: results.json, results.md and plots.
 """
 
 import contextlib

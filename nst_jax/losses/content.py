@@ -19,7 +19,7 @@ Picture = Float[AnyArray, "h w 3"]
 Wanted = dict[str, Any]  # by term
 
 SAMPLES = 1024  # positions that are compared with each other
-BOX = 4  # pixels a side, over which colours are averaged before their Laplacian is taken
+BOX = 4  # pixels a side, over which colors are averaged before their Laplacian is taken
 LAPLACIAN = "laplacian"  # the name of its term
 
 
@@ -64,7 +64,7 @@ def _activations_and_laplacian(view: View) -> Wanted:
 
 
 def _squares_and_laplacian(view: View, wanted: Wanted) -> dict[str, Array]:
-    """Return the squares, and 1/2 sum (D - D_c)^2 over pixels and colours of the Laplacians.
+    """Return the squares, and 1/2 sum (D - D_c)^2 over pixels and colors of the Laplacians.
 
     Li et al. 2017 (Laplacian-steered neural style transfer, arXiv 1707.01253), eq. 4. Differs from the paper:
     at every pixel, not at every BOX-th, and so over BOX^2; with the content's 1/2.
@@ -75,9 +75,9 @@ def _squares_and_laplacian(view: View, wanted: Wanted) -> dict[str, Array]:
 
 
 def laplacian(picture: Picture) -> Float[Array, "h w 3"]:
-    """Return the sum of the four neighbours of each box of BOX x BOX pixels, less four times its own.
+    """Return the sum of the four neighbors of each box of BOX x BOX pixels, less four times its own.
 
-    Of mean colours in 0..255; at the pixel in the box's upper left corner; 0 where a neighbour is not within
+    Of mean colors in 0..255; at the pixel in the box's upper left corner; 0 where a neighbor is not within
     the picture.
     """
     boxes = 255 * jnp.asarray(picture) / BOX**2

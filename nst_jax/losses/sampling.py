@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Int32
 
 from nst_jax.networks.base import AnyArray
 
-LEVEL = 1e-5  # added to cosine distances: a hundred times their rounding, which is all there is of one colour
+LEVEL = 1e-5  # added to cosine distances: a hundred times their rounding, which is all there is of one color
 TINY = 1e-12  # added to squared lengths
 
 

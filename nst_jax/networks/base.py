@@ -121,7 +121,7 @@ class Convolution(NamedTuple):
 
 
 class Params(NamedTuple):
-    """A network's convolutions by layer name, and the input normalisation they were trained with."""
+    """A network's convolutions by layer name, and the input normalization they were trained with."""
 
     convolutions: dict[str, Convolution]
     mean: Float[Array, " 3"]  # RGB, of pictures in [0, 1]

@@ -29,7 +29,7 @@ from nst_jax.readers.unpickle import ARRAYS, read_pickle
 class Found(NamedTuple):
     """A file's convolutions, float32: LAYER.kernel (rows, columns, in, out), LAYER.bias (out).
 
-    The order of the input's colours, and of rows and columns in a kernel, is still the file's own.
+    The order of the input's colors, and of rows and columns in a kernel, is still the file's own.
     """
 
     format: str  # a key of FORMATS

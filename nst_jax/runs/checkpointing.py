@@ -88,7 +88,7 @@ class ResumeRecord(NamedTuple):
     iterations: list[int]  # of each rung
     ways: list[TilingMode]  # of each rung
     history: list[Point]
-    seconds: float  # of optimisation
+    seconds: float  # of optimization
 
 
 def read_record(saved: Saved) -> ResumeRecord:

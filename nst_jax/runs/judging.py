@@ -32,7 +32,7 @@ def verdict(
 ) -> dict[str, Any]:
     """Return the measures of a picture file by name, and at which size it was judged.
 
-    optimized: those of the judge's layers that the run which made it optimised; None where the file does not
+    optimized: those of the judge's layers that the run which made it optimized; None where the file does not
     tell. Raises InputError, and NotEnoughMemory.
     """
     result = images.read(name, max_pixels)
@@ -46,7 +46,7 @@ def verdict(
     ]
     optimized = optimized_layers(name)
     if optimized:
-        LOG.info("%s was optimised on %s: its style_distance flatters", name, ", ".join(optimized))
+        LOG.info("%s was optimized on %s: its style_distance flatters", name, ", ".join(optimized))
     return found | {
         "by_style": by_style,
         "optimized": optimized,

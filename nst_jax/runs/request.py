@@ -30,7 +30,7 @@ class OutputOptions:
     output: str = option("", "picture to write: .png .jpg .webp .tif .avif; whole or not at all")
     output_size: str = option(
         "working",
-        "working (as optimised), or content (resampled to the content's size)",
+        "working (as optimized), or content (resampled to the content's size)",
         choices=("working", "content"),
     )
     bit_depth: int = option(8, "bits a channel of the picture; 16 for .png and .tif", choices=images.DEPTHS)

@@ -54,7 +54,7 @@ def serve(connection: Connection, folder: str, seed: int, prepare: Callable[[], 
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     warnings.simplefilter("error")
     for said in (
-        *("its colour profile is broken", "damaged, and not used", "not used", "is not applied"),
+        *("its color profile is broken", "damaged, and not used", "not used", "is not applied"),
         *("transparent all over", "its end marker is missing"),
     ):
         warnings.filterwarnings("always", f"(?s).*{said}", UserWarning)

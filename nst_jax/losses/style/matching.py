@@ -2,7 +2,7 @@
 
 All positions of the picture are matched with a fixed number of the style's, which stand for a style of any
 size: so a style picture by itself is near 0, and at 0 only where all of it is among its samples. nearest and
-patch are means over the picture's positions like every other statistic, of their distance from the style;
+patch are means over the picture's positions, like every other statistic: of their distance from the style.
 remd has beside such a mean the least distance of each sample over all of the positions.
 """
 
@@ -148,9 +148,9 @@ def nearest_distance(x: Nearest, wanted: StyleTarget) -> Float[Array, ""]:
 
     D: the cosine distance, which is blind to magnitudes; mu, S: mean and covariance of the features; M: the
     style's second moment. Kolkin et al. 2022 (Neural neighbor style transfer, arXiv 2203.13215), their last
-    pass, which matches each layer by itself, anew in every step. Differs from the paper: features from the
-    style's mean in both pictures, so that a position's distance depends on it alone, and so the moments,
-    which bring the picture's mean there; in the paper colours are matched afterwards.
+    pass, which matches each layer by itself, anew in every step. Differs from the paper: the style's mean is
+    subtracted from the features of both pictures, so that a position's distance depends on it alone. The
+    moments bring the picture's mean there. In the paper colors are matched afterwards.
     """
     return x.mean + _moments_apart(x.moments, wanted.own.moments)
 
