@@ -50,6 +50,6 @@ make texture-night --style=example:night --init=noise --content_weight=0 --style
 folder=$(mktemp -d)
 poster="--quiet --preset=gatys --parametrization=pixels --content=example:coffee --style=example:night --size=1500 --style_weight=8.6e8"
 "$nst" $poster --iterations=40 --output="$folder/plain.png"
-"$nst" $poster --scales=187,375,750,1500 --iterations=100,60,40,20 --output="$folder/rungs.png"
-"$(dirname "$nst")/python" poster.py "$folder/plain.png" "$folder/rungs.png"
+"$nst" $poster --scales=187,375,750,1500 --iterations=100,60,40,20 --output="$folder/scales.png"
+"$(dirname "$nst")/python" poster.py "$folder/plain.png" "$folder/scales.png"
 rm -r "$folder"

@@ -178,7 +178,7 @@ class Config:
     style_layer_weights: str = _option(
         "uniform",
         "uniform; lower (style 4^(D-d) over the D terms, sum 1: from coarse to fine large shapes are there "
-        "when the finest rung begins); geometric (style 2^(D-d), content 2^d, sum 1); "
+        "when the finest scale begins); geometric (style 2^(D-d), content 2^d, sum 1); "
         "a number per style term, normalized to sum 1; or telescoped (of the tutorial preset)",
     )
     style_loss: str = _option(
@@ -316,7 +316,7 @@ class Config:
         self._style_layer_weights()
         if self.tile not in ("auto", "off"):
             self._check_tile()
-        self.rungs()
+        self.pyramid()
         if self.ema_decay and self.optimizer != "adam":
             raise InputError(
                 "`ema_decay`", "0, or `optimizer=adam`", f"got {self.ema_decay:g} for {self.optimizer}"
@@ -367,7 +367,7 @@ class Config:
             found[f"{name}_weight"] = f"for `{option}`", f"got no `{option}`"
         if self.preserve_color != "match":
             found["color_match"] = "for `preserve_color=match`", f"got `preserve_color={self.preserve_color}`"
-        steps = tuple(rung.iterations for rung in self.rungs())
+        steps = tuple(scale.iterations for scale in self.pyramid())
         if self.iterations and self.effort != "normal" and steps != _steps(self.effort, len(steps)):
             found["effort"] = "without `iterations`, whose place it takes", "both were given"
         if self.strength is None:
@@ -393,14 +393,14 @@ class Config:
 
     @property
     def steps(self) -> int:
-        """The steps of all rungs."""
-        return sum(rung.iterations for rung in self.rungs())
+        """The steps of all scales."""
+        return sum(scale.iterations for scale in self.pyramid())
 
-    def rungs(self) -> tuple[Scale, ...]:
+    def pyramid(self) -> tuple[Scale, ...]:
         """Return the sizes from coarse to fine, each with its steps; the last one alone where there are none.
 
-        auto: round(size / 2^(i/2)), one rung less than there are steps at most. Of one number of steps for n
-        rungs the coarsest gets two shares of n + 1 and what is left over. Ladder and shares:
+        auto: round(size / 2^(i/2)), one scale less than there are steps at most. Of one number of steps for n
+        scales the coarsest gets two shares of n + 1 and what is left over. Ladder and shares:
         crowsonkb/style-transfer-pytorch. Raises InputError.
         """
         assert isinstance(self.iterations, tuple)  # since __post_init__
@@ -422,7 +422,7 @@ class Config:
         if self.scales == "auto":
             ladder = [round(self.size / 2 ** (i / 2)) for i in range(32)]
             number = max(1, sum(size >= COARSEST for size in ladder))
-            if len(steps) == 1:  # fewer rungs where there are few steps: the coarsest has two
+            if len(steps) == 1:  # fewer scales where there are few steps: the coarsest has two
                 number = min(number, max(1, steps[0] - 1))
             return ladder[:number][::-1]
         try:

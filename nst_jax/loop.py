@@ -222,7 +222,7 @@ def snapshot(state: State, background: Background | None, spec: Spec) -> Snapsho
 
 @jax.jit(static_argnames="spec")
 def carried_picture(state: State, background: Background | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
-    """Return the picture as the losses see it, with which the next rung goes on."""
+    """Return the picture as the losses see it, with which the next scale goes on."""
     return sharding.gather(seen(_newest(state), background, spec), spec)
 
 

@@ -1,4 +1,4 @@
-"""The optimization: a generator that runs rung after rung, chunk after chunk."""
+"""The optimization: a generator that runs scale after scale, chunk after chunk."""
 
 import dataclasses
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -23,10 +23,10 @@ from nst_jax.pyramid import make_problems, settled
 
 
 class ScaleResult(NamedTuple):
-    """What a rung leaves to the next one."""
+    """What a scale leaves to the next one."""
 
     image: Float32[np.ndarray, "h w 3"]
-    memory: Any  # of the optimizer, None where the next rung starts afresh
+    memory: Any  # of the optimizer, None where the next scale starts afresh
     scale: Float[Array, ""]  # of the gradients that it has seen
     step: int
     evaluations: int
@@ -37,8 +37,8 @@ class ResumeState(NamedTuple):
     """What the optimization goes on from. Its arrays are the next chunk's: they can be read until then."""
 
     state: State
-    rung: int
-    step: int  # of the rungs before, as evaluations are
+    scale: int
+    step: int  # of the scales before, as evaluations are
     evaluations: int
 
 
@@ -65,15 +65,15 @@ class Later:
 class Progress(NamedTuple):
     """Where the optimization stands between two chunks."""
 
-    step: int  # over all rungs, as evaluations are
+    step: int  # over all scales, as evaluations are
     evaluations: int
     picture: Later | Float32[np.ndarray, "h w 3"]
     losses: dict[str, Any]  # total (weighted); each term, such as content, and content_by_layer (unweighted)
     finite: bool
     converged: bool = False  # no further step would find a lower loss
-    rung: int = 1  # from 1, the coarsest
-    rungs: int = 1
-    ends: bool = True  # the rung has taken its steps
+    scale: int = 1  # from 1, the coarsest
+    scales: int = 1
+    ends: bool = True  # the scale has taken its steps
     lpips: float | None = None  # to the photograph, at 256 pixels at most, where a strength is in force
     resume_state: ResumeState | None = None  # on the devices, of run() alone
 
@@ -83,7 +83,7 @@ class Progress(NamedTuple):
         return self.picture.value if isinstance(self.picture, Later) else self.picture
 
     def __str__(self) -> str:
-        scale = f" at scale {self.rung} of {self.rungs}" if self.rungs > 1 else ""
+        scale = f" at scale {self.scale} of {self.scales}" if self.scales > 1 else ""
         return f"step {self.step}{scale}: loss {self.losses['total']:.4g}"
 
 
@@ -197,21 +197,21 @@ def run(
     resume_state: ResumeState | None = None,
     max_steps: Callable[[], int] | None = None,
 ) -> Iterator[Progress]:
-    """Run the problems of the rungs, in turn, yielding as stylize_steps does.
+    """Run the problems of the scales, in turn, yielding as stylize_steps does.
 
     resume_state: what a run of the same problems stood at, from where it goes on to the same bits; that is
     told first. max_steps: asked before each chunk how many steps it may take; it does not change what comes
     of them.
     """
     config = problems[-1].config
-    rungs, report_every = config.rungs(), report_every or chunk_steps(config.steps)
+    scales, report_every = config.pyramid(), report_every or chunk_steps(config.steps)
     left: ScaleResult | None = None
-    for number, (problem, rung) in enumerate(zip(problems, rungs, strict=True), 1):
-        if resume_state and number < resume_state.rung:
+    for number, (problem, scale) in enumerate(zip(problems, scales, strict=True), 1):
+        if resume_state and number < resume_state.scale:
             continue
-        place = number, len(rungs)
+        place = number, len(scales)
         left = yield from _run_scale(
-            problem, rung.iterations, place, left or resume_state, report_every, max_steps
+            problem, scale.iterations, place, left or resume_state, report_every, max_steps
         )
         if left is None:
             return
@@ -225,7 +225,7 @@ def _run_scale(
     report_every: int,
     max_steps: Callable[[], int] | None,
 ) -> Generator[Progress, None, ScaleResult | None]:
-    """Run the rung at a place, from what the last one left or from where it stood before.
+    """Run the scale at a place, from what the last one left or from where it stood before.
 
     Return what it leaves, None where not finite.
     """
@@ -244,9 +244,9 @@ def _run_scale(
             own = progress(snapshot(own_state, targets.background, spec), known)
             finite, evaluations = now.finite and own.finite, now.evaluations + 1
             now = now._replace(losses=own.losses, finite=finite, evaluations=evaluations)
-        rung, rungs = place
-        resume_state = ResumeState(state, rung, done, spent)
-        return now._replace(rung=rung, rungs=rungs, ends=now.step == end, resume_state=resume_state)
+        scale, scales = place
+        resume_state = ResumeState(state, scale, done, spent)
+        return now._replace(scale=scale, scales=scales, ends=now.step == end, resume_state=resume_state)
 
     carry = None if spec.mesh else OPTIMIZERS[spec.optimizer].carry  # padded, moments would be moved
     if isinstance(origin, ResumeState):

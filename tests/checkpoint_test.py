@@ -269,15 +269,15 @@ def read(path):
 
 def history(path):
     report = json.loads(read(path))
-    return {name: report[name] for name in ("losses", "rungs", "history", "evaluations", "image")}
+    return {name: report[name] for name in ("losses", "scales", "history", "evaluations", "image")}
 
 
 GOING_ON = {
     "lbfgs": ([], 3, 1),
     "adam with its average": (["--optimizer=adam", "--ema_decay=0.9"], 4, 1),
-    "the first of the rungs": (["--scales=20,32", "--iterations=4,3"], 2, 1),
-    "between rungs": (["--scales=20,32", "--iterations=4,3", "--optimizer=adam"], 4, 1),
-    "the last of the rungs": (["--scales=20,32", "--iterations=4,3", "--optimizer=adam"], 5, 1),
+    "the first of the scales": (["--scales=20,32", "--iterations=4,3"], 2, 1),
+    "between scales": (["--scales=20,32", "--iterations=4,3", "--optimizer=adam"], 4, 1),
+    "the last of the scales": (["--scales=20,32", "--iterations=4,3", "--optimizer=adam"], 5, 1),
     "several devices": ([], 3, 2),
     "masks and colors": (["--style_mask=m.png", "--preserve_color=luma"], 3, 1),
 }
@@ -419,14 +419,14 @@ WRONG = {
 
 
 def test_the_last_rung_is_extended_and_no_other(call):
-    rungs = [*RUN, "--scales=20,32", "--iterations=4,3", "--output=a.png"]
-    assert call(*rungs, "--checkpoint=k")[0] == 0
+    scales = [*RUN, "--scales=20,32", "--iterations=4,3", "--output=a.png"]
+    assert call(*scales, "--checkpoint=k")[0] == 0
     code, _, err = call("--resume=k", "--allow_change=iterations", "--iterations=8,6")
     assert (code, len(err)) == (2, 1)
     assert err[0] == "error: --iterations: 4,3, or more of the last, for the first 2 of the --scales; got 8,6"
     assert call("--resume=k", "--allow_change=iterations", "--iterations=4,5")[0] == 0
     extended = read("a.png")
-    assert call(*rungs, "--iterations=4,5")[0] == 0
+    assert call(*scales, "--iterations=4,5")[0] == 0
     assert read("a.png") == extended
 
 

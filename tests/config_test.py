@@ -205,7 +205,7 @@ def test_wrong_options_are_refused_in_one_line(options, message):
     ],
 )
 def test_the_sizes_of_the_ladder(size, scales, sizes):
-    assert [rung.size for rung in Config(size=size, scales=scales).rungs()] == sizes
+    assert [scale.size for scale in Config(size=size, scales=scales).pyramid()] == sizes
 
 
 @pytest.mark.parametrize(
@@ -225,9 +225,9 @@ def test_the_sizes_of_the_ladder(size, scales, sizes):
 )
 def test_steps_are_divided_over_the_ladder(iterations, scales, steps):
     config = Config(iterations=iterations, scales=scales)
-    assert [rung.iterations for rung in config.rungs()] == steps
+    assert [scale.iterations for scale in config.pyramid()] == steps
     assert config.steps == sum(steps)
-    assert config.rungs()[-1].size == 512
+    assert config.pyramid()[-1].size == 512
 
 
 def test_a_shift_for_a_loss_without_one_is_refused(monkeypatch):
@@ -313,11 +313,11 @@ def test_whole_numbers_of_hundreds_of_digits_are_out_of_bounds(option):
 def test_an_effort_is_the_same_work_at_every_size(effort, work):
     """In steps at the full size: each scale has half of the next one's pixels, the coarsest twice the steps."""
     for size in (256, 512, 1024, 2048):
-        rungs = Config.from_preset(size=size, effort=effort).rungs()
-        assert sum(rung.iterations * (rung.size / size) ** 2 for rung in rungs) == pytest.approx(
+        scales = Config.from_preset(size=size, effort=effort).pyramid()
+        assert sum(scale.iterations * (scale.size / size) ** 2 for scale in scales) == pytest.approx(
             work, rel=0.01
         )
-        assert Config(size=size, effort=effort).rungs() == ((size, 3 * work if effort != "draft" else 36),)
+        assert Config(size=size, effort=effort).pyramid() == ((size, 3 * work if effort != "draft" else 36),)
 
 
 def test_iterations_take_the_place_of_an_effort():

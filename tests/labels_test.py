@@ -285,7 +285,7 @@ def pixels(path):
 
 
 def test_a_doodle(call, caplog):
-    """No content: the map gives the size; a second style without a map; rungs; the preview; the report."""
+    """No content: the map gives the size; a second style without a map; scales; the preview; the report."""
     arguments = ["--content_labels=tl.png", "--style=s.png", "--style_labels=sl.png", "--style=t.png"]
     arguments += ["--style_labels=", "--init=noise", "--content_weight=0", "--size=32", "--scales=16,32"]
     files = ["--output=a.png", "--report=r.json", "--mask_preview=m.png"]

@@ -104,7 +104,7 @@ def test_the_report_keeps_its_contract(call):
             "image",
             "losses",
             "lpips",
-            "rungs",
+            "scales",
             "history",
             "ended",
             "evaluations",
@@ -135,9 +135,9 @@ def test_the_report_keeps_its_contract(call):
         assert [list(one) for one in losses["by_style"]] == [["style", "style_by_layer"]]
         assert list(losses["content_by_layer"]) == ["conv3_1", "conv4_2"]
     assert report["history"]["step"] == [0, 1, 2, 3]
-    assert report["history"]["rung"] == [1, 1, 1, 1]
-    (rung,) = report["rungs"]
-    assert (rung["size"], rung["height"], rung["width"], rung["iterations"]) == (48, 32, 48, 3)
+    assert report["history"]["scale"] == [1, 1, 1, 1]
+    (scale,) = report["scales"]
+    assert (scale["size"], scale["height"], scale["width"], scale["iterations"]) == (48, 32, 48, 3)
     assert report["config"]["iterations"] == [3]
     assert report["history"]["style"][0] == report["losses"]["initial"]["style"]
     assert report["history"]["total"][-1] == report["losses"]["final"]["total"]
@@ -319,14 +319,14 @@ def test_the_report_tells_of_every_rung(call, options):
     assert (code, out, err) == (0, ["a.png", "r.json", "p.png"], [])
     assert size_of("a.png") == (64, 43)
     report = read_json("r.json")
-    shapes = [[rung[key] for key in ("size", "height", "width", "iterations")] for rung in report["rungs"]]
+    shapes = [[scale[key] for key in ("size", "height", "width", "iterations")] for scale in report["scales"]]
     assert shapes == [[40, 27, 40, 3], [64, 43, 64, 2]]
     history = report["history"]
     assert history["step"] == [0, 1, 2, 3, 3, 4, 5]
-    assert history["rung"] == [1, 1, 1, 1, 2, 2, 2]
+    assert history["scale"] == [1, 1, 1, 1, 2, 2, 2]
     ends = [history["total"][n] for n in (0, 3, 4, 6)]
-    assert [rung[key] for rung in report["rungs"] for key in ("initial", "final")] == ends
-    assert report["losses"]["initial"]["total"] == ends[2]  # one objective: the last rung's
+    assert [scale[key] for scale in report["scales"] for key in ("initial", "final")] == ends
+    assert report["losses"]["initial"]["total"] == ends[2]  # one objective: the last scale's
     assert report["losses"]["final"]["total"] == ends[3] < ends[2]
     assert report["config"]["iterations"] == [3, 2]
     assert report["image"] == {"height": 43, "width": 64}
@@ -338,7 +338,7 @@ def test_previews_masks_and_first_pictures_of_a_ladder_have_the_size_of_the_outp
     arguments = ["--content=c.png", "--style=example:ink", "--content_mask=m.png", *LADDER, "--init=noise"]
     code, out, _ = call(*arguments, "--save_every=1", "--output_size=content", "--output=a.png")
     previews = [f"a.png.step{step:06d}.png" for step in range(1, 6)]
-    assert (code, out) == (0, [*previews, "a.png"])  # one at the border of two rungs
+    assert (code, out) == (0, [*previews, "a.png"])  # one at the border of two scales
     for name in out:
         assert size_of(name) == (90, 60)
         np.testing.assert_array_equal(pixels(name)[:, 50:], pixels("c.png")[:, 50:])
@@ -352,11 +352,11 @@ def test_previews_masks_and_first_pictures_of_a_ladder_have_the_size_of_the_outp
 def test_progress_names_the_rung(call, caplog, monkeypatch):
     monkeypatch.setattr(progress_bar, "SELDOM", 0)
     run(nst.PROGRAM, ["--devices=1", *PAIR, *LADDER, "--output=a.png"])
-    assert re.search(r"step 5/5 .*rung 2/2 64 px", caplog.text)
-    assert re.search(r"step 1/5 .*rung 1/2 40 px", caplog.text)
+    assert re.search(r"step 5/5 .*scale 2/2 64 px", caplog.text)
+    assert re.search(r"step 1/5 .*scale 1/2 40 px", caplog.text)
     caplog.clear()
     run(nst.PROGRAM, ["--devices=1", *PAIR, *SMALL, "--output=a.png"])
-    assert "rung" not in caplog.text
+    assert "scale" not in caplog.text
 
 
 def test_stroke_size_and_style_aspect(call, rng, weights):
@@ -503,10 +503,10 @@ def test_the_tutorial_preset_says_what_its_weights_are_for(call, caplog):
 
 def test_what_is_made_of_two_files_alone_climbs_and_weighs_by_pulls(call):
     config = nst.Config.from_preset(size=1024)
-    assert [rung.size for rung in config.rungs()] == [128, 181, 256, 362, 512, 724, 1024]
+    assert [scale.size for scale in config.pyramid()] == [128, 181, 256, 362, 512, 724, 1024]
     assert call(*PAIR, "--size=182", "--iterations=3", *SHALLOW, "--output=a.png", "--report=r.json")[0] == 0
     report = read_json("r.json")
-    assert [rung["size"] for rung in report["rungs"]] == [129, 182]
+    assert [scale["size"] for scale in report["scales"]] == [129, 182]
     assert (report["config"]["preset"], report["config"]["style_loss"]) == ("wasserstein", "wasserstein")
     assert (report["config"]["loss_balancing"], report["config"]["style_weight"]) == ("auto", 0.6843)
 
@@ -679,9 +679,9 @@ WRONG = {
         "--iterations: 0, 3 or more in all, or 2 numbers from 1, one for each of --scales; got 5,4,3",
     ),
     "iterations without scales": (["--iterations=5,4"], "--iterations: one number where .*got 5,4"),
-    "a rung too small": (
+    "a scale too small": (
         ["--scales=20,48", "--iterations=9"],
-        "content: at least 16 pixels a side for layer conv5_1; got 20x13 .rung 1 of 2, 20 pixels.",
+        "content: at least 16 pixels a side for layer conv5_1; got 20x13 .scale 1 of 2, 20 pixels.",
     ),
     "average of lbfgs": (["--ema_decay=0.9"], "--ema_decay: 0, or --optimizer=adam; got 0.9 for lbfgs"),
     "webp side": (["--size=17000", "--output=a.webp"], "a.webp: a side of WEBP has at most 16383 pixels"),

@@ -180,7 +180,7 @@ def test_how_many_devices_have_work():
 
 @pytest.mark.usefixtures("optax_promotion")
 def test_rungs_and_averages_run_over_devices(params):
-    """To the start of the second rung, which is the first one's own rows, enlarged; there Adam starts afresh."""
+    """To the start of the second scale, which is the first one's own rows, enlarged; there Adam starts afresh."""
     config = Config(**ONE, optimizer="adam", ema_decay=0.9, size=77, scales="41,77", iterations=(2, 2))
     arguments = [params, picture(77, 50, 1), [picture(50, 40, 5)]]
     single, spread = (list(stylize_steps(*arguments, config=config, devices=count)) for count in (1, 3))

@@ -150,7 +150,7 @@ def test_the_value_is_that_of_the_weights_in_force(params, pair, options):
         state, average = seen.resume_state.state, "ema_decay" in options and seen.ends
         if np.isfinite(state.iterate.value) and not average:  # else the losses are another picture's
             assert float(state.iterate.value / state.scale) == pytest.approx(seen.losses["total"], rel=1e-4)
-        taken = seen.step, seen.rung
+        taken = seen.step, seen.scale
     assert abs(state.dial.log_ratio) > 0.1
     assert taken == (19, 2)
 

@@ -55,7 +55,7 @@ def test_without_a_config_it_is_the_default_preset_at_the_picture_s_size(params,
     """Coarse to fine above 181 pixels, which wants the config's size to be the picture's."""
     content, style = rng.random((24, 182, 3), np.float32), rng.random((30, 40, 3), np.float32)
     first = next(stylize_steps(params, content, [style]))
-    assert (first.rungs, first.image.shape) == (2, (17, 129, 3))
+    assert (first.scales, first.image.shape) == (2, (17, 129, 3))
 
 
 @pytest.mark.parametrize("preset", ["wasserstein", "gatys", "strotss"])
@@ -64,7 +64,7 @@ def test_strength_0_is_the_photograph_to_the_bit(params, rng, preset):
     config = Config.from_preset(preset, strength=0.0, size=96, iterations=5)
     assert np.array_equal(stylize(params, content, [style], config=config).image, content)
     several = Config.from_preset(strength=0.0, iterations=(4, 3), scales="64,96", size=96)
-    assert [rung.iterations for rung in several.rungs()] == [4, 3]
+    assert [scale.iterations for scale in several.pyramid()] == [4, 3]
 
 
 def test_the_losses_told_are_those_of_the_picture_handed_out(params, weights, pictures):
@@ -283,19 +283,19 @@ def test_every_rung_starts_from_the_last_picture_enlarged(params, weights, pictu
     options = {"size": 48, "scales": "24,36,48", "iterations": (4, 3, 5), "pooling": "average", **SHALLOW}
     config = Config(optimizer=optimizer, style_weight=1e6, **options)
     steps = list(stylize_steps(params, content, [style], config=config, report_every=2))
-    assert [(now.rung, now.step, now.image.shape[:2]) for now in steps] == [
+    assert [(now.scale, now.step, now.image.shape[:2]) for now in steps] == [
         *((1, step, (16, 24)) for step in (0, 2, 4)),
         *((2, step, (24, 36)) for step in (4, 6, 7)),
-        *((3, step, (32, 48)) for step in (7, 8, 10, 12)),  # chunks end at the same steps as of one rung
+        *((3, step, (32, 48)) for step in (7, 8, 10, 12)),  # chunks end at the same steps as of one scale
     ]
-    assert {now.rungs for now in steps} == {3}
+    assert {now.scales for now in steps} == {3}
     np.testing.assert_array_equal(steps[0].image, images.resize(content, 16, 24))
     for end, first in ((2, 3), (5, 6)):
         height, width, _ = steps[first].image.shape
         np.testing.assert_array_equal(steps[first].image, images.resize(steps[end].image, height, width))
         assert steps[first].evaluations == steps[end].evaluations + 1
     assert np.abs(steps[-1].image - content).mean() > 0.01
-    for now in (steps[2], steps[-1]):  # of pictures of their own rung, at the balance of the last one
+    for now in (steps[2], steps[-1]):  # of pictures of their own scale, at the balance of the last one
         height, width, _ = now.image.shape
         small = images.resize(content, height, width)
         scale = width / 48
@@ -317,7 +317,7 @@ def test_one_rung_is_the_run_without_scales_to_the_bit(params, pictures):
     )
     np.testing.assert_array_equal(plain.image, laddered.image)
     assert plain.losses == laddered.losses
-    assert (plain.rung, plain.rungs) == (laddered.rung, laddered.rungs) == (1, 1)
+    assert (plain.scale, plain.scales) == (laddered.scale, laddered.scales) == (1, 1)
 
 
 def resampled(array, height, width, kernel, radius):
@@ -338,7 +338,7 @@ def keys(t):
 
 
 def test_adams_moments_go_on_from_rung_to_rung(params, pictures):
-    """The first step of a rung, from a NumPy Adam that keeps its moments in the gradient's own units."""
+    """The first step of a scale, from a NumPy Adam that keeps its moments in the gradient's own units."""
     content, style = pictures
     config = Config(
         **{"optimizer": "adam", "parametrization": "pixels", "learning_rate": 0.01},
@@ -368,7 +368,7 @@ def test_adams_moments_go_on_from_rung_to_rung(params, pictures):
     expected = np.clip(before.image - 0.01 * step, 0, 1)
     np.testing.assert_allclose(after.image, expected, atol=2e-5)
     fresh = np.clip(before.image - 0.01 * np.sign(g), 0, 1)
-    assert np.abs(after.image - fresh).max() > 5e-3  # else a rung that starts afresh would pass
+    assert np.abs(after.image - fresh).max() > 5e-3  # else a scale that starts afresh would pass
 
 
 def test_the_average_is_that_of_a_loop_with_its_bias_corrected(params, weights, pictures, compilations):
@@ -423,7 +423,7 @@ def test_a_loss_that_is_not_finite_ends_the_whole_ladder(params, pictures):
     content, style = pictures
     config = Config(size=48, scales="24,48", iterations=4, style_weight=3e38, **SHALLOW)
     (only,) = stylize_steps(params, content, [style], config=config)
-    assert (only.finite, only.rung) == (False, 1)
+    assert (only.finite, only.scale) == (False, 1)
 
 
 def test_a_rung_that_has_converged_is_followed_by_the_next(params, pictures):
@@ -432,12 +432,12 @@ def test_a_rung_that_has_converged_is_followed_by_the_next(params, pictures):
     steps = list(
         stylize_steps(params, content, [style], config=config, report_every=1)
     )  # the first is the content itself
-    assert [(now.rung, now.step, now.converged) for now in steps[:3]] == [
+    assert [(now.scale, now.step, now.converged) for now in steps[:3]] == [
         (1, 0, False),
         (1, 0, True),
         (2, 0, False),
     ]
-    assert (steps[-1].rung, steps[-1].step) == (2, 3)
+    assert (steps[-1].scale, steps[-1].step) == (2, 3)
     assert steps[-1].losses["total"] < steps[2].losses["total"]
 
 
@@ -463,7 +463,7 @@ def test_masks_and_several_styles_on_every_rung(params, pictures, optimizer):
         outside = masking.resize(left, height, width) + masking.resize(right, height, width) == 0
         np.testing.assert_array_equal(now.image[outside], images.resize(content, height, width)[outside])
         assert len(now.losses["by_style"]) == 2
-    assert steps[-1].losses["total"] < next(now for now in steps if now.rung == 2).losses["total"]
+    assert steps[-1].losses["total"] < next(now for now in steps if now.scale == 2).losses["total"]
     assert np.abs(steps[-1].image[:, :20] - content[:, :20]).mean() > 0.01
 
 
@@ -479,8 +479,8 @@ def test_around_a_texture_in_a_mask_each_rung_has_its_own_first_picture(params, 
     ("options", "masks", "message"),
     [
         ({"size": 64, "scales": "24,64"}, None, "`size`: 48, the longest side of the picture; .*; got 64"),
-        ({"size": 48, "scales": "20,48"}, None, r"content: at least 16 pixels a side for layer conv5_1; got 20x13 \(rung 1 of 2, 20 pixels\)"),
-        ({"size": 48, "scales": "24,30,48", "style_layers": ("conv3_1",)}, Masks(content=np.float32(np.arange(48) < 2) * np.float32(np.arange(32) < 8)[:, None]), r"`content_mask`: the region .* of conv3_1.*\(rung 1 of 3, 24 pixels\)"),
+        ({"size": 48, "scales": "20,48"}, None, r"content: at least 16 pixels a side for layer conv5_1; got 20x13 \(scale 1 of 2, 20 pixels\)"),
+        ({"size": 48, "scales": "24,30,48", "style_layers": ("conv3_1",)}, Masks(content=np.float32(np.arange(48) < 2) * np.float32(np.arange(32) < 8)[:, None]), r"`content_mask`: the region .* of conv3_1.*\(scale 1 of 3, 24 pixels\)"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_some_rung_is_refused_before_the_first(params, pictures, options, masks, message):
@@ -669,7 +669,7 @@ def test_an_automatic_ladder_has_no_rung_that_is_too_small(content, style, masks
         masks = Masks(content=white)
     given = {"init": "noise", "content_weight": 0.0} if content is None else {}
     config = Config.from_preset(size=300, iterations=(9,), **given)
-    assert [rung.size for rung in config.rungs()] == [150, 212, 300]
+    assert [scale.size for scale in config.pyramid()] == [150, 212, 300]
     found = settled(config, content, [style], None, masks)
     assert found.scales == scales
 

@@ -120,7 +120,7 @@ def with_given(
 
 def _run(job: Job) -> int:
     """Make the picture, show what happens, and return the exit code."""
-    with interrupts() as interrupted, Display(job.request.config.rungs()) as display:
+    with interrupts() as interrupted, Display(job.request.config.pyramid()) as display:
         for event in job.run(stop=lambda: all_max(interrupted())):
             match event:
                 case Planned(plans):
@@ -182,11 +182,11 @@ def _dials(config: Config) -> str:
 def _forecast(job: Job) -> int:
     """Print what each scale that is still to run will take."""
     found, config = job.forecast(), job.request.config
-    total = len(config.rungs())
+    total = len(config.pyramid())
     if is_primary():
         tell(_dials(config))
         for number, plan, steps, seconds in found:
-            tell(f"rung {number} of {total}: {plan}; {steps} steps, about {in_minutes(seconds)}")
+            tell(f"scale {number} of {total}: {plan}; {steps} steps, about {in_minutes(seconds)}")
         tell(f"in all about {in_minutes(sum(each.seconds for each in found))}, and some seconds to compile")
     return DONE
 

@@ -82,11 +82,11 @@ class ResumeRecord(NamedTuple):
     saved: Saved
     given: list[dict[str, Any]]  # the options, as the request's caller was given them
     told: dict[str, str]  # what must be the same, in words
-    rung: int
-    step: int  # of the rungs before, as evaluations are
+    scale: int
+    step: int  # of the scales before, as evaluations are
     evaluations: int
-    iterations: list[int]  # of each rung
-    ways: list[TilingMode]  # of each rung
+    iterations: list[int]  # of each scale
+    ways: list[TilingMode]  # of each scale
     history: list[Point]
     seconds: float  # of optimization
 
@@ -99,7 +99,7 @@ def read_record(saved: Saved) -> ResumeRecord:
             saved,
             given=[{name: _hashable(value) for name, value in part.items()} for part in record["given"]],
             told={str(name): str(value) for name, value in record["told"].items()},
-            rung=int(record["rung"]),
+            scale=int(record["rung"]),
             step=int(record["step"]),
             evaluations=int(record["evaluations"]),
             iterations=[int(number) for number in record["iterations"]],
@@ -118,12 +118,12 @@ def _hashable(value: Any) -> Any:
 
 def check_iterations(resume: ResumeRecord, config: Config) -> None:
     """Raise InputError where other iterations than before would have led elsewhere."""
-    before, now = resume.iterations, [rung.iterations for rung in config.rungs()]
-    here = resume.rung - 1
+    before, now = resume.iterations, [scale.iterations for scale in config.pyramid()]
+    here = resume.scale - 1
     taken = resume.saved.step - resume.step
     if before[:here] != now[:here] or now[here] < taken:
         wanted, came = ([*before[:here], taken], now[: here + 1])
-        for_what = f", for the first {resume.rung} of the `scales`" if len(now) > 1 else ""
+        for_what = f", for the first {resume.scale} of the `scales`" if len(now) > 1 else ""
         allowed = f"{','.join(map(str, wanted))}, or more of the last{for_what}"
         raise InputError("`iterations`", allowed, f"got {','.join(map(str, came))}")
 

@@ -131,7 +131,7 @@ class Job:
         pace = seconds_per_pixel(self._small())
         first, found = len(problems) - len(plans), []
         for number, plan in enumerate(plans, first):
-            steps = self.request.config.rungs()[number].iterations
+            steps = self.request.config.pyramid()[number].iterations
             if self.resume and number == first:
                 steps -= self.resume.saved.step - self.resume.step
             found.append(Forecast(number + 1, plan, steps, steps * work(plan.problem) * pace))
@@ -164,7 +164,7 @@ class Job:
                         yield from observe(last)
                     if stop():
                         break
-                    if last.rung < last.rungs and (last.ends or last.converged):
+                    if last.scale < last.scales and (last.ends or last.converged):
                         last = last._replace(resume_state=None)  # the next scale needs its room
             if saves and last.finite:
                 yield from saves.save(last, last=True)
@@ -202,7 +202,7 @@ class Job:
     def _plans(self) -> tuple[list[Problem], list[Plan]]:
         """Return the problems of all scales, and the plans of those that are still to run."""
         problems = self._problems(self.request.config)
-        skipped = self.resume.rung - 1 if self.resume else 0
+        skipped = self.resume.scale - 1 if self.resume else 0
         ways = self.resume.ways[skipped:] if self.resume else []  # others would round otherwise
         free = all_min(device.free_memory(min(self.devices, jax.local_device_count())))
         plans = make_plans(problems[skipped:], free, ways)
@@ -213,11 +213,11 @@ class Job:
         resume = self.resume
         if not resume:
             return None
-        state = checkpoint.restore(resume.saved, state_shapes(problems[resume.rung - 1]))
-        left = problems[-1].config.rungs()[-1].iterations - (resume.saved.step - resume.step)
+        state = checkpoint.restore(resume.saved, state_shapes(problems[resume.scale - 1]))
+        left = problems[-1].config.pyramid()[-1].iterations - (resume.saved.step - resume.step)
         finished = "converged" if state.converged else "" if left else "iterations"
-        yield Resumed(resume.saved.step, finished if resume.rung == len(problems) else "")
-        return ResumeState(state, resume.rung, resume.step, resume.evaluations)
+        yield Resumed(resume.saved.step, finished if resume.scale == len(problems) else "")
+        return ResumeState(state, resume.scale, resume.step, resume.evaluations)
 
     def _writer(self, problems: Sequence[Problem]) -> CheckpointWriter | None:
         """Return what writes the checkpoints, if there are to be any. Raises InputError."""
@@ -279,7 +279,7 @@ def prepare(
     config = settled(request.config, *pictures)
     request = dataclasses.replace(request, config=config)
     size = working_size(inputs, config, cache)
-    devices = _devices(request.devices, images.size_to_fit(*size, config.rungs()[0].size)[0], config)
+    devices = _devices(request.devices, images.size_to_fit(*size, config.pyramid()[0].size)[0], config)
     weights, params = network or load_network(request)
     if not files.no_settings:
         canvas = canvas._replace(settings=settings(inputs, config, cache, files.dpi))

@@ -19,7 +19,7 @@ from nst_jax.files import write_whole
 from nst_jax.masks import Masks
 from nst_jax.networks.precision import in_force
 from nst_jax.problem import finish
-from nst_jax.report import Point, ended, history, plot_losses, resolved, rungs, to_json
+from nst_jax.report import Point, ended, history, plot_losses, resolved, scales, to_json
 from nst_jax.runs.input_files import ImageCache, Inputs, Pictures, working_size
 from nst_jax.runs.judging import try_verdict
 from nst_jax.runs.request import OutputOptions, Request
@@ -199,7 +199,7 @@ def _tried(save: Callable[[], object]) -> bool:
 def _report(outcome: Outcome, recipe: Recipe) -> dict[str, Any]:
     request, weights, devices, began = recipe
     config, last = request.config, outcome.last
-    initial = next(point.losses for point in outcome.history if point.rung == last.rung)
+    initial = next(point.losses for point in outcome.history if point.scale == last.scale)
     seconds = outcome.seconds | {"total": time.monotonic() - began}
     seconds["per_evaluation"] = outcome.seconds["optimize"] / max(1, last.evaluations - 1)
     options = (request.inputs, request.outputs, request.devices, request.checkpoint)
@@ -216,7 +216,7 @@ def _report(outcome: Outcome, recipe: Recipe) -> dict[str, Any]:
         "image": {"height": last.picture.shape[0], "width": last.picture.shape[1]},
         "losses": {"initial": initial, "final": last.losses},
         "lpips": None if last.lpips is None else {"wanted": config.aim, "reached": last.lpips},
-        "rungs": rungs(outcome.history),
+        "scales": scales(outcome.history),
         "history": history(outcome.history),
         "ended": ended(outcome.history, config, last.finite, last.converged),
         "evaluations": last.evaluations,

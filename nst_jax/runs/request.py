@@ -128,7 +128,7 @@ def facts_of(request: Request, pictures: Pictures, weights: Weights, devices: in
     return {
         "given": [dict(part) for part in request.given],
         "told": {name: fingerprint(value) for name, value in told.items()},
-        "iterations": [rung.iterations for rung in request.config.rungs()],
+        "iterations": [scale.iterations for scale in request.config.pyramid()],
     }
 
 

@@ -17,7 +17,7 @@ SIZE = 64
 LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_2", "conv5_1")
 RUNS = {  # preset, options
     "wasserstein": ("wasserstein", {"scales": "45,64", "iterations": (3, 3)}),
-    "gatys on two rungs": ("gatys", {"scales": "45,64", "iterations": (3, 3), "style_weight": 4e8}),
+    "gatys on two scales": ("gatys", {"scales": "45,64", "iterations": (3, 3), "style_weight": 4e8}),
     "improved": ("improved", {"iterations": 5, "optimizer": "adam"}),
     "tutorial": ("tutorial", {"iterations": 5}),
 }
