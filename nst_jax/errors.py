@@ -46,8 +46,9 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     'batch_size'
     """
     known = list(choices)
-    near = [RENAMED.get(name, ""), *difflib.get_close_matches(name, known, n=1)]
-    return next((choice for choice in near if choice in known), "")
+    if RENAMED.get(name) in known:
+        return RENAMED[name]
+    return next(iter(difflib.get_close_matches(name, known, n=1)), "")
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

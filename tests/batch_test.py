@@ -20,7 +20,7 @@ from PIL import Image
 
 import nst_jax
 from nst_jax.launchers import batch, nst
-from nst_jax.launchers.common import run
+from nst_jax.launchers.flags import run
 from nst_jax.runs import batch_job, batch_request, batch_summary
 from nst_jax.runs.batch_request import (
     BatchOptions,

@@ -19,7 +19,7 @@ from nst_jax import checkpoint, files, images
 from nst_jax.checkpoint import Checkpoints, newest, restore
 from nst_jax.errors import InputError, NotWritten
 from nst_jax.launchers import nst
-from nst_jax.launchers.common import run
+from nst_jax.launchers.flags import run
 from nst_jax.runs import checkpointing, job
 from nst_jax.system import device
 

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 WAITING = """
 import sys, time; from pathlib import Path
 from nst_jax.files import atomic_write
-from nst_jax.launchers.common import interrupts
+from nst_jax.launchers.signals import interrupts
 with interrupts() as interrupted, atomic_write(Path(sys.argv[1])) as file:
     interrupted()
     file.write(b"half")

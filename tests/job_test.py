@@ -17,7 +17,7 @@ from nst_jax.checkpoint import newest
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory, NotWritten
 from nst_jax.launchers import nst
-from nst_jax.launchers.common import run
+from nst_jax.launchers.flags import run
 from nst_jax.runs import (
     Advanced,
     CheckpointOptions,

@@ -14,7 +14,7 @@ from nst_jax import images, labels, masks, objective, tiling
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.launchers import nst
-from nst_jax.launchers.common import run
+from nst_jax.launchers.flags import run
 from nst_jax.problem import make_problem
 from nst_jax.runs import request
 from nst_jax.runs.input_files import Pictures

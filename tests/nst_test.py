@@ -23,7 +23,7 @@ import nst_jax
 from nst_jax import images
 from nst_jax.errors import RENAMED, NotWritten
 from nst_jax.launchers import nst, progress_bar
-from nst_jax.launchers.common import run
+from nst_jax.launchers.flags import run
 from nst_jax.losses.matting import EPSILON
 from nst_jax.options import fields_of
 from nst_jax.runs import job, outputs

@@ -10,7 +10,7 @@ from PIL import Image
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.launchers import nst
-from nst_jax.launchers.common import run
+from nst_jax.launchers.flags import run
 from nst_jax.report import resolved
 from nst_jax.runs.settings import fewest, parse_options, read_options
 

@@ -28,7 +28,7 @@ from PIL import Image
 import nst_programs
 from nst_jax import files
 from nst_jax.launchers import nst
-from nst_jax.launchers.common import launch
+from nst_jax.launchers.flags import launch
 from nst_jax.runs import job
 
 RUN = ["--content=example:cat", "--style=example:waves", "--size=32", "--scales=24,32", "--iterations=2,2"]

@@ -11,8 +11,9 @@ import nst_jax as nst
 from nst_jax import objective, report, sharding, tiling
 from nst_jax.balancing import balanced
 from nst_jax.errors import InputError
-from nst_jax.launchers import common
 from nst_jax.launchers import nst as program
+from nst_jax.launchers.console import DONE, WRONG_REQUEST
+from nst_jax.launchers.flags import run as run_program
 from nst_jax.loop import start
 from nst_jax.losses.base import means
 from nst_jax.objective import coefficients, summarize
@@ -134,7 +135,7 @@ def test_its_flag_its_column_of_the_report_and_its_curve(tmp_path, monkeypatch, 
     flags = ["--content=example:coffee", "--style=example:night", "--preset=gatys", "--size=32"]
     flags += ["--style_layers=conv1_1", "--content_layers=conv1_2", "--iterations=2", "--quiet"]
     files = [f"--output={tmp_path}/a.png", f"--report={tmp_path}/a.json", f"--plot={tmp_path}/a.png.png"]
-    assert common.run(program.PROGRAM, [*flags, *files, "--brightness_weight=1e8"]) == common.DONE
+    assert run_program(program.PROGRAM, [*flags, *files, "--brightness_weight=1e8"]) == DONE
     told = json.loads((tmp_path / "a.json").read_text())
     assert told["config"]["brightness_weight"] == told["losses"]["final"]["weights"]["brightness"] == 1e8
     np.testing.assert_allclose(
@@ -150,9 +151,9 @@ def test_its_flag_its_column_of_the_report_and_its_curve(tmp_path, monkeypatch, 
     )
     assert again.weight("brightness") == 1e8
 
-    assert common.run(program.PROGRAM, [*flags, "--brightness_weight=-1", *files]) == common.WRONG_REQUEST
+    assert run_program(program.PROGRAM, [*flags, "--brightness_weight=-1", *files]) == WRONG_REQUEST
     assert "--brightness_weight: a finite number from 0 to 3e+38; got -1" in capsys.readouterr().err
-    assert common.run(program.PROGRAM, ["--help"]) == common.DONE
+    assert run_program(program.PROGRAM, ["--help"]) == DONE
     told = " ".join(capsys.readouterr().out.split())  # lines are folded
     assert f"--brightness_weight: {BRIGHTNESS.weight.help}" in told
 

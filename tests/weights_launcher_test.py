@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from nst_jax.launchers import weights as launcher
-from nst_jax.launchers.common import run
+from nst_jax.launchers.flags import run
 from nst_jax.weights import load_weights
 
 

@@ -30,9 +30,11 @@ from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.files import check_writable, write_whole
 from nst_jax.launchers import experiments, roofline, selftest, suite
-from nst_jax.launchers.common import DONE, ParsedFlags, Program, launch, scratch_folder, tell
+from nst_jax.launchers.console import DONE, tell
 from nst_jax.launchers.experiments import EXPERIMENTS
+from nst_jax.launchers.flags import ParsedFlags, Program, launch
 from nst_jax.launchers.roofline import own_convolutions, seconds
+from nst_jax.launchers.signals import scratch_folder
 from nst_jax.loop import initial_state, run_chunk, run_steps
 from nst_jax.losses.style import STYLE_LOSSES
 from nst_jax.memory_plan import bytes_needed

@@ -15,7 +15,8 @@ from nst_jax import images, judge
 from nst_jax.contact_sheet import plot_judged
 from nst_jax.errors import InputError
 from nst_jax.files import check_writable, write_whole
-from nst_jax.launchers.common import DONE, ParsedFlags, Program, launch, tell
+from nst_jax.launchers.console import DONE, tell
+from nst_jax.launchers.flags import ParsedFlags, Program, launch
 from nst_jax.options import check_options, option
 from nst_jax.report import PLOT_FORMATS, check_plot, to_json
 from nst_jax.runs.input_files import ImageCache, check_written

@@ -12,20 +12,11 @@ from absl import logging
 
 from nst_jax.config import Config
 from nst_jax.errors import InputError, as_flags
-from nst_jax.launchers.common import (
-    DONE,
-    WRONG_NUMBERS,
-    ParsedFlags,
-    Program,
-    fail,
-    in_minutes,
-    interrupts,
-    launch,
-    set_verbosity,
-    tell,
-)
+from nst_jax.launchers.console import DONE, WRONG_NUMBERS, fail, in_minutes, set_verbosity, tell
 from nst_jax.launchers.distributed import distributed_session
+from nst_jax.launchers.flags import ParsedFlags, Program, launch
 from nst_jax.launchers.progress_bar import Display
+from nst_jax.launchers.signals import interrupts
 from nst_jax.options import fields_of, is_tuple
 from nst_jax.runs.checkpointing import CheckpointOptions, ResumeRecord, find
 from nst_jax.runs.events import (

@@ -13,7 +13,7 @@ from rich.progress import Progress as Bar
 from rich.table import Column
 
 from nst_jax.config import Scale
-from nst_jax.launchers.common import surely
+from nst_jax.launchers.signals import surely
 from nst_jax.transfer import Progress
 
 SELDOM = 5.0  # seconds between two lines

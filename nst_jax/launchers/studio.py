@@ -9,7 +9,9 @@ Example: nst-studio --folder=~/nst-studio --open
 import importlib.util
 
 from nst_jax.errors import InputError
-from nst_jax.launchers.common import ParsedFlags, Program, fail, interrupts, launch, tell
+from nst_jax.launchers.console import fail, tell
+from nst_jax.launchers.flags import ParsedFlags, Program, launch
+from nst_jax.launchers.signals import interrupts
 from nst_jax.studio.options import StudioOptions
 from nst_programs import ENDINGS
 

@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 import nst_jax
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.files import check_folder, check_writable, write_whole
-from nst_jax.launchers.common import DONE, scratch_folder, surely, tell
+from nst_jax.launchers.console import DONE, tell
 from nst_jax.launchers.experiments import EXPERIMENTS
+from nst_jax.launchers.signals import scratch_folder, surely
 from nst_jax.report import can_plot, draw, new_axes, to_json
 from nst_jax.system import device
 

@@ -15,7 +15,8 @@ from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, Transf
 from rich.progress import Progress as Bar
 
 from nst_jax.errors import InputError
-from nst_jax.launchers.common import DONE, WRONG_REQUEST, ParsedFlags, Program, launch, tell
+from nst_jax.launchers.console import DONE, WRONG_REQUEST, tell
+from nst_jax.launchers.flags import ParsedFlags, Program, launch
 from nst_jax.layout import NORMALIZATIONS
 from nst_jax.networks import NETWORKS
 from nst_jax.options import check_options, option

@@ -31,7 +31,8 @@ from nst_jax.checkpoint import Checkpoints
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.launchers import nst
-from nst_jax.launchers.common import not_of_orbax, run, tell_unraisable
+from nst_jax.launchers.console import not_of_orbax, tell_unraisable
+from nst_jax.launchers.flags import run
 from nst_jax.networks import NETWORKS
 from nst_jax.options import fields_of
 from nst_jax.report import to_json

@@ -19,7 +19,7 @@ import jax
 from fuzz import cases, kinds
 from fuzz.kinds import KINDS
 from nst_jax.errors import InputError
-from nst_jax.launchers.common import CHATTY
+from nst_jax.launchers.console import CHATTY
 
 MIB = 2**20
 MOST_MIB = 1024
