@@ -1,4 +1,4 @@
-"""Memory of an evaluation against the picture's pixels: what plan.py forecasts, and what a process takes.
+"""Memory of an evaluation against the picture's pixels: forecast by memory_plan.py, and measured.
 
     python benchmarks/memory.py                # at once, five sizes
     python benchmarks/memory.py --tile=256     # in windows
@@ -34,7 +34,7 @@ def resident() -> int:
 def measure(size: int, tile: str) -> dict[str, float]:
     """Return forecast and measured bytes beyond those before, and the seconds of the fastest evaluation."""
     from nst_jax.config import Config
-    from nst_jax.plan import make_plan
+    from nst_jax.memory_plan import make_plan
     from nst_jax.problem import make_problem
     from nst_jax.transfer import run
     from nst_jax.weights import load_vgg
@@ -55,7 +55,7 @@ def measure(size: int, tile: str) -> dict[str, float]:
     watcher = threading.Thread(target=watch)
     watcher.start()
     times = []
-    for _ in run([plan.problem], every=1):
+    for _ in run([plan.problem], report_every=1):
         times.append(time.monotonic())
     done.set()
     watcher.join()

@@ -41,15 +41,15 @@ make cat-glass-luma --content=example:cat --style=example:glass --preserve_color
 make cat-glass-match --content=example:cat --style=example:glass --preserve_color=match
 make cat-glass-histogram --content=example:cat --style=example:glass --preserve_color=histogram
 make cat-small-strokes --content=example:cat --style=example:glass --stroke_size=0.5
-# docs/precision.jpg: coffee and night, cat and waves, cat and glass, each with --size=512 --iterations=150 --depth=16: with --precision=float32 on a
+# docs/precision.jpg: coffee and night, cat and waves, cat and glass, each with --size=512 --iterations=150 --bit_depth=16: with --precision=float32 on a
 # CPU (left) and bfloat16 on an H100 (right), put side by side and made smaller. docs/lanes-h100.png: lanes.png of nst-bench --suite=accelerator.
-make texture-night --style=example:night --init=noise --content_weight=0 --layer_weighting=64,16,4,1,1 --tv_weight=1e-5
+make texture-night --style=example:night --init=noise --content_weight=0 --style_layer_weights=64,16,4,1,1 --tv_weight=1e-5
 
 # poster.jpg: three places cut out of two pictures of 1500 pixels, made at once (left) and from coarse to fine (right);
 # half an hour on two CPU cores. poster-whole.jpg is the latter, made smaller.
 folder=$(mktemp -d)
 poster="--quiet --preset=gatys --parametrization=pixels --content=example:coffee --style=example:night --size=1500 --style_weight=8.6e8"
 "$nst" $poster --iterations=40 --output="$folder/plain.png"
-"$nst" $poster --scales=187,375,750,1500 --iterations=100,60,40,20 --output="$folder/rungs.png"
-"$(dirname "$nst")/python" poster.py "$folder/plain.png" "$folder/rungs.png"
+"$nst" $poster --scales=187,375,750,1500 --iterations=100,60,40,20 --output="$folder/scales.png"
+"$(dirname "$nst")/python" poster.py "$folder/plain.png" "$folder/scales.png"
 rm -r "$folder"

@@ -17,7 +17,7 @@ import numpy as np
 from study import sheet
 
 from nst_jax import judge
-from nst_jax.launchers.common import run as run_program
+from nst_jax.launchers.flags import run as run_program
 from nst_jax.launchers.nst import PROGRAM
 from nst_jax.runs.input_files import ImageCache
 from nst_jax.runs.judging import References, verdict

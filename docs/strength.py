@@ -30,7 +30,7 @@ TABLES = "# Tables\n"
 def load(path: str, size: int) -> np.ndarray:
     """Return a picture whose longest side has so many pixels."""
     image = images.load(path).rgb
-    return images.resize(image, *images.fit(*image.shape[:2], size))
+    return images.resize(image, *images.size_to_fit(*image.shape[:2], size))
 
 
 def distances(pairs: Path, loss: str, size: int, steps: int, pair: str, out: Path) -> list[float]:

@@ -12,7 +12,7 @@ import numpy as np
 from study import sheet
 
 from nst_jax import images
-from nst_jax.launchers.common import run
+from nst_jax.launchers.flags import run
 from nst_jax.launchers.nst import PROGRAM
 
 DOCS = Path(__file__).parent

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from nst_jax.config import PRESETS
 from nst_jax.judge import METRICS
-from nst_jax.launchers.common import run as run_program
+from nst_jax.launchers.flags import run as run_program
 from nst_jax.launchers.nst import PROGRAM
 from nst_jax.losses.style import STYLE_LOSSES
 

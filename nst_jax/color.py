@@ -1,4 +1,4 @@
-"""Colour modes: what happens to colours before, during and after the transfer.
+"""Color modes: what happens to colors before, during and after the transfer.
 
 Pictures are sRGB in [0, 1]; luma and chroma are the full-range Y, Cb, Cr of ITU-R BT.601, as in JPEG.
 """
@@ -30,25 +30,25 @@ OPPONENTS = np.array(  # OkLab of the cones' cubic roots
         [0.0259040371, 0.7827717662, -0.8086757660],
     ]
 )
-LEAST_DEVIATION = 1e-3  # of colours that vary: a quarter of a step of 8 bits
+LEAST_DEVIATION = 1e-3  # of colors that vary: a quarter of a step of 8 bits
 
 
 class Colors(NamedTuple):
-    """A picture as the colour modes see it: its pixels as rows, and each one's share of the whole."""
+    """A picture as the color modes see it: its pixels as rows, and each one's share of the whole."""
 
     rows: Float[np.ndarray, "n 3"]
     shares: Float[np.ndarray, " n"]  # their sum is 1
 
 
 class ColorMode(NamedTuple):
-    """A colour mode: style(style, content, match) before the transfer, finish(result, content) after it.
+    """A color mode: style(style, content, match) before the transfer, finish(result, content) after it.
 
     None: the picture stays the very one that it is.
     """
 
     style: Callable[[Colors, Colors, Callable[[Matrix, Matrix], Matrix]], Float[np.ndarray, "n 3"]] | None
     finish: Callable[[Picture, Picture], Picture] | None
-    luminance: bool = False  # during it: whether only luma is optimised
+    luminance: bool = False  # during it: whether only luma is optimized
 
 
 def prepare_style(
@@ -59,10 +59,10 @@ def prepare_style(
     style_weights: Weights = None,
     content_weights: Weights = None,
 ) -> Picture:
-    """Return the style with its colours brought to the content's, clipped to [0, 1].
+    """Return the style with its colors brought to the content's, clipped to [0, 1].
 
-    With weights (masks) the colours of both are those where the weights lie; every pixel of the style moves.
-    match is a key of COLOR_MATCHES. Raises InputError where colours that must vary do not.
+    With weights (masks) the colors of both are those where the weights lie; every pixel of the style moves.
+    match is a key of COLOR_MATCHES. Raises InputError where colors that must vary do not.
     """
     move = COLOR_MODES[mode].style
     if move is None:
@@ -72,7 +72,7 @@ def prepare_style(
 
 
 def finish_picture(mode: str, result: Picture, content: Picture) -> Picture:
-    """Return the result of a transfer with the colours that the mode puts back, of the content."""
+    """Return the result of a transfer with the colors that the mode puts back, of the content."""
     finish = COLOR_MODES[mode].finish
     return result if finish is None else finish(result, content)
 
@@ -100,7 +100,7 @@ def oklab(rgb: Float[np.ndarray, "*shape 3"]) -> Float[np.ndarray, "*shape 3"]:
 def swap_luma(result: Picture, content: Picture) -> Picture:
     """Return the Y of the result with the Cb and Cr of the content.
 
-    Y is moved to the nearest value that leaves the colour in [0, 1], which keeps the chroma exact; clipping
+    Y is moved to the nearest value that leaves the color in [0, 1], which keeps the chroma exact; clipping
     R, G and B would not.
     """
     y = result.astype(np.float64) @ LUMA
@@ -111,8 +111,8 @@ def swap_luma(result: Picture, content: Picture) -> Picture:
 
 def _mean_and_covariance(colors: Colors) -> tuple[Float[np.ndarray, " 3"], Matrix]:
     mean = colors.shares @ colors.rows
-    centred = colors.rows - mean
-    return mean, (centred * colors.shares[:, None]).T @ centred
+    centered = colors.rows - mean
+    return mean, (centered * colors.shares[:, None]).T @ centered
 
 
 def _match_luma(style: Colors, content: Colors, match: object) -> Float[np.ndarray, "n 3"]:
@@ -132,8 +132,8 @@ def _match_linear(
     """Return A x + b with A S_s A^T = S_c, b = mean_c - A mean_s. Gatys et al. 2016 (arXiv 1606.05897)."""
     mean_s, covariance_s = _mean_and_covariance(style)
     mean_c, covariance_c = _mean_and_covariance(content)
-    _check_varies("match", np.linalg.eigvalsh(covariance_c)[-1].clip(0) ** 0.5, "colour", "content")
-    varies = "colour in all three channels, each in its own way (for a grey one: luma)"
+    _check_varies("match", np.linalg.eigvalsh(covariance_c)[-1].clip(0) ** 0.5, "color", "content")
+    varies = "color in all three channels, each in its own way (for a gray one: luma)"
     _check_varies("match", np.linalg.eigvalsh(covariance_s)[0].clip(0) ** 0.5, varies, "style")
     return (style.rows - mean_s) @ match(covariance_c, covariance_s).T + mean_c
 
@@ -142,7 +142,7 @@ def _match_histograms(style: Colors, content: Colors, match: object) -> Float[np
     """Return each channel with the content's distribution: the value of the same quantile."""
     for name, colors in {"content": content, "style": style}.items():
         variances = np.diag(_mean_and_covariance(colors)[1])
-        _check_varies("histogram", variances.max() ** 0.5, "colour", name)
+        _check_varies("histogram", variances.max() ** 0.5, "color", name)
     moved = np.empty_like(style.rows)
     for channel in range(3):
         values_s, quantiles_s = _distribution(style, channel)
@@ -179,7 +179,7 @@ def _root(matrix: Matrix, power: float = 0.5) -> Matrix:
 
 
 def _cholesky(content: Matrix, style: Matrix) -> Matrix:
-    # A grey content has a singular covariance, which only the tiny diagonal makes a Cholesky factor of.
+    # A gray content has a singular covariance, which only the tiny diagonal makes a Cholesky factor of.
     factor = np.linalg.cholesky(content + 1e-12 * np.eye(3))
     return factor @ np.linalg.inv(np.linalg.cholesky(style))
 
@@ -194,7 +194,7 @@ def _transport(content: Matrix, style: Matrix) -> Matrix:
 
 
 # By name: A(S_c, S_s) with A S_s A^T = S_c, of the Cholesky factors, of the symmetric roots (image analogies)
-# and of the optimal transport between two normal distributions, which moves colours least.
+# and of the optimal transport between two normal distributions, which moves colors least.
 COLOR_MATCHES: dict[str, Callable[[Matrix, Matrix], Matrix]] = {
     "cholesky": _cholesky,
     "symmetric": _symmetric,

@@ -1,4 +1,4 @@
-"""Config: every option of an optimisation, once: default, help, unit, bounds, choices; and the presets."""
+"""Config: every option of an optimization, once: default, help, unit, bounds, choices; and the presets."""
 
 import dataclasses
 import functools
@@ -31,11 +31,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "wasserstein": {
         "style_loss": "wasserstein",
         "content_layers": ("conv3_2", "conv4_2"),
-        "layer_weighting": "lower",
+        "style_layer_weights": "lower",
         "pooling": "average",
         "parametrization": "natural",
         "scales": "auto",
-        "balance": "auto",
+        "loss_balancing": "auto",
     },
     "gatys": {},
     # Novak & Nikulin 2016: 3.1, 3.2, 3.3 and 3.5 together; the weight chosen by eye on several pairs.
@@ -44,18 +44,18 @@ PRESETS: dict[str, dict[str, Any]] = {
         "style_loss": "chain",
         "content_layers": ("all",),
         "style_layers": ("all",),
-        "layer_weighting": "geometric",
+        "style_layer_weights": "geometric",
         "activation_shift": -1.0,
     },
     # Kolkin et al. 2019: both losses of STROTSS; at one size where no --scales are given.
-    "strotss": {"style_loss": "remd", "content_loss": "self_similarity", "balance": "auto"},
+    "strotss": {"style_loss": "remd", "content_loss": "self_similarity", "loss_balancing": "auto"},
     # Li & Wand 2016: their two layers. Adam: a patch that another one replaces makes the loss jump, which a
     # line search does not get over.
     "patch": {
         "style_loss": "patch",
         "style_layers": ("conv3_1", "conv4_1"),
         "optimizer": "adam",
-        "balance": "auto",
+        "loss_balancing": "auto",
     },
     # The published code of the tutorial. Its content loss lacks the 1/2, so alpha is twice its 0.025; its
     # style weight 5 is for each style, so with k styles --style_weight is 5 k.
@@ -65,7 +65,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "tv_weight": 8.5e-5,
         "content_layers": ("conv5_2",),
         "style_layers": ("all",),
-        "layer_weighting": "telescoped",
+        "style_layer_weights": "telescoped",
         "style_loss": "tutorial",
         "activation_shift": -1.0,
     },
@@ -96,7 +96,7 @@ class Effort(NamedTuple):
 EFFORTS = {"draft": Effort(8, 1.0), "normal": Effort(25, 0.5), "fine": Effort(200, 0.5)}
 
 
-class Rung(NamedTuple):
+class Scale(NamedTuple):
     """One size of a run from coarse to fine."""
 
     size: int  # longest side, in pixels
@@ -139,12 +139,12 @@ class Config:
         "transport distance of means and covariances, from coarse to fine; gatys: Gatys et al. 2015; "
         "improved: Novak and Nikulin 2016; strotss: Kolkin et al. 2019, the features most alike; "
         "patch: Li and Wand 2016, patches of the painting; tutorial: the published code, to compare with: it "
-        "maximises the deepest mismatch",
+        "maximizes the deepest mismatch",
         choices=PRESETS,
     )
     network: str = _option("vgg16", "pretrained network", choices=NETWORKS)
     size: int = _option(
-        512, "longest side of the optimised picture, in pixels; its aspect is kept", low=2, high=32768
+        512, "longest side of the optimized picture, in pixels; its aspect is kept", low=2, high=32768
     )
     stroke_size: float = _option(
         1.0,
@@ -154,18 +154,18 @@ class Config:
         high=64,
     )
     style_mix: tuple[float, ...] = _option(
-        (), "one number per style, normalised to sum 1; empty: equal", low=0, high=1e30
+        (), "one number per style, normalized to sum 1; empty: equal", low=0, high=1e30
     )
     content_weight: float = _weight(TERMS["content"].weight)
     style_weight: float = _weight(TERMS["style"].weight)
     tv_weight: float = _weight(TERMS["tv"].weight)
     photorealistic: bool = _option(
         False,
-        "keep the picture a photograph: around every pixel its colours are to be an affine map of the "
+        "keep the picture a photograph: around every pixel its colors are to be an affine map of the "
         "content's",
     )
     matting_weight: float = _weight(TERMS["matting"].weight)
-    balance: str = _option(
+    loss_balancing: str = _option(
         "none",
         "auto: each weight is divided by its term's pull, the norm of its gradient at the start, so that it "
         "means the same at any --size and with any --style_loss; 1, 1, 0.07 and 100 by default",
@@ -175,7 +175,8 @@ class Config:
         None,
         "one dial in place of --content_weight and --style_weight: 0 the photograph, 1 hardly any of it, "
         "between them equal steps to the eye with every pair of pictures: the weights are corrected during "
-        f"the run, until LPIPS to the photograph is {TEXTURE} of it; with --balance=auto, which it sets",
+        f"the run, until LPIPS to the photograph is {TEXTURE} of it; with --loss_balancing=auto, which it "
+        "sets",
         low=0,
         high=1,
     )
@@ -183,11 +184,11 @@ class Config:
     style_layers: tuple[str, ...] = _option(
         ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"), "comma list of the network's layers, or all"
     )
-    layer_weighting: str = _option(
+    style_layer_weights: str = _option(
         "uniform",
         "uniform; lower (style 4^(D-d) over the D terms, sum 1: from coarse to fine large shapes are there "
-        "when the finest rung begins); geometric (style 2^(D-d), content 2^d, sum 1); "
-        "a number per style term, normalised to sum 1; or telescoped (of the tutorial preset)",
+        "when the finest scale begins); geometric (style 2^(D-d), content 2^d, sum 1); "
+        "a number per style term, normalized to sum 1; or telescoped (of the tutorial preset)",
     )
     style_loss: str = _option(
         "gram",
@@ -199,16 +200,16 @@ class Config:
         choices=STYLE_LOSSES,
     )
     content_loss: str = _option(
-        "squares",
-        "squares, of differences of activations; laplacian, of those and of the colours' edges; "
-        "self_similarity, how alike the picture's places are to each other, whatever their colours",
+        "l2",
+        "l2, squares of differences of activations; laplacian, of those and of the colors' edges; "
+        "self_similarity, how alike the picture's places are to each other, whatever their colors",
         choices=CONTENT_LOSSES,
     )
     activation_shift: float = _option(0.0, "s: the style statistics are of F + s", low=-1e6, high=1e6)
     preserve_color: str = _option(
         "none",
-        "the content's colours: luma_swap, its chroma on the result; luma, that and only luma is optimised; "
-        "match, the style's colours moved linearly beforehand; histogram, channel by channel",
+        "the content's colors: luma_swap, its chroma on the result; luma, that and only luma is optimized; "
+        "match, the style's colors moved linearly beforehand; histogram, channel by channel",
         choices=COLOR_MODES,
     )
     color_match: str = _option("symmetric", "the linear map of --preserve_color=match", choices=COLOR_MATCHES)
@@ -220,7 +221,7 @@ class Config:
     parametrization: str = _option(
         "fourier",
         "in which steps are taken: fourier, amplitudes of frequencies in units of those of natural pictures, "
-        "so that areas take the style's colours as quickly as strokes its shapes; natural, the same and "
+        "so that areas take the style's colors as quickly as strokes its shapes; natural, the same and "
         "farther in lightness than in color, which leaves fewer specks; or pixels",
         choices=PARAMETRIZATIONS,
     )
@@ -233,7 +234,7 @@ class Config:
     )
     iterations: tuple[int, ...] | int = _option(
         (),
-        "steps of the optimiser: in all (the coarsest of the --scales gets two shares, every other one), "
+        "steps of the optimizer: in all (the coarsest of the --scales gets two shares, every other one), "
         "or a number for each of the scales, with commas; 0 gives the first picture; empty: by --effort",
         low=0,
         high=10**7,
@@ -243,7 +244,7 @@ class Config:
         "coarse to fine: longest sides that grow and end at --size, with commas; auto: by factors of the "
         f"square root of 2, none below {COARSEST}, fewer than --iterations; empty: --size alone",
     )
-    average: float = _option(
+    ema_decay: float = _option(
         0.0,
         "d of the average over the pictures of all steps (of weights d^age) that is shown and written "
         "in place of the last picture; 0: off; adam only",
@@ -325,10 +326,10 @@ class Config:
         self._style_layer_weights()
         if self.tile not in ("auto", "off"):
             self._check_tile()
-        self.rungs()
-        if self.average and self.optimizer != "adam":
+        self.pyramid()
+        if self.ema_decay and self.optimizer != "adam":
             raise InputError(
-                "`average`", "0, or `optimizer=adam`", f"got {self.average:g} for {self.optimizer}"
+                "`ema_decay`", "0, or `optimizer=adam`", f"got {self.ema_decay:g} for {self.optimizer}"
             )
 
     @classmethod
@@ -376,13 +377,13 @@ class Config:
             found[f"{name}_weight"] = f"for `{option}`", f"got no `{option}`"
         if self.preserve_color != "match":
             found["color_match"] = "for `preserve_color=match`", f"got `preserve_color={self.preserve_color}`"
-        steps = tuple(rung.iterations for rung in self.rungs())
+        steps = tuple(scale.iterations for scale in self.pyramid())
         if self.iterations and self.effort != "normal" and steps != _steps(self.effort, len(steps)):
             found["effort"] = "without `iterations`, whose place it takes", "both were given"
         if self.strength is None:
             found["strength"] = "a number", "got none"
-        elif self.balance != "auto":
-            found["strength"] = "with `balance=auto`", f"got `balance={self.balance}`"
+        elif self.loss_balancing != "auto":
+            found["strength"] = "with `loss_balancing=auto`", f"got `loss_balancing={self.loss_balancing}`"
         else:  # its own weights, as the settings in a picture have them beside it, say the same
             loss = STYLE_LOSSES[self.style_loss]
             for name, weight in _weights(_first_share(self.strength), loss).items():
@@ -402,20 +403,20 @@ class Config:
 
     @property
     def steps(self) -> int:
-        """The steps of all rungs."""
-        return sum(rung.iterations for rung in self.rungs())
+        """The steps of all scales."""
+        return sum(scale.iterations for scale in self.pyramid())
 
-    def rungs(self) -> tuple[Rung, ...]:
+    def pyramid(self) -> tuple[Scale, ...]:
         """Return the sizes from coarse to fine, each with its steps; the last one alone where there are none.
 
-        auto: round(size / 2^(i/2)), of a draft round(size / 2^i), one rung less than there are steps at most.
-        Of one number of steps for n rungs the coarsest gets two shares of n + 1 and what is left over. Ladder
-        and shares: crowsonkb/style-transfer-pytorch. Raises InputError.
+        auto: round(size / 2^(i/2)), of a draft round(size / 2^i), one scale less than there are steps at
+        most. Of one number of steps for n scales the coarsest gets two shares of n + 1 and what is left over.
+        Ladder and shares: crowsonkb/style-transfer-pytorch. Raises InputError.
         """
         assert isinstance(self.iterations, tuple)  # since __post_init__
         sizes = self._sizes(self.iterations)
         if self.iterations == (0,):
-            return (Rung(self.size, 0),)
+            return (Scale(self.size, 0),)
         count = len(sizes)
         steps = self.iterations or _steps(self.effort, count)
         if len(steps) == 1 and (count == 1 or steps[0] > count):
@@ -425,13 +426,13 @@ class Config:
             allowed = f"0, {count + 1} or more in all, or {count} numbers from 1, one for each of `scales`"
             allowed = allowed if count > 1 else "one number where there are no `scales`"
             raise InputError("`iterations`", allowed, f"got {','.join(map(str, steps))}")
-        return tuple(Rung(*pair) for pair in zip(sizes, steps, strict=True))
+        return tuple(Scale(*pair) for pair in zip(sizes, steps, strict=True))
 
     def _sizes(self, steps: tuple[int, ...]) -> list[int]:
         if self.scales == "auto":
             ladder = [round(self.size / 2 ** (i * EFFORTS[self.effort].octaves)) for i in range(32)]
             number = max(1, sum(size >= COARSEST for size in ladder))
-            if len(steps) == 1:  # fewer rungs where there are few steps: the coarsest has two
+            if len(steps) == 1:  # fewer scales where there are few steps: the coarsest has two
                 number = min(number, max(1, steps[0] - 1))
             return ladder[:number][::-1]
         try:
@@ -493,14 +494,14 @@ class Config:
             raise InputError("`style_mix`", f"one number per style, {styles}", f"got {len(self.style_mix)}")
         spec = self.spec()
         parts = {name: dict.fromkeys(names(spec), 1.0) for name in spec.terms if (names := TERMS[name].names)}
-        if self.layer_weighting == "geometric":
-            shares = _normalised([2.0**d for d in range(1, len(spec.content_layers) + 1)])
+        if self.style_layer_weights == "geometric":
+            shares = _normalized([2.0**d for d in range(1, len(spec.content_layers) + 1)])
             parts["content"] |= dict(zip(spec.content_layers, shares, strict=True))
         parts["style"] = dict(zip(self._style_terms(), self._style_layer_weights(), strict=True))
         return LossWeights(
             terms=_traced({name: self.weight(name) for name in spec.terms}),
             parts={name: _traced(weights) for name, weights in parts.items()},
-            style_mix=jnp.asarray(_normalised(self.style_mix or [1.0] * styles), jnp.float32),
+            style_mix=jnp.asarray(_normalized(self.style_mix or [1.0] * styles), jnp.float32),
         )
 
     def _layers(self, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -513,31 +514,33 @@ class Config:
 
     def _style_layer_weights(self) -> list[float]:
         terms = self._style_terms()
-        if self.layer_weighting in RATIOS:
-            return _normalised([RATIOS[self.layer_weighting] ** -d for d in range(len(terms))])
-        if self.layer_weighting == "telescoped":
+        if self.style_layer_weights in RATIOS:
+            return _normalized([RATIOS[self.style_layer_weights] ** -d for d in range(len(terms))])
+        if self.style_layer_weights == "telescoped":
             if len(terms) < 2:
                 came = f"got {','.join(self.style_layers)}"
-                raise InputError("`style_layers`", "two or more for `layer_weighting=telescoped`", came)
+                raise InputError("`style_layers`", "two or more for `style_layer_weights=telescoped`", came)
             return _telescoped(len(terms))
         return self._numbers(terms)
 
     def _numbers(self, terms: tuple[str, ...]) -> list[float]:
-        """Return layer_weighting's numbers, given in the order of style_layers, in the order of terms."""
+        """Return style_layer_weights's numbers, given in the order of style_layers, in the order of terms."""
         allowed = (
             f"{', '.join(NAMED)}, or {len(terms)} numbers from 0 to 1e30 (one per style term), not all 0"
         )
         try:
-            numbers = [float(part) for part in self.layer_weighting.split(",")]
+            numbers = [float(part) for part in self.style_layer_weights.split(",")]
         except ValueError:
-            hint = did_you_mean(self.layer_weighting, NAMED)
-            raise InputError("`layer_weighting`", allowed, f"got {self.layer_weighting!r}{hint}") from None
+            hint = did_you_mean(self.style_layer_weights, NAMED)
+            raise InputError(
+                "`style_layer_weights`", allowed, f"got {self.style_layer_weights!r}{hint}"
+            ) from None
         good = all(0 <= number <= 1e30 for number in numbers)
         if len(numbers) != len(terms) or not good or not sum(numbers):
-            raise InputError("`layer_weighting`", allowed, f"got {self.layer_weighting!r}")
+            raise InputError("`style_layer_weights`", allowed, f"got {self.style_layer_weights!r}")
         given = [layer for layer in self.style_layers if layer in terms] or terms  # none of them: all
         named = dict(zip(given, numbers, strict=True))
-        return _normalised([named[term] for term in terms])
+        return _normalized([named[term] for term in terms])
 
 
 def _steps(effort: str, count: int) -> tuple[int, ...]:
@@ -557,8 +560,8 @@ def _resolve(given: dict[str, Any]) -> dict[str, Any]:
     """Return the value of every option: the given one, else the strength's, else the preset's."""
     options: dict[str, Any] = {field.name: field.metadata["default"] for field in fields_of(Config)}
     preset = PRESETS[given.get("preset", options["preset"])]
-    options |= preset | ({"balance": "auto"} if "strength" in given else {}) | given
-    if options["balance"] == "auto":
+    options |= preset | ({"loss_balancing": "auto"} if "strength" in given else {}) | given
+    if options["loss_balancing"] == "auto":
         options |= {f"{name}_weight": term.weight.balanced for name, term in TERMS.items()}
         loss, strength = STYLE_LOSSES[options["style_loss"]], options["strength"]
         if strength is not None:
@@ -584,14 +587,18 @@ def _first_share(strength: float) -> float:
 def _weights(share: float, loss: StyleLoss) -> dict[str, float]:
     """Return the weights of a share u of the style: (2 (1 - u))^k of the content and m (2 u)^k of the style.
 
-    m and k are the StyleLoss's middle and power, so that about as much of the photograph is left with any.
+    m and k are the StyleLoss's strength_midpoint and strength_exponent, so that about as much of the
+    photograph is left with any.
     """
-    content, style = ((2.0 * part) ** loss.power for part in (1 - share, share))
+    content, style = ((2.0 * part) ** loss.strength_exponent for part in (1 - share, share))
     # Four digits: they are read in tables and reports.
-    return {"content_weight": float(f"{content:.4g}"), "style_weight": float(f"{loss.middle * style:.4g}")}
+    return {
+        "content_weight": float(f"{content:.4g}"),
+        "style_weight": float(f"{loss.strength_midpoint * style:.4g}"),
+    }
 
 
-def _normalised(numbers: Sequence[float]) -> list[float]:
+def _normalized(numbers: Sequence[float]) -> list[float]:
     return [number / sum(numbers) for number in numbers]
 
 

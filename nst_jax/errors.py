@@ -4,6 +4,19 @@ import difflib
 import re
 from collections.abc import Iterable
 
+# Names of options and of their values in earlier days: those of today.
+RENAMED = {
+    "allow": "allow_change",
+    "average": "ema_decay",
+    "balance": "loss_balancing",
+    "depth": "bit_depth",
+    "lanes": "batch_size",
+    "layer_weighting": "style_layer_weights",
+    "out": "output",
+    "squares": "l2",
+    "style_scale": "stroke_size",
+}
+
 
 class InputError(ValueError):
     """An option, file, picture or weights set is wrong: what it is, what is allowed, what came.
@@ -26,14 +39,26 @@ def _printable(text: str) -> str:
     return "".join(shown)
 
 
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Return the choice that has taken the place of name, else the nearest one, else nothing.
+
+    >>> nearest("lanes", ["planes", "batch_size"])
+    'batch_size'
+    """
+    known = list(choices)
+    if RENAMED.get(name) in known:
+        return RENAMED[name]
+    return next(iter(difflib.get_close_matches(name, known, n=1)), "")
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Return " (did you mean X?)" for the choice nearest to name, or nothing.
 
     >>> did_you_mean("grams", ["gram", "chain"])
     ' (did you mean gram?)'
     """
-    near = difflib.get_close_matches(name, list(choices), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+    near = nearest(name, choices)
+    return f" (did you mean {near}?)" if near else ""
 
 
 def as_flags(message: object) -> str:

@@ -21,7 +21,7 @@ _temporary: set[Path] = set()  # that are being written
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a file to write to; when the block ends well it becomes path, and else path is as it was.
 
     A new file gets the permission bits of the umask, a replaced one keeps its own; a symbolic link is
@@ -89,9 +89,9 @@ def _sync_folder(folder: Path) -> None:
 def write_whole(path: Path, data: bytes) -> None:
     """Write data to path so that, whatever happens, path holds all of it or is as it was.
 
-    Raises NotWritten as replacing does.
+    Raises NotWritten as atomic_write does.
     """
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(data)
 
 

@@ -24,11 +24,11 @@ from PIL import (
     features,
 )
 
-from nst_jax import beside, files, raster, tiff
-from nst_jax.beside import UNREADABLE
+from nst_jax import files, metadata, png_tiff, tiff
 from nst_jax.errors import InputError, did_you_mean
-from nst_jax.files import check_writable, replacing
-from nst_jax.raster import SETTINGS
+from nst_jax.files import atomic_write, check_writable
+from nst_jax.metadata import UNREADABLE
+from nst_jax.png_tiff import SETTINGS
 
 EXAMPLES = Path(__file__).parent / "examples"
 EXAMPLE = "example:"
@@ -54,10 +54,10 @@ FOREIGN = {
     rb"8BPS": "it is a Photoshop file; export it as PNG or TIFF",
 }
 SMALL = 2**20  # bytes: more than a file holds beside its pixels, but for settings of many files
-DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # grey, more than 8 bits
+DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # gray, more than 8 bits
 KEY_SCALES = {"L;2": 85, "L;4": 17}  # pillow scales the samples of a PNG, and not the one that is transparent
 TALL = 2**23  # samples in a band that is resampled: each has to compute its weights anew
-# Of 16 bits of colour pillow reads the upper byte; told the other order of bytes, it reads the lower one.
+# Of 16 bits of color pillow reads the upper byte; told the other order of bytes, it reads the lower one.
 OTHER = "B" if sys.byteorder == "little" else "L"  # than this machine's
 OTHER_BYTE = {
     f"{mode};16{order}": f"{mode};16{other}"
@@ -93,7 +93,7 @@ class Source(NamedTuple):
     So that what is used at a smaller size never exists in float32 at its full one.
     """
 
-    colors: Planes  # one, grey, or three
+    colors: Planes  # one, gray, or three
     opacity: Plane | None  # None where all is opaque
 
     @property
@@ -111,14 +111,14 @@ class Source(NamedTuple):
         picture = np.empty((height, width, 3), np.float32)
         for channel in range(3):
             narrow = np.empty((self.size[0], width), np.float32)
-            for rows in raster.bands((*self.size, 1), TALL):
+            for rows in png_tiff.bands((*self.size, 1), TALL):
                 narrow[rows] = _resample(self._on_white(rows, channel), rows.stop - rows.start, width)
             picture[..., channel] = _resample(narrow, height, width)
         return np.clip(picture, 0, 1, out=picture)
 
     def bands(self) -> Iterator[tuple[slice, Float32[np.ndarray, "3 rows w"], Plane | None]]:
         """Yield rows from top to bottom: which they are, their channels on white, their opacity in [0, 1]."""
-        for rows in raster.bands((*self.size, 3), raster.BAND):
+        for rows in png_tiff.bands((*self.size, 3), png_tiff.BAND):
             rgb = np.stack([self._on_white(rows, channel) for channel in range(3)])
             yield rows, rgb, None if self.opacity is None else _unit(self.opacity[rows])
 
@@ -142,18 +142,20 @@ class Format(NamedTuple):
     name: str  # pillow's
     longest: int  # side, in pixels
     alpha: bool  # is it kept?
-    write: Callable[[BinaryIO, raster.Header, Callable[[slice], raster.Band]], None] | None  # None: by pillow
+    write: (
+        Callable[[BinaryIO, png_tiff.Header, Callable[[slice], png_tiff.Band]], None] | None
+    )  # None: by pillow
     options: dict[str, Any]  # pillow's
 
 
-# JPEG: the limit is libjpeg's own, not the 65535 of the standard; colour is not subsampled.
-# WebP: lossless, keeping the colour of transparent pixels. AVIF: the limit is what decoders accept;
+# JPEG: the limit is libjpeg's own, not the 65535 of the standard; color is not subsampled.
+# WebP: lossless, keeping the color of transparent pixels. AVIF: the limit is what decoders accept;
 # one thread, because the bytes depend on the number of threads.
 _JPEG = Format("JPEG", 65500, False, None, {"quality": 95, "subsampling": "4:4:4"})
-_TIFF = Format("TIFF", 2**31 - 1, True, raster.write_tiff, {})
+_TIFF = Format("TIFF", 2**31 - 1, True, png_tiff.write_tiff, {})
 _AVIF = {"quality": 90, "subsampling": "4:4:4", "max_threads": 1}
 FORMATS = {
-    ".png": Format("PNG", 2**31 - 1, True, raster.write_png, {}),
+    ".png": Format("PNG", 2**31 - 1, True, png_tiff.write_png, {}),
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
     ".webp": Format("WEBP", 16383, True, None, {"lossless": True, "exact": True}),
@@ -192,23 +194,26 @@ def load(name: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
 def read(name: str | Path, max_pixels: int = MAX_PIXELS) -> Source:
     """Read a picture file or "example:NAME", upright, in sRGB; of an animation the first frame.
 
-    The embedded colour profile is applied (perceptual intent); one that cannot be used is a UserWarning,
-    and the picture is read as sRGB, as is one without a profile; CMYK without one is (1-c)(1-k). Grey of 12
-    or 16 bits keeps its depth, as do red, green and blue of 16 bits in PNG and TIFF, and what of TIFF only
-    tifffile reads (grey with alpha of 16 bits, colour in floating point); floating point is clipped to
-    [0, 1], 32-bit integer grey has its white at 65535; all are rounded to 8 bits where they carry a profile
-    (colour: one that is not sRGB). All other colour of 16 bits is read as 8 (pillow).
-    What lies beside the pixels costs no picture: what is broken of it, or says of the colours what is not
-    applied, is a UserWarning, as is a picture that is transparent all over. Of a TIFF the first picture is
-    read that is no preview.
+    The embedded color profile is applied (perceptual intent). A profile that cannot be used is a UserWarning.
+    Without a usable profile the picture is read as sRGB, CMYK as (1-c)(1-k).
 
-    Raises InputError where the file is missing, no picture, damaged, a TIFF of a layout that leaves something
-    to guess, or larger than max_pixels (of AVIF, WebP, JPEG 2000 and some of 16 bits or in floating point it
-    may have fewer, because reading these takes more memory).
+    Depth: gray keeps 12 or 16 bits. Red, green and blue keep 16 bits in PNG and TIFF. So does what only
+    tifffile reads of TIFF: gray with alpha of 16 bits, color in floating point. Floating point is clipped to
+    [0, 1]; 32-bit integer gray has its white at 65535. Gray with a profile, and color with one that is not
+    sRGB, are rounded to 8 bits. All other color of 16 bits is read as 8 (pillow).
+
+    Metadata costs no picture. Broken metadata is a UserWarning, and so are tags about colors that are not
+    applied. A picture that is transparent all over is one, too. Of a TIFF the first picture is read that is
+    no preview.
+
+    Raises:
+        InputError: The file is missing, no picture, damaged, or a TIFF of a layout that leaves something to
+            guess. Or it has more than max_pixels. AVIF, WebP, JPEG 2000 and some pictures of 16 bits or in
+            floating point may have fewer, because reading these takes more memory.
     """
     name = str(name)
     with _opened(resolve(name), name) as original:
-        file = beside.mended(original, name)
+        file = metadata.mended(original, name)
         image = _open(file)
         if image is None:
             source = _by_tifffile(file, name, max_pixels)
@@ -219,7 +224,7 @@ def read(name: str | Path, max_pixels: int = MAX_PIXELS) -> Source:
     return source
 
 
-def _open(file: beside.File) -> ImageFile.ImageFile | None:
+def _open(file: metadata.File) -> ImageFile.ImageFile | None:
     """Open a picture, none of its pixels read; None for a TIFF that pillow does not know or reads wrongly."""
     try:
         image = Image.open(cast(BinaryIO, file), formats=READABLE)
@@ -235,13 +240,13 @@ def _open(file: beside.File) -> ImageFile.ImageFile | None:
     return image
 
 
-def _by_pillow(image: ImageFile.ImageFile, file: beside.File, name: str, max_pixels: int) -> Source:
+def _by_pillow(image: ImageFile.ImageFile, file: metadata.File, name: str, max_pixels: int) -> Source:
     _check_pixels(image.size, *_bytes_to_read(image), name, max_pixels)
     deep = _is_deep_color(image)
     with _libtiff_silent() if image.format == "TIFF" else contextlib.nullcontext():
         image = _load(image, file, name)
         samples = _sixteen_bits(image, file) if deep else None
-    turn = UPRIGHT.get(beside.exif(image, name).get(ExifTags.Base.Orientation, 1), np.asarray)
+    turn = UPRIGHT.get(metadata.exif(image, name).get(ExifTags.Base.Orientation, 1), np.asarray)
     if samples is None:
         colors, opacity = _to_srgb(image, name), _opacity(image)
     else:
@@ -250,7 +255,7 @@ def _by_pillow(image: ImageFile.ImageFile, file: beside.File, name: str, max_pix
     return _source(turn(colors), None if opacity is None else turn(opacity))
 
 
-def _by_tifffile(file: beside.File, name: str, max_pixels: int) -> Source:
+def _by_tifffile(file: metadata.File, name: str, max_pixels: int) -> Source:
     height, width, needed = tiff.measure(file)
     _check_pixels((width, height), needed, "such a TIFF", name, max_pixels)
     layers = tiff.decode(file)
@@ -259,12 +264,12 @@ def _by_tifffile(file: beside.File, name: str, max_pixels: int) -> Source:
     return _source(turn(colors), None if layers.opacity is None else turn(layers.opacity))
 
 
-def _load(image: ImageFile.ImageFile, file: beside.File, name: str) -> ImageFile.ImageFile:
+def _load(image: ImageFile.ImageFile, file: metadata.File, name: str) -> ImageFile.ImageFile:
     """Read the pixels; of a JPEG that lacks no more than its end marker, too."""
     try:
         image.load()
     except OSError:
-        whole = beside.ended(file, name) if image.format == "JPEG" else None
+        whole = metadata.ended(file, name) if image.format == "JPEG" else None
         if whole is None:
             raise
         image = Image.open(whole, formats=READABLE)
@@ -290,7 +295,7 @@ def _bytes_to_read(image: ImageFile.ImageFile) -> tuple[int, str]:
     if _is_deep_color(image):  # ours, and pillow's picture of four bytes, twice while it turns a TIFF
         turned = image.format == "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         keyed = "transparency" in image.info
-        return 2 * len(image.getbands()) + 4 * (1 + turned) + keyed, "such colour of 16 bits"
+        return 2 * len(image.getbands()) + 4 * (1 + turned) + keyed, "such color of 16 bits"
     return BYTES, ""
 
 
@@ -328,7 +333,7 @@ def _resample(
     return resampled
 
 
-def fit(height: int, width: int, longest: int) -> tuple[int, int]:
+def size_to_fit(height: int, width: int, longest: int) -> tuple[int, int]:
     """Return (height, width) with the same aspect and the given longest side, rounded half up, at least 1."""
     old = max(height, width)
     return max(1, (2 * height * longest + old) // (2 * old)), max(1, (2 * width * longest + old) // (2 * old))
@@ -339,8 +344,8 @@ def to_uint8(array: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
     return _whole_numbers(array, 8)
 
 
-def _whole_numbers(array: Float[np.ndarray, "*shape"], depth: int) -> np.ndarray:
-    return (array.clip(0, 1) * (2**depth - 1)).round().astype(f"u{depth // 8}")
+def _whole_numbers(array: Float[np.ndarray, "*shape"], bit_depth: int) -> np.ndarray:
+    return (array.clip(0, 1) * (2**bit_depth - 1)).round().astype(f"u{bit_depth // 8}")
 
 
 def check_output(path: str | Path, formats: Collection[str] = FORMATS) -> Path:
@@ -371,23 +376,25 @@ def check_output_size(path: str | Path, height: int, width: int) -> None:
         raise InputError(str(path), allowed, f"the picture is {width}x{height}")
 
 
-def check_depth(path: str | Path, depth: int) -> None:
+def check_bit_depth(path: str | Path, bit_depth: int) -> None:
     """Raise InputError if the format of path has no such number of bits a channel."""
     deep = [suffix for suffix, kind in FORMATS.items() if kind.write]
-    if depth not in DEPTHS:
-        raise InputError("`depth`", "8 or 16", f"got {depth}")
-    if depth == 16 and Path(path).suffix.lower() not in deep:
-        raise InputError("`depth`", f"8, or 16 for {' '.join(deep)}", f"got {depth} for {path}")
+    if bit_depth not in DEPTHS:
+        raise InputError("`bit_depth`", "8 or 16", f"got {bit_depth}")
+    if bit_depth == 16 and Path(path).suffix.lower() not in deep:
+        raise InputError("`bit_depth`", f"8, or 16 for {' '.join(deep)}", f"got {bit_depth} for {path}")
 
 
-def check_space(path: str | Path, height: int, width: int, *, alpha: bool = False, depth: int = 8) -> None:
+def check_space(
+    path: str | Path, height: int, width: int, *, alpha: bool = False, bit_depth: int = 8
+) -> None:
     """Raise InputError where the disk of path may be too full for a picture of this size.
 
     What is asked for is the size of the pixels as they are, which no format exceeds.
     """
     kind = FORMATS[Path(path).suffix.lower()]
     channels = 4 if alpha and kind.alpha else 3
-    files.check_space(Path(path), height * width * channels * depth // 8 + SMALL)
+    files.check_space(Path(path), height * width * channels * bit_depth // 8 + SMALL)
 
 
 def save(
@@ -396,7 +403,7 @@ def save(
     *,
     alpha: Float32[np.ndarray, "h w"] | None = None,
     settings: str | None = None,
-    depth: int = 8,
+    bit_depth: int = 8,
     dpi: int = 0,
 ) -> None:
     """Write a picture as sRGB, whole or not at all; equal input gives equal bytes.
@@ -409,7 +416,7 @@ def save(
         alpha: The opacity in [0, 1]. The white is taken out of rgb again, so that the file shows rgb on
             white. JPEG has no alpha.
         settings: Text that read_settings gives back.
-        depth: Bits a channel: 8, or 16 for PNG and TIFF.
+        bit_depth: Bits a channel: 8, or 16 for PNG and TIFF.
         dpi: The resolution that the file tells, in pixels per inch. 0: none.
 
     Raises:
@@ -420,19 +427,19 @@ def save(
     if not np.issubdtype(rgb.dtype, np.floating):
         raise InputError("rgb", "floats in [0, 1]", f"got {rgb.dtype}")
     kind = FORMATS[path.suffix.lower()]
-    check_depth(path, depth)
+    check_bit_depth(path, bit_depth)
     check_output_size(path, *rgb.shape[:2])
     if not kind.alpha:
         alpha = None
 
-    def pixels(rows: slice) -> raster.Band:
+    def pixels(rows: slice) -> png_tiff.Band:
         band = rgb[rows] if alpha is None else _straight(rgb[rows], alpha[rows])
-        return _whole_numbers(band, depth)
+        return _whole_numbers(band, bit_depth)
 
     text = None if settings is None else settings.encode(errors="backslashreplace").decode()
     shape = (rgb.shape[0], rgb.shape[1], 3 if alpha is None else 4)
-    header = raster.Header(shape, depth, _srgb_icc(), dpi, text)  # text: file names need not be Unicode
-    with replacing(path) as file:
+    header = png_tiff.Header(shape, bit_depth, _srgb_icc(), dpi, text)  # text: file names need not be Unicode
+    with atomic_write(path) as file:
         if kind.write:
             kind.write(file, header, pixels)
         else:
@@ -441,9 +448,9 @@ def save(
             image.save(file, kind.name, icc_profile=header.icc, **kind.options, **metadata)
 
 
-def _image(mode: str, shape: tuple[int, int, int], pixels: Callable[[slice], raster.Band]) -> Image.Image:
+def _image(mode: str, shape: tuple[int, int, int], pixels: Callable[[slice], png_tiff.Band]) -> Image.Image:
     image = Image.new(mode, (shape[1], shape[0]))
-    for rows in raster.bands(shape, raster.BAND):
+    for rows in png_tiff.bands(shape, png_tiff.BAND):
         band = pixels(rows)
         image.paste(Image.frombytes(mode, (shape[1], len(band)), band.tobytes()), (0, rows.start))
     return image
@@ -453,25 +460,25 @@ def _straight(
     rgb: Float32[np.ndarray, "h w 3"], alpha: Float32[np.ndarray, "h w"]
 ) -> Float32[np.ndarray, "h w 4"]:
     opacity = alpha[..., None]
-    shown = opacity > 0  # where nothing shows, the colour may be any
+    shown = opacity > 0  # where nothing shows, the color may be any
     return np.dstack([np.where(shown, (rgb - (1 - opacity)) / np.where(shown, opacity, 1), rgb), alpha])
 
 
 def read_settings(path: str | Path) -> str | None:
     """Return the settings stored in a file by save, or None; raises InputError if it is no picture."""
     with _opened(Path(path), str(path)) as file, warnings.catch_warnings(action="ignore"):
-        image = _open(beside.mended(file, str(path)))
+        image = _open(metadata.mended(file, str(path)))
         if image is None:
             return None
         if SETTINGS in image.info:
             return str(image.info[SETTINGS])
-        text = beside.exif(image, str(path)).get(ExifTags.Base.ImageDescription)
+        text = metadata.exif(image, str(path)).get(ExifTags.Base.ImageDescription)
         if not isinstance(text, str) or not text.startswith(f"{SETTINGS} "):
             return None
         return text.removeprefix(f"{SETTINGS} ").encode("latin-1").decode()
 
 
-def _metadata(kind: Format, header: raster.Header, path: Path) -> dict[str, Any]:
+def _metadata(kind: Format, header: png_tiff.Header, path: Path) -> dict[str, Any]:
     """Return pillow's options for the resolution and the settings."""
     exif, options = Image.Exif(), {}
     if header.dpi and kind.name == "JPEG":
@@ -492,7 +499,7 @@ def _metadata(kind: Format, header: raster.Header, path: Path) -> dict[str, Any]
 def _opened(path: Path, name: str) -> Iterator[BinaryIO]:
     # Pillow's limit on pixels is global and warns; load() has its own, which a flag can raise.
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    text, PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_CHUNK, beside.LARGE
+    text, PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_CHUNK, metadata.LARGE
     try:
         if path.exists() and not path.is_file():
             raise IsADirectoryError("it is a folder or a device")
@@ -552,7 +559,7 @@ def _is_deep_color(image: ImageFile.ImageFile) -> bool:
 
 
 def _deep_to_srgb(colors: tiff.Samples, icc: bytes | None, name: str) -> Planes:
-    """Return colours as they are where they are sRGB or plain grey, else what a profile makes of 8 bits."""
+    """Return colors as they are where they are sRGB or plain gray, else what a profile makes of 8 bits."""
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[colors.shape[2]]
     if mode != "CMYK" and (not icc or (mode == "RGB" and _is_srgb(icc, name))):
         return colors
@@ -562,24 +569,24 @@ def _deep_to_srgb(colors: tiff.Samples, icc: bytes | None, name: str) -> Planes:
 
 
 def _is_srgb(icc: bytes, name: str) -> bool:
-    """Tell whether a profile changes no colour by more than 1 of 255."""
+    """Tell whether a profile changes no color by more than 1 of 255."""
     steps = np.linspace(0, 255, 18).round().astype(np.uint8)
     colors = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(18, -1, 3)
     through = np.asarray(_through_profile("RGB", icc, name)(Image.fromarray(colors)))
     return bool(np.abs(through.astype(int) - colors).max() <= 1)
 
 
-def _sixteen_bits(upper: Image.Image, file: beside.File) -> UInt16[np.ndarray, "h w c"]:
+def _sixteen_bits(upper: Image.Image, file: metadata.File) -> UInt16[np.ndarray, "h w c"]:
     """Return the samples of a file of which pillow has read the upper bytes, by reading it again."""
     lower = _open(file)
     assert lower is not None  # it was not before
     lower.tile = [other for tile in lower.tile if (other := _other_byte(tile))]
     samples = np.empty(_shape(upper), np.uint16)
-    for rows in raster.bands(samples.shape, raster.BAND):
+    for rows in png_tiff.bands(samples.shape, png_tiff.BAND):
         samples[rows] = _rows(upper, rows) * np.uint16(256)
     upper.im = Image.new("L", (1, 1)).im  # drops its pixels: there is room for those of one picture
     lower.load()
-    for rows in raster.bands(samples.shape, raster.BAND):
+    for rows in png_tiff.bands(samples.shape, png_tiff.BAND):
         samples[rows] += _rows(lower, rows)
     return samples
 
@@ -591,11 +598,11 @@ def _other_byte(tile: ImageFile._Tile) -> ImageFile._Tile | None:
 
 
 def _unlike(samples: UInt16[np.ndarray, "h w c"], image: Image.Image) -> UInt8[np.ndarray, "h w"] | None:
-    """Return the opacity of a picture in which one colour stands for transparent; None without such a one."""
+    """Return the opacity of a picture in which one color stands for transparent; None without such a one."""
     if "transparency" not in image.info:
         return None
     opacity = np.empty(samples.shape[:2], np.uint8)
-    for rows in raster.bands(samples.shape, raster.BAND):
+    for rows in png_tiff.bands(samples.shape, png_tiff.BAND):
         opacity[rows] = (samples[rows] != image.info["transparency"]).any(-1) * np.uint8(255)
     return opacity
 
@@ -614,7 +621,7 @@ def _crop(image: Image.Image, rows: slice) -> Image.Image:
 
 def _with_alpha(image: Image.Image) -> Image.Image:
     if image.mode == "La":
-        image = image.convert("LA")  # pillow's only way out of premultiplied grey
+        image = image.convert("LA")  # pillow's only way out of premultiplied gray
     return image.convert("LA" if Image.getmodebase(image.mode) == "L" else "RGBA")
 
 
@@ -630,9 +637,9 @@ def _opacity(image: Image.Image) -> UInt8[np.ndarray, "h w"] | None:
     if not image.has_transparency_data:
         return None
     opacity = np.empty((image.height, image.width), np.uint8)
-    for rows in raster.bands((*opacity.shape, 1), raster.BAND):
+    for rows in png_tiff.bands((*opacity.shape, 1), png_tiff.BAND):
         band = _crop(image, rows)
-        if image.mode in DEEP:  # one grey level of the file stands for transparent
+        if image.mode in DEEP:  # one gray level of the file stands for transparent
             opacity[rows] = (np.asarray(band) != image.info["transparency"]) * np.uint8(255)
         else:
             opacity[rows] = np.asarray(_with_alpha(band).getchannel("A"))
@@ -645,14 +652,14 @@ def _to_srgb(image: Image.Image, name: str) -> Planes:
         gray = _deep_gray(image)
         if not icc:
             return gray[..., None]
-        image = Image.fromarray(to_uint8(gray))  # pillow's colour engine takes 8 bits
+        image = Image.fromarray(to_uint8(gray))  # pillow's color engine takes 8 bits
         del gray
     through = None
     if icc or image.mode == "LAB":
         through = _through_profile(_opaque(_crop(image, slice(0, 1))).mode, icc or b"", name)
     # In bands: for the whole picture pillow would make up to three more copies on the way.
     samples = np.empty((image.height, image.width, 3), np.uint8)
-    for rows in raster.bands(samples.shape, raster.BAND):
+    for rows in png_tiff.bands(samples.shape, png_tiff.BAND):
         band = _opaque(_crop(image, rows))
         samples[rows] = np.asarray((through(band) if through else band).convert("RGB"))
     return samples
@@ -662,7 +669,7 @@ def _deep_gray(image: Image.Image) -> Float32[np.ndarray, "h w"]:
     tags = getattr(image, "tag_v2", {})  # pillow leaves 12 bits and "white is zero" of TIFF to its callers
     white = {"F": 1, "I": 65535}.get(image.mode, 2 ** tags.get(258, (16,))[0] - 1)
     gray = np.empty((image.height, image.width), np.float32)
-    for rows in raster.bands((*gray.shape, 1), raster.BAND):
+    for rows in png_tiff.bands((*gray.shape, 1), png_tiff.BAND):
         band = np.nan_to_num(np.array(_crop(image, rows), np.float32), copy=False)
         np.clip(band / np.float32(white), 0, 1, out=gray[rows])
         if tags.get(262) == 0:
@@ -677,13 +684,13 @@ def _through_profile(mode: str, icc: bytes, name: str) -> Callable[[Image.Image]
             profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
         else:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        # Grey files with a colour profile are common; the other mismatches are refused by the engine.
+        # Gray files with a color profile are common; the other mismatches are refused by the engine.
         gray = Image.getmodebase(mode) == "L" and profile.profile.xcolor_space == "GRAY"
         taken = mode if mode in ("CMYK", "LAB", "RGB") else "L" if gray else "RGB"
         srgb = ImageCms.ImageCmsProfile(io.BytesIO(_srgb_icc()))
         transform = ImageCms.buildTransform(profile, srgb, taken, "RGB")
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
-        warnings.warn(f"{name}: read as sRGB, its colour profile is broken ({error})", stacklevel=5)
+        warnings.warn(f"{name}: read as sRGB, its color profile is broken ({error})", stacklevel=5)
         return lambda image: image
     return lambda image: transform.apply(image if image.mode == taken else image.convert(taken))
 

@@ -1,4 +1,4 @@
-"""The judge: how far a finished picture is from its content and from its styles, by measures not optimised.
+"""The judge: how far a finished picture is from its content and from its styles, by measures not optimized.
 
 All that look through a network look through the bundled VGG-16, lpips_alex through the bundled AlexNet,
 whatever the picture was made with. They are distances: 0 for equal pictures and, but for dirt, the same in
@@ -18,7 +18,7 @@ from nst_jax import images
 from nst_jax import lpips as perceptual
 from nst_jax.color import oklab
 from nst_jax.errors import InputError
-from nst_jax.losses.samples import distance_shares, sample_positions
+from nst_jax.losses.sampling import distance_shares, sample_positions
 from nst_jax.losses.style import STYLE_LOSSES, Statistics
 from nst_jax.losses.style.gaussian import mean_and_covariance
 from nst_jax.networks import JUDGES
@@ -34,7 +34,7 @@ LAYERS = perceptual.LAYERS  # and of the style distance
 FID_LAYER = SIFID_LAYER
 CONTENT_LAYERS = STROTSS_LAYERS  # of the self-similarity
 SAMPLES = 1024  # positions of the self-similarity
-QUANTILES = 1024  # of the colours along each direction
+QUANTILES = 1024  # of the colors along each direction
 DISTS_SIDE = 256  # pixels: the shorter side of what DISTS looks at, as its authors have it
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # weights of MS-SSIM's scales, from the finest
 WINDOW = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))  # of SSIM, along one axis
@@ -59,7 +59,7 @@ class Network(NamedTuple):
     shares: Float[Array, "2 1475"]  # DISTS's alpha and beta; all together 1
 
 
-class View(NamedTuple):
+class ImageFeatures(NamedTuple):
     """What the judge sees of a picture."""
 
     maps: dict[str, Float[Array, "_ _ _"]]  # of the heads' layers, of length 1, times the heads' roots
@@ -70,14 +70,14 @@ class View(NamedTuple):
     gray: Float[Array, "h w"]  # luma, 0 to 1
     stages: list[Float[Array, "_ _ _"]]  # what DISTS compares: a small picture and its maps
     shares: Float[Array, "2 1475"]  # the network's
-    speckle: Float[Array, " q"]  # quantiles of the colour's speckle in calm places
+    speckle: Float[Array, " q"]  # quantiles of the color's speckle in calm places
     calm: Bool[Array, "h w"]  # the calm places
 
 
 class Metric(NamedTuple):
     """A measure of a picture against another one."""
 
-    measure: Callable[[View, View], Scalar | None]
+    measure: Callable[[ImageFeatures, ImageFeatures], Scalar | None]
     to: str  # which other one: content or style
     range: str
     tells: str
@@ -97,7 +97,7 @@ def load() -> Network:
     return Network(load_vgg(NETWORK.name), alexnet, *on_device)
 
 
-def view(network: Network, image: Picture, calm: np.ndarray | None = None) -> View:
+def view(network: Network, image: Picture, calm: np.ndarray | None = None) -> ImageFeatures:
     """Return what the judge sees of an RGB picture in [0, 1]; calm: its calm places, if not its own.
 
     Raises InputError below 16 pixels a side.
@@ -122,14 +122,14 @@ def _look(
     small: Float[Array, "_ _ 3"],
     speckle: Float[Array, " q"],
     calm: Bool[Array, "h w"],
-) -> View:
+) -> ImageFeatures:
     with jax.default_matmul_precision("highest"):
         seen = features(network.params, image, CONTENT_LAYERS)
         style = {layer: seen[layer] for layer in LAYERS}
         large = min(image.shape[:2]) >= smallest_side(ALEXNET.layers)
         compared = style | (features(network.alexnet, image, ALEXNET.names) if large else {})
         none = jnp.zeros(())
-        return View(
+        return ImageFeatures(
             maps=perceptual.weighted(compared, network.heads),
             columns=_columns(image, seen, positions),
             grams=STYLE_LOSSES["gram"].statistics(style, none, None, NETWORK),
@@ -177,7 +177,7 @@ def _columns(image: Array, seen: dict[str, Array], positions: Int32[Array, "n 2"
 
 
 def color_quantiles(image: Picture) -> Float32[np.ndarray, "a q"]:
-    """Return QUANTILES quantiles of the picture's colours in OkLab along each of DIRECTIONS."""
+    """Return QUANTILES quantiles of the picture's colors in OkLab along each of DIRECTIONS."""
     colors = oklab(image.reshape(-1, 3)).astype(np.float32)
     return np.stack([quantiles(colors @ axis) for axis in DIRECTIONS.astype(np.float32)])
 
@@ -219,12 +219,12 @@ def calm_places(apart: Float32[np.ndarray, "2 h w"]) -> np.ndarray:
 # --- the metrics ---
 
 
-def lpips(x: View, c: View) -> Scalar:
+def lpips(x: ImageFeatures, c: ImageFeatures) -> Scalar:
     """Return LPIPS of VGG-16: lpips.distance. Zhang et al. 2018 (arXiv 1801.03924), eq. 1."""
     return perceptual.distance(x.maps, c.maps)
 
 
-def lpips_alex(x: View, c: View) -> Scalar | None:
+def lpips_alex(x: ImageFeatures, c: ImageFeatures) -> Scalar | None:
     """Return LPIPS, version 0.1 of AlexNet: lpips on AlexNet's layers; most papers print this one.
 
     None below 31 pixels a side: of less the second pooling leaves nothing. Zhang et al. 2018 (arXiv
@@ -234,11 +234,14 @@ def lpips_alex(x: View, c: View) -> Scalar | None:
     return perceptual.distance(x.maps, c.maps, ALEXNET.names) if large else None
 
 
-def dists(x: View, c: View) -> Scalar:
+def dists(x: ImageFeatures, c: ImageFeatures) -> Scalar:
     """Return DISTS: 1 - sum_c (alpha_c l_c + beta_c s_c) over the channels of the picture and of five maps.
 
-    l = (2 mu_x mu_c + e) / (mu_x^2 + mu_c^2 + e), s = (2 cov + e) / (var_x + var_c + e) over the positions,
-    e = 1e-6; alpha and beta sum to 1 together. 0 to about 1. Ding et al. 2020 (arXiv 2004.07728), eq. 5 to 7;
+    l = (2 mu_x mu_c + e) / (mu_x^2 + mu_c^2 + e).
+
+    s = (2 cov + e) / (var_x + var_c + e) over the positions, e = 1e-6.
+
+    alpha and beta sum to 1 together. 0 to about 1. Ding et al. 2020 (arXiv 2004.07728), eq. 5 to 7;
     at a shorter side of DISTS_SIDE pixels.
     """
     means, structures = [], []
@@ -253,7 +256,7 @@ def dists(x: View, c: View) -> Scalar:
     return jnp.sum(alpha * (1 - jnp.concatenate(means)) + beta * (1 - jnp.concatenate(structures)))
 
 
-def ms_ssim_distance(x: View, c: View) -> Scalar:
+def ms_ssim_distance(x: ImageFeatures, c: ImageFeatures) -> Scalar:
     """Return 1 - MS-SSIM of the luma: 1 - l_M^w_M prod_j cs_j^w_j, scales j each half of the last; 0 to 1.
 
     Windows of 11 pixels, Gaussian of 1.5; constants 0.01^2 and 0.03^2. Wang et al. 2003 ("Multiscale
@@ -289,28 +292,28 @@ def _halve(plane: Array) -> Array:
     return plane[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2).mean((1, 3))
 
 
-def dirt(x: View, s: View) -> Scalar:
-    """Return the mean over quantiles q of max(0, e_x(q) - e_s(q)): colour speckle that the painting has not.
+def dirt(x: ImageFeatures, s: ImageFeatures) -> Scalar:
+    """Return the mean over quantiles q of max(0, e_x(q) - e_s(q)): color speckle that the painting has not.
 
-    e: departure of chroma from its median over 3x3 pixels, averaged over 7x7, in 255ths of OkLab's unit; of x
-    in the half of the places where the photograph is calmest, of s where the painting is. So a painting of
-    fine dots allows as many; strokes of one colour count for nothing.
+    e: departure of chroma from its median over 3x3 pixels, averaged over 7x7, in 255ths of OkLab's unit. For
+    x it is taken in the calmest half of the photograph, for s in the calmest half of the painting. So a
+    painting of fine dots allows as many; strokes of one color count for nothing.
     """
     return jnp.mean(jnp.maximum(x.speckle - s.speckle, 0))
 
 
-def self_similarity(x: View, c: View) -> Scalar:
+def self_similarity(x: ImageFeatures, c: ImageFeatures) -> Scalar:
     """Return (1/n) sum_ij |D^x_ij / sum_i D^x_ij - D^c_ij / sum_i D^c_ij|, in [0, 2].
 
     D_ij: the cosine distance of the hypercolumns at positions i and j (red, green, blue and CONTENT_LAYERS;
     n = SAMPLES positions spread evenly). Kolkin et al. 2019 (STROTSS, arXiv 1904.12785), the content loss.
-    Differs from the paper: times n, as in its code, so that n does not matter; fixed positions; the value of
-    each map's cell, none between; LEVEL is added to D.
+    Differs from the paper: times n, as in its code, so that n does not matter. Positions are fixed. Each
+    map's cell has its own value, none between. LEVEL is added to D.
     """
     return jnp.mean(jnp.sum(jnp.abs(distance_shares(x.columns) - distance_shares(c.columns)), 0))
 
 
-def style_distances(x: View, s: View) -> dict[str, Scalar]:
+def style_distances(x: ImageFeatures, s: ImageFeatures) -> dict[str, Scalar]:
     """Return |G_x - G_s| / (|G_x| + |G_s|) of the Grams of each of LAYERS, by Frobenius norms, in [0, 1]."""
     norm = jnp.linalg.norm
     return {
@@ -319,16 +322,16 @@ def style_distances(x: View, s: View) -> dict[str, Scalar]:
     }
 
 
-def style_distance(x: View, s: View) -> Scalar:
+def style_distance(x: ImageFeatures, s: ImageFeatures) -> Scalar:
     """Return the mean over LAYERS of |G_x - G_s| / (|G_x| + |G_s|), in [0, 1]; no scale of features matters.
 
     G: the Gram matrix over the positions (Gatys et al. 2015, eq. 3). None of LAYERS is among the defaults'
-    style layers; of a run that optimised some of them, see style_distances.
+    style layers; of a run that optimized some of them, see style_distances.
     """
     return jnp.mean(jnp.stack(list(style_distances(x, s).values())))
 
 
-def frechet_distance(x: View, s: View) -> Scalar:
+def frechet_distance(x: ImageFeatures, s: ImageFeatures) -> Scalar:
     """Return |mu_x - mu_s|^2 + tr(S_x + S_s - 2 (S_s^1/2 S_x S_s^1/2)^1/2) at FID_LAYER, at least 0.
 
     mu, S: mean and covariance of the features over the positions of one picture: the single-image FID of
@@ -347,11 +350,11 @@ def frechet_distance(x: View, s: View) -> Scalar:
     return jnp.sum((mean_x - mean_s) ** 2) + jnp.sum(apart**2)
 
 
-def color_distance(x: View, y: View) -> Scalar:
-    """Return the sliced 2-Wasserstein distance of the colours in OkLab, scaled: black to white is 1.
+def color_distance(x: ImageFeatures, y: ImageFeatures) -> Scalar:
+    """Return the sliced 2-Wasserstein distance of the colors in OkLab, scaled: black to white is 1.
 
-    (3 mean_a mean_q (Q^x_aq - Q^y_aq)^2)^1/2, Q: the quantiles q of the colours along direction a. Of two
-    plain colours it is their distance, of a shift of all colours its length, else at most the Wasserstein
+    (3 mean_a mean_q (Q^x_aq - Q^y_aq)^2)^1/2, Q: the quantiles q of the colors along direction a. Of two
+    plain colors it is their distance, of a shift of all colors its length, else at most the Wasserstein
     distance. Rabin et al. 2011 ("Wasserstein barycenter and its application to texture mixing"). Differs from
     the paper: few and fixed directions.
     """
@@ -378,34 +381,34 @@ METRICS = {
         "content",
         "from 0, seldom above 0.6",
         "how different people would find it, where textures of one kind are alike",
-        "where in a texture something lies; colours that are wanted from wrong ones",
+        "where in a texture something lies; colors that are wanted from wrong ones",
     ),
     "ms_ssim_distance": Metric(
         ms_ssim_distance,
         "content",
         "0 to 1",
         "whether light and dark are where they were in the photograph, at five scales",
-        "what a thing is; a shift by a few pixels counts as much as its loss; colours",
+        "what a thing is; a shift by a few pixels counts as much as its loss; colors",
     ),
     "self_similarity": Metric(
         self_similarity,
         "content",
         "0 to 2, mostly below 0.3",
-        "whether what was alike in the photograph is alike still: layout, whatever the colours and strokes",
+        "whether what was alike in the photograph is alike still: layout, whatever the colors and strokes",
         "details between its 1024 positions; what a thing is",
     ),
     "content_color_distance": Metric(
         color_distance,
         "content",
         "0 to about 1",
-        "how far the colours have moved from the photograph's",
+        "how far the colors have moved from the photograph's",
         "where in the picture they lie",
     ),
     "style_distance": Metric(
         style_distance,
         "style",
         "0 to 1",
-        "whether textures of every scale are the painting's, on layers that the defaults do not optimise",
+        "whether textures of every scale are the painting's, on layers that the defaults do not optimize",
         "order beyond the network's reach: large shapes, composition; whether one likes it",
     ),
     "fid": Metric(
@@ -419,21 +422,21 @@ METRICS = {
         color_distance,
         "style",
         "0 to about 1",
-        "how far the colours are from the painting's",
+        "how far the colors are from the painting's",
         "where in the picture they lie; wrong from wanted, with --preserve_color",
     ),
     "dirt": Metric(
         dirt,
         "style",
         "from 0; to the eye clean below 1",
-        "whether the photograph's calm places have specks of colour that the painting's have not",
-        "specks of light alone, blur, wrong shapes: plain grey is clean",
+        "whether the photograph's calm places have specks of color that the painting's have not",
+        "specks of light alone, blur, wrong shapes: plain gray is clean",
     ),
 }
 
 
 @partial(jax.jit, static_argnames="to")
-def _compare(x: View, y: View, to: str) -> dict[str, Any]:
+def _compare(x: ImageFeatures, y: ImageFeatures, to: str) -> dict[str, Any]:
     found: dict[str, Any] = {n: metric.measure(x, y) for n, metric in METRICS.items() if metric.to == to}
     return found | ({"style_distance_by_layer": style_distances(x, y)} if to == "style" else {})
 
@@ -474,7 +477,7 @@ def measure(
     return found | {"by_style": each}
 
 
-def _for_style(seen: View) -> View:
+def _for_style(seen: ImageFeatures) -> ImageFeatures:
     """Return a view without its large parts, whose sizes are the picture's."""
     return seen._replace(maps={}, stages=[], gray=jnp.zeros((1, 1)), calm=jnp.zeros((1, 1), bool))
 

@@ -1,6 +1,6 @@
-"""Label maps: pictures of plain colours that say what is what, in a picture and in its styles.
+"""Label maps: pictures of plain colors that say what is what, in a picture and in its styles.
 
-A region of the picture takes its style from the parts of a painting that have the same colour in its map: the
+A region of the picture takes its style from the parts of a painting that have the same color in its map: the
 guided Gram matrices of Gatys et al. 2017 (arXiv 1611.07865), section 3, with any style loss.
 """
 
@@ -18,37 +18,37 @@ from nst_jax.masks import Label, Masks
 
 Numbers = UInt8[np.ndarray, "h w"]
 
-NEAR = 16  # of 255, in each channel: so near colours are one; JPEG moves them by 4, Cityscapes' lie 20 apart
-CLOSE = NEAR // 2  # pixels this near to their colour are plain; edges and photographs are not
+NEAR = 16  # of 255, in each channel: so near colors are one; JPEG moves them by 4, Cityscapes' lie 20 apart
+CLOSE = NEAR // 2  # pixels this near to their color are plain; edges and photographs are not
 PLAIN = 0.7  # of the pixels of a map are plain: of JPEG maps of quality 30 0.79, of photographs up to 0.6
 LEAST = 1e-3  # of the pixels: less is no region: at 512 pixels no position of a layer of stride 16
-MOST = 64  # colours
+MOST = 64  # colors
 PIXELS = 2**22  # that are looked at: of a larger map every second, third ... in both directions
 ROUNDS = 8  # pixels that a region may grow over an edge: the side of JPEG's blocks
-CELL = 3  # bits of a channel that are dropped where colours are counted
-LACKING = 255  # number of a colour that the content's map lacks
+CELL = 3  # bits of a channel that are dropped where colors are counted
+LACKING = 255  # number of a color that the content's map lacks
 
 
 class Labels(NamedTuple):
-    """A label map: its colours, from the largest area to the smallest, and which of them each pixel has."""
+    """A label map: its colors, from the largest area to the smallest, and which of them each pixel has."""
 
     numbers: Numbers
     colors: UInt8[np.ndarray, "n 3"]
 
     @property
     def names(self) -> list[str]:
-        """The colours as #rrggbb."""
+        """The colors as #rrggbb."""
         return [f"#{bytes(color).hex()}" for color in self.colors]
 
     def told(self, numbers: Sequence[int] | None = None) -> str:
-        """Return colours, all or those of these numbers, and their areas in words."""
+        """Return colors, all or those of these numbers, and their areas in words."""
         shares = 100 * np.bincount(self.numbers.ravel(), minlength=len(self.colors)) / self.numbers.size
         chosen = range(len(self.colors)) if numbers is None else numbers
         return ", ".join(f"{self.names[k]} ({shares[k]:.2g} %)" for k in chosen)
 
 
 class Counts(NamedTuple):
-    """How often colours are there, counted in cells of 2^CELL values of each channel."""
+    """How often colors are there, counted in cells of 2^CELL values of each channel."""
 
     pixels: Int64[np.ndarray, " c"]  # in each cell that is not empty
     means: Float64[np.ndarray, "c 3"]
@@ -60,22 +60,22 @@ def load(name: str, max_pixels: int = images.MAX_PIXELS) -> Labels:
 
 
 def find(source: images.Source, name: str) -> Labels:
-    """Return the plain colours of a picture, and the nearest of them for each pixel; see-through is white.
+    """Return the plain colors of a picture, and the nearest of them for each pixel; see-through is white.
 
-    Edges, and what is narrower than three pixels, join their neighbours. Raises InputError for a picture with
-    too few plain pixels, or too many plain colours.
+    Edges, and what is narrower than three pixels, join their neighbors. Raises InputError for a picture with
+    too few plain pixels, or too many plain colors.
     """
     rgb = _bytes(source)
     cells, flat = _cells(rgb), _flat(rgb)
     every = _count(rgb.reshape(-1, 3), cells.ravel())
     colors = _palette(_count(rgb[flat], cells[flat]), LEAST * cells.size)
-    allowed = f"a label map is made of at most {MOST} plain colours"
+    allowed = f"a label map is made of at most {MOST} plain colors"
     plain = 0.0
     if len(colors):
         far = np.abs(every.means[:, None] - colors).max(-1).min(1)
         plain = float(every.pixels[far <= CLOSE].sum() / cells.size)
     if plain < PLAIN:
-        raise InputError(name, allowed, f"{1 - plain:.0%} of it is of other colours, as in a photograph")
+        raise InputError(name, allowed, f"{1 - plain:.0%} of it is of other colors, as in a photograph")
     if len(colors) > MOST:
         raise InputError(name, allowed, "it has more")
     numbers = _joined(_nearest(colors)[cells])
@@ -86,15 +86,15 @@ def find(source: images.Source, name: str) -> Labels:
 
 
 def match(content: Labels, style: Labels, name: str, of: str) -> UInt8[np.ndarray, " n"]:
-    """Return the number in the content's map of each colour of a style's, LACKING where it has none NEAR.
+    """Return the number in the content's map of each color of a style's, LACKING where it has none NEAR.
 
-    name, of: what the two maps are called. Raises InputError where a colour of the content's has none.
+    name, of: what the two maps are called. Raises InputError where a color of the content's has none.
     """
     distances = np.abs(style.colors[:, None].astype(int) - content.colors).max(-1)
     numbers = np.where(distances.min(1) <= NEAR, distances.argmin(1), LACKING).astype(np.uint8)
     if missing := [k for k in range(len(content.colors)) if k not in numbers]:
         came = f"it lacks {content.told(missing)}; it has {style.told()}"
-        raise InputError(name, f"each colour of {of}", came)
+        raise InputError(name, f"each color of {of}", came)
     return numbers
 
 
@@ -140,7 +140,7 @@ def _region(numbers: Integer[np.ndarray, "_ _"], number: int, size: tuple[int, i
 
 
 def _bytes(source: images.Source) -> UInt8[np.ndarray, "h w 3"]:
-    """Return the colours on white, in 8 bits, of about PIXELS pixels at most."""
+    """Return the colors on white, in 8 bits, of about PIXELS pixels at most."""
     step = math.ceil(math.sqrt(math.prod(source.size) / PIXELS))
     some = tuple(slice(min(step, side) // 2, None, step) for side in source.size)
     thin = images.Source(source.colors[some], None if source.opacity is None else source.opacity[some])
@@ -151,13 +151,13 @@ def _bytes(source: images.Source) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _flat(rgb: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
-    """Tell which pixels lie CLOSE to all their neighbours, unlike edges and what JPEG makes of these."""
+    """Tell which pixels lie CLOSE to all their neighbors, unlike edges and what JPEG makes of these."""
     least, most = _around(rgb)
     return ((most - least) <= CLOSE).all(-1)
 
 
 def _around(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the least and the most of each pixel and its eight neighbours; the border is repeated."""
+    """Return the least and the most of each pixel and its eight neighbors; the border is repeated."""
     found = []
     for extreme in (np.minimum, np.maximum):
         near = array
@@ -197,7 +197,7 @@ def _palette(counts: Counts, least: float) -> Float64[np.ndarray, "n 3"]:
 
 
 def _nearest(colors: Float64[np.ndarray, "n 3"]) -> UInt8[np.ndarray, " c"]:
-    """Return the number of the nearest colour for each cell."""
+    """Return the number of the nearest color for each cell."""
     middles = np.arange(2 ** (8 - CELL)) * 2.0**CELL + (2**CELL - 1) / 2
     squares = [(middles[:, None] - colors[:, channel]) ** 2 for channel in range(3)]
     distances = squares[0][:, None, None] + squares[1][:, None] + squares[2]
@@ -205,9 +205,9 @@ def _nearest(colors: Float64[np.ndarray, "n 3"]) -> UInt8[np.ndarray, " c"]:
 
 
 def _joined(numbers: Numbers) -> Numbers:
-    """Return the map with what is narrower than three pixels in the numbers of its neighbours.
+    """Return the map with what is narrower than three pixels in the numbers of its neighbors.
 
-    So a smooth edge between two regions is no thin region of a third colour that lies between theirs.
+    So a smooth edge between two regions is no thin region of a third color that lies between theirs.
     """
     least, most = _around(numbers)
     _, kept = _around(least == most)

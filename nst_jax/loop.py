@@ -1,4 +1,4 @@
-"""The compiled loop: the state of an optimisation, its first one, and chunks of steps.
+"""The compiled loop: the state of an optimization, its first one, and chunks of steps.
 
 One program with one evaluation in it: the first picture is evaluated by the loop that takes the steps, so the
 network is compiled once.
@@ -13,9 +13,9 @@ import numpy as np
 from jax.lax import while_loop
 from jaxtyping import Array, Bool, Float, Int
 
-from nst_jax import objective, rows, tiling
+from nst_jax import objective, sharding, tiling
 from nst_jax.networks.base import AnyArray, Params
-from nst_jax.objective import Frame, LossWeights, Spec, Targets, Terms, coefficients, seen, shown
+from nst_jax.objective import Background, LossWeights, Spec, Targets, Terms, coefficients, composite, seen
 from nst_jax.optimizers import OPTIMIZERS, Iterate
 from nst_jax.parametrizations import PARAMETRIZATIONS
 
@@ -42,7 +42,7 @@ class State(NamedTuple):
     """Everything the next step needs; donated to it."""
 
     iterate: Iterate
-    memory: Any  # of the optimiser
+    memory: Any  # of the optimizer
     scale: Float[
         Array, ""
     ]  # of value and gradient: a power of two that makes the first gradient's norm about 1
@@ -55,7 +55,7 @@ class State(NamedTuple):
 
 
 @jax.jit(static_argnames="spec")
-def unseen(
+def initial_state(
     image: Float[Array, "h w 3"], weights: LossWeights, spec: Spec, decay: Float[Array, ""] | None = None
 ) -> State:
     """Return the state of a picture that is not yet evaluated, which the next chunk does before its steps.
@@ -68,7 +68,9 @@ def unseen(
     average = None if decay is None else Average(image, decay)
     none, no, yes, unknown = jnp.int32(0), jnp.asarray(False), jnp.asarray(True), jnp.float32(jnp.nan)
     dial = Dial(jnp.float32(0), unknown, unknown) if spec.steered else None
-    return rows.keep(State(iterate, memory, jnp.float32(1), none, none, yes, no, average, dial), spec)
+    return sharding.constrain(
+        State(iterate, memory, jnp.float32(1), none, none, yes, no, average, dial), spec
+    )
 
 
 def start(
@@ -85,7 +87,7 @@ def start(
 
     dial: of the scale before.
     """
-    state = unseen(image, weights, spec, decay)
+    state = initial_state(image, weights, spec, decay)
     if dial is not None:
         state = state._replace(dial=jax.tree.map(jnp.copy, dial))  # the chunk takes its buffers
     return run_chunk(state, np.int32(0), params, targets, weights, learning_rate, spec)
@@ -101,7 +103,7 @@ def _power_of_two(gradient: Float[Array, "h w 3"]) -> Float[Array, ""]:
     return jnp.ldexp(jnp.float32(1), jnp.clip(exponent, -120, 120).astype(jnp.int32))
 
 
-def chunk(
+def run_steps(
     state: State,
     steps: Int[Array, ""] | np.int32,
     params: Params,
@@ -117,17 +119,19 @@ def chunk(
     def advance(state: State) -> State:
         in_force = coefficients(weights_in_force(weights, state.dial))
         factors = jax.tree.map(lambda factor: state.scale * factor, in_force)
-        evaluate = partial(_evaluate, params, targets, factors, spec)
         step = OPTIMIZERS[spec.optimizer].step
-        found = step(evaluate, learning_rate, state.iterate, state.memory, coordinates)
+        value_of = partial(evaluate, params, targets, factors, spec)
+        found = step(value_of, learning_rate, state.iterate, state.memory, coordinates)
         iterate, memory, evaluations, converged = found
-        unseen = _is_unseen(state)  # without a gradient it has stayed where it is
+        unevaluated = _is_unevaluated(state)  # without a gradient it has stayed where it is
         first = state.evaluations == 0
         factor = jax.lax.cond(first, _power_of_two, lambda gradient: jnp.float32(1), iterate.gradient)
         iterate = iterate._replace(value=factor * iterate.value, gradient=factor * iterate.gradient)
         finite = _is_finite(iterate)
-        kept = jax.tree.map(lambda new, old: jnp.where(unseen | finite, new, old), iterate, state.iterate)
-        moved = finite & ~converged & ~unseen
+        kept = jax.tree.map(
+            lambda new, old: jnp.where(unevaluated | finite, new, old), iterate, state.iterate
+        )
+        moved = finite & ~converged & ~unevaluated
         count = state.step + moved.astype(jnp.int32)
         return State(
             kept,
@@ -142,15 +146,15 @@ def chunk(
         )
 
     def goes_on(state: State) -> Bool[Array, ""]:
-        return ((state.step < stop) | _is_unseen(state)) & state.finite & ~state.converged
+        return ((state.step < stop) | _is_unevaluated(state)) & state.finite & ~state.converged
 
     return while_loop(goes_on, advance, state)
 
 
-run_chunk = jax.jit(chunk, static_argnames="spec", donate_argnames="state")
+run_chunk = jax.jit(run_steps, static_argnames="spec", donate_argnames="state")
 
 
-def _is_unseen(state: State) -> Bool[Array, ""]:
+def _is_unevaluated(state: State) -> Bool[Array, ""]:
     return jnp.isinf(state.iterate.value) & state.finite
 
 
@@ -163,9 +167,10 @@ def weights_in_force(weights: LossWeights, dial: Dial | None) -> LossWeights:
     return weights.with_terms(content=terms["content"] / root, style=terms["style"] * root)
 
 
-def _evaluate(params: Params, targets: Targets, factors: Terms, spec: Spec, image: Array) -> Iterate:
+def evaluate(params: Params, targets: Targets, factors: Terms, spec: Spec, image: AnyArray) -> Iterate:
+    """Return the picture with its total and gradient, made at once or by windows, as the spec has it."""
     how = tiling.evaluate if spec.tile else objective.evaluate
-    return Iterate(image, *how(params, image, targets, factors, spec))
+    return Iterate(jnp.asarray(image), *how(params, image, targets, factors, spec))
 
 
 def _include(
@@ -181,12 +186,12 @@ def _include(
 
 
 def _is_finite(iterate: Iterate) -> Bool[Array, ""]:
-    """Tell whether value and gradient are finite, and the gradient's squares, which the optimisers take."""
+    """Tell whether value and gradient are finite, and the gradient's squares, which the optimizers take."""
     # At infinite squares Adam stands still, for good.
     return jnp.isfinite(iterate.value) & jnp.isfinite(jnp.vdot(iterate.gradient, iterate.gradient))
 
 
-class Told(NamedTuple):
+class Snapshot(NamedTuple):
     """What is told of a state."""
 
     image: Float[AnyArray, "h w 3"]  # as it is shown
@@ -195,29 +200,31 @@ class Told(NamedTuple):
     evaluations: Int[AnyArray, ""]
     finite: Bool[AnyArray, ""]
     converged: Bool[AnyArray, ""]
-    opacity: Float[AnyArray, "h w"] | None  # of the frame
+    opacity: Float[AnyArray, "h w"] | None  # of the regions
     dial: Dial | None
 
 
-def visible(state: State, frame: Frame | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
-    """Return the picture that is shown of a state: the average where there is one, within its frame."""
-    return shown(_newest(state), frame, spec)
+def visible(state: State, background: Background | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
+    """Return the picture that is shown of a state: the average where there is one, within its regions."""
+    return composite(_newest(state), background, spec)
 
 
 @jax.jit(static_argnames="spec")
-def tell(state: State, frame: Frame | None, spec: Spec) -> Told:
+def snapshot(state: State, background: Background | None, spec: Spec) -> Snapshot:
     """Return copies of what is told of a state: the next chunk takes the state's own buffers."""
-    image = visible(state, frame, spec)
-    opacity = frame and rows.gather(frame.opacity, spec)
+    image = visible(state, background, spec)
+    opacity = background and sharding.gather(background.opacity, spec)
     terms, step, evaluations = state.iterate.terms, state.step, state.evaluations
     finite, converged = state.finite, state.converged
-    return Told(rows.gather(image, spec), terms, step, evaluations, finite, converged, opacity, state.dial)
+    return Snapshot(
+        sharding.gather(image, spec), terms, step, evaluations, finite, converged, opacity, state.dial
+    )
 
 
 @jax.jit(static_argnames="spec")
-def left(state: State, frame: Frame | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
-    """Return the picture as the losses see it, with which the next rung goes on."""
-    return rows.gather(seen(_newest(state), frame, spec), spec)
+def carried_picture(state: State, background: Background | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
+    """Return the picture as the losses see it, with which the next scale goes on."""
+    return sharding.gather(seen(_newest(state), background, spec), spec)
 
 
 def _newest(state: State) -> Float[Array, "h w 3"]:

@@ -1,4 +1,4 @@
-"""Masks: grey pictures that say where styles act; white (1) where they do, black (0) where they do not.
+"""Masks: gray pictures that say where styles act; white (1) where they do, black (0) where they do not.
 
 A mask weighs the positions of a style statistic (losses/), and where no mask is white the content stays.
 """
@@ -28,7 +28,7 @@ class Label(NamedTuple):
     """A region of a label map, and the style picture that it is of."""
 
     picture: int  # from 0
-    name: str  # the region's colour
+    name: str  # the region's color
 
     def __str__(self) -> str:
         return f"{self.picture + 1} {self.name}"
@@ -77,13 +77,13 @@ class Masks(NamedTuple):
 def load(name: str, soft: bool = False, max_pixels: int = images.MAX_PIXELS) -> tuple[Mask, float]:
     """Read a mask, and the share of its pixels that are neither black nor white (within 25 of 255).
 
-    1 where the grey is above 127 of 255, else 0; the greys themselves where soft. Raises InputError for a
-    file that is no grey picture, and for an all black one.
+    1 where the gray is above 127 of 255, else 0; the grays themselves where soft. Raises InputError for a
+    file that is no gray picture, and for an all black one.
     """
     source = images.read(name, max_pixels)
     mask = np.empty(source.size, np.float32)
     colored = grays = 0
-    for rows, rgb, alpha in source.bands():  # never all of it in colour and in float32
+    for rows, rgb, alpha in source.bands():  # never all of it in color and in float32
         if alpha is not None:  # what is see-through is no part of the mask: on black, not on white
             rgb = (rgb - (1 - alpha)).clip(0, 1)
         colored += int((np.ptp(rgb, axis=0) > 0.1).sum())
@@ -91,15 +91,15 @@ def load(name: str, soft: bool = False, max_pixels: int = images.MAX_PIXELS) -> 
         grays += int(((gray > 0.1) & (gray < 0.9)).sum())
         mask[rows] = gray
     if colored > 0.01 * mask.size:
-        came = f"{colored / mask.size:.0%} of it is coloured"
-        raise InputError(name, "a mask is a grey picture, white where the style acts", came)
+        came = f"{colored / mask.size:.0%} of it is colored"
+        raise InputError(name, "a mask is a gray picture, white where the style acts", came)
     black = not mask.any()
     if not soft:
         np.greater(mask, THRESHOLD, out=mask)
     if not mask.any():
         came = "it is black everywhere"
         if not black:
-            came = "none of it is above 127 of 255 (`soft_masks` keeps greys)"
+            came = "none of it is above 127 of 255 (`soft_masks` keeps grays)"
         raise InputError(name, "a mask has a white part, where the style acts", came)
     return mask, grays / mask.size
 
@@ -197,7 +197,7 @@ def opacity(parts: Float32[np.ndarray, "r h w"]) -> Mask:
 
 
 def _eroded(mask: Mask) -> Mask:
-    """Return the least of each pixel and its eight neighbours; the border counts as white."""
+    """Return the least of each pixel and its eight neighbors; the border counts as white."""
     height, width = mask.shape
     padded = np.pad(mask, 1, constant_values=1)
     return np.minimum.reduce(
@@ -246,7 +246,7 @@ def _sufficient_size(mask: Mask, stride: int) -> int | None:
     for size in (round(longest * 1.1**n) for n in range(1, 100)):
         if size > 4096:
             break
-        if pooled(resize(mask, *images.fit(mask.shape[0], mask.shape[1], size)), stride).sum() >= 1:
+        if pooled(resize(mask, *images.size_to_fit(mask.shape[0], mask.shape[1], size)), stride).sum() >= 1:
             return size
     return None
 
@@ -257,7 +257,7 @@ def preview(
     names: Sequence[str],
     colors: Sequence[str] = COLORS,
 ) -> Float32[np.ndarray, "_ w 3"]:
-    """Return the picture in grey, tinted where each region acts, dark where none does; a legend below."""
+    """Return the picture in gray, tinted where each region acts, dark where none does; a legend below."""
     height, width, _ = picture.shape
     inks = [ImageColor.getrgb(colors[n % len(colors)]) for n in range(len(parts))]
     shares = parts / np.maximum(parts.sum(0), 1e-6)

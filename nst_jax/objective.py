@@ -1,7 +1,7 @@
 """The objective: the sum of losses.TERMS, each times its weight, of a picture.
 
-The total is linear in its coefficients, so its gradient with respect to them IS the unweighted terms:
-the loop gets every term of every layer from the gradient it needs anyway.
+The total is linear in its coefficients, so its gradient with respect to them IS the unweighted terms. The
+loop gets every term of every layer from the gradient it needs anyway.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,32 +14,34 @@ from jaxtyping import Array, Float
 
 from nst_jax.losses import TERMS
 from nst_jax.losses.base import View, Whole, means
-from nst_jax.losses.samples import Part
+from nst_jax.losses.sampling import Tile
 from nst_jax.networks.base import AnyArray, Params, features
 from nst_jax.spec import Spec as Spec
 
 # By term: a number, or numbers by name, and by style where it is of styles: the unweighted losses, or (of the
 # same shape) their coefficients.
 Terms = dict[str, Any]
-Pieces = dict[str, Any]  # by term: the sums that it is made of, so those of two parts of a picture add up
+PartialSums = dict[
+    str, Any
+]  # by term: the sums that it is made of, so those of two parts of a picture add up
 
 
-class Frame(NamedTuple):
+class Background(NamedTuple):
     """What lies around the regions of the masks, and how much of each pixel is the picture's own."""
 
-    background: Float[Array, "h w 3"]
+    image: Float[Array, "h w 3"]
     opacity: Float[Array, "h w"]  # of what is shown
     optimized: Float[Array, "h w"]  # of what the losses see, which is more
 
 
 class Targets(NamedTuple):
-    """What the picture is compared with: arrays that stay as they are during an optimisation."""
+    """What the picture is compared with: arrays that stay as they are during an optimization."""
 
     terms: dict[str, Any]  # what each term wants of the content or of k styles, stacked
     numbers: dict[str, Float[Array, ""]]  # options that terms take traced, by name
     regions: Sequence[dict[str, Float[Array, "_ _"]]] = ()  # by style, or one for all: weights by layer
-    frame: Frame | None = None
-    original: Float[Array, "h w 3"] | None = None  # the content, where spec.anew
+    background: Background | None = None
+    original: Float[Array, "h w 3"] | None = None  # the content, where spec.recompute_content
 
 
 class LossWeights(NamedTuple):
@@ -82,7 +84,7 @@ def of_styles(spec: Spec) -> list[str]:
     return [name for name in spec.terms if TERMS[name].of_style]
 
 
-def made_anew(spec: Spec) -> list[str]:
+def recomputed_terms(spec: Spec) -> list[str]:
     """Return the terms that want of the content what each window can make of its share."""
     return [name for name in of_content(spec) if TERMS[name].local(spec)]
 
@@ -92,17 +94,21 @@ def layers_of(names: Sequence[str], spec: Spec) -> tuple[str, ...]:
     return tuple(dict.fromkeys(layer for name in names for layer in TERMS[name].layers(spec)))
 
 
-def seen(image: Float[AnyArray, "h w 3"], frame: Frame | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
-    """Return what the losses see of an optimized picture: gray for luminance, and within its frame."""
+def seen(
+    image: Float[AnyArray, "h w 3"], background: Background | None, spec: Spec
+) -> Float[AnyArray, "h w 3"]:
+    """Return what the losses see of an optimized picture: gray for luminance, and within its regions."""
     if spec.luminance:  # the mean keeps equal channels equal, so luma is all that ever moves
         image = jnp.broadcast_to(image.mean(-1, keepdims=True), image.shape)
-    return image if frame is None else _blend(image, frame.background, frame.optimized)
+    return image if background is None else _blend(image, background.image, background.optimized)
 
 
-def shown(image: Float[AnyArray, "h w 3"], frame: Frame | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
+def composite(
+    image: Float[AnyArray, "h w 3"], background: Background | None, spec: Spec
+) -> Float[AnyArray, "h w 3"]:
     """Return the picture that is shown of an optimized one: what the losses see, cut at the masks' seam."""
-    image = seen(image, frame, spec)
-    return image if frame is None else _blend(image, frame.background, frame.opacity)
+    image = seen(image, background, spec)
+    return image if background is None else _blend(image, background.image, background.opacity)
 
 
 def _blend(image: AnyArray, background: AnyArray, opacity: AnyArray) -> AnyArray:
@@ -111,13 +117,13 @@ def _blend(image: AnyArray, background: AnyArray, opacity: AnyArray) -> AnyArray
 
 def loss_terms(params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, spec: Spec) -> Terms:
     """Return the unweighted terms of an RGB picture in [0, 1], by layer and by style."""
-    pieces = loss_pieces(params, seen(image, targets.frame, spec), targets, spec)
+    pieces = loss_pieces(params, seen(image, targets.background, spec), targets, spec)
     return terms_of(pieces, targets, image.shape, spec)
 
 
 def loss_pieces(
-    params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, spec: Spec, part: Part | None = None
-) -> Pieces:
+    params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, spec: Spec, part: Tile | None = None
+) -> PartialSums:
     """Return what the terms of a seen picture are made of, or those of the positions that are a part's."""
     maps = network(params, image, spec.layers, spec)
     return sums_of(spec.terms, image, maps, targets, spec, part)
@@ -129,8 +135,8 @@ def sums_of(
     maps: dict[str, Array],
     targets: Targets,
     spec: Spec,
-    part: Part | None = None,
-) -> Pieces:
+    part: Tile | None = None,
+) -> PartialSums:
     """Return what some of the terms are made of."""
     view = View(image, maps, targets.numbers, spec, part, targets.regions)
     return {
@@ -144,7 +150,7 @@ def _is_absent(name: str, spec: Spec) -> bool:
     return TERMS[name].of_content is not None and not spec.content_layers
 
 
-def terms_of(pieces: Pieces, targets: Targets, shape: Sequence[int], spec: Spec) -> Terms:
+def terms_of(pieces: PartialSums, targets: Targets, shape: Sequence[int], spec: Spec) -> Terms:
     """Return the terms of a picture of this shape that complete pieces come to."""
     whole, found = Whole(spec.own_size(tuple(shape)), spec), means(pieces)
     for name in spec.terms:
@@ -197,9 +203,9 @@ def weighted_sum(factors: Terms, terms: Terms) -> Float[Array, ""]:
 def summarize(terms: Terms, weights: LossWeights) -> dict[str, Any]:
     """Return the losses as the report has them: unweighted terms over layers and styles; weighted total.
 
-    weights: alpha, beta, gamma, lambda and so on, by the names of the terms that there are;
-    the terms hold the weights of the layers and the mix of the styles, but not alpha and beta;
-    *_by_layer hold neither w_l nor alpha and beta; by_style holds the same of each style alone. In float64.
+    weights: alpha, beta, gamma, lambda and so on, by the names of the terms that there are. The terms hold
+    the weights of the layers and the mix of the styles, but not alpha and beta. *_by_layer hold neither w_l
+    nor alpha and beta. by_style holds the same of each style alone. In float64.
     """
     by_style: list[dict[str, Any]] = [{} for _ in weights.style_mix]
     losses: dict[str, float] = {}

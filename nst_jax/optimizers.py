@@ -1,6 +1,6 @@
-"""Optimisers of a picture that stays in [0, 1]: pairs of pure functions that run inside one compiled loop.
+"""Optimizers of a picture that stays in [0, 1]: pairs of pure functions that run inside one compiled loop.
 
-An optimiser owns its projection to [0, 1] and carries value and gradient of the projected picture along,
+An optimizer owns its projection to [0, 1] and carries value and gradient of the projected picture along,
 so nothing it remembers is stale and no picture is evaluated twice.
 """
 
@@ -148,10 +148,12 @@ def _remember(memory: Pairs, old: Iterate, new: Iterate) -> Pairs:
 def _descent(memory: Pairs, gradient: Image, coordinates: Coordinates) -> tuple[Image, Pairs]:
     """Return -H g, H the inverse Hessian that the pairs make of c B, and the memory with all products.
 
-    R u = S^T g, q = g - Y u, r = c B q, R^T v = D u - Y^T r, H g = r + S v, with R the upper triangle of
-    S^T Y, D its diagonal, B = S S that of the coordinates, c = s.y / y.B y of the youngest pair; without a
-    pair min(1, 1 / |S g|). Nocedal & Wright 1999, algorithm 7.4, with each loop as a whole. One thing follows
-    from the other: over processes, exchanges that do not wait for each other have been seen to deadlock.
+    R u = S^T g, q = g - Y u, r = c B q. R^T v = D u - Y^T r, H g = r + S v.
+
+    R: the upper triangle of S^T Y; D: its diagonal. B = S S, that of the coordinates. c = s.y / y.B y of the
+    youngest pair; without a pair min(1, 1 / |S g|). Nocedal & Wright 1999, algorithm 7.4, with each loop as a
+    whole. One thing follows from the other: over processes, exchanges that do not wait for each other have
+    been seen to deadlock.
     """
     count, slot = jnp.minimum(memory.number, PAIRS), (memory.number - 1) % PAIRS
     order = (memory.number + jnp.arange(PAIRS)) % PAIRS  # the oldest first

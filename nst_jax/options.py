@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nst_jax.errors import InputError, did_you_mean
+from nst_jax.errors import RENAMED, InputError, did_you_mean
 
 Field = dataclasses.Field[Any]
 
@@ -49,6 +49,14 @@ def default_values(options: Any) -> dict[str, Any]:
     if hasattr(options, "from_preset"):
         return dict(options.from_preset().values())
     return {field.name: getattr(options, field.name) for field in fields_of(options)}
+
+
+def renamed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options that were stored in earlier days under the names of today."""
+    today = {RENAMED.get(name, name): value for name, value in options.items()}
+    if today.get("content_loss") in RENAMED:
+        today["content_loss"] = RENAMED[today["content_loss"]]
+    return today
 
 
 def is_tuple(field: Field) -> bool:

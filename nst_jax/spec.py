@@ -1,4 +1,4 @@
-"""What is static of an optimisation's programs."""
+"""What is static of an optimization's programs."""
 
 from typing import Any, NamedTuple
 
@@ -15,14 +15,16 @@ class Spec(NamedTuple):
     style_layers: tuple[str, ...]  # from the bottom up
     terms: tuple[str, ...]  # names of the terms, in the order of losses.TERMS
     style_loss: str = "gram"
-    content_loss: str = "squares"
+    content_loss: str = "l2"
     pooling: str = "max"
     optimizer: str = "lbfgs"
     parametrization: str = "fourier"
-    luminance: bool = False  # whether the picture is grey
+    luminance: bool = False  # whether the picture is gray
     precision: str = "auto"
     tile: int = 0  # longest side of the windows that are taken one by one, in pixels; 0: the whole at once
-    anew: bool = False  # whether the content's activations are made anew for every window, and not kept
+    recompute_content: bool = (
+        False  # whether the content's activations are made anew for every window, and not kept
+    )
     mesh: Mesh | None = None  # whose devices have each a share of the picture's rows; None: one device
     rows: int = 0  # with a mesh: of the picture, below which it is padded
     steered: bool = False  # whether a strength moves the weights during the run (steering.py)

@@ -1,7 +1,7 @@
 """Steering: during a run the weights follow a strength, so that it means as much for every pair of pictures.
 
 Which weights leave how much of a photograph differs by a factor of 50 from pair to pair, and nothing at the
-start tells it well. So it is measured: every few steps the distance of the picture from the photograph is
+start tells it well. So it is measured. Every few steps the distance of the picture from the photograph is
 compared with the one that is wanted, and the style's weight moved against the content's.
 """
 
@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from nst_jax import lpips, rows
+from nst_jax import lpips, sharding
 from nst_jax.loop import State, visible
 from nst_jax.networks.base import Params, features
-from nst_jax.objective import Frame, Spec
+from nst_jax.objective import Background, Spec
 from nst_jax.problem import Problem
 from nst_jax.weights import load_lpips_heads, load_vgg
 
@@ -47,8 +47,8 @@ def make_ruler(problem: Problem) -> Ruler | None:
     """Return what the problem's pictures are measured with; None where no strength is in force."""
     if not problem.spec.steered:
         return None
-    params, heads = rows.put_everywhere(_network(), problem.spec)
-    content = rows.put_everywhere(problem.content, problem.spec)
+    params, heads = sharding.replicate(_network(), problem.spec)
+    content = sharding.replicate(problem.content, problem.spec)
     return Ruler(params, heads, _maps(params, heads, content))
 
 
@@ -56,7 +56,7 @@ def ruler_shapes(problem: Problem) -> Ruler | None:
     """Return the shapes, types and places of what make_ruler returns; nothing is computed."""
     if not problem.spec.steered:
         return None
-    network, number = _network(), rows.put_everywhere(np.float32(0), problem.spec)
+    network, number = _network(), sharding.replicate(np.float32(0), problem.spec)
     shapes = Ruler(*network, jax.eval_shape(_maps, *network, problem.content))
     place = number.sharding if problem.spec.mesh else None
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
@@ -84,7 +84,7 @@ def _log_odds(distance: Float[Array, ""]) -> Float[Array, ""]:
 
 def turn(
     state: State,
-    frame: Frame | None,
+    frame: Background | None,
     ruler: Ruler,
     aim: Float[Array, ""],
     before: Int[Array, ""] | np.int32,
@@ -102,10 +102,10 @@ def turn(
         before: Steps of the scales before.
         spec: What is static.
     """
-    image = rows.gather(visible(state, frame, spec), spec)
+    image = sharding.gather(visible(state, frame, spec), spec)
     seen = lpips.distance(_maps(ruler.params, ruler.heads, image), ruler.photograph)
     if frame is not None:
-        seen /= jnp.maximum(rows.gather(frame.opacity, spec).mean(), 1e-6)
+        seen /= jnp.maximum(sharding.gather(frame.opacity, spec).mean(), 1e-6)
     assert state.dial is not None
     first = jnp.where(jnp.isnan(state.dial.first), seen, state.dial.first)
     step = before + state.step

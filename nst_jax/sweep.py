@@ -1,4 +1,4 @@
-"""Sweeps: many optimisations by one compiled program, a lane for each, over as many devices as there are."""
+"""Sweeps: many optimizations by one compiled program, a lane for each, over as many devices as there are."""
 
 import math
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
@@ -14,18 +14,18 @@ from jaxtyping import Array, Float, Int
 
 from nst_jax import masks as masking
 from nst_jax import steering
-from nst_jax.balance import balanced
+from nst_jax.balancing import balanced
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
-from nst_jax.loop import State, Told, chunk, tell, unseen
+from nst_jax.loop import Snapshot, State, initial_state, run_steps, snapshot
 from nst_jax.losses import TERMS
 from nst_jax.masks import Masks
+from nst_jax.memory_plan import bytes_needed
 from nst_jax.networks.base import Params
-from nst_jax.objective import Frame, LossWeights, Spec, Targets
-from nst_jax.plan import bytes_needed
+from nst_jax.objective import Background, LossWeights, Spec, Targets
 from nst_jax.problem import Problem
 from nst_jax.steering import Ruler, make_ruler
-from nst_jax.targets import content_targets, make_frame, regions_by_layer, style_targets, traced_numbers
+from nst_jax.targets import content_targets, make_background, regions_by_layer, style_targets, traced_numbers
 from nst_jax.transfer import Progress, chunk_steps, progress
 
 BYTES_PER_PIXEL = 6000  # of a lane with the five usual layers: a guess, which the compiler's count corrects
@@ -35,20 +35,20 @@ BYTES_PER_PIXEL = 6000  # of a lane with the five usual layers: a guess, which t
 SHARED = {"steps": "number of iterations"}
 
 
-class Pass(NamedTuple):
+class SweepBatch(NamedTuple):
     """Some lanes between two chunks; its arrays are the next chunk's: they can be read until then."""
 
     states: State  # of a pass's lanes
     first: int  # number of the pass's first problem
-    lanes: int  # of every pass
+    batch_size: int  # of every pass
     step: int
 
 
-class Stopped(NamedTuple):
+class SweepResumeState(NamedTuple):
     """Where a pass stood that goes on."""
 
     first: int
-    lanes: int
+    batch_size: int
     step: int
     states: Callable[[State], State]  # returns the arrays, of the shapes and places that it is given
 
@@ -59,22 +59,22 @@ class SweepProgress(NamedTuple):
     lanes: tuple[int, ...]  # the problems that run now, by number
     step: int
     finished: dict[int, Progress]  # those that have just come to their end
-    standing: Pass
+    batch: SweepBatch
 
 
-class Varied(NamedTuple):
+class LaneAxes(NamedTuple):
     """Which parts of the targets are a lane's own; the others are held once for all."""
 
     content: bool  # what terms want of it
     style: bool
-    frame: bool
+    background: bool
 
 
 class Layout(NamedTuple):
     """What is static of a sweep's program."""
 
     spec: Spec
-    varied: Varied
+    varied: LaneAxes
     mesh: Mesh  # its one axis counts the lanes
 
 
@@ -90,52 +90,62 @@ class Batch(NamedTuple):
 class Course(NamedTuple):
     """What the lanes of a pass are steered by."""
 
-    frame: Frame | None
+    background: Background | None
     ruler: Ruler
     aim: Float[Array, " n"]
 
 
 def sweep(
     problems: Sequence[Problem],
-    lanes: int = 0,
-    every: int = 0,
+    batch_size: int = 0,
+    report_every: int = 0,
     free_memory: int | None = None,
     devices: Sequence[Any] = (),
     done: Collection[int] = (),
-    stopped: Stopped | None = None,
-    most: Callable[[], int] | None = None,
+    stopped: SweepResumeState | None = None,
+    max_steps: Callable[[], int] | None = None,
 ) -> Iterator[SweepProgress]:
-    """Run all problems, `lanes` at a time in one compiled program, yielding after every chunk of steps.
+    """Run all problems, `batch_size` at a time in one compiled program, yielding after every chunk of steps.
 
     Each lane gives what transfer.stylize_steps gives for its problem, but for rounding. A lane that is not
     finite, or that no step lowers, stays where it is and touches no other. What problems share (content and
-    styles by identity) is computed and held once. The lanes are spread evenly over the devices (all, if
-    none are named). lanes: 0 takes what fits into free_memory bytes on each device, on CPUs one on each.
-    done: problems whose passes are left out where they hold no others: with the same lanes the rest gives the
-    same bits. stopped: of one of these passes. most: asked before each chunk how many steps it may take.
-    Raises InputError for problems of different size, spec, masks of the picture, iterations, activation shift
-    or power of the variation, or with scales or an average; NotEnoughMemory where not even one lane for each
-    device fits.
+    styles by identity) is computed and held once. The lanes are spread evenly over the devices.
+
+    Args:
+        problems: What is run, a lane for each.
+        batch_size: Lanes at a time. 0: as many as fit into free_memory; on CPUs one for each device.
+        report_every: Steps of a chunk. 0: by the number of iterations.
+        free_memory: Bytes on each device.
+        devices: Empty: all.
+        done: Problems that are finished. A pass of such problems alone is left out. With the same batch_size
+            the others give the same bits.
+        stopped: Where one of the passes stood.
+        max_steps: Asked before each chunk how many steps it may take.
+
+    Raises:
+        InputError: Problems differ in size, spec, masks of the picture, iterations, activation shift or power
+            of the variation. Or they have scales or an average.
+        NotEnoughMemory: Not even one lane for each device fits.
     """
     _check_alike(problems)
     count = len(problems)
     devices = (devices or jax.devices())[:count]
     mesh = Mesh(np.array(devices), ("lanes",), axis_types=(AxisType.Auto,))
     parts = _Parts(problems, mesh)
-    if not lanes:  # a CPU is busy with one: more at a time cost it more each, and finish later
+    if not batch_size:  # a CPU is busy with one: more at a time cost it more each, and finish later
         one = devices[0].platform == "cpu"
-        lanes = len(devices) if one else _guess(problems[0], count, len(devices), free_memory)
-    lanes = _fit(parts, _even(count, lanes, len(devices)), free_memory)
-    for first in range(0, count, lanes):
-        numbers = tuple(range(first, min(count, first + lanes)))
+        batch_size = len(devices) if one else _guess(problems[0], count, len(devices), free_memory)
+    batch_size = _fit(parts, _even(count, batch_size, len(devices)), free_memory)
+    for first in range(0, count, batch_size):
+        numbers = tuple(range(first, min(count, first + batch_size)))
         if not set(numbers) <= set(done):
-            here = stopped if stopped and stopped[:2] == (first, lanes) else None
-            yield from _run(parts, numbers, lanes, every, here, most)
+            here = stopped if stopped and stopped[:2] == (first, batch_size) else None
+            yield from _run(parts, numbers, batch_size, report_every, here, max_steps)
 
 
 def _check_config(config: Config) -> None:
     """Raise InputError for options of a run through several programs: a sweep has one."""
-    for option, came in {"scales": config.scales, "average": config.average}.items():
+    for option, came in {"scales": config.scales, "ema_decay": config.ema_decay}.items():
         if came:
             raise InputError(f"`{option}`", "not in a sweep", f"got {came}")
 
@@ -180,66 +190,66 @@ def _guess(problem: Problem, count: int, devices: int, free: int | None) -> int:
     return min(all_at_once, devices * max(1, int(free / (BYTES_PER_PIXEL * height * width))))
 
 
-def _even(count: int, lanes: int, devices: int) -> int:
+def _even(count: int, batch_size: int, devices: int) -> int:
     """Return the lanes of a pass: at most as many, the same in every pass and on every device."""
-    lanes = max(devices, lanes // devices * devices)
-    each = math.ceil(count / math.ceil(count / lanes))
+    batch_size = max(devices, batch_size // devices * devices)
+    each = math.ceil(count / math.ceil(count / batch_size))
     return math.ceil(each / devices) * devices
 
 
-def _fit(parts: "_Parts", lanes: int, free: int | None) -> int:
-    """Return lanes, or as many as the compiled program says will fit. What it compiles is what then runs."""
+def _fit(parts: "_Parts", batch_size: int, free: int | None) -> int:
+    """Return batch_size, or less if the compiled program does not fit. It is the program that then runs."""
     devices = parts.layout.mesh.size
     while free is not None:
-        first, batch = parts.batch((0,), lanes)
-        states = jax.eval_shape(partial(_unseen, layout=parts.layout), first, batch.weights)
+        first, batch = parts.batch((0,), batch_size)
+        states = jax.eval_shape(partial(_initial_states, layout=parts.layout), first, batch.weights)
         needed = bytes_needed(_advance.lower(states, np.int32(0), batch, parts.layout).compile())
-        if course := parts.course((0,), lanes):
+        if course := parts.course((0,), batch_size):
             needed = max(needed, bytes_needed(_steer.lower(states, course, parts.layout).compile()))
         if needed <= free:
             break
-        if lanes == devices:
+        if batch_size == devices:
             size = _size(parts.problems[0].first)
             raise NotEnoughMemory(
                 f"memory: a lane of {size} pixels needs {needed / 2**30:.1f} GiB and "
                 f"{free / 2**30:.1f} GiB are free; a smaller `size` needs less"
             )
-        lanes = _even(len(parts.problems), max(devices, lanes // 2), devices)
-    return lanes
+        batch_size = _even(len(parts.problems), max(devices, batch_size // 2), devices)
+    return batch_size
 
 
 def _run(
     parts: "_Parts",
     numbers: tuple[int, ...],
-    lanes: int,
-    every: int,
-    stopped: Stopped | None,
-    most: Callable[[], int] | None,
+    batch_size: int,
+    report_every: int,
+    stopped: SweepResumeState | None,
+    max_steps: Callable[[], int] | None,
 ) -> Iterator[SweepProgress]:
     """Run one pass; lanes without a problem of their own repeat the last one."""
     problems, layout = parts.problems, parts.layout
     iterations = problems[0].config.steps
-    every = every or chunk_steps(iterations)
-    first, batch = parts.batch(numbers, lanes)
+    report_every = report_every or chunk_steps(iterations)
+    first, batch = parts.batch(numbers, batch_size)
     if stopped:
-        shapes = jax.eval_shape(partial(_unseen, layout=layout), first, batch.weights)
+        shapes = jax.eval_shape(partial(_initial_states, layout=layout), first, batch.weights)
         states, step = stopped.states(_placed(shapes, layout)), stopped.step
-        course = parts.course(numbers, lanes)
+        course = parts.course(numbers, batch_size)
     else:
         states, step = _start(first, batch, layout), 0
-        if course := parts.course(numbers, lanes):
+        if course := parts.course(numbers, batch_size):
             states = _steer(states, course, layout)
     while step < iterations and jax.device_get(states.finite & ~states.converged).any():
-        yield SweepProgress(numbers, step, {}, Pass(states, numbers[0], lanes, step))
-        stop = step + min(every, iterations - step, most() if most else every)
+        yield SweepProgress(numbers, step, {}, SweepBatch(states, numbers[0], batch_size, step))
+        stop = step + min(report_every, iterations - step, max_steps() if max_steps else report_every)
         while step < stop:
             steps = steering.piece(step, stop - step) if course else stop - step
             states, step = _advance(states, np.int32(steps), batch, layout), step + steps
             if course:
                 states = _steer(states, course, layout)
-    told = jax.device_get(_tell(states, batch.targets.frame, layout))
+    told = jax.device_get(_snapshots(states, batch.targets.background, layout))
     finished = {number: progress(_lane(told, lane), problems[number]) for lane, number in enumerate(numbers)}
-    yield SweepProgress(numbers, step, finished, Pass(states, numbers[0], lanes, step))
+    yield SweepProgress(numbers, step, finished, SweepBatch(states, numbers[0], batch_size, step))
 
 
 def _placed(shapes: State, layout: Layout) -> State:
@@ -259,17 +269,17 @@ class _Parts:
         regions = masking.regions(first.masks)
         self.problems = problems
         self.regions = regions_by_layer(regions, first.background.shape, first.spec)
-        self.frame = make_frame(first.background, regions, first.spec)
+        self.background = make_background(first.background, regions, first.spec)
         self.made: dict[Hashable, Any] = {}
         self.rulers: dict[int, Ruler | None] = {}
         contents = len({id(problem.content) for problem in problems}) > 1
-        varied = Varied(
+        varied = LaneAxes(
             content=contents,
             style=len({_style_key(problem) for problem in problems}) > 1,
-            frame=regions is not None and len({id(problem.background) for problem in problems}) > 1,
+            background=regions is not None and len({id(problem.background) for problem in problems}) > 1,
         )
         self.layout = Layout(first.spec, varied, mesh)
-        if any(problem.config.balance != "none" for problem in problems):
+        if any(problem.config.loss_balancing != "none" for problem in problems):
             self.problems = [balanced(problem, self.targets(problem)) for problem in problems]
 
     def targets(self, problem: Problem) -> Targets:
@@ -284,29 +294,31 @@ class _Parts:
             terms=self.made[content_key] | self.made[style_key],
             numbers=numbers,
             regions=self.regions,
-            frame=self.frame and self.frame._replace(background=jnp.asarray(problem.background)),
+            background=self.background and self.background._replace(image=jnp.asarray(problem.background)),
         )
 
-    def batch(self, numbers: Sequence[int], lanes: int) -> tuple[Float[Array, "n h w 3"], Batch]:
+    def batch(self, numbers: Sequence[int], batch_size: int) -> tuple[Float[Array, "n h w 3"], Batch]:
         """Return the first pictures of a pass's lanes, and what these run on."""
-        chosen = [self.problems[numbers[min(lane, len(numbers) - 1)]] for lane in range(lanes)]
+        chosen = [self.problems[numbers[min(lane, len(numbers) - 1)]] for lane in range(batch_size)]
         targets, varied = [self.targets(problem) for problem in chosen], self.layout.varied
         terms = {
             name: _stack([target.terms[name] for target in targets]) if _varies(name, varied) else wanted
             for name, wanted in targets[0].terms.items()
         }
-        frame = _stack([target.frame for target in targets]) if varied.frame else targets[0].frame
+        background = (
+            _stack([target.background for target in targets]) if varied.background else targets[0].background
+        )
         first = jnp.asarray(np.stack([problem.first for problem in chosen]))
         return first, Batch(
             chosen[0].params,
-            targets[0]._replace(terms=terms, frame=frame),
+            targets[0]._replace(terms=terms, background=background),
             _stack([problem.weights for problem in chosen]),
             jnp.stack([problem.learning_rate for problem in chosen]),
         )
 
-    def course(self, numbers: Sequence[int], lanes: int) -> Course | None:
+    def course(self, numbers: Sequence[int], batch_size: int) -> Course | None:
         """Return what a pass's lanes are steered by, None where they are not."""
-        chosen = [self.problems[numbers[min(lane, len(numbers) - 1)]] for lane in range(lanes)]
+        chosen = [self.problems[numbers[min(lane, len(numbers) - 1)]] for lane in range(batch_size)]
         rulers = []
         for problem in chosen:
             if (key := id(problem.content)) not in self.rulers:
@@ -317,9 +329,9 @@ class _Parts:
             return None
         if varied.content:
             ruler = ruler._replace(photograph=_stack([one.photograph for one in rulers if one]))
-        frames = [self.targets(problem).frame for problem in chosen]
-        frame = _stack(frames) if varied.frame else frames[0]
-        return Course(frame, ruler, jnp.array([problem.aim for problem in chosen], jnp.float32))
+        frames = [self.targets(problem).background for problem in chosen]
+        background = _stack(frames) if varied.background else frames[0]
+        return Course(background, ruler, jnp.array([problem.aim for problem in chosen], jnp.float32))
 
 
 def _style_key(problem: Problem) -> Hashable:
@@ -330,17 +342,17 @@ def _stack(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def _varies(name: str, varied: Varied) -> bool:
+def _varies(name: str, varied: LaneAxes) -> bool:
     """Tell whether what a term wants is a lane's own."""
     return bool((TERMS[name].of_content and varied.content) or (TERMS[name].of_style and varied.style))
 
 
-def _axes(targets: Targets, varied: Varied) -> Any:
+def _axes(targets: Targets, varied: LaneAxes) -> Any:
     """Return the axis of Targets that counts the lanes: 0, or None where all share one."""
     terms = {name: 0 if _varies(name, varied) else None for name in targets.terms}
     shared: Any = None
-    frame: Any = 0 if varied.frame else None
-    return Targets(terms=terms, numbers=shared, regions=shared, frame=frame)
+    background: Any = 0 if varied.background else None
+    return Targets(terms=terms, numbers=shared, regions=shared, background=background)
 
 
 def _over_lanes(function: Any, axes: tuple[Any, ...], mesh: Mesh) -> Any:
@@ -366,29 +378,29 @@ def _over_lanes(function: Any, axes: tuple[Any, ...], mesh: Mesh) -> Any:
 
 
 @jax.jit(static_argnames="layout")
-def _unseen(first: Float[Array, "n h w 3"], weights: LossWeights, layout: Layout) -> State:
-    return _over_lanes(partial(unseen, spec=layout.spec), (0, 0), layout.mesh)(first, weights)
+def _initial_states(first: Float[Array, "n h w 3"], weights: LossWeights, layout: Layout) -> State:
+    return _over_lanes(partial(initial_state, spec=layout.spec), (0, 0), layout.mesh)(first, weights)
 
 
 def _start(first: Float[Array, "n h w 3"], batch: Batch, layout: Layout) -> State:
-    return _advance(_unseen(first, batch.weights, layout), np.int32(0), batch, layout)
+    return _advance(_initial_states(first, batch.weights, layout), np.int32(0), batch, layout)
 
 
 @jax.jit(static_argnames="layout", donate_argnames="states")
 def _advance(states: State, steps: Int[Array, ""] | np.int32, batch: Batch, layout: Layout) -> State:
     axes = (0, None, None, _axes(batch.targets, layout.varied), 0, 0)
-    return _over_lanes(partial(chunk, spec=layout.spec), axes, layout.mesh)(states, steps, *batch)
+    return _over_lanes(partial(run_steps, spec=layout.spec), axes, layout.mesh)(states, steps, *batch)
 
 
 @jax.jit(static_argnames="layout", donate_argnames="states")
 def _steer(states: State, course: Course, layout: Layout) -> State:
     own = 0 if layout.varied.content else None
-    axes = (0, 0 if layout.varied.frame else None, Ruler(None, None, own), 0, None)
+    axes = (0, 0 if layout.varied.background else None, Ruler(None, None, own), 0, None)
     function = partial(steering.turn, spec=layout.spec)
     return _over_lanes(function, axes, layout.mesh)(states, *course, np.int32(0))
 
 
 @jax.jit(static_argnames="layout")
-def _tell(states: State, frame: Frame | None, layout: Layout) -> Told:
-    axes = (0, 0 if layout.varied.frame else None)
-    return _over_lanes(partial(tell, spec=layout.spec), axes, layout.mesh)(states, frame)
+def _snapshots(states: State, background: Background | None, layout: Layout) -> Snapshot:
+    axes = (0, 0 if layout.varied.background else None)
+    return _over_lanes(partial(snapshot, spec=layout.spec), axes, layout.mesh)(states, background)

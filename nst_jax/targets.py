@@ -9,23 +9,23 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int32
 
 from nst_jax import masks as masking
-from nst_jax import rows, tiling
+from nst_jax import sharding, tiling
 from nst_jax.errors import InputError
 from nst_jax.losses import TERMS
 from nst_jax.losses.base import Painting, View
-from nst_jax.losses.samples import sample_positions
+from nst_jax.losses.sampling import sample_positions
 from nst_jax.losses.style import STYLE_LOSSES
 from nst_jax.masks import Masks
 from nst_jax.networks.base import AnyArray, Params, check_picture, picture_list
 from nst_jax.objective import (
-    Frame,
+    Background,
     Spec,
     Targets,
     layers_of,
-    made_anew,
     network,
     of_content,
     of_styles,
+    recomputed_terms,
 )
 
 
@@ -67,18 +67,20 @@ def make_targets(
         terms=wanted | style_targets(params, paintings, masks, traced, spec),
         numbers=traced,
         regions=[] if around is None else regions_by_layer(parts, around.shape, spec),
-        frame=make_frame(around, parts, spec),
-        original=_lay(content, spec) if spec.anew else None,
+        background=make_background(around, parts, spec),
+        original=_lay(content, spec) if spec.recompute_content else None,
     )
 
 
-def make_frame(
+def make_background(
     background: Float[AnyArray, "h w 3"] | None, parts: Float32[np.ndarray, "r h w"] | None, spec: Spec
-) -> Frame | None:
+) -> Background | None:
     """Return what lies around the regions, None where there are none."""
     if parts is None:
         return None
-    return Frame(*(_lay(one, spec) for one in (background, masking.opacity(parts), masking.optimized(parts))))
+    return Background(
+        *(_lay(one, spec) for one in (background, masking.opacity(parts), masking.optimized(parts)))
+    )
 
 
 def traced_numbers(spec: Spec, **given: float) -> dict[str, Array]:
@@ -86,24 +88,26 @@ def traced_numbers(spec: Spec, **given: float) -> dict[str, Array]:
     known = dict(number for name in spec.terms for number in TERMS[name].numbers)
     for name in given.keys() - known.keys():
         raise InputError(f"`{name}`", f"one of {', '.join(known)}", "no term takes it")
-    traced: dict[str, Array] = rows.put_everywhere(
+    traced: dict[str, Array] = sharding.replicate(
         {name: np.float32(number) for name, number in (known | given).items()}, spec
     )
     return traced
 
 
 def _lay(array: Any, spec: Spec) -> Array:
-    return rows.put(rows.pad(array, spec), spec)
+    return sharding.shard(sharding.pad(array, spec), spec)
 
 
 @jax.jit(static_argnames="spec")
 def content_targets(params: Params, content: AnyArray, spec: Spec) -> dict[str, Any]:
-    """Return what is wanted of the content, by term; with spec.anew without what windows make anew."""
-    names = [name for name in of_content(spec) if not (spec.anew and name in made_anew(spec))]
+    """Return the content targets by term, without those that windows recompute."""
+    names = [
+        name for name in of_content(spec) if not (spec.recompute_content and name in recomputed_terms(spec))
+    ]
     layers = layers_of(names, spec)
     how = tiling.activations if spec.tile and layers else network
     view = View(content, how(params, content, layers, spec) if layers else {}, {}, spec)
-    wanted: dict[str, Any] = rows.keep({name: _of_content(name, view) for name in names}, spec)
+    wanted: dict[str, Any] = sharding.constrain({name: _of_content(name, view) for name in names}, spec)
     return wanted
 
 
@@ -126,8 +130,8 @@ def style_arguments(
     spec: Spec,
 ) -> tuple[Params, Array, dict[str, Array], dict[str, Array] | None, dict[str, Array], Spec]:
     """Return what wanted_of_style takes of a style and its mask."""
-    own = rows.spec_of(style, spec)
-    places = rows.put_everywhere(_style_positions(style, source, own), own)
+    own = sharding.spec_of(style, spec)
+    places = sharding.replicate(_style_positions(style, source, own), own)
     return params, _lay(style, own), numbers, mask_by_layer(source, style.shape, own), places, own
 
 
@@ -166,14 +170,14 @@ def mask_by_layer(
     inner = STYLE_LOSSES[spec.style_loss].inner
     if mask is None and not inner:
         return None
-    height, found = rows.height(shape[0], spec), {}
+    height, found = sharding.height(shape[0], spec), {}
     for layer in spec.network.select(layers_of(of_styles(spec), spec)):
         if mask is None:
             seen = np.ones(layer.map_shape(*shape[:2]), np.float32)
         else:
             seen = masking.pooled(mask, layer.stride)
         below = layer.map_shape(height, shape[1])[0] - len(seen)
-        found[layer.name] = rows.put(
+        found[layer.name] = sharding.shard(
             np.pad(masking.inner(seen) if inner else seen, [(0, below), (0, 0)]), spec
         )
     return found
@@ -203,7 +207,7 @@ def wanted_of_style(
 
     size = spec.own_size(style.shape)
     painting = Painting(by_windows if spec.tile else at_once, places, numbers, size, spec)
-    wanted: dict[str, Any] = rows.keep({name: _of_style(name, painting) for name in names}, spec)
+    wanted: dict[str, Any] = sharding.constrain({name: _of_style(name, painting) for name in names}, spec)
     return wanted
 
 

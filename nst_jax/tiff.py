@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8, UInt16
 from PIL import ImageFile, TiffImagePlugin
 
-from nst_jax.beside import File
+from nst_jax.metadata import File
 
 SEPARATE = 2  # PlanarConfiguration: each channel apart
 SIGNED = 2  # SampleFormat
@@ -18,7 +18,7 @@ REDUCED, MASK = 1, 4  # bits of NewSubfileType: a smaller copy of another pictur
 CHANNELS = {0: 1, 1: 1, 2: 3, 5: 4}  # by PhotometricInterpretation: white is 0, black is 0, RGB, CMYK
 WHITE_IS_ZERO, RGB = 0, 2
 PREMULTIPLIED, STRAIGHT = 1, 2  # ExtraSamples
-RAW = (32803, 34892)  # PhotometricInterpretation: mosaics and linear colours of cameras
+RAW = (32803, 34892)  # PhotometricInterpretation: mosaics and linear colors of cameras
 DEFLATED = (8, 32946)  # Compression; 1: none
 DEVELOP = "convert it to TIFF or PNG with a raw developer"
 SAVE = "save it as RGB of 8 or 16 bits"
@@ -40,7 +40,7 @@ Sample = UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"] | Float32[np.ndarr
 class Layers(NamedTuple):
     """The samples of a TIFF: whole numbers up to their type's largest, or floats in [0, 1]."""
 
-    colors: Samples  # one channel, grey; three; or four, cyan to black
+    colors: Samples  # one channel, gray; three; or four, cyan to black
     opacity: Sample | None
     icc: bytes
     orientation: int
@@ -95,7 +95,7 @@ def is_misread(image: ImageFile.ImageFile) -> bool:
     if is_separate(image):
         return tile.codec_name != "libtiff" or not isinstance(tile.args, tuple) or tile.args[0] not in PLAIN
     if tags.get(262) == 6 and tile.codec_name == "raw":
-        return bool(tags.get(530, (2, 2)) != (1, 1))  # fewer samples of colour than of lightness
+        return bool(tags.get(530, (2, 2)) != (1, 1))  # fewer samples of color than of lightness
     return SIGNED in tags.get(339, ()) and max(tags.get(258, (1,))) == 8
 
 
@@ -145,7 +145,7 @@ def _page(file: File) -> Iterator[Any]:
 
 
 def _alpha(page: Any) -> int:
-    """Return how the first sample beyond the colours is opacity, as pillow takes it; 0 where it is none."""
+    """Return how the first sample beyond the colors is opacity, as pillow takes it; 0 where it is none."""
     if page.extrasamples:
         return page.extrasamples[0] if page.extrasamples[0] in (PREMULTIPLIED, STRAIGHT) else 0
     return STRAIGHT if page.photometric == RGB and page.samplesperpixel == 4 else 0

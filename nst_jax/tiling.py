@@ -2,8 +2,8 @@
 
 Terms are made of sums over positions (losses/), so they can be added up over windows. A window is a core,
 whose positions count, and a halo as wide as the deepest layer sees. Pass 1 adds up what the total is not
-linear in, as the style's sums; the slope of the total with respect to these is a small matrix for each term;
-pass 2 runs the windows again and takes that slope, with those of the linear terms, back to the picture. What
+linear in, as the style's sums. The slope of the total with respect to these is a small matrix for each term.
+Pass 2 runs the windows again and takes that slope, with those of the linear terms, back to the picture. What
 is the least over all positions has its slope in the window where that lies. The memory is that of one window,
 whatever the picture's size; the work about two forward passes and one backward pass.
 """
@@ -19,19 +19,19 @@ from jaxtyping import Array, Float, Int
 
 from nst_jax import objective
 from nst_jax.losses import TERMS
-from nst_jax.losses.base import Least, View, is_node
-from nst_jax.losses.samples import Part
+from nst_jax.losses.base import Min, View, is_node
+from nst_jax.losses.sampling import Tile
 from nst_jax.networks.base import AnyArray, Layer, Params
 from nst_jax.objective import (
     Evaluation,
-    Pieces,
+    PartialSums,
     Spec,
     Targets,
     Terms,
     layers_of,
     loss_pieces,
-    made_anew,
     network,
+    recomputed_terms,
     seen,
     sums_of,
     terms_of,
@@ -56,12 +56,12 @@ class Window(NamedTuple):
     end: tuple[Int[Array, ""], Int[Array, ""]]
 
 
-def cut(length: int, tile: int, margin: int, unit: int) -> Axis:
+def split_axis(length: int, tile: int, margin: int, unit: int) -> Axis:
     """Cut a side into windows of at most `tile` pixels, as few and as short as that allows.
 
     margin: pixels that a core must keep from the window's border, where that is not the picture's; a
-    multiple of unit, on which windows and cores begin. A window ends on a unit or with the picture, and has
-    the picture's own odd rest of pixels: so pooling drops the same rows in it as in the picture.
+    multiple of unit, on which windows and cores begin. A window ends on a unit or with the picture. It
+    has the picture's own odd rest of pixels, so pooling drops the same rows in it as in the picture.
     """
     if length <= tile:
         return Axis(length, length, (0,), (0,))
@@ -111,7 +111,7 @@ class Grid(NamedTuple):
         start, core, end = zip(_place(self.rows, row), _place(self.columns, column), strict=True)
         return Window(start, core, end)
 
-    def part(self, window: Window) -> Part:
+    def part(self, window: Window) -> Tile:
         """Return the part of the picture that a window stands for: the positions of its core."""
         found = {}
         for unit in {1, *(layer.stride for layer in self.layers)}:
@@ -121,7 +121,7 @@ class Grid(NamedTuple):
             ]
             found[unit] = sides[0][:, None] * sides[1][None, :]
         owned = {layer.name: found[layer.stride] for layer in self.layers}
-        return Part(found[1], owned, {layer.name: _first(window, layer.stride) for layer in self.layers})
+        return Tile(found[1], owned, {layer.name: _first(window, layer.stride) for layer in self.layers})
 
 
 def _place(axis: Axis, number: Int[Array, ""]) -> tuple[Array, Array, Array]:
@@ -142,7 +142,9 @@ def grid(shape: Sequence[int], spec: Spec) -> Grid:
     """
     margin, unit = _margin(spec)
     tiles = shape[0] if spec.mesh else spec.tile, spec.tile
-    rows, columns = (cut(length, most, margin, unit) for length, most in zip(shape[:2], tiles, strict=True))
+    rows, columns = (
+        split_axis(length, most, margin, unit) for length, most in zip(shape[:2], tiles, strict=True)
+    )
     return Grid(rows, columns, spec.network.select(spec.layers))
 
 
@@ -171,15 +173,15 @@ def evaluate(
     windows = grid(image.shape, spec)
     if windows.windows == 1:  # then one pass will do
         return objective.evaluate(params, image, targets, factors, spec)
-    picture, unsee = jax.vjp(lambda image: seen(image, targets.frame, spec), jnp.asarray(image))
+    picture, unsee = jax.vjp(lambda image: seen(image, targets.background, spec), jnp.asarray(image))
     looked_at = [name for name in spec.terms if not TERMS[name].linear(spec)]
 
-    def near(number: Array) -> tuple[Window, Array, Targets, Part]:
+    def near(number: Array) -> tuple[Window, Array, Targets, Tile]:
         window = windows.window(number)
         pixels = _windowed(picture, window, windows.window_shape)
         return window, pixels, _near(params, targets, window, windows, spec), windows.part(window)
 
-    def look(number: Array) -> Pieces:
+    def look(number: Array) -> PartialSums:
         """Return the pieces of a window that the total is not linear in."""
         _, pixels, aims, part = near(number)
         layers = layers_of(looked_at, spec)
@@ -189,13 +191,13 @@ def evaluate(
 
     whole, places = _over_windows(look, windows)
 
-    def total(pieces: Pieces) -> Any:
+    def total(pieces: PartialSums) -> Any:
         terms = terms_of(pieces, targets, image.shape, spec)
         return weighted_sum(factors, terms), terms
 
     slopes = jax.grad(total, has_aux=True)(whole)[0]
 
-    def add(number: Array, sums: tuple[Array, Pieces]) -> tuple[Array, Pieces]:
+    def add(number: Array, sums: tuple[Array, PartialSums]) -> tuple[Array, PartialSums]:
         gradient, pieces = sums
         window, pixels, aims, part = near(number)
         found, back = jax.vjp(lambda pixels: loss_pieces(params, pixels, aims, spec, part), pixels)
@@ -211,29 +213,29 @@ def evaluate(
 
 
 def _over_windows(look: Callable[[Array], Any], windows: Grid) -> tuple[Any, list[Array]]:
-    """Return what is seen of all windows together, and for each Least in it the windows where it lies."""
+    """Return what is seen of all windows together, and for each Min in it the windows where it lies."""
 
     def add(number: Array, seen: tuple[Any, list[Array]]) -> tuple[Any, list[Array]]:
         (whole, places), found = seen, look(number)
-        nearer = [new.value < old.value for old, new in zip(_leasts(whole), _leasts(found), strict=True)]
+        nearer = [new.value < old.value for old, new in zip(_minima(whole), _minima(found), strict=True)]
         places = [jnp.where(*each) for each in zip(nearer, [number] * len(places), places, strict=True)]
         return _together(whole, found), places
 
     none = _nothing(jax.eval_shape(look, jnp.int32(0)))
-    places = [jnp.zeros(least.value.shape, jnp.int32) for least in _leasts(none)]
+    places = [jnp.zeros(least.value.shape, jnp.int32) for least in _minima(none)]
     return lax.fori_loop(0, windows.windows, add, (none, places))
 
 
-def _leasts(tree: Any) -> list[Least]:
-    return [node for node in jax.tree.leaves(tree, is_leaf=is_node) if isinstance(node, Least)]
+def _minima(tree: Any) -> list[Min]:
+    return [node for node in jax.tree.leaves(tree, is_leaf=is_node) if isinstance(node, Min)]
 
 
 def _nothing(shapes: Any) -> Any:
     """Return what is seen of no position at all."""
 
     def nothing(node: Any) -> Any:
-        if isinstance(node, Least):
-            return Least(jnp.full(node.value.shape, jnp.inf))
+        if isinstance(node, Min):
+            return Min(jnp.full(node.value.shape, jnp.inf))
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), node)
 
     return jax.tree.map(nothing, shapes, is_leaf=is_node)
@@ -243,20 +245,20 @@ def _together(one: Any, other: Any) -> Any:
     """Return what is seen of two parts of a picture, from what is seen of each."""
 
     def both(one: Any, other: Any) -> Any:
-        if isinstance(one, Least):
-            return Least(jnp.minimum(one.value, other.value))
+        if isinstance(one, Min):
+            return Min(jnp.minimum(one.value, other.value))
         return jax.tree.map(jnp.add, one, other)
 
     return jax.tree.map(both, one, other, is_leaf=is_node)
 
 
-def _slopes_in(number: Array, slopes: Pieces, places: list[Array]) -> Pieces:
-    """Return the slopes with respect to what is seen of one window: of a Least, only where it lies there."""
+def _slopes_in(number: Array, slopes: PartialSums, places: list[Array]) -> PartialSums:
+    """Return the slopes with respect to what is seen of one window: of a Min, only where it lies there."""
     left = iter(places)
 
     def here(node: Any) -> Any:
-        if isinstance(node, Least):
-            return Least(jnp.where(next(left) == number, node.value, 0))
+        if isinstance(node, Min):
+            return Min(jnp.where(next(left) == number, node.value, 0))
         return node
 
     return jax.tree.map(here, slopes, is_leaf=is_node)
@@ -264,7 +266,7 @@ def _slopes_in(number: Array, slopes: Pieces, places: list[Array]) -> Pieces:
 
 def _near(params: Params, targets: Targets, window: Window, windows: Grid, spec: Spec) -> Targets:
     """Return the targets of a window: its share of what is kept, or its content's activations made anew."""
-    shape, names = windows.window_shape, made_anew(spec)
+    shape, names = windows.window_shape, recomputed_terms(spec)
     original = None if targets.original is None else _windowed(targets.original, window, shape)
     if original is None:
         own = {name: _near_maps(targets.terms[name], window, shape, spec) for name in names}

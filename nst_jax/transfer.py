@@ -1,4 +1,4 @@
-"""The optimisation: a generator that runs rung after rung, chunk after chunk."""
+"""The optimization: a generator that runs scale after scale, chunk after chunk."""
 
 import dataclasses
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -8,37 +8,37 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
-from nst_jax import images, rows, steering
-from nst_jax.balance import balanced
+from nst_jax import images, sharding, steering
+from nst_jax.balancing import balanced
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.loop import Dial, State, Told, left, run_chunk, start, tell, weights_in_force
+from nst_jax.loop import Dial, Snapshot, State, carried_picture, run_chunk, snapshot, start, weights_in_force
 from nst_jax.masks import Masks
+from nst_jax.memory_plan import make_plans
 from nst_jax.networks.base import Params, picture_list
 from nst_jax.objective import summarize
 from nst_jax.optimizers import OPTIMIZERS
-from nst_jax.plan import make_plans
-from nst_jax.problem import Problem, check_pictures, finish, spread
-from nst_jax.scales import make_problems, settled
+from nst_jax.problem import Problem, check_pictures, finish, shard_problem
+from nst_jax.pyramid import make_problems, settled
 
 
-class Left(NamedTuple):
-    """What a rung leaves to the next one."""
+class ScaleResult(NamedTuple):
+    """What a scale leaves to the next one."""
 
     image: Float32[np.ndarray, "h w 3"]
-    memory: Any  # of the optimiser, None where the next rung starts afresh
+    memory: Any  # of the optimizer, None where the next scale starts afresh
     scale: Float[Array, ""]  # of the gradients that it has seen
     step: int
     evaluations: int
     dial: Dial | None
 
 
-class Standing(NamedTuple):
-    """What the optimisation goes on from. Its arrays are the next chunk's: they can be read until then."""
+class ResumeState(NamedTuple):
+    """What the optimization goes on from. Its arrays are the next chunk's: they can be read until then."""
 
     state: State
-    rung: int
-    step: int  # of the rungs before, as evaluations are
+    scale: int
+    step: int  # of the scales before, as evaluations are
     evaluations: int
 
 
@@ -63,19 +63,19 @@ class Later:
 
 
 class Progress(NamedTuple):
-    """Where the optimisation stands between two chunks."""
+    """Where the optimization stands between two chunks."""
 
-    step: int  # over all rungs, as evaluations are
+    step: int  # over all scales, as evaluations are
     evaluations: int
     picture: Later | Float32[np.ndarray, "h w 3"]
     losses: dict[str, Any]  # total (weighted); each term, such as content, and content_by_layer (unweighted)
     finite: bool
     converged: bool = False  # no further step would find a lower loss
-    rung: int = 1  # from 1, the coarsest
-    rungs: int = 1
-    ends: bool = True  # the rung has taken its steps
+    scale: int = 1  # from 1, the coarsest
+    scales: int = 1
+    ends: bool = True  # the scale has taken its steps
     lpips: float | None = None  # to the photograph, at 256 pixels at most, where a strength is in force
-    standing: Standing | None = None  # on the devices, of run() alone
+    resume_state: ResumeState | None = None  # on the devices, of run() alone
 
     @property
     def image(self) -> Float32[np.ndarray, "h w 3"]:
@@ -83,7 +83,7 @@ class Progress(NamedTuple):
         return self.picture.value if isinstance(self.picture, Later) else self.picture
 
     def __str__(self) -> str:
-        scale = f" at scale {self.rung} of {self.rungs}" if self.rungs > 1 else ""
+        scale = f" at scale {self.scale} of {self.scales}" if self.scales > 1 else ""
         return f"step {self.step}{scale}: loss {self.losses['total']:.4g}"
 
 
@@ -134,7 +134,7 @@ def stylize_steps(
     config: Config | None = None,
     init: Float32[np.ndarray, "_ _ 3"] | None = None,
     masks: Masks | None = None,
-    every: int = 0,
+    report_every: int = 0,
     free_memory: int | None = None,
     devices: Sequence[jax.Device] | int = 1,
 ) -> Iterator[Progress]:
@@ -152,14 +152,15 @@ def stylize_steps(
         config: The options. None: Config.from_preset().
         init: The first picture, of the content's shape. None: the one that config.init names.
         masks: Where each style acts. Elsewhere the picture is the content, to the bit, or the first picture.
-        every: Steps from one Progress to the next. 0: a hundredth of all, from 1 to 10.
+        report_every: Steps from one Progress to the next. 0: a hundredth of all, from 1 to 10.
         free_memory: Bytes that the compiled loop may take on each device. None: any number.
         devices: Those that share the rows of the picture, or their number.
 
     Yields:
-        A Progress at the start of each scale, and where every divides the step. It ends early where a loss is
-        not finite, and a scale where no step lowers it (Progress.finite, .converged). With config.average the
-        image is the average; the losses are the newest picture's, but at both ends of a scale the average's.
+        A Progress at the start of each scale, and where report_every divides the step. It ends early where a
+        loss is not finite, and a scale where no step lowers it (Progress.finite, .converged). With
+        config.ema_decay the image is the average; the losses are the newest picture's, but at both ends of a
+        scale the average's.
 
     Raises:
         InputError: Pictures, params and options do not go together.
@@ -169,11 +170,13 @@ def stylize_steps(
     check_pictures(content, paintings, init)
     config = _sized(config or Config.from_preset(), content, paintings, init)
     config = settled(config, content, paintings, init, masks)
-    mesh = rows.make_mesh(devices)
+    mesh = sharding.make_mesh(devices)
     problems = make_problems(params, content, paintings, config, init, masks)
-    plans = make_plans([spread(problem, mesh) for problem in problems], free_memory)
-    # Without what only a launcher needs: else whoever keeps a Progress keeps the optimiser's memory, too.
-    yield from map(lambda now: now._replace(standing=None), run([plan.problem for plan in plans], every))
+    plans = make_plans([shard_problem(problem, mesh) for problem in problems], free_memory)
+    # Without what only a launcher needs: else whoever keeps a Progress keeps the optimizer's memory, too.
+    yield from map(
+        lambda now: now._replace(resume_state=None), run([plan.problem for plan in plans], report_every)
+    )
 
 
 def _sized(config: Config, content: Any, styles: Sequence[Any], init: Any) -> Config:
@@ -190,36 +193,39 @@ def _sized(config: Config, content: Any, styles: Sequence[Any], init: Any) -> Co
 
 def run(
     problems: Sequence[Problem],
-    every: int = 0,
-    standing: Standing | None = None,
-    most: Callable[[], int] | None = None,
+    report_every: int = 0,
+    resume_state: ResumeState | None = None,
+    max_steps: Callable[[], int] | None = None,
 ) -> Iterator[Progress]:
-    """Run the problems of the rungs, in turn, yielding as stylize_steps does.
+    """Run the problems of the scales, in turn, yielding as stylize_steps does.
 
-    standing: what a run of the same problems stood at, from where it goes on to the same bits; that is told
-    first. most: asked before each chunk how many steps it may take; it does not change what comes of them.
+    resume_state: what a run of the same problems stood at, from where it goes on to the same bits; that is
+    told first. max_steps: asked before each chunk how many steps it may take; it does not change what comes
+    of them.
     """
     config = problems[-1].config
-    rungs, every = config.rungs(), every or chunk_steps(config.steps)
-    left: Left | None = None
-    for number, (problem, rung) in enumerate(zip(problems, rungs, strict=True), 1):
-        if standing and number < standing.rung:
+    scales, report_every = config.pyramid(), report_every or chunk_steps(config.steps)
+    left: ScaleResult | None = None
+    for number, (problem, scale) in enumerate(zip(problems, scales, strict=True), 1):
+        if resume_state and number < resume_state.scale:
             continue
-        place = number, len(rungs)
-        left = yield from _climb(problem, rung.iterations, place, left or standing, every, most)
+        place = number, len(scales)
+        left = yield from _run_scale(
+            problem, scale.iterations, place, left or resume_state, report_every, max_steps
+        )
         if left is None:
             return
 
 
-def _climb(
+def _run_scale(
     problem: Problem,
     iterations: int,
     place: tuple[int, int],
-    origin: Left | Standing | None,
-    every: int,
-    most: Callable[[], int] | None,
-) -> Generator[Progress, None, Left | None]:
-    """Run the rung at a place, from what the last one left or from where it stood before.
+    origin: ScaleResult | ResumeState | None,
+    report_every: int,
+    max_steps: Callable[[], int] | None,
+) -> Generator[Progress, None, ScaleResult | None]:
+    """Run the scale at a place, from what the last one left or from where it stood before.
 
     Return what it leaves, None where not finite.
     """
@@ -231,45 +237,47 @@ def _climb(
     end, known = done + iterations, problem._replace(weights=jax.device_get(problem.weights))
 
     def told(state: State) -> Progress:
-        now = progress(tell(state, targets.frame, spec), known)
+        now = progress(snapshot(state, targets.background, spec), known)
         now = now._replace(step=done + now.step, evaluations=spent + now.evaluations)
         if state.average and now.step > done and (now.step == end or not now.finite):
             own_state = start(problem.params, state.average.image, *rest, problem.decay, state.dial)
-            own = progress(tell(own_state, targets.frame, spec), known)
+            own = progress(snapshot(own_state, targets.background, spec), known)
             finite, evaluations = now.finite and own.finite, now.evaluations + 1
             now = now._replace(losses=own.losses, finite=finite, evaluations=evaluations)
-        rung, rungs = place
-        standing = Standing(state, rung, done, spent)
-        return now._replace(rung=rung, rungs=rungs, ends=now.step == end, standing=standing)
+        scale, scales = place
+        resume_state = ResumeState(state, scale, done, spent)
+        return now._replace(scale=scale, scales=scales, ends=now.step == end, resume_state=resume_state)
 
     carry = None if spec.mesh else OPTIMIZERS[spec.optimizer].carry  # padded, moments would be moved
-    if isinstance(origin, Standing):
+    if isinstance(origin, ResumeState):
         state = origin.state
     else:
         first = _enlarged(origin, problem) if origin else problem.first
-        image, dial = rows.put(rows.pad(first, spec), spec), origin and origin.dial
+        image, dial = sharding.shard(sharding.pad(first, spec), spec), origin and origin.dial
         state = start(problem.params, image, *rest, problem.decay, dial)
         if origin and carry:
             state = state._replace(memory=carry(origin.memory, shape, state.scale / origin.scale))
         if ruler and not origin:
-            state = steering.steer(state, targets.frame, ruler, aim, np.int32(done), spec)
+            state = steering.steer(state, targets.background, ruler, aim, np.int32(done), spec)
     now = told(state)
     yield now
     while now.step < end and now.finite and not now.converged:
-        stop = now.step + min(every - now.step % every, end - now.step, most() if most else every)
+        stop = now.step + min(
+            report_every - now.step % report_every, end - now.step, max_steps() if max_steps else report_every
+        )
         step = now.step
         while step < stop:
             steps = steering.piece(step, stop - step) if ruler else stop - step
             state, step = run_chunk(state, np.int32(steps), problem.params, *rest), step + steps
             if ruler:
-                state = steering.steer(state, targets.frame, ruler, aim, np.int32(done), spec)
+                state = steering.steer(state, targets.background, ruler, aim, np.int32(done), spec)
         now = told(state)
         yield now
     if not now.finite:
         return None
     # As the losses see it: beyond the masks' rings the optimizer's own picture may be anything.
-    return Left(
-        np.array(left(state, targets.frame, spec)),
+    return ScaleResult(
+        np.array(carried_picture(state, targets.background, spec)),
         state.memory if carry else None,
         state.scale,
         now.step,
@@ -278,11 +286,11 @@ def _climb(
     )
 
 
-def _enlarged(left: Left, problem: Problem) -> Float32[np.ndarray, "h w 3"]:
+def _enlarged(left: ScaleResult, problem: Problem) -> Float32[np.ndarray, "h w 3"]:
     """Return the picture with which a scale begins: the last one's, enlarged.
 
-    Where a strength s is in force it has 1 - s of the photograph's detail that no smaller picture can hold:
-    the optimizer would take many steps to bring it back.
+    Where a strength s is in force it has 1 - s of the photograph's detail that no smaller picture can hold.
+    The optimizer would take many steps to bring it back.
     """
     size, content = problem.first.shape[:2], problem.content
     image = images.resize(left.image, *size)
@@ -298,7 +306,7 @@ def chunk_steps(iterations: int) -> int:
     return min(10, max(1, iterations // 100))
 
 
-def progress(told: Told, problem: Problem) -> Progress:
+def progress(told: Snapshot, problem: Problem) -> Progress:
     """Return what is told of a state: numbers on the host, the picture when it is asked for."""
     terms, step, evaluations, finite, converged, dial = jax.device_get(
         (told.terms, told.step, told.evaluations, told.finite, told.converged, told.dial)

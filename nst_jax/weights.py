@@ -1,6 +1,6 @@
 """A network's weights: loaded from a package, the cache or a converted file; converted, fetched, verified.
 
-Converted files are safetensors that hold the arrays of convention.py and, as metadata, where they come from.
+Converted files are safetensors that hold the arrays of layout.py and, as metadata, where they come from.
 """
 
 import contextlib
@@ -17,18 +17,18 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from nst_jax.convention import NORMALIZATIONS, normalization_arrays, read_arrays
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.files import check_writable, write_whole
-from nst_jax.foreign import check_finite, check_shapes, read_lpips_heads
+from nst_jax.layout import NORMALIZATIONS, normalization_arrays, read_arrays
 from nst_jax.networks import NETWORKS, known_networks
 from nst_jax.networks.base import Params, make_params
+from nst_jax.readers import check_finite, check_shapes, read_lpips_heads
 from nst_jax.sources import Progress, Source, check, digest, downloaded, find_source, locate, sources
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A network's weights in host memory, in the convention of convention.py."""
+    """A network's weights in host memory, in the layout of stored arrays."""
 
     network: str  # one of known_networks()
     normalization: str  # a key of NORMALIZATIONS
@@ -106,7 +106,9 @@ def _load_default(source: Source) -> Weights:
         if cached:
             return _expect(source.network, cached)
     if not source.package:
-        by_hand = f"nst-weights --convert=FILE --network={source.network} --out=FILE and pass --weights=FILE"
+        by_hand = (
+            f"nst-weights --convert=FILE --network={source.network} --output=FILE and pass --weights=FILE"
+        )
         allowed = f"run nst-weights --fetch={source.name}, or {by_hand}"
         came = "those cached are damaged" if cached and os.path.exists(cached) else "there are none here yet"
         raise InputError(f"weights of {source.network}", allowed, came)
@@ -205,20 +207,21 @@ def _crc32(weights: Weights) -> str:
 def convert(
     source: str | os.PathLike[str],
     network: str,
-    out: str | os.PathLike[str],
+    output: str | os.PathLike[str],
     normalization: str | None = None,
 ) -> Weights:
-    """Convert a published file of any of foreign.FORMATS and write it to out; return what was written.
+    """Convert a published file of any of readers.FORMATS and write it to output; return what was written.
 
     normalization is needed where neither the file's numbers nor its names tell it. Raises InputError where
-    the file is damaged or of another network, where normalization contradicts it, or out cannot be written.
+    the file is damaged or of another network, where normalization contradicts it, or output cannot be
+    written.
     """
     _check_name("network", network, NETWORKS)
     if normalization is not None:
         _check_name("normalization", normalization, NORMALIZATIONS)
-    path, target = Path(source), Path(out)
+    path, target = Path(source), Path(output)
     if os.path.exists(target) and os.path.exists(path) and target.samefile(path):
-        raise InputError(str(out), "must be another file than the one to convert", "it is the same")
+        raise InputError(str(output), "must be another file than the one to convert", "it is the same")
     check_writable(target)
     origin = path.name.encode(errors="backslashreplace").decode()  # file names need not be Unicode
     weights = _convert(path, network, origin, normalization)
@@ -242,17 +245,17 @@ def _convert_packaged(source: Source) -> Weights:
 # --- fetching and verifying ---
 
 
-def fetch(name: str, out: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Path:
-    """Download, check and convert a source, into out or the cache, where load_weights looks; return the file.
+def fetch(name: str, output: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Path:
+    """Download, check and convert a source into output, or into the cache; return the file.
 
     progress is called with the bytes so far and, where known, in all. Raises InputError where there is no
     internet (it says what to bring instead) or the file that came is not the published one.
     """
     source = find_source(name)
-    path = Path(out) if out else cached_file(source)
+    path = Path(output) if output else cached_file(source)
     if path is None:
-        raise InputError("cache folder", "must be writable, or `out` given", "it cannot be made")
-    if not out and _verdict(name, path, read_weights).state == "good":
+        raise InputError("cache folder", "must be writable, or `output` given", "it cannot be made")
+    if not output and _verdict(name, path, read_weights).state == "good":
         return path
     check_writable(path)
     if source.package:
@@ -260,7 +263,7 @@ def fetch(name: str, out: str | os.PathLike[str] | None = None, progress: Progre
     else:
         with downloaded(source, path.parent, progress) as file:
             weights = _convert(file, source.network, source.file_name, source.normalization)
-    _write(weights, path, private=not out)
+    _write(weights, path, private=not output)
     return path
 
 

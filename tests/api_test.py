@@ -109,7 +109,7 @@ def test_a_size_that_is_not_the_picture_s_is_refused_and_one_that_is_not_given_i
     large = images.resize(content, 150, 200)
     config = nst.Config.from_preset(iterations=3, **LOW)
     first, *_ = nst.stylize_steps(params, large, [style], config=config)
-    assert (first.rungs, first.image.shape) == (2, (106, 141, 3))
+    assert (first.scales, first.image.shape) == (2, (106, 141, 3))
 
 
 def test_progress_is_told_of_every_chunk(params, pictures, capsys):
@@ -119,7 +119,7 @@ def test_progress_is_told_of_every_chunk(params, pictures, capsys):
     assert [now.step for now in told] == [0, 1, 2, 3]
     assert told[-1] is last
     assert str(last) == f"step 3: loss {last.losses['total']:.4g}"
-    assert str(last._replace(rung=2, rungs=5)).startswith("step 3 at scale 2 of 5: loss ")
+    assert str(last._replace(scale=2, scales=5)).startswith("step 3 at scale 2 of 5: loss ")
 
 
 def test_a_path_is_a_name(tmp_path, pictures):
@@ -134,7 +134,7 @@ def test_a_statistic_a_content_loss_and_an_optimizer_of_ones_own(params, picture
         registry[name]
         for registry, name in (
             (nst.STYLE_LOSSES, "gram"),
-            (nst.CONTENT_LOSSES, "squares"),
+            (nst.CONTENT_LOSSES, "l2"),
             (nst.OPTIMIZERS, "adam"),
         )
     )

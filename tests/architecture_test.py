@@ -62,6 +62,15 @@ def test_the_table_has_no_circles():
         order += ready
 
 
+def test_one_number_goes_by_at_most_eight_functions_that_are_there():
+    hops = re.findall(r"^\| (\d) \| `([\w.]+)` \|", (ROOT / "BUILD.md").read_text(), re.MULTILINE)
+    assert [int(number) for number, _ in hops] == list(range(1, len(hops) + 1))
+    assert 0 < len(hops) <= 8
+    for _, name in hops:
+        module, _, function = name.rpartition(".")
+        assert callable(getattr(importlib.import_module(f"nst_jax.{module}"), function)), name
+
+
 def test_only_networks_and_presets_know_the_names_of_layers():
     for path in PACKAGE.rglob("*.py"):
         if "networks" not in path.parts and path.name != "config.py":

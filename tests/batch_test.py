@@ -20,7 +20,7 @@ from PIL import Image
 
 import nst_jax
 from nst_jax.launchers import batch, nst
-from nst_jax.launchers.common import run
+from nst_jax.launchers.flags import run
 from nst_jax.runs import batch_job, batch_request, batch_summary
 from nst_jax.runs.batch_request import (
     BatchOptions,
@@ -220,14 +220,14 @@ def test_rows_of_one_shape_compile_once(call, compilations):
     code, out, _ = call(manifest, OUTPUT)
     assert code == 0
     assert [Path(name).stem for name in out] == ["000000", "000002", "000004", "000001", "000003"]
-    assert compilations("chunk") == 2
+    assert compilations("run_steps") == 2
 
 
 def test_programs_are_dropped_where_there_are_many(call, compilations, monkeypatch):
     monkeypatch.setattr(batch_job, "MAX_PROGRAMS", 0)
     jax.clear_caches()
     assert call("--contents=c[01].png", STYLE, OUTPUT)[0] == 0
-    assert compilations("chunk") == 2
+    assert compilations("run_steps") == 2
 
 
 VALUES = {
@@ -596,7 +596,9 @@ def test_rounded_aspects_share_programs_and_results_have_their_own(call, compila
     jax.clear_caches()
     assert call(*flags, OUTPUT, "--round_aspects")[0] == 0
     assert (
-        compilations("chunk") == len({program_size(size, Inputs(round_aspects=True)) for size in sizes}) == 2
+        compilations("run_steps")
+        == len({program_size(size, Inputs(round_aspects=True)) for size in sizes})
+        == 2
     )
     for k, (height, width) in enumerate(sizes):
         with Image.open(f"o/p{k}.png") as picture:

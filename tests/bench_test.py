@@ -8,7 +8,7 @@ import pytest
 
 from nst_jax.config import Config
 from nst_jax.launchers import bench, selftest
-from nst_jax.launchers.common import run
+from nst_jax.launchers.flags import run
 from nst_jax.networks import vgg
 from nst_jax.objective import total_loss
 from nst_jax.problem import make_problem

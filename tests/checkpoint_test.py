@@ -19,7 +19,7 @@ from nst_jax import checkpoint, files, images
 from nst_jax.checkpoint import Checkpoints, newest, restore
 from nst_jax.errors import InputError, NotWritten
 from nst_jax.launchers import nst
-from nst_jax.launchers.common import run
+from nst_jax.launchers.flags import run
 from nst_jax.runs import checkpointing, job
 from nst_jax.system import device
 
@@ -269,17 +269,17 @@ def read(path):
 
 def history(path):
     report = json.loads(read(path))
-    return {name: report[name] for name in ("losses", "rungs", "history", "evaluations", "image")}
+    return {name: report[name] for name in ("losses", "scales", "history", "evaluations", "image")}
 
 
 GOING_ON = {
     "lbfgs": ([], 3, 1),
-    "adam with its average": (["--optimizer=adam", "--average=0.9"], 4, 1),
-    "the first of the rungs": (["--scales=20,32", "--iterations=4,3"], 2, 1),
-    "between rungs": (["--scales=20,32", "--iterations=4,3", "--optimizer=adam"], 4, 1),
-    "the last of the rungs": (["--scales=20,32", "--iterations=4,3", "--optimizer=adam"], 5, 1),
+    "adam with its average": (["--optimizer=adam", "--ema_decay=0.9"], 4, 1),
+    "the first of the scales": (["--scales=20,32", "--iterations=4,3"], 2, 1),
+    "between scales": (["--scales=20,32", "--iterations=4,3", "--optimizer=adam"], 4, 1),
+    "the last of the scales": (["--scales=20,32", "--iterations=4,3", "--optimizer=adam"], 5, 1),
     "several devices": ([], 3, 2),
-    "masks and colours": (["--style_mask=m.png", "--preserve_color=luma"], 3, 1),
+    "masks and colors": (["--style_mask=m.png", "--preserve_color=luma"], 3, 1),
 }
 
 
@@ -325,13 +325,13 @@ def test_a_finished_run_is_extended_to_what_a_longer_one_gives(call):
     code, _, err = call("--resume=k", *longer)
     assert (code, err) == (
         2,
-        ["error: --iterations: as in the run in k (or --allow=iterations); 6 there, 9 now"],
+        ["error: --iterations: as in the run in k (or --allow_change=iterations); 6 there, 9 now"],
     )
-    assert call("--resume=k", "--allow=iterations", *longer)[0] == 0
+    assert call("--resume=k", "--allow_change=iterations", *longer)[0] == 0
     extended = read("a.png")
     assert call(*RUN, *longer)[0] == 0
     assert read("a.png") == extended
-    code, _, err = call("--resume=k", "--allow=iterations", "--iterations=8")
+    code, _, err = call("--resume=k", "--allow_change=iterations", "--iterations=8")
     assert code == 2
     assert err == ["error: --iterations: 9, or more of the last; got 8"]
 
@@ -349,8 +349,8 @@ def test_a_finished_run_says_so_and_what_is_kept_of_it_until_that_is_dropped(cal
     assert re.fullmatch(kept[0], line)
     whole = read("a.png")
     again = told("--resume=k")
-    assert again[0] == "finished already, after step 7, in k; --allow=iterations extends it"
-    extended = told("--resume=k", "--allow=iterations", "--iterations=4,4")
+    assert again[0] == "finished already, after step 7, in k; --allow_change=iterations extends it"
+    extended = told("--resume=k", "--allow_change=iterations", "--iterations=4,4")
     assert extended[0] == "goes on after step 7, from k"
     assert told("--resume=k", "--keep_checkpoints=false")[0].startswith("finished already, after step 8")
     assert not os.path.exists("k")
@@ -413,20 +413,20 @@ WRONG = {
     "--checkpoint=a.png": "--output, .*--checkpoint: each a file of its own; a.png is named twice",
     "--checkpoint=/proc/no/k --dry_run": "/proc/no/k: must be a folder that can be written to; No such file or directory",
     "--resume=k --checkpoint=l": "--resume, --checkpoint: one of the two, or one folder for both; got k and l",
-    "--allow=iterations": "--allow: with --resume or --checkpoint; neither was given",
+    "--allow_change=iterations": "--allow_change: with --resume or --checkpoint; neither was given",
     "--checkpoint_every=-1 --checkpoint=k": "--checkpoint_every: a finite number from 0 to 1000000; got -1.0",
 }
 
 
 def test_the_last_rung_is_extended_and_no_other(call):
-    rungs = [*RUN, "--scales=20,32", "--iterations=4,3", "--output=a.png"]
-    assert call(*rungs, "--checkpoint=k")[0] == 0
-    code, _, err = call("--resume=k", "--allow=iterations", "--iterations=8,6")
+    scales = [*RUN, "--scales=20,32", "--iterations=4,3", "--output=a.png"]
+    assert call(*scales, "--checkpoint=k")[0] == 0
+    code, _, err = call("--resume=k", "--allow_change=iterations", "--iterations=8,6")
     assert (code, len(err)) == (2, 1)
     assert err[0] == "error: --iterations: 4,3, or more of the last, for the first 2 of the --scales; got 8,6"
-    assert call("--resume=k", "--allow=iterations", "--iterations=4,5")[0] == 0
+    assert call("--resume=k", "--allow_change=iterations", "--iterations=4,5")[0] == 0
     extended = read("a.png")
-    assert call(*rungs, "--iterations=4,5")[0] == 0
+    assert call(*scales, "--iterations=4,5")[0] == 0
     assert read("a.png") == extended
 
 

@@ -1,4 +1,4 @@
-"""Colour modes against slow float64 twins, and chroma by the formulas of BT.601 written out."""
+"""Color modes against slow float64 twins, and chroma by the formulas of BT.601 written out."""
 
 import functools
 import itertools
@@ -21,11 +21,11 @@ PAIRS = [("cat", "night"), ("rocket", "glass"), ("coffee", "waves"), ("night", "
 @functools.cache
 def example(name, longest=30):
     rgb = images.load(f"example:{name}").rgb
-    return images.resize(rgb, *images.fit(*rgb.shape[:2], longest))
+    return images.resize(rgb, *images.size_to_fit(*rgb.shape[:2], longest))
 
 
 def squeezed(picture, half=0.15):
-    """The picture with colours near the middle of the range, so that what is moved to them stays in it."""
+    """The picture with colors near the middle of the range, so that what is moved to them stays in it."""
     return (0.5 + half * (2 * picture - 1)).astype(np.float32)
 
 
@@ -35,7 +35,7 @@ def y_of(picture):
 
 
 def chroma_of(picture):
-    """Cb and Cr of [0, 1] as in JPEG, 0 for grey."""
+    """Cb and Cr of [0, 1] as in JPEG, 0 for gray."""
     r, g, b = np.moveaxis(np.float64(picture), -1, 0)
     return np.stack([-0.168736 * r - 0.331264 * g + 0.5 * b, 0.5 * r - 0.418688 * g - 0.081312 * b], -1)
 
@@ -77,7 +77,7 @@ def quantile(value, values):
 
 
 def at_quantile(share, values):
-    """The value at a quantile, on the straight line between its neighbours."""
+    """The value at a quantile, on the straight line between its neighbors."""
     points = sorted({(quantile(v, values), v) for v, m in values if m > 0})
     if share <= points[0][0]:
         return points[0][1]
@@ -129,7 +129,7 @@ def test_every_mode_has_a_twin():
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("mode", "match"), CASES)
-def test_moved_colours_equal_the_float64_twin(mode, match, weighted, rng):
+def test_moved_colors_equal_the_float64_twin(mode, match, weighted, rng):
     style, content = example("waves", 9), example("cat", 12)
     weights = [
         rng.uniform(0.1, 1, p.shape[:2]).astype(np.float32) if weighted else None for p in (style, content)
@@ -141,7 +141,7 @@ def test_moved_colours_equal_the_float64_twin(mode, match, weighted, rng):
 
 @pytest.mark.parametrize(("mode", "match"), CASES)
 def test_contract_a_prepared_style_is_float32_in_range_with_its_own_shape(mode, match, rng):
-    style = (rng.random((7, 5, 3)) > 0.5).astype(np.float32)  # black, white and the pure colours
+    style = (rng.random((7, 5, 3)) > 0.5).astype(np.float32)  # black, white and the pure colors
     for content in (example("rocket"), (rng.random((4, 9, 3)) > 0.5).astype(np.float32)):
         moved = prepare_style(mode, style, content, match)
         assert moved.shape == style.shape
@@ -191,7 +191,7 @@ def test_a_match_of_channels_that_do_not_correlate_scales_each(match):
 
 
 @pytest.mark.parametrize("match", MATCHES)
-def test_a_match_with_itself_leaves_colours_where_they_are(match, rng):
+def test_a_match_with_itself_leaves_colors_where_they_are(match, rng):
     for content, _ in covariances(rng):
         np.testing.assert_allclose(COLOR_MATCHES[match](content, content), np.eye(3), atol=1e-5)
 
@@ -216,7 +216,7 @@ def test_transport_is_symmetric_and_positive_definite(rng):
         assert np.linalg.eigvalsh((a + a.T) / 2).min() > 0
 
 
-def test_transport_moves_colours_least_of_the_three(rng):
+def test_transport_moves_colors_least_of_the_three(rng):
     for content, style in covariances(rng):
         cost = {}
         for match in MATCHES:
@@ -236,7 +236,7 @@ def test_a_matched_style_has_the_mean_and_covariance_of_the_content(match, conte
 
 
 @pytest.mark.parametrize("match", MATCHES)
-def test_a_grey_content_makes_the_matched_style_grey(match):
+def test_a_gray_content_makes_the_matched_style_gray(match):
     content = squeezed(luma(example("cat")))
     moved = prepare_style("match", example("waves"), content, match)
     assert 0 < moved.min() <= moved.max() < 1
@@ -272,7 +272,7 @@ def test_only_what_the_content_shows_where_its_weights_lie_counts(mode, match):
     np.testing.assert_allclose(moved, prepare_style(mode, style, crop, match), atol=1e-6)
 
 
-def test_a_histogram_stays_within_the_colours_where_the_weights_lie():
+def test_a_histogram_stays_within_the_colors_where_the_weights_lie():
     content = np.float32([0, 0.4, 0.6, 1])[None, :, None].repeat(3, 2)
     style = np.linspace(0, 1, 101, dtype=np.float32)[None, :, None].repeat(3, 2)
     moved = prepare_style("histogram", style, content, content_weights=np.float32([[0, 1, 1, 0]]))
@@ -354,7 +354,7 @@ def test_histogram_sends_a_flat_channel_to_the_median():
 # Luma
 
 
-def test_luma_of_the_primary_colours():
+def test_luma_of_the_primary_colors():
     pure = np.float32([[[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 0, 0]]])
     expected = np.repeat([[[0.299], [0.587], [0.114], [1], [0]]], 3, -1)
     np.testing.assert_allclose(luma(pure), expected, atol=1e-6)
@@ -421,7 +421,7 @@ def test_swapped_pictures_have_the_nearest_luma_that_the_chroma_allows(rng):
     assert moved > 50
 
 
-def test_a_pure_colour_allows_its_own_luma_only():
+def test_a_pure_color_allows_its_own_luma_only():
     red, white = np.float32([[[1, 0, 0]]]), np.ones((1, 1, 3), np.float32)
     np.testing.assert_allclose(swap_luma(white, red), red, atol=1e-6)
 
@@ -439,23 +439,23 @@ def test_swapping_the_content_with_itself_gives_the_content(rng):
 
 def test_luma_and_chroma_are_those_of_jpeg(rng):
     result, content = eighths((16, 16, 3), rng), eighths((16, 16, 3), rng)
-    swapped, content, grey = (
+    swapped, content, gray = (
         np.asarray(Image.fromarray(images.to_uint8(picture)).convert("YCbCr"), int)
         for picture in (swap_luma(result, content), content, luma(result))
     )
     assert np.abs(swapped[..., 1:] - content[..., 1:]).max() <= 1
-    np.testing.assert_array_equal(grey[..., 1:], 128)
+    np.testing.assert_array_equal(gray[..., 1:], 128)
     pixels = images.to_uint8(result)
     theirs = np.asarray(Image.fromarray(pixels).convert("YCbCr"), float)
     np.testing.assert_allclose(255 * y_of(result), theirs[..., 0], atol=1)
     np.testing.assert_allclose(255 * chroma_of(result) + 128, theirs[..., 1:], atol=1)
-    assert np.abs(grey[..., 0] - theirs[..., 0]).max() <= 1
+    assert np.abs(gray[..., 0] - theirs[..., 0]).max() <= 1
 
 
 # Refused
 
 FLAT = np.full((4, 5, 3), 0.25, np.float32)
-VARY = {"luma": "brightness", "match": "colour", "histogram": "colour"}
+VARY = {"luma": "brightness", "match": "color", "histogram": "color"}
 
 
 @pytest.mark.parametrize("mode", VARY)
@@ -479,13 +479,13 @@ def test_a_picture_that_is_flat_where_its_weights_lie_is_refused(mode, which):
         prepare_style(mode, **pictures, **{f"{which}_weights": weights})
 
 
-def test_a_grey_style_is_refused_in_match_and_the_message_says_what_to_use():
-    grey = luma(example("night"))
+def test_a_gray_style_is_refused_in_match_and_the_message_says_what_to_use():
+    gray = luma(example("night"))
     with pytest.raises(
-        InputError, match=r"a style that varies in colour in all three channels.*grey.*: luma\)"
+        InputError, match=r"a style that varies in color in all three channels.*gray.*: luma\)"
     ):
-        prepare_style("match", grey, example("cat"))
-    prepare_style("luma", grey, example("cat"))
+        prepare_style("match", gray, example("cat"))
+    prepare_style("luma", gray, example("cat"))
 
 
 def test_a_style_whose_channels_hang_together_is_refused_in_match():

@@ -28,7 +28,9 @@ def test_uniform_weights_are_one_over_the_layers_for_style_and_one_for_content()
 def test_geometric_weights_are_strong_at_the_bottom_for_style_and_at_the_top_for_content():
     """Novak & Nikulin 2016, 3.1: style 2^(D-d), content 2^d, d = 1...D from the bottom; to sum 1."""
     layers = ("conv1_1", "conv2_1", "conv3_1")
-    weights = Config(layer_weighting="geometric", style_layers=layers, content_layers=layers).loss_weights(1)
+    weights = Config(
+        style_layer_weights="geometric", style_layers=layers, content_layers=layers
+    ).loss_weights(1)
     assert weights_of(weights.parts["style"]) == pytest.approx(
         dict(zip(layers, (4 / 7, 2 / 7, 1 / 7), strict=True))
     )
@@ -38,13 +40,13 @@ def test_geometric_weights_are_strong_at_the_bottom_for_style_and_at_the_top_for
 
 
 def test_numbers_go_with_the_layers_in_the_order_given():
-    config = Config(style_layers=("conv4_1", "conv1_1"), layer_weighting="3,1")
+    config = Config(style_layers=("conv4_1", "conv1_1"), style_layer_weights="3,1")
     assert config.spec().style_layers == ("conv1_1", "conv4_1")
     assert weights_of(config.loss_weights(1).parts["style"]) == {"conv1_1": 0.25, "conv4_1": 0.75}
 
 
 def test_layers_with_weight_0_do_not_count():
-    config = Config(style_layers=("conv1_1", "conv2_1", "conv3_1"), layer_weighting="1,0,1")
+    config = Config(style_layers=("conv1_1", "conv2_1", "conv3_1"), style_layer_weights="1,0,1")
     assert weights_of(config.loss_weights(1).parts["style"]) == {
         "conv1_1": 0.5,
         "conv2_1": 0.0,
@@ -58,7 +60,7 @@ def test_all_layers(network):
     assert spec.style_layers == spec.content_layers == NETWORKS[network].names
 
 
-def test_mix_is_normalised_and_equal_by_default():
+def test_mix_is_normalized_and_equal_by_default():
     np.testing.assert_allclose(Config(style_mix=(3.0, 1.0)).loss_weights(2).style_mix, [0.75, 0.25])
     np.testing.assert_allclose(Config().loss_weights(4).style_mix, 0.25)
 
@@ -86,11 +88,14 @@ def test_a_preset_is_its_options_however_it_is_named(preset):
 
 def test_the_weights_follow_the_strength_the_loss_and_the_balance():
     dialed = Config.from_preset("gatys", strength=0.1)
-    assert dialed.balance == "auto"
+    assert dialed.loss_balancing == "auto"
     assert Config(strength=0.1) == dialed
     assert dataclasses.replace(Config(), strength=0.1) == dialed
     assert dataclasses.replace(Config(strength=0.9), strength=0.1) == dialed
-    assert (Config(balance="auto").content_weight, Config(balance="auto").style_weight) == (1.0, 1.0)
+    assert (Config(loss_balancing="auto").content_weight, Config(loss_balancing="auto").style_weight) == (
+        1.0,
+        1.0,
+    )
     default = Config.from_preset()
     assert dataclasses.replace(default, style_loss="gram") == Config.from_preset(style_loss="gram")
     assert dataclasses.replace(default, style_weight=3.0) == Config.from_preset(style_weight=3.0)
@@ -140,20 +145,20 @@ def test_copies_know_what_was_given():
         ({"content_weight": 0.0, "style_weight": 0.0, "tv_weight": 0.0}, "at least one above 0; all are 0"),
         ({"style_mix": (0.0, 0.0)}, "`style_mix`: at least one number above 0"),
         ({"style_mix": (1.0, -1.0)}, "`style_mix`: a finite number from 0 to 1e.30; got -1"),
-        ({"layer_weighting": "geometrical"}, "`layer_weighting`: .*did you mean geometric"),
-        ({"layer_weighting": "1,2"}, "`layer_weighting`: .*5 numbers.*got '1,2'"),
-        ({"layer_weighting": "1,1,1,1,nan"}, "`layer_weighting`"),
-        ({"layer_weighting": "0,0,0,0,0"}, "`layer_weighting`: .*not all 0"),
+        ({"style_layer_weights": "geometrical"}, "`style_layer_weights`: .*did you mean geometric"),
+        ({"style_layer_weights": "1,2"}, "`style_layer_weights`: .*5 numbers.*got '1,2'"),
+        ({"style_layer_weights": "1,1,1,1,nan"}, "`style_layer_weights`"),
+        ({"style_layer_weights": "0,0,0,0,0"}, "`style_layer_weights`: .*not all 0"),
         ({"tv_power": 0.5}, "`tv_power`"),
         (
-            {"layer_weighting": "telescoped", "style_layers": ("conv1_1",)},
-            "`style_layers`: two or more for `layer_weighting=telescoped`; got conv1_1",
+            {"style_layer_weights": "telescoped", "style_layers": ("conv1_1",)},
+            "`style_layers`: two or more for `style_layer_weights=telescoped`; got conv1_1",
         ),
         (
             {"style_loss": "chain", "style_layers": ("conv1_1",)},
             "`style_layers`: at least two layers for `style_loss=chain`; got conv1_1",
         ),
-        ({"style_loss": "chain", "layer_weighting": "1,1,1,1,1"}, "`layer_weighting`: .*4 numbers"),
+        ({"style_loss": "chain", "style_layer_weights": "1,1,1,1,1"}, "`style_layer_weights`: .*4 numbers"),
         ({"preserve_color": "lumaswap"}, "`preserve_color`: none, luma_swap, .*did you mean luma"),
         ({"style_layers": ("all", "conv1_1")}, "`style_layers`: layers, or all by itself; got all,conv1_1"),
         ({"color_match": "choleski"}, "`color_match`: .*did you mean cholesky"),
@@ -175,8 +180,8 @@ def test_copies_know_what_was_given():
         ),
         ({"scales": "256,512", "iterations": (1, 2, 3)}, "`iterations`: .*2 numbers from 1.*got 1,2,3"),
         ({"scales": "256,512", "iterations": (100, 0)}, "`iterations`: .*2 numbers from 1.*got 100,0"),
-        ({"average": 0.9}, "`average`: 0, or `optimizer=adam`; got 0.9 for lbfgs"),
-        ({"average": 1.0, "optimizer": "adam"}, "`average`: a finite number from 0 to 0.99999; got 1.0"),
+        ({"ema_decay": 0.9}, "`ema_decay`: 0, or `optimizer=adam`; got 0.9 for lbfgs"),
+        ({"ema_decay": 1.0, "optimizer": "adam"}, "`ema_decay`: a finite number from 0 to 0.99999; got 1.0"),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(options, message):
@@ -200,7 +205,7 @@ def test_wrong_options_are_refused_in_one_line(options, message):
     ],
 )
 def test_the_sizes_of_the_ladder(size, scales, sizes):
-    assert [rung.size for rung in Config(size=size, scales=scales).rungs()] == sizes
+    assert [scale.size for scale in Config(size=size, scales=scales).pyramid()] == sizes
 
 
 @pytest.mark.parametrize(
@@ -220,9 +225,9 @@ def test_the_sizes_of_the_ladder(size, scales, sizes):
 )
 def test_steps_are_divided_over_the_ladder(iterations, scales, steps):
     config = Config(iterations=iterations, scales=scales)
-    assert [rung.iterations for rung in config.rungs()] == steps
+    assert [scale.iterations for scale in config.pyramid()] == steps
     assert config.steps == sum(steps)
-    assert config.rungs()[-1].size == 512
+    assert config.pyramid()[-1].size == 512
 
 
 def test_a_shift_for_a_loss_without_one_is_refused(monkeypatch):
@@ -249,7 +254,9 @@ def test_a_matting_weight_for_what_is_no_photograph_is_refused_not_ignored():
 
 
 def test_numbers_for_the_chain_go_by_the_order_of_style_layers():
-    config = Config(style_loss="chain", style_layers=("conv3_1", "conv1_1", "conv2_1"), layer_weighting="3,1")
+    config = Config(
+        style_loss="chain", style_layers=("conv3_1", "conv1_1", "conv2_1"), style_layer_weights="3,1"
+    )
     weights = config.loss_weights(1).parts["style"]
     assert (float(weights["conv2_1"]), float(weights["conv3_1"])) == (0.25, 0.75)
 
@@ -312,11 +319,11 @@ def test_an_effort_is_the_same_work_at_every_size(effort, work, varies, alone):
     Of a draft each has a quarter of them, so the coarsest's second share counts a little at small sizes.
     """
     for size in (256, 512, 1024, 2048):
-        rungs = Config.from_preset(size=size, effort=effort).rungs()
-        assert sum(rung.iterations * (rung.size / size) ** 2 for rung in rungs) == pytest.approx(
+        scales = Config.from_preset(size=size, effort=effort).pyramid()
+        assert sum(scale.iterations * (scale.size / size) ** 2 for scale in scales) == pytest.approx(
             work, rel=varies
         )
-        assert Config(size=size, effort=effort).rungs() == ((size, alone),)
+        assert Config(size=size, effort=effort).pyramid() == ((size, alone),)
 
 
 def test_iterations_take_the_place_of_an_effort():

@@ -7,7 +7,7 @@ import subprocess
 
 # Before JAX starts: several CPU devices, so that what is sharded is tested on a laptop.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
-# LLVM's optimiser takes a fifth of the tests' time, and what it does is not what they test.
+# LLVM's optimizer takes a fifth of the tests' time, and what it does is not what they test.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 
 import jax

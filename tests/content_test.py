@@ -8,7 +8,7 @@ import pytest
 from nst_jax.config import Config
 from nst_jax.losses.base import View
 from nst_jax.losses.content import BOX, CONTENT_LOSSES, laplacian
-from nst_jax.losses.samples import LEVEL, sample_positions
+from nst_jax.losses.sampling import LEVEL, sample_positions
 from nst_jax.networks.base import features
 from nst_jax.objective import loss_terms
 from nst_jax.targets import make_targets
@@ -63,7 +63,7 @@ def test_the_laplacian_equals_its_twin_s(rng, shape):
 def test_the_laplacian_term_equals_its_twin_s(params, rng):
     x, content = rng.random((2, 24, 21, 3), np.float32)
     terms, gradient = terms_of(params, x, content, "laplacian")
-    squares, gradient_of_squares = terms_of(params, x, content, "squares")
+    squares, gradient_of_squares = terms_of(params, x, content, "l2")
     apart = laplacian_twin(x) - laplacian_twin(content)
     np.testing.assert_allclose(terms.pop("laplacian"), (apart**2).sum() / 2 / BOX**2, rtol=1e-4)
     assert terms == squares
@@ -93,9 +93,9 @@ def test_the_slope_of_self_similarity_equals_finite_differences(rng):
     columns, content = rng.random((2, 30, 6), np.float32)
     wanted = loss.wanted(View(np.zeros((1, 1, 3), np.float32), {}, {}, spec_of("self_similarity")))
     assert wanted == {}
-    from nst_jax.losses.content import Likeness
+    from nst_jax.losses.content import SelfSimilarity
 
-    aim = Likeness(jnp.zeros((30, 2), jnp.int32), jnp.asarray(shares(np.float64(content)), jnp.float32))
+    aim = SelfSimilarity(jnp.zeros((30, 2), jnp.int32), jnp.asarray(shares(np.float64(content)), jnp.float32))
     slope, direction = (
         np.asarray(jax.grad(loss.distance)(jnp.asarray(columns), aim)),
         rng.normal(size=(30, 6)),

@@ -1,5 +1,6 @@
 """The documents: their snippets run, their links, flags and tables are the code's; their words are simple."""
 
+import ast
 import re
 import runpy
 import shlex
@@ -20,6 +21,13 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 OLDER = {"batch", "benchmarks", "decisions", "masks", "pairs", "strength", "study"}
 NEWER = [page for page in PAGES if page.stem not in OLDER or page.parent.name == "howto"]
 NAMES = {page: str(page.relative_to(ROOT)) for page in (*TOP, *PAGES)}
+CODE = sorted((ROOT / "nst_jax").rglob("*.py"))
+STATIC = (ROOT / "nst_jax" / "studio" / "static").iterdir()
+SOURCES = [
+    *CODE,
+    ROOT / "nst_programs.py",
+    *sorted(path for path in STATIC if path.suffix in (".css", ".html", ".js")),
+]
 SHARED = {"quiet", "flagfile", "version", "help", "helpfull"}
 LONGEST = 30  # words of a sentence
 
@@ -49,8 +57,22 @@ def sentences(page: Path) -> list[str]:
     text = re.sub(r"^(#|\||<).*$", "", prose(page), flags=re.MULTILINE)
     text = re.sub(r"`[^`\n]*`", "CODE", text)
     text = re.sub(r"\]\([^)]*\)", "]", text)
-    parts = re.split(r"\n\s*\n|\n(?=\s*(?:- |\d+\. ))|(?<=[.!?])\s", text)
+    return split(text, r"- |\d+\. ")
+
+
+def split(text: str, item: str) -> list[str]:
+    """Return the sentences of a text; item: how an entry of its lists begins."""
+    parts = re.split(rf"\n\s*\n|\n(?=\s*(?:{item}))|(?<=[.!?])\s", text)
     return [" ".join(part.split()) for part in parts if part.strip()]
+
+
+def docstrings(module: Path) -> list[str]:
+    """Return the docstrings of a module without their code."""
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    nodes = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, kinds)]
+    found = [text for node in nodes if (text := ast.get_docstring(node))]
+    # A paragraph is code where all of its lines are indented, or where it is a session.
+    return [re.sub(r"(?:\A|(?<=\n\n))(?:(?: {4}|>>>).*\n?)+", "", text) for text in found]
 
 
 @pytest.mark.parametrize("page", [page for page in NAMES if blocks(page, "python")], ids=NAMES.get)
@@ -127,14 +149,26 @@ def test_flags_named_in_the_prose_are_flags_of_a_program():
                     assert name in known | SHARED, (page, code)
 
 
-@pytest.mark.parametrize("page", [*TOP[:4], *NEWER], ids=NAMES.get)
+@pytest.mark.parametrize("page", NAMES, ids=NAMES.get)
 def test_spelling_is_american(page):
     assert not re.findall(rf"\w*(?:{BRITISH})\w*", prose(page), re.IGNORECASE)
 
 
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_code_and_its_words_are_american(source):
+    words = BRITISH.replace("cancelled|", "")  # a state of the studio's jobs, on disks; a status of XLA's
+    assert not re.findall(rf"\w*(?:{words})\w*", source.read_text(), re.IGNORECASE)
+
+
+@pytest.mark.parametrize("module", CODE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_sentences_of_docstrings_are_short(module):
+    found = [text for docstring in docstrings(module) for text in split(docstring, r"\w+(?:, \w+)*: ")]
+    assert not [text for text in found if len(text.split()) > LONGEST]
+
+
 @pytest.mark.parametrize(
     "page",
-    [ROOT / "README.md", ROOT / "docs" / "start.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))],
+    [*TOP[:4], ROOT / "docs" / "start.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))],
     ids=NAMES.get,
 )
 def test_sentences_are_short(page):

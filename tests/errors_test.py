@@ -9,7 +9,7 @@ import pytest
 import nst_jax
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotWritten
-from nst_jax.launchers.common import fail
+from nst_jax.launchers.console import fail
 
 
 @pytest.mark.parametrize("kind", [InputError, NotWritten])

@@ -1,4 +1,4 @@
-"""The example pictures: drawn the same each time, at any size; shipped as drawn; their licences named."""
+"""The example pictures: drawn the same each time, at any size; shipped as drawn; their licenses named."""
 
 import io
 from functools import cache
@@ -87,12 +87,12 @@ def test_label_maps_shipped_as_drawn_and_as_large_as_their_picture(name: str) ->
         if name != "doodle":
             with Image.open(FOLDER / f"{name.removesuffix('-labels')}.jpg") as image:
                 assert image.size == shipped.size
-    colours = {"#2a6fdb", *(colour for _, outlines in [LABELS[name]] for colour, _ in outlines)}
-    assert set(label_maps.load(f"example:{name}").names) == colours
+    colors = {"#2a6fdb", *(color for _, outlines in [LABELS[name]] for color, _ in outlines)}
+    assert set(label_maps.load(f"example:{name}").names) == colors
 
 
-def licence(path: Path) -> str:
-    """Return the licence that the README names for the file."""
+def license(path: Path) -> str:
+    """Return the license that the README names for the file."""
     (row,) = (
         line for line in (FOLDER / "README.md").read_text().splitlines() if f"| `{path.name}` |" in line
     )
@@ -100,18 +100,18 @@ def licence(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.stem)
-def test_every_picture_opens_and_names_its_licence(path: Path) -> None:
+def test_every_picture_opens_and_names_its_license(path: Path) -> None:
     with Image.open(path) as image:
         assert image.mode == "RGB"
         assert max(image.size) <= 1000
         if path.stem in SHIPPED:
             assert image.size == SHIPPED[path.stem][::-1]
-    assert licence(path) in {"CC0", "public domain", "Apache-2.0"}
+    assert license(path) in {"CC0", "public domain", "Apache-2.0"}
 
 
 @pytest.mark.parametrize("path", DRAWN_FILES, ids=lambda path: path.stem)
-def test_every_mask_and_label_map_names_its_licence(path: Path) -> None:
-    assert licence(path) == "Apache-2.0"
+def test_every_mask_and_label_map_names_its_license(path: Path) -> None:
+    assert license(path) == "Apache-2.0"
 
 
 def test_pictures_are_few_and_small() -> None:

@@ -65,7 +65,7 @@ def test_a_stream_that_breaks_off_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, fault: BaseException
 ) -> None:
     def write() -> None:
-        with files.replacing(path) as file:
+        with files.atomic_write(path) as file:
             file.write(b"new" * 10**6)
             assert len(_names(tmp_path)) == 2  # beside it, not in memory
             raise fault
@@ -81,7 +81,7 @@ def test_a_stream_that_breaks_off_leaves_the_old_file_and_nothing_else(
 def test_a_stream_replaces_the_file_when_it_ends(tmp_path: Path) -> None:
     path = tmp_path / "old"
     path.write_bytes(b"old")
-    with files.replacing(path) as file:
+    with files.atomic_write(path) as file:
         file.write(b"n_w")
         file.seek(1)
         file.write(b"e")

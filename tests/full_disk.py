@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from nst_jax.checkpoint import newest
 from nst_jax.launchers import nst
-from nst_jax.launchers.common import not_of_orbax, run, tell_unraisable
+from nst_jax.launchers.console import not_of_orbax, tell_unraisable
+from nst_jax.launchers.flags import run
 from nst_jax.runs import job
 
 OLD = b"old"

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, features
 
-from nst_jax import images, raster
+from nst_jax import images, png_tiff
 from nst_jax.errors import InputError
 
 SUFFIXES = sorted(images.FORMATS)
@@ -76,12 +76,12 @@ def _chunks(path: Path) -> list[tuple[bytes, bytes]]:
 
 
 def _decode_png(path: Path) -> np.ndarray:
-    """Return the samples of a PNG of colour, byte by byte as its standard says it."""
+    """Return the samples of a PNG of color, byte by byte as its standard says it."""
     chunks = _chunks(path)
-    width, height, depth, color, *rest = struct.unpack(">2I5B", chunks[0][1])
+    width, height, bit_depth, color, *rest = struct.unpack(">2I5B", chunks[0][1])
     assert rest == [0, 0, 0]
     channels = {2: 3, 6: 4}[color]
-    step, length = channels * depth // 8, width * channels * depth // 8
+    step, length = channels * bit_depth // 8, width * channels * bit_depth // 8
     data = zlib.decompress(b"".join(body for kind, body in chunks if kind == b"IDAT"))
     assert len(data) == height * (1 + length)
     above, rows = bytearray(length), []
@@ -93,10 +93,10 @@ def _decode_png(path: Path) -> np.ndarray:
             row[i] = (row[i] + (0, a, b, (a + b) // 2, paeth)[kind]) % 256
         rows.append(row)
         above = row
-    return np.frombuffer(b"".join(rows), f">u{depth // 8}").reshape(height, width, channels)
+    return np.frombuffer(b"".join(rows), f">u{bit_depth // 8}").reshape(height, width, channels)
 
 
-# Colour profiles by hand, after ICC.1:2001-04.
+# Color profiles by hand, after ICC.1:2001-04.
 
 
 def _icc(kind: bytes, space: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
@@ -132,7 +132,7 @@ def _gray_icc() -> bytes:
 
 
 def _cmyk_icc() -> bytes:
-    """Return the profile of an odd press: L* = (100 - 49.8 cyan) (1 - black), no colour at all."""
+    """Return the profile of an odd press: L* = (100 - 49.8 cyan) (1 - black), no color at all."""
     ramp = bytes(range(256))
     grid = b"".join(bytes([(255 - 127 * (i // 8)) * (1 - i % 2), 128, 128]) for i in range(16))
     matrix = struct.pack(">9i", *(65536 * (i % 4 == 0) for i in range(9)))
@@ -182,14 +182,14 @@ def test_a_missing_file_with_the_name_of_an_example_gets_a_hint(
 # Reading: modes, depths, alpha
 
 
-def test_eight_bit_colour_is_exact(tmp_path: Path) -> None:
+def test_eight_bit_color_is_exact(tmp_path: Path) -> None:
     rgb, alpha = _load(tmp_path, Image.fromarray(COLORS))
     assert rgb.dtype == np.float32
     assert alpha is None
     np.testing.assert_array_equal(rgb, (COLORS / 255).astype(np.float32))
 
 
-def test_sixteen_bits_of_grey_are_kept(tmp_path: Path) -> None:
+def test_sixteen_bits_of_gray_are_kept(tmp_path: Path) -> None:
     values = np.array([[0, 1, 1000], [40000, 65534, 65535]], np.uint16)
     for suffix in (".png", ".tif"):
         rgb, alpha = _load(tmp_path, Image.fromarray(values), suffix)
@@ -212,14 +212,14 @@ def test_sixteen_bits_of_grey_are_kept(tmp_path: Path) -> None:
         (32, 1, 3, struct.pack("<2f", float("nan"), -1), [0, 0]),
     ],
 )
-def test_deep_grey_tiffs(
+def test_deep_gray_tiffs(
     tmp_path: Path, bits: int, photometric: int, kind: int, data: bytes, expected: list[float]
 ) -> None:
     (tmp_path / "in.tif").write_bytes(_tiff((bits,), photometric, kind, data))
     np.testing.assert_allclose(images.load(str(tmp_path / "in.tif")).rgb[0, :, 1], expected, atol=1e-4)
 
 
-def test_big_endian_grey_and_sixteen_bit_pgm(tmp_path: Path) -> None:
+def test_big_endian_gray_and_sixteen_bit_pgm(tmp_path: Path) -> None:
     rgb = _load(tmp_path, Image.frombytes("I;16B", (2, 1), b"\xff\xff\x33\x33"), ".tif").rgb
     np.testing.assert_allclose(rgb[0, :, 0], [1, 0.2], atol=1e-4)
     (tmp_path / "in.pgm").write_bytes(b"P5 2 1 65535\n\xff\xff\x33\x33")
@@ -251,7 +251,7 @@ def test_alpha_is_composited_on_white(tmp_path: Path, mode: str, suffix: str) ->
     np.testing.assert_allclose(rgb, np.repeat(expected, 3, -1), atol=1e-6)
 
 
-def test_premultiplied_grey_is_divided_out(tmp_path: Path) -> None:
+def test_premultiplied_gray_is_divided_out(tmp_path: Path) -> None:
     (tmp_path / "in.tif").write_bytes(_tiff((8, 8), 1, 1, bytes([40, 80, 200, 255]), (338, 1)))
     rgb, alpha = images.load(str(tmp_path / "in.tif"))
     assert alpha is not None
@@ -260,7 +260,7 @@ def test_premultiplied_grey_is_divided_out(tmp_path: Path) -> None:
     np.testing.assert_allclose(rgb, np.repeat(np.array(expected)[..., None], 3, -1), atol=0.003)
 
 
-def test_transparent_palette_entry_and_colour(tmp_path: Path) -> None:
+def test_transparent_palette_entry_and_color(tmp_path: Path) -> None:
     palette = Image.new("P", (2, 1))
     palette.putpalette([255, 0, 0, 0, 0, 255])
     palette.putpixel((1, 0), 1)
@@ -348,7 +348,7 @@ DEEP_FILES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("kind", DEEP_FILES)
-def test_sixteen_bits_of_colour_are_kept(tmp_path: Path, kind: str, channels: int) -> None:
+def test_sixteen_bits_of_color_are_kept(tmp_path: Path, kind: str, channels: int) -> None:
     (suffix, options), samples = DEEP_FILES[kind], _deep(5, 7, channels)
     for icc in (b"", images._srgb_icc()):
         _write_deep(tmp_path / f"in{suffix}", samples, icc, **options)
@@ -364,7 +364,7 @@ def test_sixteen_bits_of_colour_are_kept(tmp_path: Path, kind: str, channels: in
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
-def test_deep_colour_that_is_read_as_eight_bits(tmp_path: Path, compression: str | None) -> None:
+def test_deep_color_that_is_read_as_eight_bits(tmp_path: Path, compression: str | None) -> None:
     samples = _deep(5, 7, 3)
     _write_deep(tmp_path / "in.tif", samples, _rgb_icc(GREEN, RED, BLUE), compression=compression)
     colors = images.read(str(tmp_path / "in.tif")).colors  # through the profile, red and green changed places
@@ -376,10 +376,10 @@ def test_deep_colour_that_is_read_as_eight_bits(tmp_path: Path, compression: str
     )
 
 
-def test_a_broken_profile_of_deep_colour_is_one_warning(tmp_path: Path) -> None:
+def test_a_broken_profile_of_deep_color_is_one_warning(tmp_path: Path) -> None:
     samples = _deep(5, 7, 3)
     _write_deep(tmp_path / "in.png", samples, b"junk")
-    with pytest.warns(UserWarning, match="in.png: read as sRGB, its colour profile is broken") as caught:
+    with pytest.warns(UserWarning, match="in.png: read as sRGB, its color profile is broken") as caught:
         source = images.read(str(tmp_path / "in.png"))
     assert len(caught) == 1
     np.testing.assert_array_equal(source.colors, samples)
@@ -388,7 +388,7 @@ def test_a_broken_profile_of_deep_colour_is_one_warning(tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("orientation", range(2, 9))
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_deep_colour_stands_upright(tmp_path: Path, orientation: int, channels: int, suffix: str) -> None:
+def test_deep_color_stands_upright(tmp_path: Path, orientation: int, channels: int, suffix: str) -> None:
     samples = _deep(5, 7, channels)
     _write_deep(tmp_path / f"in{suffix}", samples, **_turned(suffix, orientation))
     lower = Image.fromarray((samples % 256).astype(np.uint8))
@@ -405,45 +405,47 @@ def test_what_is_written_in_sixteen_bits_is_read_in_sixteen_bits(
     samples[..., 3:] |= 0x8000
     _write_deep(tmp_path / f"in{suffix}", samples)
     rgb, alpha = images.load(str(tmp_path / f"in{suffix}"))
-    images.save(tmp_path / f"out{suffix}", rgb, alpha=alpha, settings="{}", depth=16, dpi=300)
+    images.save(tmp_path / f"out{suffix}", rgb, alpha=alpha, settings="{}", bit_depth=16, dpi=300)
     np.testing.assert_array_equal(images.read(str(tmp_path / f"out{suffix}")).colors, samples[..., :3])
 
 
 # Reading: every PNG
 
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-GRAY, COLOR, PALETTE, GRAY_ALPHA, COLOR_ALPHA = 0, 2, 3, 4, 6  # PNG's colour types
-PNG_KINDS = [(GRAY, depth) for depth in (1, 2, 4, 8, 16)] + [(PALETTE, depth) for depth in (1, 2, 4, 8)]
-PNG_KINDS += [(kind, depth) for kind in (COLOR, GRAY_ALPHA, COLOR_ALPHA) for depth in (8, 16)]
+GRAY, COLOR, PALETTE, GRAY_ALPHA, COLOR_ALPHA = 0, 2, 3, 4, 6  # PNG's color types
+PNG_KINDS = [(GRAY, bit_depth) for bit_depth in (1, 2, 4, 8, 16)] + [
+    (PALETTE, bit_depth) for bit_depth in (1, 2, 4, 8)
+]
+PNG_KINDS += [(kind, bit_depth) for kind in (COLOR, GRAY_ALPHA, COLOR_ALPHA) for bit_depth in (8, 16)]
 
 
-def _png(samples: np.ndarray, depth: int, kind: int, more: Any = (), interlaced: bool = False) -> bytes:
-    """Return a PNG of whole numbers below 2**depth, packed as its standard says it."""
+def _png(samples: np.ndarray, bit_depth: int, kind: int, more: Any = (), interlaced: bool = False) -> bytes:
+    """Return a PNG of whole numbers below 2**bit_depth, packed as its standard says it."""
     data = b""
     for left, top, over, down in ADAM7 if interlaced else ((0, 0, 1, 1),):
         part = samples[top::down, left::over]
         for row in part if part.size else ():
-            bits = (row.reshape(-1, 1) >> np.arange(depth)[::-1]) & 1
+            bits = (row.reshape(-1, 1) >> np.arange(bit_depth)[::-1]) & 1
             data += b"\0" + np.packbits(bits.astype(np.uint8)).tobytes()
-    header = struct.pack(">2I5B", samples.shape[1], samples.shape[0], depth, kind, 0, 0, interlaced)
+    header = struct.pack(">2I5B", samples.shape[1], samples.shape[0], bit_depth, kind, 0, 0, interlaced)
     return png([(b"IHDR", header), *more, (b"IDAT", zlib.compress(data)), (b"IEND", b"")])
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
-@pytest.mark.parametrize(("kind", "depth"), PNG_KINDS)
-def test_every_png(tmp_path: Path, kind: int, depth: int, interlaced: bool) -> None:
+@pytest.mark.parametrize(("kind", "bit_depth"), PNG_KINDS)
+def test_every_png(tmp_path: Path, kind: int, bit_depth: int, interlaced: bool) -> None:
     rng, channels = (
-        np.random.default_rng(depth),
+        np.random.default_rng(bit_depth),
         {GRAY: 1, COLOR: 3, PALETTE: 1, GRAY_ALPHA: 2, COLOR_ALPHA: 4},
     )
-    samples = rng.integers(0, 2**depth, (13, 19, channels[kind]))
-    palette = rng.integers(0, 256, (2**depth, 3), np.uint8)
+    samples = rng.integers(0, 2**bit_depth, (13, 19, channels[kind]))
+    palette = rng.integers(0, 256, (2**bit_depth, 3), np.uint8)
     more = [(b"PLTE", palette.tobytes())] if kind == PALETTE else []
-    (tmp_path / "in.png").write_bytes(_png(samples, depth, kind, more, interlaced))
+    (tmp_path / "in.png").write_bytes(_png(samples, bit_depth, kind, more, interlaced))
     rgb, alpha = images.load(str(tmp_path / "in.png"))
-    # Grey with alpha of 16 bits is read as 8.
-    within = 1 / 255 if (kind, depth) == (GRAY_ALPHA, 16) else 1e-6
-    expected = palette[samples[..., 0]] / 255 if kind == PALETTE else samples / (2**depth - 1)
+    # Gray with alpha of 16 bits is read as 8.
+    within = 1 / 255 if (kind, bit_depth) == (GRAY_ALPHA, 16) else 1e-6
+    expected = palette[samples[..., 0]] / 255 if kind == PALETTE else samples / (2**bit_depth - 1)
     if kind in (GRAY_ALPHA, COLOR_ALPHA):
         assert alpha is not None
         np.testing.assert_allclose(alpha, expected[..., -1], atol=within)
@@ -454,27 +456,27 @@ def test_every_png(tmp_path: Path, kind: int, depth: int, interlaced: bool) -> N
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("icc", [b"", _rgb_icc(GREEN, RED, BLUE)])
 @pytest.mark.parametrize(
-    ("kind", "depth"), [*((GRAY, depth) for depth in (1, 2, 4, 8, 16)), (COLOR, 8), (COLOR, 16)]
+    ("kind", "bit_depth"), [*((GRAY, bit_depth) for bit_depth in (1, 2, 4, 8, 16)), (COLOR, 8), (COLOR, 16)]
 )
-def test_the_colour_that_is_transparent(
-    tmp_path: Path, kind: int, depth: int, icc: bytes, interlaced: bool
+def test_the_color_that_is_transparent(
+    tmp_path: Path, kind: int, bit_depth: int, icc: bytes, interlaced: bool
 ) -> None:
-    samples = np.random.default_rng(depth).integers(0, 2**depth, (13, 19, 3 if kind == COLOR else 1))
+    samples = np.random.default_rng(bit_depth).integers(0, 2**bit_depth, (13, 19, 3 if kind == COLOR else 1))
     samples[4:6, 7] = key = samples[0, 0]
     samples[5, 7, 0] ^= 1  # one less or more, which the upper byte of 16 bits does not tell
     more = [(b"iCCP", b"a\0\0" + zlib.compress(icc))] if icc else []
     more.append((b"tRNS", key.astype(">u2").tobytes()))
-    (tmp_path / "in.png").write_bytes(_png(samples, depth, kind, more, interlaced))
+    (tmp_path / "in.png").write_bytes(_png(samples, bit_depth, kind, more, interlaced))
     source = images.read(str(tmp_path / "in.png"))
     assert source.alpha is not None
     np.testing.assert_array_equal(source.alpha == 0, (samples == key).all(-1))
     assert source.alpha[4, 7] < source.alpha[5, 7]
     if not icc:
-        expected = np.where(source.alpha[..., None] == 0, 1, samples / (2**depth - 1))
+        expected = np.where(source.alpha[..., None] == 0, 1, samples / (2**bit_depth - 1))
         np.testing.assert_allclose(source.rgb(13, 19), np.broadcast_to(expected, (13, 19, 3)), atol=1e-6)
 
 
-# Reading: orientation and colour
+# Reading: orientation and color
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".avif"])
@@ -508,14 +510,14 @@ def test_pictures_stand_upright(tmp_path: Path, suffix: str, orientation: int) -
         *[(mode, _gray_icc()) for mode in ("L", "LA")],
     ],
 )
-def test_the_colour_profile_is_applied(tmp_path: Path, mode: str, icc: bytes) -> None:
+def test_the_color_profile_is_applied(tmp_path: Path, mode: str, icc: bytes) -> None:
     image = Image.new("RGBA", (4, 4), (64, 64, 64, 255)).convert(mode)
     rgb = _load(tmp_path, image, icc_profile=icc).rgb
     np.testing.assert_allclose(rgb, _srgb_of_linear(64 / 255), atol=1 / 255)
 
 
 @pytest.mark.parametrize("icc", [_gray_icc(), _rgb_icc(RED, GREEN, BLUE)])
-def test_the_profile_of_deep_grey_is_applied(tmp_path: Path, icc: bytes) -> None:
+def test_the_profile_of_deep_gray_is_applied(tmp_path: Path, icc: bytes) -> None:
     image = Image.fromarray(np.full((4, 4), 64 * 257, np.uint16))
     np.testing.assert_allclose(
         _load(tmp_path, image, icc_profile=icc).rgb, _srgb_of_linear(64 / 255), atol=1 / 255
@@ -536,7 +538,7 @@ def test_the_srgb_profile_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("icc", [b"junk", _rgb_icc(RED, GREEN, BLUE)[:200], _gray_icc(), _cmyk_icc()])
 def test_a_profile_that_cannot_be_used_is_a_warning(tmp_path: Path, icc: bytes) -> None:
-    with pytest.warns(UserWarning, match="in.png: read as sRGB, its colour profile is broken"):
+    with pytest.warns(UserWarning, match="in.png: read as sRGB, its color profile is broken"):
         rgb = _load(tmp_path, Image.fromarray(COLORS), icc_profile=icc).rgb
     np.testing.assert_array_equal(rgb, (COLORS / 255).astype(np.float32))
 
@@ -574,9 +576,9 @@ def test_lab(tmp_path: Path) -> None:
 # Reading: what is refused
 
 
-@pytest.mark.parametrize(("depth", "color"), [(8, 0), (16, 2)])
-def test_the_limit_on_pixels_is_checked_before_decoding(tmp_path: Path, depth: int, color: int) -> None:
-    header = b"IHDR" + struct.pack(">2I5B", 20000, 10000, depth, color, 0, 0, 0)
+@pytest.mark.parametrize(("bit_depth", "color"), [(8, 0), (16, 2)])
+def test_the_limit_on_pixels_is_checked_before_decoding(tmp_path: Path, bit_depth: int, color: int) -> None:
+    header = b"IHDR" + struct.pack(">2I5B", 20000, 10000, bit_depth, color, 0, 0, 0)
     chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     (tmp_path / "big.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IDAT")
     before = Image.MAX_IMAGE_PIXELS
@@ -726,7 +728,7 @@ def test_damaged_files_are_refused_or_read(tmp_path: Path, kind: str) -> None:
     [
         {b"tRNS": bytes(257)},
         {b"PLTE": None, b"tRNS": None},
-    ],  # more opacities than colours there can be; no palette
+    ],  # more opacities than colors there can be; no palette
 )
 def test_palettes_that_do_not_fit_are_refused(tmp_path: Path, chunks: dict[bytes, bytes | None]) -> None:
     whole = _bytes(Image.fromarray(COLORS).convert("P"), "PNG", transparency=1)
@@ -746,7 +748,7 @@ def test_libtiff_says_nothing_by_itself(tmp_path: Path, capfd: pytest.CaptureFix
     assert capfd.readouterr().err == ""
 
 
-def test_deep_grey_is_scaled_in_place(tmp_path: Path) -> None:
+def test_deep_gray_is_scaled_in_place(tmp_path: Path) -> None:
     Image.new("I;16", (3000, 2000)).save(tmp_path / "in.tif", compression="tiff_adobe_deflate")
     tracemalloc.start()
     images.read(str(tmp_path / "in.tif"))
@@ -793,7 +795,7 @@ def test_resize_to_the_same_size_is_the_same_array() -> None:
 
 @pytest.mark.parametrize("tall", [1, 200, 2**23])
 @pytest.mark.parametrize("size", [(20, 30), (7, 30), (20, 11), (7, 11), (50, 70), (1, 1), (20, 90), (3, 90)])
-@pytest.mark.parametrize("kind", ["8", "8 with alpha", "16", "16 with alpha", "grey", "grey with alpha"])
+@pytest.mark.parametrize("kind", ["8", "8 with alpha", "16", "16 with alpha", "gray", "gray with alpha"])
 def test_a_source_at_a_size_is_its_picture_resized_to_the_bit(
     monkeypatch: pytest.MonkeyPatch, kind: str, size: tuple[int, int], tall: int
 ) -> None:
@@ -803,7 +805,7 @@ def test_a_source_at_a_size_is_its_picture_resized_to_the_bit(
     colors = rng.integers(0, white, (20, 30, 3), dtype, endpoint=True)
     opacity = rng.integers(0, white, (20, 30), dtype, endpoint=True)
     rgb, alpha = colors.astype(np.float32) / white, opacity.astype(np.float32)[..., None] / white
-    if kind.startswith("grey"):
+    if kind.startswith("gray"):
         colors = _random(20, 30, 1)
         rgb = colors.repeat(3, -1)
     if "alpha" in kind:
@@ -835,11 +837,11 @@ def test_a_big_picture_used_small_is_never_in_float32(tmp_path: Path, suffix: st
 
 
 def test_fit() -> None:
-    assert images.fit(300, 451, 512) == (341, 512)  # 340.58
-    assert images.fit(600, 400, 512) == (512, 341)  # 341.33
-    assert images.fit(3, 4, 2) == (2, 2)  # 1.5, half up
-    assert images.fit(1, 1000, 10) == (1, 10)
-    assert images.fit(512, 512, 512) == (512, 512)
+    assert images.size_to_fit(300, 451, 512) == (341, 512)  # 340.58
+    assert images.size_to_fit(600, 400, 512) == (512, 341)  # 341.33
+    assert images.size_to_fit(3, 4, 2) == (2, 2)  # 1.5, half up
+    assert images.size_to_fit(1, 1000, 10) == (1, 10)
+    assert images.size_to_fit(512, 512, 512) == (512, 512)
 
 
 # Writing
@@ -866,7 +868,7 @@ def test_lossless_files_give_back_every_pixel(
     alpha = (pixels[..., 3] / 255).astype(np.float32) if pixels.shape[2] == 4 else None
     on_white = rgb if alpha is None else rgb * alpha[..., None] + 1 - alpha[..., None]
     images.save(path, on_white, alpha=alpha)
-    shown = pixels[..., -1] > 0 if alpha is not None else slice(None)  # the colour of nothing is any
+    shown = pixels[..., -1] > 0 if alpha is not None else slice(None)  # the color of nothing is any
     with Image.open(path) as image:
         np.testing.assert_array_equal(np.asarray(image.convert("RGB"))[shown], pixels[..., :3][shown])
     loaded = images.load(str(path))
@@ -894,7 +896,7 @@ def test_every_format_is_srgb_deterministic_and_near(tmp_path: Path, suffix: str
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".avif"])
-def test_colour_is_not_subsampled(tmp_path: Path, suffix: str) -> None:
+def test_color_is_not_subsampled(tmp_path: Path, suffix: str) -> None:
     rgb = np.zeros((16, 16, 3), np.float32)
     rgb[:, ::2, 0] = rgb[:, 1::2, 2] = 1  # red and blue columns
     images.save(tmp_path / f"out{suffix}", rgb)
@@ -1016,19 +1018,19 @@ SIZES = [(1, 1), (1, 700), (700, 1), (13, 7), (31, 257)]
 @pytest.mark.parametrize("band", [1, 300, 2**18])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("channels", [3, 4])
-@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("bit_depth", [8, 16])
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_files_for_print_hold_every_sample(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     suffix: str,
-    depth: int,
+    bit_depth: int,
     channels: int,
     size: tuple[int, int],
     band: int,
 ) -> None:
-    monkeypatch.setattr(raster, "BAND", band)
-    white = 2**depth - 1
+    monkeypatch.setattr(png_tiff, "BAND", band)
+    white = 2**bit_depth - 1
     samples = np.random.default_rng(0).integers(0, white + 1, (*size, channels))
     samples[..., 3:] = samples[..., 3:].clip(white // 20)  # float32 on white has no more of the faintest
     rgb, alpha = samples[..., :3] / white, None
@@ -1037,33 +1039,33 @@ def test_files_for_print_hold_every_sample(
         opacity = samples[..., 3:] / white
         rgb = rgb * opacity + 1 - opacity
     path = tmp_path / f"out{suffix}"
-    images.save(path, rgb.astype(np.float32), alpha=alpha, depth=depth)
+    images.save(path, rgb.astype(np.float32), alpha=alpha, bit_depth=bit_depth)
     decoded = _decode(path)
-    assert decoded.dtype.itemsize == depth // 8
+    assert decoded.dtype.itemsize == bit_depth // 8
     np.testing.assert_array_equal(decoded, samples)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff"])
 def test_all_levels_of_sixteen_bits_are_written(tmp_path: Path, suffix: str) -> None:
     levels = np.arange(2**16).reshape(128, 512, 1).repeat(3, -1)
-    images.save(tmp_path / f"out{suffix}", (levels / 65535).astype(np.float32), depth=16)
+    images.save(tmp_path / f"out{suffix}", (levels / 65535).astype(np.float32), bit_depth=16)
     if suffix == ".png":
         decoded = _decode_png(tmp_path / "out.png")
     else:
         decoded = tifffile.imread(tmp_path / f"out{suffix}")
     np.testing.assert_array_equal(decoded, levels)
-    images.save(tmp_path / f"out{suffix}", np.array([[[-1, 2, 0.6 / 65535]]], np.float32), depth=16)
+    images.save(tmp_path / f"out{suffix}", np.array([[[-1, 2, 0.6 / 65535]]], np.float32), bit_depth=16)
     with Image.open(tmp_path / f"out{suffix}") as image:
         np.testing.assert_array_equal(np.asarray(image), [[[0, 255, 0]]])  # pillow shows the upper half
 
 
 @pytest.mark.parametrize(
-    ("suffix", "depth"), [*((suffix, 8) for suffix in SUFFIXES), (".png", 16), (".tif", 16)]
+    ("suffix", "bit_depth"), [*((suffix, 8) for suffix in SUFFIXES), (".png", 16), (".tif", 16)]
 )
-def test_resolution_profile_and_settings_of_every_format(tmp_path: Path, suffix: str, depth: int) -> None:
+def test_resolution_profile_and_settings_of_every_format(tmp_path: Path, suffix: str, bit_depth: int) -> None:
     first, second = tmp_path / f"1{suffix}", tmp_path / f"2{suffix}"
     for path in (first, second):
-        images.save(path, _smooth(9, 7), settings='{"a": "☃"}', depth=depth, dpi=300)
+        images.save(path, _smooth(9, 7), settings='{"a": "☃"}', bit_depth=bit_depth, dpi=300)
     assert first.read_bytes() == second.read_bytes()
     assert images.read_settings(first) == '{"a": "☃"}'
     with Image.open(first) as image:
@@ -1073,7 +1075,7 @@ def test_resolution_profile_and_settings_of_every_format(tmp_path: Path, suffix:
         told = exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution]
         assert exif[ExifTags.Base.ResolutionUnit] == 2
     assert told == pytest.approx((300, 300), abs=0.01)
-    images.save(first, _smooth(9, 7), depth=depth)
+    images.save(first, _smooth(9, 7), bit_depth=bit_depth)
     with Image.open(first) as image:
         assert image.info.get("dpi", (1, 1)) == (1, 1)
         assert image.getexif().get(ExifTags.Base.ResolutionUnit, 1) == 1  # 1: no unit
@@ -1088,7 +1090,7 @@ def test_the_resolution_of_a_png_is_in_pixels_per_metre(tmp_path: Path) -> None:
 
 def test_tags_of_a_tiff(tmp_path: Path) -> None:
     images.save(
-        tmp_path / "out.tif", _smooth(3, 3), alpha=_smooth(3, 3)[..., 0], settings="{}", depth=16, dpi=300
+        tmp_path / "out.tif", _smooth(3, 3), alpha=_smooth(3, 3)[..., 0], settings="{}", bit_depth=16, dpi=300
     )
     with tifffile.TiffFile(tmp_path / "out.tif") as tiff:
         tags = tiff.pages[0].tags
@@ -1099,7 +1101,7 @@ def test_tags_of_a_tiff(tmp_path: Path) -> None:
 
 
 def test_a_tiff_of_over_four_gigabytes_is_a_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raster, "CLASSIC", 99)
+    monkeypatch.setattr(png_tiff, "CLASSIC", 99)
     samples = np.arange(6 * 6 * 3).reshape(6, 6, 3)
     images.save(tmp_path / "out.tif", (samples / 255).astype(np.float32), settings="{}", dpi=72)
     with tifffile.TiffFile(tmp_path / "out.tif") as tiff:
@@ -1116,15 +1118,17 @@ def test_a_photograph_takes_little_more_room_than_with_pillow(tmp_path: Path) ->
         assert (tmp_path / "out.png").stat().st_size < 1.05 * pillow
 
 
-@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("bit_depth", [8, 16])
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_files_for_print_are_written_without_a_second_copy(tmp_path: Path, suffix: str, depth: int) -> None:
-    images.save(tmp_path / f"out{suffix}", _smooth(8, 8), depth=depth)  # what is imported and cached
+def test_files_for_print_are_written_without_a_second_copy(
+    tmp_path: Path, suffix: str, bit_depth: int
+) -> None:
+    images.save(tmp_path / f"out{suffix}", _smooth(8, 8), bit_depth=bit_depth)  # what is imported and cached
     rgb = np.full((4000, 2000, 3), 0.25, np.float32)  # 92 MiB; of one byte a sample 23 MiB
     alpha = rgb[..., 0].copy()
     tracemalloc.start()
     try:
-        images.save(tmp_path / f"out{suffix}", rgb, alpha=alpha, depth=depth)
+        images.save(tmp_path / f"out{suffix}", rgb, alpha=alpha, bit_depth=bit_depth)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -1133,14 +1137,14 @@ def test_files_for_print_are_written_without_a_second_copy(tmp_path: Path, suffi
 
 def test_sixteen_bits_are_for_png_and_tiff(tmp_path: Path) -> None:
     for suffix in SUFFIXES:
-        images.check_depth(f"out{suffix}", 8)
+        images.check_bit_depth(f"out{suffix}", 8)
     for suffix in (".png", ".tif", ".TIFF"):
-        images.check_depth(f"out{suffix}", 16)
+        images.check_bit_depth(f"out{suffix}", 16)
     for suffix in (".jpg", ".webp", ".avif"):
-        with pytest.raises(InputError, match=r"`depth`: 8, or 16 for \.png \.tif \.tiff; got 16 for out"):
-            images.check_depth(f"out{suffix}", 16)
-    with pytest.raises(InputError, match="`depth`: 8 or 16; got 12"):
-        images.save(tmp_path / "out.png", _smooth(2, 2), depth=12)
+        with pytest.raises(InputError, match=r"`bit_depth`: 8, or 16 for \.png \.tif \.tiff; got 16 for out"):
+            images.check_bit_depth(f"out{suffix}", 16)
+    with pytest.raises(InputError, match="`bit_depth`: 8 or 16; got 12"):
+        images.save(tmp_path / "out.png", _smooth(2, 2), bit_depth=12)
     assert not list(tmp_path.iterdir())
 
 
@@ -1151,15 +1155,15 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_the_old_file(
 ) -> None:
     path, asked = tmp_path / f"out{suffix}", []
 
-    def fill(array: np.ndarray, depth: int) -> np.ndarray:
+    def fill(array: np.ndarray, bit_depth: int) -> np.ndarray:
         asked.append(len(list(tmp_path.iterdir())))
         if len(asked) > band:
             raise OSError(28, "No space left on device")
-        return whole_numbers(array, depth)
+        return whole_numbers(array, bit_depth)
 
     images.save(path, _smooth(40, 50))
     before, whole_numbers = path.read_bytes(), images._whole_numbers
-    monkeypatch.setattr(raster, "BAND", 500)
+    monkeypatch.setattr(png_tiff, "BAND", 500)
     monkeypatch.setattr(images, "_whole_numbers", fill)
     with pytest.raises(
         InputError, match="out.*: must be a file that can be written; No space left on device"
@@ -1193,14 +1197,14 @@ def test_a_disk_that_cannot_hold_the_picture_is_refused(
     free = 25 * 2**20
     images.check_space(tmp_path / "link.tif", 2**11, 2**12)  # 24 MiB
     assert asked == [tmp_path / "other"]
-    for name, alpha, depth, needed in (
+    for name, alpha, bit_depth, needed in (
         ("a.tif", True, 8, 33),
         ("a.png", False, 16, 49),
         ("a.png", True, 16, 65),
     ):
         allowed = f"must lie on a disk with {needed} MiB free, which it may need; 25 MiB are free"
         with pytest.raises(InputError, match=f"{name}: {allowed}"):
-            images.check_space(tmp_path / name, 2**11, 2**12, alpha=alpha, depth=depth)
+            images.check_space(tmp_path / name, 2**11, 2**12, alpha=alpha, bit_depth=bit_depth)
     images.check_space(tmp_path / "a.jpg", 2**11, 2**12, alpha=True)
     free -= 1
     with pytest.raises(InputError, match="25 MiB free, which it may need; 24 MiB"):
@@ -1219,14 +1223,14 @@ def test_a_disk_that_does_not_tell_is_no_reason_to_refuse(
 
 
 @pytest.mark.parametrize(
-    ("suffix", "depth"), [*((suffix, 8) for suffix in SUFFIXES), (".png", 16), (".tif", 16)]
+    ("suffix", "bit_depth"), [*((suffix, 8) for suffix in SUFFIXES), (".png", 16), (".tif", 16)]
 )
 def test_no_file_is_larger_than_the_room_that_is_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, depth: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, bit_depth: int
 ) -> None:
     path, alpha = tmp_path / f"out{suffix}", None if suffix == ".jpg" else _random(600, 800)
-    images.save(path, _random(600, 800, 3), alpha=alpha, depth=depth)  # noise: nothing to compress
+    images.save(path, _random(600, 800, 3), alpha=alpha, bit_depth=bit_depth)  # noise: nothing to compress
     size = path.stat().st_size
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Disk(10**12, 0, size))
     with pytest.raises(InputError, match="MiB are free"):
-        images.check_space(path, 600, 800, alpha=alpha is not None, depth=depth)
+        images.check_space(path, 600, 800, alpha=alpha is not None, bit_depth=bit_depth)

@@ -20,9 +20,9 @@ HERE = Path(__file__).parent
 
 WAITING = """
 import sys, time; from pathlib import Path
-from nst_jax.files import replacing
-from nst_jax.launchers.common import interrupts
-with interrupts() as interrupted, replacing(Path(sys.argv[1])) as file:
+from nst_jax.files import atomic_write
+from nst_jax.launchers.signals import interrupts
+with interrupts() as interrupted, atomic_write(Path(sys.argv[1])) as file:
     interrupted()
     file.write(b"half")
     file.flush()
@@ -47,7 +47,9 @@ def test_a_signal_at_any_statement_of_the_launcher_leaves_the_picture():
 
 
 def test_a_signal_before_there_is_anything_to_keep_ends_a_run_that_is_busy():
-    waiting = WAITING.replace("    interrupted()\n", "").replace(", replacing(Path(sys.argv[1])) as file", "")
+    waiting = WAITING.replace("    interrupted()\n", "").replace(
+        ", atomic_write(Path(sys.argv[1])) as file", ""
+    )
     waiting = re.sub(r"    file.*\n", "", waiting)
     command = [sys.executable, "-c", waiting]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -58,7 +60,9 @@ def test_a_signal_before_there_is_anything_to_keep_ends_a_run_that_is_busy():
 
 
 def test_a_signal_ends_a_run_whose_standard_error_nobody_reads():
-    waiting = WAITING.replace("    interrupted()\n", "").replace(", replacing(Path(sys.argv[1])) as file", "")
+    waiting = WAITING.replace("    interrupted()\n", "").replace(
+        ", atomic_write(Path(sys.argv[1])) as file", ""
+    )
     waiting = re.sub(r"    file.*\n", "", waiting)
     unread, full = os.pipe()
     os.set_blocking(full, False)

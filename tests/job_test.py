@@ -17,7 +17,7 @@ from nst_jax.checkpoint import newest
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory, NotWritten
 from nst_jax.launchers import nst
-from nst_jax.launchers.common import run
+from nst_jax.launchers.flags import run
 from nst_jax.runs import (
     Advanced,
     CheckpointOptions,
@@ -114,7 +114,9 @@ def test_preparing_writes_nothing_and_events_come_in_order(folder):
         False,
         True,
     )
-    assert all(event.progress.standing is None for event in events if isinstance(event, Started | Optimized))
+    assert all(
+        event.progress.resume_state is None for event in events if isinstance(event, Started | Optimized)
+    )
 
 
 def test_a_job_makes_the_picture_of_nst():

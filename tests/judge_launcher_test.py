@@ -10,7 +10,7 @@ from PIL import Image
 from nst_jax import images, judge
 from nst_jax.launchers import judge as launcher
 from nst_jax.launchers import nst, sweep
-from nst_jax.launchers.common import run
+from nst_jax.launchers.flags import run
 from nst_jax.runs import judging
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")

@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from nst_jax import judge
 from nst_jax.color import oklab
 from nst_jax.errors import InputError
-from nst_jax.losses.samples import sample_positions
+from nst_jax.losses.sampling import sample_positions
 from nst_jax.networks.alexnet import ALEXNET
 from nst_jax.weights import load_lpips_heads
 
@@ -85,7 +85,7 @@ def unit(x):
 
 
 def twins(arrays, x, y):
-    """Return the metrics of two pictures of one size, but for colours, in float64."""
+    """Return the metrics of two pictures of one size, but for colors, in float64."""
     heads = load_lpips_heads("vgg16", BLOCKS)
     maps = [reference.forward(arrays, picture, STROTSS)[0] for picture in (x, y)]
     lpips = sum(
@@ -193,14 +193,14 @@ def dirt(network, result, content, style):
     return judge.measure(network, result, content, [style])["dirt"]
 
 
-def test_dirt_is_colour_that_neither_picture_has(network, rng):
+def test_dirt_is_color_that_neither_picture_has(network, rng):
     painting, photograph = strokes(rng), np.float32(0.5) * strokes(rng) + np.float32(0.2)
     clean = strokes(rng)
     found = [dirt(network, soiled(clean, rng, amount), photograph, painting) for amount in (0, 0.1, 0.2, 0.4)]
     assert found[0] < 0.1
     assert found[1] > 1
     assert found[1] < found[2] < found[3]
-    # A painting of fine specks of colour allows as many, of fewer only what it has itself.
+    # A painting of fine specks of color allows as many, of fewer only what it has itself.
     assert dirt(network, soiled(clean, rng, 0.2), photograph, soiled(painting, rng, 0.2)) < 0.1 * found[2]
     some = dirt(network, soiled(clean, rng, 0.2), photograph, soiled(painting, rng, 0.1))
     assert 0.2 * found[2] < some < 0.8 * found[2]
@@ -227,7 +227,7 @@ def test_departures_by_hand():
     assert chroma[7, 11] == chroma[3, 7] == 0
 
 
-# --- colours ---
+# --- colors ---
 
 
 def distance(one, other):
@@ -245,7 +245,7 @@ def test_oklab_of_the_primaries_is_as_published():
     ]
     primaries = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], np.float32)
     np.testing.assert_allclose(oklab(primaries), published, atol=1e-4)
-    assert oklab(plain(0.5))[0, 0, 0] == pytest.approx(0.214041 ** (1 / 3), abs=1e-4)  # grey of linear 0.214
+    assert oklab(plain(0.5))[0, 0, 0] == pytest.approx(0.214041 ** (1 / 3), abs=1e-4)  # gray of linear 0.214
 
 
 def test_color_distance_by_hand():

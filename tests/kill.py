@@ -20,10 +20,10 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 RUNS = {
     "lbfgs": ["--size=64", "--iterations=40"],
-    "adam": ["--size=64", "--iterations=60", "--optimizer=adam", "--average=0.9"],
-    "rungs": ["--size=64", "--scales=32,48,64", "--iterations=45"],
+    "adam": ["--size=64", "--iterations=60", "--optimizer=adam", "--ema_decay=0.9"],
+    "scales": ["--size=64", "--scales=32,48,64", "--iterations=45"],
     "short": ["--size=32", "--iterations=20", "--style_layers=conv1_1,conv2_1", "--content_layers=conv2_1"],
-    "adam rungs": ["--size=64", "--scales=40,64", "--iterations=60", "--optimizer=adam"],
+    "adam scales": ["--size=64", "--scales=40,64", "--iterations=60", "--optimizer=adam"],
 }
 SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
@@ -102,7 +102,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--signals", default="KILL", help="of KILL, TERM and INT, in turn, with commas")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--runs", default="lbfgs,adam,rungs,adam rungs", help="of these, in turn, with commas"
+        "--runs", default="lbfgs,adam,scales,adam scales", help="of these, in turn, with commas"
     )
     asked = parser.parse_args(arguments)
     numbers = [signal.Signals[f"SIG{name}"] for name in asked.signals.split(",")]

@@ -1,4 +1,4 @@
-"""Label maps: colours and regions by hand, the objective against the float64 twin, the programs end to end."""
+"""Label maps: colors and regions by hand, the objective against the float64 twin, the programs end to end."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from nst_jax import images, labels, masks, objective, tiling
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.launchers import nst
-from nst_jax.launchers.common import run
+from nst_jax.launchers.flags import run
 from nst_jax.problem import make_problem
 from nst_jax.runs import request
 from nst_jax.runs.input_files import Pictures
@@ -27,7 +27,7 @@ RED, GREEN, BLUE, GRAY, WHITE = (200, 30, 30), (30, 180, 60), (20, 60, 220), (12
 
 
 def plain(*columns, height=12, wide=8):
-    """Return stripes of these colours."""
+    """Return stripes of these colors."""
     return np.repeat(np.uint8(columns), wide, 0)[None].repeat(height, 0)
 
 
@@ -53,7 +53,7 @@ def discs(height, width, size, *colors):
 # What is seen in a file
 
 
-def test_colours_come_by_area_and_each_pixel_has_its_own():
+def test_colors_come_by_area_and_each_pixel_has_its_own():
     seen = found(plain(RED, BLUE, BLUE, GREEN, BLUE, GREEN))
     assert seen.names == ["#143cdc", "#1eb43c", "#c81e1e"]
     np.testing.assert_array_equal(seen.numbers, [np.repeat([2, 0, 0, 1, 0, 1], 8)] * 12)
@@ -62,8 +62,8 @@ def test_colours_come_by_area_and_each_pixel_has_its_own():
 
 
 @pytest.mark.parametrize("quality", [None, 95, 75, 40])
-def test_neither_smooth_edges_nor_jpeg_make_colours_or_lines_of_a_third_one(quality):
-    """Grey is between black and white, and has a disc of its own."""
+def test_neither_smooth_edges_nor_jpeg_make_colors_or_lines_of_a_third_one(quality):
+    """Gray is between black and white, and has a disc of its own."""
     smooth, sharp = discs(200, 300, (300, 200), (0, 0, 0), WHITE, GRAY, RED, (240, 220, 40))
     seen = found(smooth, **({"format": "JPEG", "quality": quality} if quality else {}))
     assert len(seen.colors) == 5
@@ -74,20 +74,20 @@ def test_neither_smooth_edges_nor_jpeg_make_colours_or_lines_of_a_third_one(qual
     assert stray.sum() < 0.02 * gray.sum()
 
 
-def test_near_colours_are_one_and_small_ones_join():
+def test_near_colors_are_one_and_small_ones_join():
     near = found(plain(RED, BLUE, (200 - labels.NEAR, 30, 30)))
     assert near.names == ["#c01e1e", "#143cdc"]  # the mean
     assert len(found(plain(RED, BLUE, (200 - labels.NEAR - 4, 30, 30))).colors) == 3
     rgb = np.full((100, 100, 3), BLUE, np.uint8)
     rgb[50:, 50:] = RED
-    rgb[:6, :6] = GREEN  # 25 of its pixels have no other neighbours: more than LEAST of them
+    rgb[:6, :6] = GREEN  # 25 of its pixels have no other neighbors: more than LEAST of them
     assert len(found(rgb).colors) == 3
     rgb[4:6, :6] = rgb[:6, 4:6] = BLUE
     rgb[:4, :4] = (60, 60, 200)  # 9 of 10,000
     assert found(rgb).names == ["#143cdc", "#c81e1e"]
 
 
-def test_a_line_of_two_pixels_joins_its_neighbours():
+def test_a_line_of_two_pixels_joins_its_neighbors():
     rgb = np.full((20, 20, 3), BLUE, np.uint8)
     rgb[:, 9:11], rgb[:, 15:] = RED, RED
     np.testing.assert_array_equal(found(rgb).numbers, [[0] * 15 + [1] * 5] * 20)
@@ -97,16 +97,18 @@ def test_a_line_of_two_pixels_joins_its_neighbours():
 def test_photographs_and_paintings_are_refused(name):
     with pytest.raises(InputError) as error:
         labels.load(f"example:{name}")
-    refusal = rf"example:{name}: a label map is made of at most 64 plain colours; \d+% of it is of other colours, .*"
+    refusal = (
+        rf"example:{name}: a label map is made of at most 64 plain colors; \d+% of it is of other colors, .*"
+    )
     assert re.fullmatch(refusal, str(error.value))
 
 
 @pytest.mark.parametrize(("count", "refused"), [(64, False), (65, True)])
-def test_more_than_64_colours_are_refused(count, refused):
+def test_more_than_64_colors_are_refused(count, refused):
     steps = np.arange(count)
     rgb = plain(*np.stack([steps % 5 * 50, steps // 5 % 5 * 50, steps // 25 * 50], -1))
     if refused:
-        with pytest.raises(InputError, match=r"at most 64 plain colours; it has more"):
+        with pytest.raises(InputError, match=r"at most 64 plain colors; it has more"):
             found(rgb)
     else:
         assert len(found(rgb).colors) == count
@@ -135,19 +137,19 @@ def test_of_a_large_map_some_pixels_are_looked_at(monkeypatch):
 # Which part goes with which region
 
 
-def test_colours_match_where_they_are_near():
+def test_colors_match_where_they_are_near():
     content = found(plain(RED, BLUE, BLUE))
     style = found(plain(GREEN, BLUE, (190, 38, 30), (10, 60, 230)))
     assert style.names == ["#0f3ce1", "#1eb43c", "#be261e"]
     np.testing.assert_array_equal(labels.match(content, style, "s.png", "c.png"), [0, labels.LACKING, 1])
 
 
-def test_a_colour_that_a_style_lacks_is_named_with_its_area():
+def test_a_color_that_a_style_lacks_is_named_with_its_area():
     content, style = found(plain(RED, BLUE, BLUE, GREEN)), found(plain(GREEN, WHITE, WHITE))
     with pytest.raises(InputError) as error:
         labels.match(content, style, "s.png", "c.png")
     assert str(error.value) == (
-        "s.png: each colour of c.png; it lacks #143cdc (50 %), #c81e1e (25 %); "
+        "s.png: each color of c.png; it lacks #143cdc (50 %), #c81e1e (25 %); "
         "it has #ffffff (67 %), #1eb43c (33 %)"
     )
 
@@ -185,7 +187,7 @@ def test_terms_and_gradient_equal_the_float64_twin(params, weights, scene, rng):
     content, styles, regions, made = scene
     options = {"style_weight": 3e6, "tv_weight": 2e-3, "style_mix": (3.0, 1.0)}
     problem = make_problem(params, content, styles, Config(**options, **LOW), masks=made)
-    image, targets = rng.random(content.shape, np.float32), problem.targets()._replace(frame=None)
+    image, targets = rng.random(content.shape, np.float32), problem.targets()._replace(background=None)
     given = params, image, targets, objective.coefficients(problem.weights), problem.spec
     whole = jax.jit(objective.evaluate, static_argnames="spec")(*given)
     rows = np.arange(33) // 11 + 1
@@ -210,7 +212,7 @@ def test_terms_and_gradient_equal_the_float64_twin(params, weights, scene, rng):
     assert np.linalg.norm(whole.gradient - gradient) / np.linalg.norm(gradient) < 1e-4
 
     spec = problem.spec._replace(tile=24)
-    windows = problem._replace(spec=spec).targets()._replace(frame=None)
+    windows = problem._replace(spec=spec).targets()._replace(background=None)
     found = jax.jit(tiling.evaluate, static_argnames="spec")(params, image, windows, given[3], spec)
     assert np.linalg.norm(found.gradient - whole.gradient) / np.linalg.norm(gradient) < 1e-5
 
@@ -219,11 +221,11 @@ def test_one_label_everywhere_is_no_label(params, scene):
     content, styles, regions, _ = scene
     one = labels.make_masks(np.ones_like(regions), [np.ones((33, 47), int), None])
     config = Config(iterations=0, init="noise", style_mix=(2.0, 1.0), **LOW)
-    plain, labelled = (stylize(params, content, styles, config=config, masks=made) for made in (None, one))
+    plain, labeled = (stylize(params, content, styles, config=config, masks=made) for made in (None, one))
     for term in ("total", "content", "style", "tv"):
-        np.testing.assert_allclose(labelled.losses[term], plain.losses[term], rtol=1e-6)
-    np.testing.assert_allclose(labelled.image, plain.image, atol=1e-7)
-    assert [one["label"] for one in labelled.losses["by_style"]] == ["1", "1"]
+        np.testing.assert_allclose(labeled.losses[term], plain.losses[term], rtol=1e-6)
+    np.testing.assert_allclose(labeled.image, plain.image, atol=1e-7)
+    assert [one["label"] for one in labeled.losses["by_style"]] == ["1", "1"]
 
 
 def test_other_maps_of_as_many_labels_compile_nothing(params, scene, compilations):
@@ -232,7 +234,7 @@ def test_other_maps_of_as_many_labels_compile_nothing(params, scene, compilation
     counts = []
     for masks_ in (made, others):
         stylize(params, content, styles, config=Config(iterations=1, **LOW), masks=masks_)
-        counts.append([compilations(name) for name in ("unseen", "chunk", "style_statistics")])
+        counts.append([compilations(name) for name in ("initial_state", "run_steps", "style_statistics")])
     assert counts[0] == counts[1]
     assert counts[0][1] == 1
 
@@ -283,7 +285,7 @@ def pixels(path):
 
 
 def test_a_doodle(call, caplog):
-    """No content: the map gives the size; a second style without a map; rungs; the preview; the report."""
+    """No content: the map gives the size; a second style without a map; scales; the preview; the report."""
     arguments = ["--content_labels=tl.png", "--style=s.png", "--style_labels=sl.png", "--style=t.png"]
     arguments += ["--style_labels=", "--init=noise", "--content_weight=0", "--size=32", "--scales=16,32"]
     files = ["--output=a.png", "--report=r.json", "--mask_preview=m.png"]
@@ -306,7 +308,7 @@ def test_a_doodle(call, caplog):
     assert preview[:24, 16:, 0].mean() > preview[:24, 16:, 2].mean() + 50
 
 
-def test_labels_within_a_mask_in_the_contents_colours(call):
+def test_labels_within_a_mask_in_the_contents_colors(call):
     Image.fromarray(plain(RED, BLUE, height=48).transpose(1, 0, 2).repeat(4, 1)[:, :64]).resize(
         (32, 24)
     ).save("rows.png")
@@ -346,11 +348,11 @@ WRONG = {
     "one for two styles": ([*BOTH, "--style=t.png"], "--style_labels: one for each --style, 2 .*; got 1"),
     "a photograph": (
         ["--content_labels=c.png", BOTH[1]],
-        "c.png: a label map is made of at most 64 plain colours",
+        "c.png: a label map is made of at most 64 plain colors",
     ),
     "lacking": (
         [BOTH[0], "--style_labels=green.png"],
-        r"green.png: each colour of cl.png; it lacks #c81e1e \(50 %\);",
+        r"green.png: each color of cl.png; it lacks #c81e1e \(50 %\);",
     ),
     "content's aspect": (
         ["--content_labels=green.png", BOTH[1]],

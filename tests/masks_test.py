@@ -82,33 +82,33 @@ def test_a_mask_is_cut_above_127(tmp_path, mode):
     assert mask.dtype == np.float32
 
 
-def test_every_grey_is_cut_at_the_same_place(tmp_path):
+def test_every_gray_is_cut_at_the_same_place(tmp_path):
     mask, _ = masks.load(save(tmp_path, np.arange(256, dtype=np.uint8).reshape(16, 16)))
     np.testing.assert_array_equal(mask.ravel(), [0] * 128 + [1] * 128)
 
 
-def test_a_soft_mask_keeps_its_greys(tmp_path):
+def test_a_soft_mask_keeps_its_grays(tmp_path):
     mask, _ = masks.load(save(tmp_path, grays(0, 51, 102, 204, 255)), soft=True)
     np.testing.assert_allclose(mask, [[0, 0.2, 0.4, 0.8, 1]], atol=1e-6)
     assert mask.dtype == np.float32
     assert mask.max() <= 1
 
 
-def test_the_share_of_greys_leaves_out_what_is_within_25_of_black_or_white(tmp_path):
+def test_the_share_of_grays_leaves_out_what_is_within_25_of_black_or_white(tmp_path):
     name = save(tmp_path, grays(0, 25, 26, 127, 128, 229, 230, 255))
     assert masks.load(name)[1] == masks.load(name, soft=True)[1] == 4 / 8
 
 
-def test_a_black_and_white_mask_has_no_greys():
+def test_a_black_and_white_mask_has_no_grays():
     mask, share = masks.load("example:cat-face")
     assert share == 0
     assert set(np.unique(mask)) == {0, 1}
 
 
 @pytest.mark.parametrize(("colored", "refused"), [(1, False), (2, True)])
-def test_a_mask_with_more_than_one_percent_of_colour_is_refused(tmp_path, colored, refused):
+def test_a_mask_with_more_than_one_percent_of_color_is_refused(tmp_path, colored, refused):
     rgb = np.full((10, 10, 3), 255, np.uint8)
-    rgb[0, :colored, 2] = 229  # 26 of 255 away: a colour
+    rgb[0, :colored, 2] = 229  # 26 of 255 away: a color
     rgb[5, :, 2] = 230  # 25: none
     name = save(tmp_path, rgb)
     if refused:
@@ -116,7 +116,7 @@ def test_a_mask_with_more_than_one_percent_of_colour_is_refused(tmp_path, colore
             masks.load(name)
         assert (
             str(error.value)
-            == f"{name}: a mask is a grey picture, white where the style acts; 2% of it is coloured"
+            == f"{name}: a mask is a gray picture, white where the style acts; 2% of it is colored"
         )
     else:
         assert masks.load(name)[0].all()
@@ -287,7 +287,7 @@ def test_rings_equal_the_twin(white, shape, rng):
 
 
 def test_all_of_the_picture_that_is_shown_is_optimized(rng):
-    """A soft mask's greys, too: they are of what is shown, not of what the losses see."""
+    """A soft mask's grays, too: they are of what is shown, not of what the losses see."""
     parts = np.where(rng.random((2, 60, 60)) < 0.001, rng.random((2, 60, 60)), 0).astype(np.float32)
     assert (masks.optimized(parts)[masks.opacity(parts) > 0] == 1).all()
     assert 0 < parts.max() < 1
@@ -469,7 +469,7 @@ def small_masks(rng):
 def test_the_longest_side_that_a_refusal_names_would_do(rng):
     for mask, layer, refusal in small_masks(rng):
         longest = int(re.search(r"longest side of (\d+)", refusal)[1])
-        masks.check("m.png", masks.resize(mask, *images.fit(*mask.shape, longest)), VGG, [layer])
+        masks.check("m.png", masks.resize(mask, *images.size_to_fit(*mask.shape, longest)), VGG, [layer])
 
 
 def test_the_shallower_layers_that_a_refusal_names_would_do(rng):
@@ -517,7 +517,7 @@ def test_a_preview_of_a_soft_region_lies_between_tinted_and_dark(rng):
     np.testing.assert_allclose(half, (tinted + dark) / 2, atol=1e-6)
 
 
-def test_the_legend_has_the_colour_and_the_name_of_every_region(rng):
+def test_the_legend_has_the_color_and_the_name_of_every_region(rng):
     picture, parts = rng.random((5, 90, 3), np.float32), np.ones((9, 5, 90), np.float32)
     legend = masks.preview(picture, parts, ["mmm"] * 8 + [""])[5:]
     for n in range(9):
@@ -527,7 +527,7 @@ def test_the_legend_has_the_colour_and_the_name_of_every_region(rng):
         assert (line[:, 24:].min() < 0.2) == (n < 8), "black letters on white"
 
 
-def test_a_preview_may_have_colours_of_its_own(rng):
+def test_a_preview_may_have_colors_of_its_own(rng):
     picture, parts = rng.random((5, 90, 3), np.float32), np.ones((1, 5, 90), np.float32)
     shown = masks.preview(picture, parts, [""], ["#ff8000"])
     np.testing.assert_allclose(
@@ -537,14 +537,14 @@ def test_a_preview_may_have_colours_of_its_own(rng):
     np.testing.assert_allclose(shown[:5], wanted, atol=1e-6)
 
 
-def test_the_colours_of_the_regions_differ():
+def test_the_colors_of_the_regions_differ():
     assert len(set(COLORS)) == len(COLORS) >= 7
 
 
-def test_a_big_mask_is_never_in_colour_and_in_float32(tmp_path):
+def test_a_big_mask_is_never_in_color_and_in_float32(tmp_path):
     path = save(tmp_path, np.full((2000, 3000), 255, np.uint8), "RGB")
     tracemalloc.start()
     masks.load(path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 12 * 6_000_000  # bytes a pixel: 3 of the file, 4 of the mask; 12 of float32 colours before
+    assert peak < 12 * 6_000_000  # bytes a pixel: 3 of the file, 4 of the mask; 12 of float32 colors before

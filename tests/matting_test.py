@@ -1,4 +1,4 @@
-"""The matting loss equals the dense Laplacian's, and is nothing for what is a recolouring of the guide."""
+"""The matting loss equals the dense Laplacian's, and is nothing for what is a recoloring of the guide."""
 
 import jax
 import numpy as np
@@ -12,14 +12,14 @@ SHAPE = (17, 14)
 
 
 def guides():
-    """Return by name pictures whose windows span all colours, some, one or none."""
+    """Return by name pictures whose windows span all colors, some, one or none."""
     rng = np.random.default_rng(11)
     smooth = np.stack([np.sin(np.add.outer(np.arange(17), np.arange(14)) / k) for k in (5, 7, 9)], -1)
     steps = (rng.random((*SHAPE, 1)) > 0.5).repeat(3, -1)  # black and white, of the largest contrast
     found = {
         "noise": rng.random((*SHAPE, 3)),
         "smooth": 0.5 + 0.4 * smooth + 0.01 * rng.standard_normal((*SHAPE, 3)),
-        "grey": rng.random((*SHAPE, 1)).repeat(3, -1),
+        "gray": rng.random((*SHAPE, 1)).repeat(3, -1),
         "steps": steps,
         "flat": np.full((*SHAPE, 3), 0.3),
         "black": np.zeros((*SHAPE, 3)),
@@ -45,16 +45,16 @@ def test_the_dense_matrix_is_the_least_squares_that_the_loss_promises(rng):
     total = 0.0
     for row in range(4):
         for column in range(3):
-            x, colours = (p[row : row + 3, column : column + 3].reshape(9, 3) for p in (image, guide))
+            x, colors = (p[row : row + 3, column : column + 3].reshape(9, 3) for p in (image, guide))
             ridge = np.concatenate([np.sqrt(1e-3) * np.eye(3), np.zeros((3, 1))], 1)
-            rows = np.concatenate([np.concatenate([colours, np.ones((9, 1))], 1), ridge])
+            rows = np.concatenate([np.concatenate([colors, np.ones((9, 1))], 1), ridge])
             right = np.concatenate([x, np.zeros((3, 3))])
             total += ((rows @ np.linalg.lstsq(rows, right)[0] - right) ** 2).sum()
     np.testing.assert_allclose(reference.matting(image, guide, 1e-3)[0], total, rtol=1e-9)
 
 
 @pytest.mark.parametrize("guide", GUIDES)
-def test_nothing_for_an_affine_map_of_the_guide_s_colours(rng, guide):
+def test_nothing_for_an_affine_map_of_the_guide_s_colors(rng, guide):
     guide = GUIDES[guide]
     mixed = guide @ np.float32([[0.5, 0.2, 0.0], [0.1, 0.6, 0.1], [0.2, 0.0, 0.4]]) + np.float32(0.05)
     windows = (SHAPE[0] - 2) * (SHAPE[1] - 2)

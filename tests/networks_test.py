@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nst_jax import objective, rows, tiling
+from nst_jax import objective, sharding, tiling
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.masks import Masks
@@ -114,7 +114,7 @@ def test_its_layers_are_checked_by_name_and_size(toy, params, rng):
         features(params, rng.random((2, 5, 3), np.float32), ("coarse",))
     with pytest.raises(InputError, match=r"`tile`: auto, off, or at least 18 \(coarse sees 4 pixels"):
         Config(network="toy", **LAYERS, tile="17")
-    config = Config(network="toy", **LAYERS, layer_weighting="lower")
+    config = Config(network="toy", **LAYERS, style_layer_weights="lower")
     assert config.spec().style_layers == ("fine", "coarse")
     weights = config.loss_weights(1).parts["style"]
     assert weights["fine"] == 4 * weights["coarse"]
@@ -150,7 +150,7 @@ def test_a_picture_is_made_through_it_on_one_device_and_on_two(params, rng):
     ]
     assert np.abs(made[0] - content).max() > 0.01
     np.testing.assert_allclose(*made, atol=1e-4)
-    assert rows.height(25, config.spec()._replace(mesh=rows.make_mesh(2))) == 2 * 5 * 3
+    assert sharding.height(25, config.spec()._replace(mesh=sharding.make_mesh(2))) == 2 * 5 * 3
 
 
 def test_parameters_of_another_network_are_refused(toy, params, rng, monkeypatch):

@@ -21,9 +21,9 @@ from PIL import Image
 
 import nst_jax
 from nst_jax import images
-from nst_jax.errors import NotWritten
-from nst_jax.launchers import display, nst
-from nst_jax.launchers.common import run
+from nst_jax.errors import RENAMED, NotWritten
+from nst_jax.launchers import nst, progress_bar
+from nst_jax.launchers.flags import run
 from nst_jax.losses.matting import EPSILON
 from nst_jax.options import fields_of
 from nst_jax.runs import job, outputs
@@ -104,7 +104,7 @@ def test_the_report_keeps_its_contract(call):
             "image",
             "losses",
             "lpips",
-            "rungs",
+            "scales",
             "history",
             "ended",
             "evaluations",
@@ -135,9 +135,9 @@ def test_the_report_keeps_its_contract(call):
         assert [list(one) for one in losses["by_style"]] == [["style", "style_by_layer"]]
         assert list(losses["content_by_layer"]) == ["conv3_1", "conv4_2"]
     assert report["history"]["step"] == [0, 1, 2, 3]
-    assert report["history"]["rung"] == [1, 1, 1, 1]
-    (rung,) = report["rungs"]
-    assert (rung["size"], rung["height"], rung["width"], rung["iterations"]) == (48, 32, 48, 3)
+    assert report["history"]["scale"] == [1, 1, 1, 1]
+    (scale,) = report["scales"]
+    assert (scale["size"], scale["height"], scale["width"], scale["iterations"]) == (48, 32, 48, 3)
     assert report["config"]["iterations"] == [3]
     assert report["history"]["style"][0] == report["losses"]["initial"]["style"]
     assert report["history"]["total"][-1] == report["losses"]["final"]["total"]
@@ -150,7 +150,7 @@ def test_the_report_keeps_its_contract(call):
 
 def test_a_photorealistic_run_tells_the_matting_of_its_picture(call):
     files = ("--output=a.png", "--report=a.json", "--plot=a.svg")
-    code, _, err = call(*PAIR, *SMALL, *files, "--depth=16", "--photorealistic", "--matting_weight=3e5")
+    code, _, err = call(*PAIR, *SMALL, *files, "--bit_depth=16", "--photorealistic", "--matting_weight=3e5")
     assert (code, err) == (0, [])
     report = read_json("a.json")
     content = images.resize(images.load("example:cat").rgb, 32, 48)
@@ -260,7 +260,7 @@ def test_a_picture_for_print(call, tmp_path, rng, suffix):
         *SHALLOW,
         "--size=48",
         "--iterations=2",
-        "--depth=16",
+        "--bit_depth=16",
     ]
     code, _, err = call(*arguments, "--dpi=300", "--save_every=1", f"--output=a.{suffix}", "--report=r.json")
     assert (code, err) == (0, [])
@@ -269,7 +269,7 @@ def test_a_picture_for_print(call, tmp_path, rng, suffix):
         assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.01)
         assert picture.info["icc_profile"] == images._srgb_icc()
     assert json.loads(images.read_settings(f"a.{suffix}"))["config"]["size"] == 48
-    assert read_json("r.json")["config"]["depth"] == 16
+    assert read_json("r.json")["config"]["bit_depth"] == 16
     if suffix == "tif":
         samples = tifffile.imread("a.tif")
         assert (samples.dtype, samples.shape) == (np.uint16, (29, 48, 4))
@@ -283,7 +283,7 @@ def test_a_picture_for_print(call, tmp_path, rng, suffix):
     [
         (["--size=48"], 2),
         (["--output_size=content"], 4),
-        (["--output_size=content", "--depth=16"], 7),
+        (["--output_size=content", "--bit_depth=16"], 7),
         (["--output_size=content", "--output=a.jpg"], 4),
     ],
 )
@@ -301,7 +301,7 @@ def test_a_full_disk_is_refused_before_the_run(call, tmp_path, monkeypatch, rng,
 
 def test_the_depth_is_checked_before_the_run(call, monkeypatch):
     monkeypatch.setattr(job, "load_weights", lambda *_: pytest.fail("the run began"))
-    assert call(*PAIR, *SMALL, "--depth=16", "--output=a.jpg")[0] == 2
+    assert call(*PAIR, *SMALL, "--bit_depth=16", "--output=a.jpg")[0] == 2
 
 
 def test_previews(call):
@@ -313,20 +313,20 @@ def test_previews(call):
 LADDER = ["--size=64", "--scales=40,64", "--iterations=3,2", *SHALLOW]
 
 
-@pytest.mark.parametrize("options", [[], ["--optimizer=adam", "--average=0.9"]])
+@pytest.mark.parametrize("options", [[], ["--optimizer=adam", "--ema_decay=0.9"]])
 def test_the_report_tells_of_every_rung(call, options):
     code, out, err = call(*PAIR, *LADDER, *options, "--output=a.png", "--report=r.json", "--plot=p.png")
     assert (code, out, err) == (0, ["a.png", "r.json", "p.png"], [])
     assert size_of("a.png") == (64, 43)
     report = read_json("r.json")
-    shapes = [[rung[key] for key in ("size", "height", "width", "iterations")] for rung in report["rungs"]]
+    shapes = [[scale[key] for key in ("size", "height", "width", "iterations")] for scale in report["scales"]]
     assert shapes == [[40, 27, 40, 3], [64, 43, 64, 2]]
     history = report["history"]
     assert history["step"] == [0, 1, 2, 3, 3, 4, 5]
-    assert history["rung"] == [1, 1, 1, 1, 2, 2, 2]
+    assert history["scale"] == [1, 1, 1, 1, 2, 2, 2]
     ends = [history["total"][n] for n in (0, 3, 4, 6)]
-    assert [rung[key] for rung in report["rungs"] for key in ("initial", "final")] == ends
-    assert report["losses"]["initial"]["total"] == ends[2]  # one objective: the last rung's
+    assert [scale[key] for scale in report["scales"] for key in ("initial", "final")] == ends
+    assert report["losses"]["initial"]["total"] == ends[2]  # one objective: the last scale's
     assert report["losses"]["final"]["total"] == ends[3] < ends[2]
     assert report["config"]["iterations"] == [3, 2]
     assert report["image"] == {"height": 43, "width": 64}
@@ -338,7 +338,7 @@ def test_previews_masks_and_first_pictures_of_a_ladder_have_the_size_of_the_outp
     arguments = ["--content=c.png", "--style=example:ink", "--content_mask=m.png", *LADDER, "--init=noise"]
     code, out, _ = call(*arguments, "--save_every=1", "--output_size=content", "--output=a.png")
     previews = [f"a.png.step{step:06d}.png" for step in range(1, 6)]
-    assert (code, out) == (0, [*previews, "a.png"])  # one at the border of two rungs
+    assert (code, out) == (0, [*previews, "a.png"])  # one at the border of two scales
     for name in out:
         assert size_of(name) == (90, 60)
         np.testing.assert_array_equal(pixels(name)[:, 50:], pixels("c.png")[:, 50:])
@@ -350,13 +350,13 @@ def test_previews_masks_and_first_pictures_of_a_ladder_have_the_size_of_the_outp
 
 
 def test_progress_names_the_rung(call, caplog, monkeypatch):
-    monkeypatch.setattr(display, "SELDOM", 0)
+    monkeypatch.setattr(progress_bar, "SELDOM", 0)
     run(nst.PROGRAM, ["--devices=1", *PAIR, *LADDER, "--output=a.png"])
-    assert re.search(r"step 5/5 .*rung 2/2 64 px", caplog.text)
-    assert re.search(r"step 1/5 .*rung 1/2 40 px", caplog.text)
+    assert re.search(r"step 5/5 .*scale 2/2 64 px", caplog.text)
+    assert re.search(r"step 1/5 .*scale 1/2 40 px", caplog.text)
     caplog.clear()
     run(nst.PROGRAM, ["--devices=1", *PAIR, *SMALL, "--output=a.png"])
-    assert "rung" not in caplog.text
+    assert "scale" not in caplog.text
 
 
 def test_stroke_size_and_style_aspect(call, rng, weights):
@@ -372,7 +372,7 @@ def test_stroke_size_and_style_aspect(call, rng, weights):
 
 def test_several_styles_and_improvements(call):
     code, _, _ = call(*PAIR, "--style=example:ink", "--style_mix=1,3", *SHALLOW, "--activation_shift=-1",
-                      "--layer_weighting=geometric", *SMALL, "--output=a.png", "--report=r.json")  # fmt: skip
+                      "--style_layer_weights=geometric", *SMALL, "--output=a.png", "--report=r.json")  # fmt: skip
     report = read_json("r.json")
     assert code == 0
     assert report["config"]["style_mix"] == [0.25, 0.75]
@@ -431,7 +431,7 @@ def test_two_styles_by_two_masks(call, rng):
     orange, blue = preview[20, 20].astype(int), preview[20, 50].astype(int)
     assert orange[0] > orange[2] + 30
     assert blue[2] > blue[0] + 30
-    assert np.ptp(preview[2, 2].astype(int)) <= 1  # grey: nothing acts there
+    assert np.ptp(preview[2, 2].astype(int)) <= 1  # gray: nothing acts there
     assert len(read_json("r.json")["losses"]["final"]["by_style"]) == 2
     assert read_json("r.json")["config"]["style_mask"] == ["left.png", "right.png"]
 
@@ -451,7 +451,7 @@ def test_masks_of_other_sizes_of_the_same_region_give_the_same_losses(call, rng)
 
 
 @pytest.mark.parametrize("soft", [False, True])
-def test_a_grey_mask_is_cut_with_a_warning_or_kept(call, caplog, soft):
+def test_a_gray_mask_is_cut_with_a_warning_or_kept(call, caplog, soft):
     Image.fromarray(np.tile(np.linspace(0, 255, 450).astype(np.uint8), (300, 1))).save("ramp.png")
     arguments = [
         *PAIR,
@@ -462,7 +462,7 @@ def test_a_grey_mask_is_cut_with_a_warning_or_kept(call, caplog, soft):
         f"--soft_masks={soft}",
     ]
     code = run(nst.PROGRAM, ["--devices=1", *arguments])
-    warned = re.search(r"ramp.png: 80% of it is grey; cut at 127 of 255", caplog.text)
+    warned = re.search(r"ramp.png: 80% of it is gray; cut at 127 of 255", caplog.text)
     assert code == 0
     assert bool(warned) == (not soft)
     changed = np.abs(
@@ -472,7 +472,7 @@ def test_a_grey_mask_is_cut_with_a_warning_or_kept(call, caplog, soft):
 
 
 @pytest.mark.parametrize("mode", ["luma_swap", "luma", "match", "histogram"])
-def test_colour_modes(call, mode):
+def test_color_modes(call, mode):
     code, _, _ = call(*PAIR, *SMALL, f"--preserve_color={mode}", "--style_weight=1e9", "--output_size=content",
                       "--output=a.png")  # fmt: skip
     assert code == 0
@@ -503,12 +503,12 @@ def test_the_tutorial_preset_says_what_its_weights_are_for(call, caplog):
 
 def test_what_is_made_of_two_files_alone_climbs_and_weighs_by_pulls(call):
     config = nst.Config.from_preset(size=1024)
-    assert [rung.size for rung in config.rungs()] == [128, 181, 256, 362, 512, 724, 1024]
+    assert [scale.size for scale in config.pyramid()] == [128, 181, 256, 362, 512, 724, 1024]
     assert call(*PAIR, "--size=182", "--iterations=3", *SHALLOW, "--output=a.png", "--report=r.json")[0] == 0
     report = read_json("r.json")
-    assert [rung["size"] for rung in report["rungs"]] == [129, 182]
+    assert [scale["size"] for scale in report["scales"]] == [129, 182]
     assert (report["config"]["preset"], report["config"]["style_loss"]) == ("wasserstein", "wasserstein")
-    assert (report["config"]["balance"], report["config"]["style_weight"]) == ("auto", 0.6843)
+    assert (report["config"]["loss_balancing"], report["config"]["style_weight"]) == ("auto", 0.6843)
 
 
 def test_a_raw_style_weight_beside_the_default_is_told(call, caplog):
@@ -573,15 +573,17 @@ WRONG = {
         ["--stile_weight=1"],
         "--stile_weight: the flags of nst --help; no such flag .did you mean --style",
     ),
-    "flag of earlier days": (
-        ["--style_scale=2"],
-        "--style_scale: .*no such flag .did you mean --stroke_size",
-    ),
+    **{
+        f"{name} of earlier days": ([f"--{name}=2"], f"--{name}: .*no such flag .did you mean --{today}[?]")
+        for name, today in RENAMED.items()
+        if name not in ("lanes", "squares")
+    },
+    "loss of earlier days": (["--content_loss=squares"], "--content_loss: l2.*did you mean l2[?]"),
     "positional": (["b.png"], "b.png: flags only"),
     "layer": (["--style_layers=conv1_1,conv9_1"], "--style_layers: layers of vgg16 are"),
     "weighting that overflows": (
-        ["--layer_weighting=1e308,1e308,1e308,1e308,1e308"],
-        "--layer_weighting: uniform",
+        ["--style_layer_weights=1e308,1e308,1e308,1e308,1e308"],
+        "--style_layer_weights: uniform",
     ),
     "flagfile that is no text": (
         ["--flagfile=cut.png"],
@@ -632,7 +634,7 @@ WRONG = {
         ["--style_source_mask=square.png"],
         "square.png: a mask has the aspect of its style",
     ),
-    "coloured mask": (["--content_mask=example:cat"], "example:cat: a mask is a grey picture.*coloured"),
+    "colored mask": (["--content_mask=example:cat"], "example:cat: a mask is a gray picture.*colored"),
     "no such mask": (["--content_mask=nowhere.png"], "nowhere.png: must be a whole picture file"),
     "preview without masks": (
         ["--mask_preview=m.png"],
@@ -641,11 +643,11 @@ WRONG = {
     "preview extension": (["--content_mask=white.png", "--mask_preview=m"], "m: must end in one of .png"),
     "flat style": (
         ["--style=flat.png", "--preserve_color=histogram"],
-        "--preserve_color=histogram: a style that varies in colour",
+        "--preserve_color=histogram: a style that varies in color",
     ),
-    "grey style": (
+    "gray style": (
         ["--style=white.png", "--preserve_color=match"],
-        "--preserve_color=match: a style that varies in colour in all three channels",
+        "--preserve_color=match: a style that varies in color in all three channels",
     ),
     "flat content": (
         ["--content=flat.png", "--preserve_color=luma"],
@@ -661,11 +663,11 @@ WRONG = {
     ),
     "init": (["--init=nothing.png"], "nothing.png: must be a whole picture file"),
     "16 bits of jpg": (
-        ["--depth=16", "--output=a.jpg"],
-        "--depth: 8, or 16 for .png .tif .tiff; got 16 for a.jpg",
+        ["--bit_depth=16", "--output=a.jpg"],
+        "--bit_depth: 8, or 16 for .png .tif .tiff; got 16 for a.jpg",
     ),
-    "12 bits": (["--depth=12"], "--depth: 8 or 16; got 12"),
-    "word for bits": (["--depth=deep"], "--depth: 8 or 16; got 'deep'"),
+    "12 bits": (["--bit_depth=12"], "--bit_depth: 8 or 16; got 12"),
+    "word for bits": (["--bit_depth=deep"], "--bit_depth: 8 or 16; got 'deep'"),
     "resolution": (["--dpi=10001"], "--dpi: a whole number from 0 to 10000; got 10001"),
     "scales that do not grow": (
         ["--scales=40,30,48"],
@@ -677,11 +679,11 @@ WRONG = {
         "--iterations: 0, 3 or more in all, or 2 numbers from 1, one for each of --scales; got 5,4,3",
     ),
     "iterations without scales": (["--iterations=5,4"], "--iterations: one number where .*got 5,4"),
-    "a rung too small": (
+    "a scale too small": (
         ["--scales=20,48", "--iterations=9"],
-        "content: at least 16 pixels a side for layer conv5_1; got 20x13 .rung 1 of 2, 20 pixels.",
+        "content: at least 16 pixels a side for layer conv5_1; got 20x13 .scale 1 of 2, 20 pixels.",
     ),
-    "average of lbfgs": (["--average=0.9"], "--average: 0, or --optimizer=adam; got 0.9 for lbfgs"),
+    "average of lbfgs": (["--ema_decay=0.9"], "--ema_decay: 0, or --optimizer=adam; got 0.9 for lbfgs"),
     "webp side": (["--size=17000", "--output=a.webp"], "a.webp: a side of WEBP has at most 16383 pixels"),
 }
 
@@ -905,7 +907,7 @@ def test_help_shows_every_flag_with_its_default_and_range(call):
     code, out, _ = call("--help")
     text = " ".join(" ".join(out).split())
     assert code == 0
-    assert "--size: longest side of the optimised picture" in text
+    assert "--size: longest side of the optimized picture" in text
     assert "(a whole number from 2 to 32768; default 512)" in text
     assert "--style: painting, a file or example:NAME (text; may repeat)" in text
     for options in nst.OPTIONS:

@@ -19,22 +19,22 @@ def flat(*color):
 GRID = np.linspace(0, 3, SIDE, dtype=np.float32)
 WAVES = np.stack([np.sin(GRID[:, None] * k + GRID * (3 - k)) * 0.4 + 0.5 for k in range(3)], -1)
 TILES = np.kron(np.random.default_rng(3).random((8, 8, 3), np.float32), np.ones((4, 4, 1), np.float32))
-BLACK, GREY, WHITE, RED = flat(0), flat(0.5), flat(1), flat(0.9, 0.1, 0.3)
+BLACK, GRAY, WHITE, RED = flat(0), flat(0.5), flat(1), flat(0.9, 0.1, 0.3)
 
 ALL = ("content_weight", "style_weight", "tv_weight")
 ODD = {  # content, style, options
     "black content": (BLACK, TILES, {}),
     "white content": (WHITE, TILES, {}),
-    "grey content": (GREY, TILES, {}),
+    "gray content": (GRAY, TILES, {}),
     "black style": (WAVES, BLACK, {}),
-    "style of one colour": (WAVES, RED, {}),
+    "style of one color": (WAVES, RED, {}),
     "black on black": (BLACK, BLACK, {}),
     "content for style": (WAVES, WAVES, {}),
-    "colours of a black content": (BLACK, TILES, {"preserve_color": "luma_swap"}),
-    "photograph of one colour": (GREY, TILES, {"photorealistic": True}),
+    "colors of a black content": (BLACK, TILES, {"preserve_color": "luma_swap"}),
+    "photograph of one color": (GRAY, TILES, {"photorealistic": True}),
     "large matting weight": (WAVES, TILES, {"photorealistic": True, "matting_weight": 1e30}),
     "variation alone": (WAVES, TILES, {"content_weight": 0.0, "style_weight": 0.0}),
-    "variation of nothing": (GREY, TILES, {"content_weight": 0.0, "style_weight": 0.0}),
+    "variation of nothing": (GRAY, TILES, {"content_weight": 0.0, "style_weight": 0.0}),
     "content alone": (WAVES, TILES, {"style_weight": 0.0, "tv_weight": 0.0}),
     "large content weight": (WAVES, TILES, {"content_weight": 1e30, "init": "noise"}),
     "large style weight": (WAVES, TILES, {"style_weight": 1e30}),
@@ -47,8 +47,8 @@ ODD = {  # content, style, options
     "sharpest power": (WAVES, TILES, {"tv_power": 1.0}),
     "largest rate": (WAVES, TILES, {"learning_rate": 1.0}),
     "least rate": (WAVES, TILES, {"learning_rate": 1e-8}),
-    "longest average": (WAVES, TILES, {"average": 0.99999}),
-    "shortest average": (WAVES, TILES, {"average": 1e-30}),
+    "longest average": (WAVES, TILES, {"ema_decay": 0.99999}),
+    "shortest average": (WAVES, TILES, {"ema_decay": 1e-30}),
 }
 WRONG = {
     "largest weights": (WAVES, TILES, dict.fromkeys(ALL, 3e38)),
@@ -58,13 +58,13 @@ WRONG = {
 # would divide by their root, and stand still for good; L-BFGS finds that no step lowers the loss.
 STEEP = {
     "large variation weight on white": (WHITE, TILES, {"tv_weight": 1e30}),
-    "large variation weight on grey": (GREY, TILES, {"style_weight": 1.0, "tv_weight": 1e20}),
+    "large variation weight on gray": (GRAY, TILES, {"style_weight": 1.0, "tv_weight": 1e20}),
 }
 
 
 def run(params, optimizer, content, style, options):
     config = Config(optimizer=optimizer, size=SIDE, iterations=6, **LAYERS, **options)
-    steps = list(stylize_steps(params, content, [style], config=config, every=3))
+    steps = list(stylize_steps(params, content, [style], config=config, report_every=3))
     for now in steps:
         assert np.isfinite(now.image).all()
         assert 0 <= now.image.min() <= now.image.max() <= 1

@@ -14,9 +14,9 @@ from nst_jax.masks import Masks
 from nst_jax.networks.base import cast
 from nst_jax.objective import (
     coefficients,
+    composite,
     evaluate,
     loss_terms,
-    shown,
     summarize,
     total_loss,
     weighted_sum,
@@ -58,7 +58,7 @@ def compare(params, weights, pictures, masks=None, **options):
         tv_power=config.tv_power,
         masks=masks,
     )
-    targets = targets._replace(frame=None)  # which has a test of its own
+    targets = targets._replace(background=None)  # which has a test of its own
     _, gradient, terms = compiled_evaluate(params, image, targets, coefficients(factors), spec)
     twin, twin_gradient = reference.objective(
         weights.arrays,
@@ -87,11 +87,11 @@ def compare(params, weights, pictures, masks=None, **options):
     [
         {},
         {"style_mix": (3.0, 1.0), "pooling": "average"},
-        {"activation_shift": -1.0, "layer_weighting": "geometric", "tv_power": 2.0},
+        {"activation_shift": -1.0, "style_layer_weights": "geometric", "tv_power": 2.0},
         {
             "content_layers": ("conv2_2", "conv5_2"),
             "style_layers": ("conv2_1", "conv1_1"),
-            "layer_weighting": "0.25,1",
+            "style_layer_weights": "0.25,1",
         },
         {"style_loss": "chain", "style_layers": ("conv1_1", "conv3_2", "conv3_3", "conv5_1")},
         {"style_loss": "wasserstein", "style_layers": ("conv1_1", "conv4_1")},  # 42 positions of 512 channels
@@ -252,7 +252,7 @@ def test_a_picture_in_a_frame_is_the_blend_that_is_seen(params, weights, picture
     targets = make_targets(params, content, styles, spec, masks=Masks(content=mask))
     opacity = np.interp(np.arange(61), [48, 52], [1, 0])[:, None]  # over the outermost four of them
     blend = (opacity * image + (1 - opacity) * content).astype(np.float32)
-    picture = np.asarray(shown(image, targets.frame, spec))
+    picture = np.asarray(composite(image, targets.background, spec))
     assert (picture[:, 20:] == content[:, 20:]).all()
     assert (picture[:, :17] == image[:, :17]).all()
 
@@ -301,7 +301,7 @@ def test_a_region_is_compared_with_its_own_style_only(params, pictures):
     right = np.zeros((48, 61), np.float32)
     right[:, 30:] = 1  # they meet: neither has a ring in the other
     targets = make_targets(params, content, styles, spec, masks=Masks(styles=[left, right]))._replace(
-        frame=None
+        background=None
     )
     changed = image.copy()
     changed[:, 35:] = 0.5

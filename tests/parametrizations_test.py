@@ -1,4 +1,4 @@
-"""Parametrisations: what S does to a picture, and that optimisers take their steps in its coordinates."""
+"""Parametrizations: what S does to a picture, and that optimizers take their steps in its coordinates."""
 
 from functools import partial
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nst_jax import optimizers, rows
+from nst_jax import optimizers, sharding
 from nst_jax.config import Config
 from nst_jax.optimizers import OPTIMIZERS, Coordinates, Iterate
 from nst_jax.parametrizations import PARAMETRIZATIONS
@@ -15,7 +15,7 @@ from nst_jax.parametrizations import PARAMETRIZATIONS
 SPEC = Config().spec()
 SCALE, SQUARE = PARAMETRIZATIONS["fourier"](SPEC)
 NATURAL = PARAMETRIZATIONS["natural"](SPEC)
-LIGHT = np.full((3, 3), 1 / 3)  # projects on grey
+LIGHT = np.full((3, 3), 1 / 3)  # projects on gray
 
 
 def twin(image, power):
@@ -63,8 +63,8 @@ def test_pixels_are_pixels(rng):
 def test_over_devices_it_is_the_filter_of_the_picture_s_own_rows(name, rng):
     """An odd height, padded: what lies below counts for nothing and stays zero."""
     image = rng.random((21, 18, 3), np.float32)
-    spec = rows.spec_of(image, SPEC._replace(mesh=rows.make_mesh(3)))
-    padded = rows.put(rows.pad(image, spec), spec)
+    spec = sharding.spec_of(image, SPEC._replace(mesh=sharding.make_mesh(3)))
+    padded = sharding.shard(sharding.pad(image, spec), spec)
     found = jax.jit(PARAMETRIZATIONS[name](spec).scale)(padded)
     assert found.sharding == padded.sharding
     expected = PARAMETRIZATIONS[name](SPEC).scale(jnp.asarray(image))

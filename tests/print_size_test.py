@@ -10,7 +10,7 @@ from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.launchers import nst
-from nst_jax.launchers.common import run
+from nst_jax.launchers.flags import run
 from nst_jax.runs import DeviceOptions, Inputs, OutputOptions, Request, prepare
 from nst_jax.runs.paper import middle, parse_paper
 

@@ -14,7 +14,7 @@ from nst_jax import images
 BIN = Path(__file__).parents[1] / "bin"
 PROGRAMS = sorted(path.name for path in BIN.iterdir())
 QUICK = "--style=example:waves --size=32 --iterations=1 --style_layers=conv1_1 --content_layers=conv2_1 --scales= "
-QUICK = [*QUICK.split(), "--balance=none", "--devices=1"]
+QUICK = [*QUICK.split(), "--loss_balancing=none", "--devices=1"]
 NST = [sys.executable, str(BIN / "nst"), *QUICK]
 CAT = [*NST, "--content=example:cat"]
 

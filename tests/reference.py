@@ -333,20 +333,20 @@ def halved_squares(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 class Directions(NamedTuple):
     """Features less the mean of the style's samples, the level of both, their directions and the samples'."""
 
-    centred: np.ndarray
+    centered: np.ndarray
     level: float
     ours: np.ndarray
     theirs: np.ndarray
 
     def back(self, slope: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        return unit_back(self.centred, self.level, slope).reshape(shape)
+        return unit_back(self.centered, self.level, slope).reshape(shape)
 
 
 def directions(f: np.ndarray, style: np.ndarray, places: np.ndarray) -> Directions:
     samples = style[places[:, 0], places[:, 1]]
     level = 1e-6 * (samples**2).sum(-1).mean() + 1e-12
-    centred = (f - samples.mean(0)).reshape(-1, f.shape[-1])
-    return Directions(centred, level, unit(centred, level), unit(samples - samples.mean(0), level))
+    centered = (f - samples.mean(0)).reshape(-1, f.shape[-1])
+    return Directions(centered, level, unit(centered, level), unit(samples - samples.mean(0), level))
 
 
 def moments_apart(
@@ -390,7 +390,7 @@ def remd_look(
     products = np.where(weights.reshape(-1, 1) > 0, both.ours @ both.theirs.T, -np.inf)
     distances = halved_squares(both.ours, both.theirs)[products.argmax(0), np.arange(len(both.theirs))]
     if distances.mean() > there:
-        there, slope = distances.mean(), np.zeros_like(both.centred)
+        there, slope = distances.mean(), np.zeros_like(both.centered)
         np.add.at(slope, products.argmax(0), (both.ours[products.argmax(0)] - both.theirs) / len(both.theirs))
         slope = both.back(slope, f.shape)
     apart, slope_of_moments = moments_apart(f, weights, style, source)

@@ -7,7 +7,7 @@ import pytest
 
 from nst_jax import report
 from nst_jax.config import Config
-from nst_jax.report import Point, ended, history, plot_losses, resolved, rungs, to_json
+from nst_jax.report import Point, ended, history, plot_losses, resolved, scales, to_json
 
 WEIGHTS = {"content": 1.0, "style": 1e8, "tv": 1e-3}
 STEPS = [
@@ -20,13 +20,13 @@ STEPS = [
 def test_history_is_columns():
     columns = history(STEPS[::2])
     terms = {"total": [5, 9], "content": [0, 1], "style": [1, 2], "tv": [2, 2]}
-    assert columns == {"step": [0, 4], "rung": [1, 2], **terms}
+    assert columns == {"step": [0, 4], "scale": [1, 2], **terms}
 
 
 def test_rungs_are_told_from_their_first_point_to_their_last():
     first = {"size": 9, "height": 6, "width": 9, "iterations": 4, "initial": 5.0, "final": 3.0}
     second = {"size": 18, "height": 12, "width": 18, "iterations": 0, "initial": 9.0, "final": 9.0}
-    assert rungs(STEPS) == [first, second]
+    assert scales(STEPS) == [first, second]
 
 
 @pytest.mark.parametrize(
@@ -35,16 +35,16 @@ def test_rungs_are_told_from_their_first_point_to_their_last():
         (STEPS, True, False, "iterations"),
         (STEPS, False, False, "non-finite"),
         (STEPS[:2], True, False, "interrupted"),
-        (STEPS[:2], True, True, "interrupted"),  # Ctrl-C where a rung had converged that others follow
+        (STEPS[:2], True, True, "interrupted"),  # Ctrl-C where a scale had converged that others follow
     ],
 )
 def test_the_end_of_a_run_has_its_reason(points, finite, converged, why):
-    rungs = Config(size=18, scales="9,18", iterations=(4, 1))
+    scales = Config(size=18, scales="9,18", iterations=(4, 1))
     last = [points[-1]._replace(step=5)] if len(points) == 3 else []
-    assert ended([*points, *last], rungs, finite, converged) == why
+    assert ended([*points, *last], scales, finite, converged) == why
     if last:
-        assert ended(points, rungs, finite, converged=True) == (why if not finite else "converged")
-        assert ended(points, rungs, finite, converged=False) == (why if not finite else "interrupted")
+        assert ended(points, scales, finite, converged=True) == (why if not finite else "converged")
+        assert ended(points, scales, finite, converged=False) == (why if not finite else "interrupted")
 
 
 def test_a_plot_marks_where_a_rung_begins_and_draws_no_line_across(monkeypatch):
@@ -81,9 +81,9 @@ GIVEN = {
     "a dial for the paper": {"preset": "gatys", "strength": 0.5},
     "weights": {"style_weight": 2.0, "content_weight": 0.1},
     "the paper": {"preset": "gatys"},
-    "adam": {"preset": "improved", "optimizer": "adam", "average": 0.5, "learning_rate": 0.02},
+    "adam": {"preset": "improved", "optimizer": "adam", "ema_decay": 0.5, "learning_rate": 0.02},
     "photorealistic": {"photorealistic": True, "preserve_color": "match", "color_match": "transport"},
-    "layers in an order of their own": {"style_layers": ("conv3_1", "conv1_1"), "layer_weighting": "3,1"},
+    "layers in an order of their own": {"style_layers": ("conv3_1", "conv1_1"), "style_layer_weights": "3,1"},
     "mix": {"style_mix": (3.0, 1.0)},
 }
 
@@ -96,7 +96,7 @@ def test_what_is_resolved_can_be_given_again(case):
         **{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
     )
     assert json.loads(to_json(resolved(again, 2))) == told
-    assert (again.spec(), again.rungs()) == (first.spec(), first.rungs())
+    assert (again.spec(), again.pyramid()) == (first.spec(), first.pyramid())
     jax.tree.map(np.testing.assert_array_equal, again.loss_weights(2), first.loss_weights(2))
     assert again.learning_rate == first.learning_rate
 

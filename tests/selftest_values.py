@@ -14,7 +14,7 @@ from nst_jax.weights import load_weights
 def picture(name: str, longest: int) -> np.ndarray:
     """Return an example picture, small, in bytes: what is kept must not depend on a decoder."""
     pixels = nst.images.load(f"example:{name}").rgb
-    return nst.images.to_uint8(nst.images.resize(pixels, *nst.images.fit(*pixels.shape[:2], longest)))
+    return nst.images.to_uint8(nst.images.resize(pixels, *nst.images.size_to_fit(*pixels.shape[:2], longest)))
 
 
 def values() -> dict[str, np.ndarray]:

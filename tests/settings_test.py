@@ -10,7 +10,7 @@ from PIL import Image
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.launchers import nst
-from nst_jax.launchers.common import run
+from nst_jax.launchers.flags import run
 from nst_jax.report import resolved
 from nst_jax.runs.settings import fewest, parse_options, read_options
 
@@ -55,7 +55,7 @@ def test_what_is_given_wins_and_takes_the_place_of_its_like(call):
     found = json.loads(Path("b.json").read_text())["config"]
     assert found["content"] == "example:coffee"
     assert (found["size"], found["style_weight"], found["iterations"]) == (32, 2.0, [2])
-    assert (found["preset"], found["balance"]) == ("gatys", "none")
+    assert (found["preset"], found["loss_balancing"]) == ("gatys", "none")
     assert "strength" not in found
 
 
@@ -81,7 +81,7 @@ def test_what_holds_no_settings_is_refused_in_one_line(call):
         "deep.json": "[" * 10**5,
         "text.png": "no picture",
         "wrong.json": '{"config": {"size": "large"}}',
-        "both.json": '{"config": {"strength": 0.5, "style_weight": 3.0, "balance": "auto"}}',
+        "both.json": '{"config": {"strength": 0.5, "style_weight": 3.0, "loss_balancing": "auto"}}',
     }.items():
         Path(name).write_text(text)
     for name in [*os.listdir(), "missing.png", "missing.json"]:
@@ -107,8 +107,23 @@ def test_the_fewest_options_mean_the_same():
 
 
 def test_options_of_one_run_and_of_other_versions_are_left_out():
-    told = {"style_scale": 1.0, "size": 96, "checkpoint": "k", "report": "r.json"}
+    told = {"color_depth": 1.0, "size": 96, "checkpoint": "k", "report": "r.json"}
     assert parse_options(told, "settings") == {"size": 96}
+
+
+def test_options_of_earlier_names_are_those_of_today():
+    told = {
+        "preset": "gatys",
+        "style_scale": 2.0,
+        "balance": "auto",
+        "content_loss": "laplacian",
+        "depth": 16,
+    }
+    today = {"preset": "gatys", "stroke_size": 2.0, "loss_balancing": "auto", "content_loss": "laplacian"}
+    assert parse_options(told, "settings") == today | {"bit_depth": 16}
+    told = {"preset": "strotss", "content_loss": "squares", "optimizer": "adam", "average": 0.5}
+    today = {"preset": "strotss", "content_loss": "l2", "optimizer": "adam", "ema_decay": 0.5}
+    assert parse_options(told, "settings") == today
 
 
 def test_a_long_report_is_not_read(tmp_path):

@@ -28,11 +28,11 @@ from PIL import Image
 import nst_programs
 from nst_jax import files
 from nst_jax.launchers import nst
-from nst_jax.launchers.common import launch
+from nst_jax.launchers.flags import launch
 from nst_jax.runs import job
 
 RUN = ["--content=example:cat", "--style=example:waves", "--size=32", "--scales=24,32", "--iterations=2,2"]
-RUN += ["--style_layers=conv1_1,conv2_1", "--content_layers=conv2_1", "--balance=none", "--devices=1"]
+RUN += ["--style_layers=conv1_1,conv2_1", "--content_layers=conv2_1", "--loss_balancing=none", "--devices=1"]
 RUN += ["--report=r.json", "--save_every=2", "--checkpoint=k", "--checkpoint_every=0", "--output=a.png"]
 # Whose lines count: folders, and a module.
 STATEMENTS = {str(Path(nst.__file__).parent), str(Path(job.__file__).parent), files.__file__}
@@ -109,7 +109,7 @@ def record(to: Path) -> None:
 
     def run(*arguments: Any) -> Any:
         for now in original(*arguments):
-            chunks.append(now._replace(standing=jax.device_get(now.standing)))
+            chunks.append(now._replace(resume_state=jax.device_get(now.resume_state)))
             yield now
         to.write_bytes(pickle.dumps(chunks))
 

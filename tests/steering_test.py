@@ -11,7 +11,7 @@ from nst_jax.loop import Dial, run_chunk, start, weights_in_force
 from nst_jax.masks import Masks
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.problem import make_problem
-from nst_jax.scales import make_problems
+from nst_jax.pyramid import make_problems
 from nst_jax.sweep import sweep
 from nst_jax.transfer import run, stylize, stylize_steps
 
@@ -57,8 +57,8 @@ def test_pictures_are_measured_at_256_pixels_and_within_the_masks(params, rng):
     image = rng.random(content.shape, np.float32)
     rest = targets, problem.weights, problem.learning_rate, problem.spec
     state = start(params, jnp.asarray(image), *rest)
-    found = steering.steer(state, targets.frame, ruler, jnp.float32(0.3), np.int32(0), problem.spec)
-    opacity = np.asarray(targets.frame.opacity)
+    found = steering.steer(state, targets.background, ruler, jnp.float32(0.3), np.int32(0), problem.spec)
+    opacity = np.asarray(targets.background.opacity)
     shown = opacity[..., None] * image + (1 - opacity[..., None]) * content
     small = [np.asarray(jax.image.resize(one, (256, 82, 3), "linear")) for one in (shown, content)]
     assert float(found.dial.seen) == pytest.approx(measured(*small) / opacity.mean(), rel=1e-3)
@@ -130,28 +130,28 @@ def test_a_picture_of_other_weights_is_evaluated_and_nothing_else_changes(params
 def test_neither_chunks_nor_a_rest_between_change_what_comes_of_it(params, pair):
     content, style = pair
     config = Config.from_preset(strength=0.6, size=64, scales="48,64", iterations=(11, 9), **LAYERS)
-    *_, whole = stylize_steps(params, content, [style], config=config, every=20)
+    *_, whole = stylize_steps(params, content, [style], config=config, report_every=20)
     problems = make_problems(params, content, [style], config)
-    for seen in run(problems, every=3):
+    for seen in run(problems, report_every=3):
         if seen.step == 15:
-            stands = seen.standing._replace(state=jax.device_get(seen.standing.state))
-    *_, resumed = run(problems, every=4, standing=stands)
+            stands = seen.resume_state._replace(state=jax.device_get(seen.resume_state.state))
+    *_, resumed = run(problems, report_every=4, resume_state=stands)
     np.testing.assert_array_equal(whole.image, resumed.image)
     assert whole.losses == resumed.losses
 
 
 @pytest.mark.usefixtures("optax_promotion")
-@pytest.mark.parametrize("options", [{}, {"optimizer": "adam", "average": 0.5}])
+@pytest.mark.parametrize("options", [{}, {"optimizer": "adam", "ema_decay": 0.5}])
 def test_the_value_is_that_of_the_weights_in_force(params, pair, options):
     """At the start of a scale, too, which goes on with the weights of the one before."""
     content, style = pair
     sizes = {"size": 64, "scales": "48,64", "iterations": (12, 7)}
     problems = make_problems(params, content, [style], Config(strength=0.9, **options, **sizes, **LAYERS))
-    for seen in run(problems, every=3):
-        state, average = seen.standing.state, "average" in options and seen.ends
+    for seen in run(problems, report_every=3):
+        state, average = seen.resume_state.state, "ema_decay" in options and seen.ends
         if np.isfinite(state.iterate.value) and not average:  # else the losses are another picture's
             assert float(state.iterate.value / state.scale) == pytest.approx(seen.losses["total"], rel=1e-4)
-        taken = seen.step, seen.rung
+        taken = seen.step, seen.scale
     assert abs(state.dial.log_ratio) > 0.1
     assert taken == (19, 2)
 
@@ -162,7 +162,7 @@ def test_strengths_are_lanes_of_one_program(params, pair, compilations):
     problems = [make_problem(params, content, [style], config) for config in configs]
     problems = [problem._replace(content=content, styles=problems[0].styles) for problem in problems]
     found = {}
-    for now in sweep(problems, lanes=4):
+    for now in sweep(problems, batch_size=4):
         found |= now.finished
     assert compilations("_advance") == 1
     for number, config in enumerate(configs):
@@ -170,7 +170,7 @@ def test_strengths_are_lanes_of_one_program(params, pair, compilations):
         assert found[number].lpips == pytest.approx(alone.lpips, abs=0.01)
         ratio = [one.losses["weights"]["style"] for one in (found[number], alone)]
         np.testing.assert_allclose(*ratio, rtol=0.05)
-    assert compilations("chunk") == 1
+    assert compilations("run_steps") == 1
     assert compilations("turn") == 1
     np.testing.assert_array_equal(found[0].image, content)
 
@@ -197,7 +197,7 @@ def test_only_a_strength_with_a_photograph_to_measure_against_steers(params, pai
     assert not steered(preset="wasserstein", style_weight=2.0)
     assert not steered(preset="strotss")
     assert not steered(content[:15], strength=0.5)  # LPIPS's deepest layer sees nothing
-    assert not steered(None, content_weight=0.0, balance="auto", init="noise")
+    assert not steered(None, content_weight=0.0, loss_balancing="auto", init="noise")
 
 
 def test_rulers_have_the_shapes_that_the_plan_is_told(params, pair):

@@ -207,7 +207,7 @@ def test_the_command_says_all_options_and_is_quoted():
     words = shlex.split(
         command(recipe, lambda reference: {"a": "my cat's.jpg", "b": "m.png"}.get(reference[0], reference))
     )
-    assert words == ["nst", "--content=my cat's.jpg", "--style=example:night", "--style=example:ink", "--style_mask=m.png", "--style_mask=", "--size=64", "--crop=true", "--style_mix=1,2", "--output=picture.png", "--depth=16"]  # fmt: skip
+    assert words == ["nst", "--content=my cat's.jpg", "--style=example:night", "--style=example:ink", "--style_mask=m.png", "--style_mask=", "--size=64", "--crop=true", "--style_mix=1,2", "--output=picture.png", "--bit_depth=16"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -568,6 +568,13 @@ def test_a_damaged_record_is_left_alone_and_costs_no_other(tmp_path):
         (store.jobs / name).mkdir()
         (store.jobs / name / "job.json").write_text(text)
     assert store.load().keys() == {good.id}
+    store.close()
+
+
+def test_a_record_of_earlier_days_has_the_options_of_today(tmp_path):
+    store = Store(tmp_path, 0)
+    old = store.create(Recipe("", BOTH, {"layer_weighting": "lower", "content_loss": "squares"}), 1.0)
+    assert store.load()[old.id].options == {"style_layer_weights": "lower", "content_loss": "l2"}
     store.close()
 
 

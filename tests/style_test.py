@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 
-from nst_jax.losses.samples import Part, Samples, sample_positions
+from nst_jax.losses.sampling import Samples, Tile, sample_positions
 from nst_jax.losses.style import STYLE_LOSSES, matching, term_names
 from nst_jax.losses.style.histogram import NODES, histogram_transport
 from nst_jax.losses.style.statistics import positions_of
@@ -138,11 +138,11 @@ def test_terms_do_not_depend_on_the_size_of_the_picture(name, few):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("painting", ["black", "rich"])
 def test_slopes_are_finite_where_features_are_poor(name, painting, rng):
-    """Black, of one colour, on one line, of fewer positions than channels, all but black, and very bright."""
+    """Black, of one color, on one line, of fewer positions than channels, all but black, and very bright."""
     rich = rng.random((6, 7, 64), np.float32)
     pictures = {
         "black": 0 * rich,
-        "one colour": np.broadcast_to(rich[:1, :1], rich.shape),
+        "one color": np.broadcast_to(rich[:1, :1], rich.shape),
         "on a line": rich[..., :1] * rich[:1, :1],
         "few": rich,
         "dark": np.float32(1e-12) * rich,
@@ -301,6 +301,6 @@ def test_patches_of_windows_add_up_to_the_picture_s(rng):
         rows = np.arange(start, min(8, end + 1))
         owned = np.repeat(((rows >= core) & (rows < end)).astype(np.float32)[:, None], 6, 1)
         first = {"conv2_1": (jnp.int32(start), jnp.int32(0))}
-        part = Part(np.ones((2 * len(rows), 12), np.float32), {"conv2_1": owned}, first)
+        part = Tile(np.ones((2 * len(rows), 12), np.float32), {"conv2_1": owned}, first)
         parts += Samples(places, part).patches("conv2_1", map_[rows], 3)
     np.testing.assert_array_equal(parts, whole)

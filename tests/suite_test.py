@@ -15,8 +15,8 @@ from nst_jax import objective
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.launchers import bench, experiments, nst, suite
-from nst_jax.launchers.common import _given, _parse, run
 from nst_jax.launchers.experiments import EXPERIMENTS
+from nst_jax.launchers.flags import _given, _parse, run
 from nst_jax.objective import coefficients
 from nst_jax.targets import make_targets
 

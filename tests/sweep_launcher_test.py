@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from nst_jax import images
-from nst_jax.launchers import display, nst, sweep
-from nst_jax.launchers.common import run
+from nst_jax.contact_sheet import knee
+from nst_jax.launchers import nst, progress_bar, sweep
+from nst_jax.launchers.flags import run
 from nst_jax.runs import sweep_folder, sweep_job, sweep_sheet
 from nst_jax.runs.sweep_request import SweepOptions, make_cells
-from nst_jax.sheet import knee
 from nst_jax.system import device
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -39,7 +39,7 @@ OTHERS = {"settings.json", "sheet.png", "sweep.json", "tradeoff.png"}
 def call(tmp_path, monkeypatch, capfd):
     """Return a function that runs a program in a folder of small pictures: exit code, lines of both outputs.
 
-    On one device: --lanes is rounded up to a multiple of their number, which sweep_test.py looks into.
+    On one device: --batch_size is rounded up to a multiple of their number, which sweep_test.py looks into.
     """
     devices = jax.devices()[:1]
     monkeypatch.setattr(jax, "devices", lambda *_: devices)
@@ -99,7 +99,7 @@ SWEPT = {
     "content_weight": (PAIR, ["0", "100"], None, [0.0, 100.0]),
     "tv_weight": (PAIR, ["0", "10"], None, [0.0, 10.0]),
     "style_mix": ([*TWO_STYLES, LBFGS], ["1:0", "1:3"], ["1,0", "1,3"], [[1.0, 0.0], [1.0, 3.0]]),
-    "layer_weighting": (PAIR, ["geometric", "1:16"], ["geometric", "1,16"], ["geometric", "1,16"]),
+    "style_layer_weights": (PAIR, ["geometric", "1:16"], ["geometric", "1,16"], ["geometric", "1,16"]),
     "learning_rate": (PAIR, ["0.001", "0.2"], None, [0.001, 0.2]),
     "seed": ([*PAIR, "--init=noise"], ["1", "4294967295"], None, [1, 4294967295]),
     "style": (["--content=c.png"], ["s.png", "s2.png"], None, ["s.png", "s2.png"]),
@@ -110,7 +110,7 @@ SWEPT = {
         + ["--style_source_mask="],
         *(["1", "1e9"], None, None),
     ),
-    "style_mix, labelled": (
+    "style_mix, labeled": (
         [*TWO_STYLES, "--content_labels=labels.png", "--style_labels=top.png", "--style_labels="],
         *(["1:0", "1:3"], ["1,0", "1,3"], [[1.0, 0.0], [1.0, 3.0]]),
     ),
@@ -132,7 +132,9 @@ def test_each_picture_is_that_of_nst_with_the_same_values(call, case):
         ).save(file)
     Image.fromarray(np.repeat(np.uint8([255, 0]), 16)[:, None].repeat(28, 1)).save("top.png")
     Image.fromarray(np.repeat(np.uint8([0, 255]), 16)[None].repeat(24, 0)).save("labels.png")
-    code, out, err = call(*SMALL, *given, f"--sweep={name}={','.join(listed)}", "--lanes=2", "--output_dir=o")
+    code, out, err = call(
+        *SMALL, *given, f"--sweep={name}={','.join(listed)}", "--batch_size=2", "--output_dir=o"
+    )
     assert (code, err) == (0, [])
     entries = read_json("o/sweep.json")
     assert [list(entry) for entry in entries] == [["file", "values", "losses", "flag", "knee"]] * 2
@@ -167,7 +169,7 @@ def test_a_grid_has_the_last_name_fastest_and_writes_its_files(call):
     points = [(entry["losses"]["content"], entry["losses"]["style"]) for entry in entries]
     assert [entry["knee"] for entry in entries] == [n == knee(points) for n in range(6)]
 
-    # The margin of 200, names of rows in 160, a line and 8 for those of columns; see sheet_test.py.
+    # The margin of 200, names of rows in 160, a line and 8 for those of columns; see contact_sheet_test.py.
     sheet = pixels("o/sheet.png")
     assert sheet.shape == (max(23 + 2 * (24 + 75 + 16), 24 + 32 + 2 * 31) + 8, 360 + 3 * 256, 3)
     for n, file in enumerate(files):
@@ -183,7 +185,7 @@ OF_ASPECTS = [f"{n:04d}-{name}.png" for n, name in enumerate(("c", "c", "s", "s"
 
 def test_contents_of_other_aspects_are_made_by_a_program_each(call, tmp_path, caplog):
     caplog.set_level("INFO")
-    arguments = ["--style=s.png", *SMALL, *ASPECTS, "--lanes=2"]
+    arguments = ["--style=s.png", *SMALL, *ASPECTS, "--batch_size=2"]
     assert run(sweep.PROGRAM, [*arguments, "--output_dir=new/parents/o"]) == 0
     assert "pictures of 2 sizes, a program for each: 4 of 32x24, 2 of 28x32" in caplog.text
     assert "pictures 5-6 of 6  step 2/2" in caplog.text
@@ -199,7 +201,7 @@ def test_contents_of_other_aspects_are_made_by_a_program_each(call, tmp_path, ca
 
 @pytest.mark.parametrize("passes", [1, 2])
 def test_ctrl_c_among_other_aspects_loses_no_step(call, tmp_path, monkeypatch, passes):
-    arguments = ["--style=s.png", *SMALL, *ASPECTS, "--lanes=2"]
+    arguments = ["--style=s.png", *SMALL, *ASPECTS, "--batch_size=2"]
     assert call(*arguments, "--output_dir=p")[0] == 0
     with monkeypatch.context() as patch:
         interrupt_in_pass(patch, passes)
@@ -276,7 +278,7 @@ def test_the_contents_transparency_is_that_of_the_pictures_as_with_nst(call):
 
 def test_a_lane_that_overflows_is_flagged_and_touches_no_other(call):
     values = "--sweep=tv_weight=0,1e38,1e-3"
-    code, out, err = call(*PAIR, *SMALL, values, "--lanes=3", "--output_dir=o")
+    code, out, err = call(*PAIR, *SMALL, values, "--batch_size=3", "--output_dir=o")
     assert code == 3
     assert err == [
         "error: loss: finite numbers (smaller weights?); not finite in 0001.png, which hold the last finite pictures"
@@ -315,7 +317,7 @@ def contents(folder):
 
 @pytest.fixture
 def started(monkeypatch):
-    """Return a list that grows by the number of problems with every start of the optimisation."""
+    """Return a list that grows by the number of problems with every start of the optimization."""
     counts = []
     original = sweep_job.sweep
 
@@ -328,7 +330,7 @@ def started(monkeypatch):
 
 
 def test_resume_makes_only_what_is_missing_and_gives_the_same_bytes(call, tmp_path, started):
-    arguments = [*PAIR, *SMALL, WEIGHTS, "--lanes=1", "--output_dir=o"]
+    arguments = [*PAIR, *SMALL, WEIGHTS, "--batch_size=1", "--output_dir=o"]
     assert call(*arguments)[0] == 0
     before = contents(tmp_path / "o")
     (tmp_path / "o" / "0002.png").unlink()
@@ -361,7 +363,7 @@ def interrupt_after(monkeypatch, finished):
 
 
 def test_ctrl_c_keeps_what_is_finished_and_resume_makes_the_rest(call, tmp_path, monkeypatch):
-    arguments = [*PAIR, *SMALL, WEIGHTS, "--lanes=2"]
+    arguments = [*PAIR, *SMALL, WEIGHTS, "--batch_size=2"]
     with monkeypatch.context() as patch:
         seen = interrupt_after(patch, 1)
         code, out, err = call(*arguments, "--output_dir=o")
@@ -381,7 +383,7 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_makes_the_rest(call, tmp_path,
 
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_ctrl_c_in_the_middle_of_a_pass_loses_no_step(call, tmp_path, monkeypatch, lanes):
-    arguments = [*PAIR, *SMALL, WEIGHTS, f"--lanes={lanes}"]
+    arguments = [*PAIR, *SMALL, WEIGHTS, f"--batch_size={lanes}"]
     assert call(*arguments, "--output_dir=p")[0] == 0
     with monkeypatch.context() as patch:
         interrupt_at(patch, step=1)
@@ -440,7 +442,7 @@ def test_a_sweep_does_not_go_on_with_another_picture_or_version(call, tmp_path, 
 
 def test_ctrl_c_in_the_last_pass_loses_nothing(call, monkeypatch):
     interrupt_after(monkeypatch, 1)
-    code, out, err = call(*PAIR, *SMALL, "--sweep=style_weight=1e6,1e8", "--lanes=2", "--output_dir=o")
+    code, out, err = call(*PAIR, *SMALL, "--sweep=style_weight=1e6,1e8", "--batch_size=2", "--output_dir=o")
     assert (code, out[-1], err) == (0, "o/tradeoff.png", [])
 
 
@@ -455,8 +457,8 @@ def test_a_gap_in_an_interrupted_grid_stays_a_gap_on_the_sheet(call, tmp_path, m
 
 
 def test_progress_is_told_by_lanes_and_steps(call, caplog, monkeypatch):
-    monkeypatch.setattr(display, "SELDOM", 0.0)  # each chunk, not one every few seconds
-    code = run(sweep.PROGRAM, [*PAIR, *SMALL, WEIGHTS, "--lanes=2", "--output_dir=o"])
+    monkeypatch.setattr(progress_bar, "SELDOM", 0.0)  # each chunk, not one every few seconds
+    code = run(sweep.PROGRAM, [*PAIR, *SMALL, WEIGHTS, "--batch_size=2", "--output_dir=o"])
     told = [record.getMessage() for record in caplog.records]
     told = [re.sub(r"\d+ s left", "T s left", line) for line in told if line.startswith("pictures")]
     assert code == 0
@@ -473,7 +475,7 @@ def test_progress_is_told_by_lanes_and_steps(call, caplog, monkeypatch):
 NOT_A_SWEEP = "--sweep=NAME=V1,V2,...: NAME is one of strength, .*; got "
 WRONG = {
     "scales": ([WEIGHTS, "--scales=16,32", "--iterations=9"], "--scales: not in a sweep; got 16,32"),
-    "average": ([WEIGHTS, "--average=0.9"], "--average: not in a sweep; got 0.9"),
+    "ema_decay": ([WEIGHTS, "--ema_decay=0.9"], "--ema_decay: not in a sweep; got 0.9"),
     "iterations": ([WEIGHTS, "--iterations=2,3"], "--iterations: one number where .*; got 2,3"),
     "no sweep": ([], "--sweep: one or more NAME=V1,V2,..., each name but of files once; none was given"),
     "name twice": (["--sweep=seed=1", "--sweep=seed=2"], "--sweep: .* once; seed is there twice"),
@@ -499,7 +501,10 @@ WRONG = {
     "out of bounds": (["--sweep=style_weight=1,-1"], "--style_weight: a finite number from 0 .*; got -1.0"),
     "no whole number": (["--sweep=seed=1.5", "--init=noise"], "--seed: a whole number from 0"),
     "mix of two": (["--sweep=style_mix=1,1:1"], "--style_mix: one number per style, 1; got 2"),
-    "weighting": (["--sweep=layer_weighting=unifrom"], r"--layer_weighting: .* \(did you mean uniform\?\)"),
+    "weighting": (
+        ["--sweep=style_layer_weights=unifrom"],
+        r"--style_layer_weights: .* \(did you mean uniform\?\)",
+    ),
     "all weights 0": (
         ["--sweep=style_weight=0,1", "--content_weight=0", "--tv_weight=0"],
         "at least one above 0; all are 0",
@@ -543,7 +548,12 @@ WRONG = {
         ["--sweep=tv_weight=1", "--output_dir=" + "x" * 300],
         "xx: must be a folder .*; File name too long",
     ),
-    "lanes": (["--sweep=tv_weight=1", "--lanes=-1"], "--lanes: a whole number from 0"),
+    "batch size": (["--sweep=tv_weight=1", "--batch_size=-1"], "--batch_size: a whole number from 0"),
+    "batch size of earlier days": (["--lanes=2"], "--lanes: .*no such flag .did you mean --batch_size[?]"),
+    "name of earlier days": (
+        ["--sweep=layer_weighting=uniform"],
+        "--sweep=NAME.*got 'layer_weighting' .did you mean style_layer_weights[?]",
+    ),
     "flag of nst alone": (
         ["--sweep=tv_weight=1", "--output=a.png"],
         r"--output: .*\(did you mean --output_dir\?\)",

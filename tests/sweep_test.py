@@ -6,7 +6,7 @@ from nst_jax import sweep as sweeping
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.masks import Masks
-from nst_jax.problem import make_problem, vary
+from nst_jax.problem import make_problem, with_hyperparameters
 from nst_jax.sweep import sweep
 from nst_jax.transfer import stylize
 
@@ -36,7 +36,7 @@ def mesh_of(devices):
 
 def over(params, pictures, configs, **options):
     base = make_problem(params, pictures[0], [pictures[1]], configs[0], **options)
-    return [vary(base, config) for config in configs]
+    return [with_hyperparameters(base, config) for config in configs]
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
@@ -46,11 +46,11 @@ def test_each_lane_is_the_single_run_with_its_values(params, pictures, optimizer
     configs = [
         Config(style_weight=1e6, **common),
         Config(style_weight=1e8, tv_weight=1e-1, **common),
-        Config(content_weight=10.0, layer_weighting="3,1", **common),
+        Config(content_weight=10.0, style_layer_weights="3,1", **common),
         Config(activation_shift=0.0, **rate, **common),
         Config(style_weight=0.0, **common),
     ]
-    for config, lane in zip(configs, run(over(params, pictures, configs), lanes=8), strict=True):
+    for config, lane in zip(configs, run(over(params, pictures, configs), batch_size=8), strict=True):
         alone = stylize(params, pictures[0], [pictures[1]], config=config)
         assert lane.step == alone.step
         for term in ("total", "content", "style", "tv"):
@@ -73,9 +73,9 @@ def test_a_lane_by_itself_is_the_single_run_to_the_bit(params, pictures):
 def test_one_compilation_however_many_values_and_passes(params, pictures, compilations):
     configs = [Config(style_weight=10.0**k, iterations=3, pooling="average", **LAYERS) for k in range(5)]
     problems = over(params, pictures, configs)
-    run(problems, lanes=4)  # a pass of 4 and one of 1 with three more that nobody sees
+    run(problems, batch_size=4)  # a pass of 4 and one of 1 with three more that nobody sees
     assert compilations("_advance") == 1
-    run(over(params, pictures, configs[::-1]), lanes=4, every=1)
+    run(over(params, pictures, configs[::-1]), batch_size=4, report_every=1)
     assert compilations("_advance") == 1
     assert compilations("_unseen") == 1
     run(over(params, pictures, [Config(iterations=3, style_layers=("conv1_2",))] * 4))
@@ -134,7 +134,7 @@ def test_seeds_are_noise_of_their_own_with_masks_and_without_a_content(params, p
     mask[:, :30] = 1
     configs = [Config(seed=seed, **common) for seed in (0, 1, 2)]
     base = make_problem(params, None, [pictures[1]], configs[0], masks=Masks(content=mask))
-    lanes = run([vary(base, config) for config in configs])
+    lanes = run([with_hyperparameters(base, config) for config in configs])
     for config, lane in zip(configs, lanes, strict=True):
         alone = stylize(params, None, [pictures[1]], config=config, masks=Masks(content=mask))
         np.testing.assert_array_equal(lane.image[:, 30:], alone.image[:, 30:])
@@ -153,7 +153,7 @@ def test_lanes_are_spread_evenly_over_the_devices(params, pictures):
     shards = states.iterate.image.addressable_shards
     assert sorted(shard.device.id for shard in shards) == [0, 1, 2, 3]
     assert {shard.data.shape for shard in shards} == {(2, 36, 48, 3)}
-    four, one = run(problems, lanes=8), run(problems, devices=jax.devices()[:1])
+    four, one = run(problems, batch_size=8), run(problems, devices=jax.devices()[:1])
     for a, b in zip(four, one, strict=True):
         np.testing.assert_allclose(a.losses["total"], b.losses["total"], rtol=1e-5)
         np.testing.assert_allclose(a.image, b.image, atol=1e-4)
@@ -191,7 +191,7 @@ def test_lanes_come_from_the_memory_that_is_free(params, pictures):
     )
 
     def lanes(free):
-        steps = sweep(problems, lanes=4, free_memory=free, devices=jax.devices()[:1])
+        steps = sweep(problems, batch_size=4, free_memory=free, devices=jax.devices()[:1])
         return max(len(now.lanes) for now in steps)
 
     assert lanes(2**40) == 4
@@ -213,14 +213,14 @@ def test_problems_of_other_programs_or_sizes_are_refused(params, pictures):
     config = Config(iterations=1, **LAYERS)
     one = make_problem(params, pictures[0], [pictures[1]], config)
     small = make_problem(params, pictures[0][:30], [pictures[1]], config)
-    longer = vary(one, Config(iterations=2, **LAYERS))
+    longer = with_hyperparameters(one, Config(iterations=2, **LAYERS))
     with pytest.raises(InputError, match="pictures of one size; got 48x30 and 48x36"):
         list(sweep([one, small]))
     with pytest.raises(InputError, match="one number of iterations"):
         list(sweep([one, longer]))
     for option in ({"activation_shift": -1.0}, {"tv_power": 2.0}):
         with pytest.raises(InputError, match="one `(activation_shift|tv_power)`; got"):
-            list(sweep([one, vary(one, Config(iterations=1, **LAYERS, **option))]))
+            list(sweep([one, with_hyperparameters(one, Config(iterations=1, **LAYERS, **option))]))
 
 
 def test_masks_of_the_picture_must_be_the_same_in_all_lanes(params, pictures):

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 import nst_jax as nst
-from nst_jax import objective, report, rows, tiling
-from nst_jax.balance import balanced
+from nst_jax import objective, report, sharding, tiling
+from nst_jax.balancing import balanced
 from nst_jax.errors import InputError
-from nst_jax.launchers import common
 from nst_jax.launchers import nst as program
+from nst_jax.launchers.console import DONE, WRONG_REQUEST
+from nst_jax.launchers.flags import run as run_program
 from nst_jax.loop import start
 from nst_jax.losses.base import means
 from nst_jax.objective import coefficients, summarize
-from nst_jax.problem import make_problem, spread, vary
+from nst_jax.problem import make_problem, shard_problem, with_hyperparameters
 from nst_jax.runs import Inputs
 from nst_jax.runs.sweep_request import SweepOptions, make_sweep_request
 from nst_jax.sweep import sweep
@@ -72,8 +73,8 @@ def test_value_and_gradient_equal_the_float64_twin_s_at_once_and_by_windows(para
 
 
 def test_over_devices_what_pads_the_picture_counts_for_nothing(params, pictures):
-    problem = spread(problem_of(params, pictures, **ALONE), rows.make_mesh(4))
-    first = rows.put(rows.pad(problem.first, problem.spec), problem.spec)
+    problem = shard_problem(problem_of(params, pictures, **ALONE), sharding.make_mesh(4))
+    first = sharding.shard(sharding.pad(problem.first, problem.spec), problem.spec)
     assert first.shape[0] > 45
     state = start(params, first, problem.targets(), problem.weights, problem.learning_rate, problem.spec)
     expected, slope = brightness(pictures[2])
@@ -90,7 +91,7 @@ def test_swept_each_lane_is_the_single_run_with_its_weight(params, pictures):
     ]
     base = make_problem(params, pictures[0], [pictures[1]], configs[0])
     finished = {}
-    for now in sweep([vary(base, config) for config in configs]):
+    for now in sweep([with_hyperparameters(base, config) for config in configs]):
         finished |= now.finished
     for number, config in enumerate(configs):
         alone = nst.stylize(params, pictures[0], [pictures[1]], config=config)
@@ -105,11 +106,11 @@ def test_another_weight_compiles_nothing_and_another_term_of_the_name_does(
     jax.clear_caches()
     for weight in (1.0, 5.0):
         nst.stylize(params, pictures[0], [pictures[1]], config=config_of(weight))
-        assert compilations("chunk") == 1
+        assert compilations("run_steps") == 1
     other = BRIGHTNESS._replace(losses=lambda mean, wanted, whole: mean)
     monkeypatch.setitem(nst.TERMS, "brightness", other)
     darker = nst.stylize(params, pictures[0], [pictures[1]], config=config_of(5.0))
-    assert compilations("chunk") == 2
+    assert compilations("run_steps") == 2
     np.testing.assert_allclose(darker.losses["brightness"], darker.image.mean(), rtol=1e-4)
 
 
@@ -118,8 +119,8 @@ def config_of(weight):
 
 
 def test_a_balanced_weight_is_in_units_of_its_pull(params, pictures):
-    problem = problem_of(params, pictures, balance="auto", brightness_weight=3.0)
-    assert problem_of(params, pictures, balance="auto").config.weight("brightness") == 1
+    problem = problem_of(params, pictures, loss_balancing="auto", brightness_weight=3.0)
+    assert problem_of(params, pictures, loss_balancing="auto").config.weight("brightness") == 1
     weights = balanced(problem, problem.targets()).weights
     pulls = [
         share * np.linalg.norm(brightness(picture)[1])
@@ -134,7 +135,7 @@ def test_its_flag_its_column_of_the_report_and_its_curve(tmp_path, monkeypatch, 
     flags = ["--content=example:coffee", "--style=example:night", "--preset=gatys", "--size=32"]
     flags += ["--style_layers=conv1_1", "--content_layers=conv1_2", "--iterations=2", "--quiet"]
     files = [f"--output={tmp_path}/a.png", f"--report={tmp_path}/a.json", f"--plot={tmp_path}/a.png.png"]
-    assert common.run(program.PROGRAM, [*flags, *files, "--brightness_weight=1e8"]) == common.DONE
+    assert run_program(program.PROGRAM, [*flags, *files, "--brightness_weight=1e8"]) == DONE
     told = json.loads((tmp_path / "a.json").read_text())
     assert told["config"]["brightness_weight"] == told["losses"]["final"]["weights"]["brightness"] == 1e8
     np.testing.assert_allclose(
@@ -150,9 +151,9 @@ def test_its_flag_its_column_of_the_report_and_its_curve(tmp_path, monkeypatch, 
     )
     assert again.weight("brightness") == 1e8
 
-    assert common.run(program.PROGRAM, [*flags, "--brightness_weight=-1", *files]) == common.WRONG_REQUEST
+    assert run_program(program.PROGRAM, [*flags, "--brightness_weight=-1", *files]) == WRONG_REQUEST
     assert "--brightness_weight: a finite number from 0 to 3e+38; got -1" in capsys.readouterr().err
-    assert common.run(program.PROGRAM, ["--help"]) == common.DONE
+    assert run_program(program.PROGRAM, ["--help"]) == DONE
     told = " ".join(capsys.readouterr().out.split())  # lines are folded
     assert f"--brightness_weight: {BRIGHTNESS.weight.help}" in told
 

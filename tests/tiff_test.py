@@ -12,9 +12,9 @@ from nst_jax import images
 from nst_jax.errors import InputError
 
 KINDS: dict[str, tuple[str, int, list[str]]] = {
-    "grey": ("minisblack", 1, []),
-    "grey, white is 0": ("miniswhite", 1, []),
-    "grey, alpha": ("minisblack", 2, ["unassalpha"]),
+    "gray": ("minisblack", 1, []),
+    "gray, white is 0": ("miniswhite", 1, []),
+    "gray, alpha": ("minisblack", 2, ["unassalpha"]),
     "rgb": ("rgb", 3, []),
     "rgba": ("rgb", 4, ["unassalpha"]),
     "rgb, premultiplied": ("rgb", 4, ["assocalpha"]),
@@ -36,8 +36,8 @@ def test_every_tiff(tmp_path: Path, kind: str, dtype: str, layout: dict[str, Any
     shares = stored / np.float64(white)
     colors, alpha = shares[..., :3], shares[..., -1:]
     expected = {
-        "grey, white is 0": 1 - colors,
-        "grey, alpha": colors[..., :1] * alpha + 1 - alpha,
+        "gray, white is 0": 1 - colors,
+        "gray, alpha": colors[..., :1] * alpha + 1 - alpha,
         "rgba": colors * alpha + 1 - alpha,
         "rgb, premultiplied": colors + 1 - alpha,
         "cmyk": (1 - colors) * (1 - alpha),
@@ -52,14 +52,14 @@ def test_every_tiff(tmp_path: Path, kind: str, dtype: str, layout: dict[str, Any
         if extra:
             np.testing.assert_allclose(picture.alpha, alpha[..., 0], atol=2 / 255)
         coarse = dtype == "u1" or kind in ("cmyk", "rgb, premultiplied") or (apart and compression)
-        within = 3 / 255 if coarse else 1e-6  # 3: of colours that pillow divides by alpha in 8 bits
+        within = 3 / 255 if coarse else 1e-6  # 3: of colors that pillow divides by alpha in 8 bits
         np.testing.assert_allclose(picture.rgb, np.broadcast_to(expected, picture.rgb.shape), atol=within)
 
 
 @pytest.mark.parametrize("predictor", [False, True])
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize(("dtype", "white"), [("u2", 65535), ("i2", 65535), ("f4", 1)])
-def test_deep_grey_in_either_order_of_bytes(
+def test_deep_gray_in_either_order_of_bytes(
     tmp_path: Path, dtype: str, white: int, order: str, predictor: bool
 ) -> None:
     gray = (np.random.default_rng(0).random((9, 8)) * (32767 / 65535 if dtype == "i2" else 1) * white).astype(

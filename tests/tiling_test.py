@@ -29,7 +29,7 @@ def test_every_position_has_one_core_and_room_around_it(unit):
         margin *= unit
         if length > tile < 2 * margin + 2 * unit:
             continue
-        axis = tiling.cut(length, tile, margin, unit)
+        axis = tiling.split_axis(length, tile, margin, unit)
         assert axis.window <= tile
         assert len(axis.starts) == 1 or axis.window % unit == length % unit
         assert axis.starts[0] == axis.cores[0] == 0
@@ -101,7 +101,7 @@ def test_value_gradient_and_terms_equal_the_whole_picture_s(params, rng, case):
         *CASES[case][0],
         case not in ("all", "wasserstein"),
         CASES[case][1],
-        made_anew=case in MADE_ANEW,
+        recomputed_terms=case in MADE_ANEW,
     )
 
 
@@ -142,7 +142,7 @@ def covariances(targets):
     return jax.tree.map(covariance, targets, is_leaf=lambda node: isinstance(node, Gaussian))
 
 
-def check(params, rng, shape, tile, masked, options, made_anew=False, tolerance=1e-5, black=0):
+def check(params, rng, shape, tile, masked, options, recomputed_terms=False, tolerance=1e-5, black=0):
     """Compare with the whole; made_anew: also where the content's activations are not kept.
 
     black: columns that no mask acts on.
@@ -171,12 +171,12 @@ def check(params, rng, shape, tile, masked, options, made_anew=False, tolerance=
         jax.tree.map(close, covariances(by_windows), covariances(targets))
     windows = tiling.grid(shape, spec)
     assert windows.windows > 1
-    for anew in (False, True) if made_anew else (False,):
-        spec = spec._replace(anew=anew)
+    for anew in (False, True) if recomputed_terms else (False,):
+        spec = spec._replace(recompute_content=anew)
         given = make_targets(
             params, content, styles, spec, activation_shift=config.activation_shift, tv_power=2.5, masks=masks
         )
-        assert spec.anew == ("content" not in given.terms)
+        assert spec.recompute_content == ("content" not in given.terms)
         found = tiled(params, image, given, coefficients(weights), spec)
         np.testing.assert_allclose(found.value, expected.value, rtol=tolerance)
         jax.tree.map(partial(np.testing.assert_allclose, rtol=2 * tolerance), found.terms, expected.terms)

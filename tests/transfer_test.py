@@ -11,7 +11,7 @@ from nst_jax.loop import run_chunk, start
 from nst_jax.masks import SEAM, Masks
 from nst_jax.objective import total_loss
 from nst_jax.problem import first_picture, noise_picture
-from nst_jax.scales import settled
+from nst_jax.pyramid import settled
 from nst_jax.targets import make_targets
 from nst_jax.transfer import stylize, stylize_steps
 
@@ -40,7 +40,7 @@ def pictures():
 def test_the_loss_goes_down_and_the_style_comes_in(params, pictures, optimizer):
     content, style = pictures
     config = Config(optimizer=optimizer, iterations=25, tv_weight=0.0)
-    steps = list(stylize_steps(params, content, [style], config=config, every=5))
+    steps = list(stylize_steps(params, content, [style], config=config, report_every=5))
     totals = [progress.losses["total"] for progress in steps]
     assert [progress.step for progress in steps] == [0, 5, 10, 15, 20, 25]
     assert totals[-1] < 0.2 * totals[0]
@@ -48,14 +48,14 @@ def test_the_loss_goes_down_and_the_style_comes_in(params, pictures, optimizer):
     assert steps[-1].image.min() >= 0
     assert steps[-1].image.max() <= 1
     assert steps[-1].evaluations >= 26
-    assert not any(progress.standing for progress in steps)  # which would keep the optimiser's memory
+    assert not any(progress.resume_state for progress in steps)  # which would keep the optimizer's memory
 
 
 def test_without_a_config_it_is_the_default_preset_at_the_picture_s_size(params, rng):
     """Coarse to fine above 181 pixels, which wants the config's size to be the picture's."""
     content, style = rng.random((24, 182, 3), np.float32), rng.random((30, 40, 3), np.float32)
     first = next(stylize_steps(params, content, [style]))
-    assert (first.rungs, first.image.shape) == (2, (17, 129, 3))
+    assert (first.scales, first.image.shape) == (2, (17, 129, 3))
 
 
 @pytest.mark.parametrize("preset", ["wasserstein", "gatys", "strotss"])
@@ -64,7 +64,7 @@ def test_strength_0_is_the_photograph_to_the_bit(params, rng, preset):
     config = Config.from_preset(preset, strength=0.0, size=96, iterations=5)
     assert np.array_equal(stylize(params, content, [style], config=config).image, content)
     several = Config.from_preset(strength=0.0, iterations=(4, 3), scales="64,96", size=96)
-    assert [rung.iterations for rung in several.rungs()] == [4, 3]
+    assert [scale.iterations for scale in several.pyramid()] == [4, 3]
 
 
 def test_the_losses_told_are_those_of_the_picture_handed_out(params, weights, pictures):
@@ -80,8 +80,8 @@ def test_the_losses_told_are_those_of_the_picture_handed_out(params, weights, pi
 def test_chunked_equals_unchunked_bit_for_bit(params, pictures, optimizer):
     content, style = pictures
     config = Config(optimizer=optimizer, iterations=7, **SHALLOW)
-    *_, whole = stylize_steps(params, content, [style], config=config, every=7)
-    *_, chunked = stylize_steps(params, content, [style], config=config, every=3)
+    *_, whole = stylize_steps(params, content, [style], config=config, report_every=7)
+    *_, chunked = stylize_steps(params, content, [style], config=config, report_every=3)
     np.testing.assert_array_equal(whole.image, chunked.image)
     assert whole.losses == chunked.losses
 
@@ -101,27 +101,27 @@ def test_only_what_changes_the_program_compiles_anew(params, pictures, optimizer
         stylize(params, content, [style], config=Config(**{**base, **options}))
 
     run()
-    assert compilations("chunk") == 1
+    assert compilations("run_steps") == 1
     run(iterations=8)
     run(content=content[::-1].copy())
     run(style_weight=1e4, content_weight=2.0, tv_weight=0.5, tv_power=2.0, activation_shift=-1.0)
-    run(layer_weighting="geometric")
+    run(style_layer_weights="geometric")
     run(preserve_color="luma_swap")
     if optimizer == "adam":
         run(learning_rate=0.01)
-    assert compilations("chunk") == 1
-    assert compilations("unseen") == 1
+    assert compilations("run_steps") == 1
+    assert compilations("initial_state") == 1
     run(photorealistic=True, style_layers=("conv1_1", "conv2_2"))
-    assert compilations("chunk") == 2  # else the count above could not fail
+    assert compilations("run_steps") == 2  # else the count above could not fail
     run(photorealistic=True, style_layers=("conv1_1", "conv2_2"), matting_weight=1.0)
-    assert compilations("chunk") == 2
+    assert compilations("run_steps") == 2
 
 
 def test_the_memory_forecast_compiles_the_programs_that_then_run(params, pictures, compilations):
     content, style = pictures
     config = Config(iterations=2, style_layers=("conv1_2",))
     list(stylize_steps(params, content, [style], config=config, free_memory=2**40))
-    for program in ("wanted_of_style", "chunk"):
+    for program in ("wanted_of_style", "run_steps"):
         assert compilations(program) == 1
 
 
@@ -153,13 +153,13 @@ def test_a_loss_that_is_not_finite_ends_at_the_last_finite_picture(params, pictu
     content, style = pictures
     config = Config(optimizer="adam", iterations=5, style_weight=1.0, tv_weight=3e38)
     # A flat picture has no variation; the first move away from it has, times more than float32 holds.
-    grey = np.full_like(content, 0.5)
-    first, *_, last = stylize_steps(params, content, [style], config=config, init=grey)
+    gray = np.full_like(content, 0.5)
+    first, *_, last = stylize_steps(params, content, [style], config=config, init=gray)
     assert first.finite
     assert not last.finite
     assert last.step == 0
     assert last.losses == first.losses
-    np.testing.assert_array_equal(last.image, grey)
+    np.testing.assert_array_equal(last.image, gray)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -198,7 +198,11 @@ def test_lbfgs_ends_where_no_step_lowers_the_loss(params, pictures):
     content, _ = pictures
     steps = list(
         stylize_steps(
-            params, content, [content], config=Config(tv_weight=0.0, iterations=300, **SHALLOW), every=1
+            params,
+            content,
+            [content],
+            config=Config(tv_weight=0.0, iterations=300, **SHALLOW),
+            report_every=1,
         )
     )
     totals = [progress.losses["total"] for progress in steps]
@@ -278,20 +282,20 @@ def test_every_rung_starts_from_the_last_picture_enlarged(params, weights, pictu
     content, style = pictures
     options = {"size": 48, "scales": "24,36,48", "iterations": (4, 3, 5), "pooling": "average", **SHALLOW}
     config = Config(optimizer=optimizer, style_weight=1e6, **options)
-    steps = list(stylize_steps(params, content, [style], config=config, every=2))
-    assert [(now.rung, now.step, now.image.shape[:2]) for now in steps] == [
+    steps = list(stylize_steps(params, content, [style], config=config, report_every=2))
+    assert [(now.scale, now.step, now.image.shape[:2]) for now in steps] == [
         *((1, step, (16, 24)) for step in (0, 2, 4)),
         *((2, step, (24, 36)) for step in (4, 6, 7)),
-        *((3, step, (32, 48)) for step in (7, 8, 10, 12)),  # chunks end at the same steps as of one rung
+        *((3, step, (32, 48)) for step in (7, 8, 10, 12)),  # chunks end at the same steps as of one scale
     ]
-    assert {now.rungs for now in steps} == {3}
+    assert {now.scales for now in steps} == {3}
     np.testing.assert_array_equal(steps[0].image, images.resize(content, 16, 24))
     for end, first in ((2, 3), (5, 6)):
         height, width, _ = steps[first].image.shape
         np.testing.assert_array_equal(steps[first].image, images.resize(steps[end].image, height, width))
         assert steps[first].evaluations == steps[end].evaluations + 1
     assert np.abs(steps[-1].image - content).mean() > 0.01
-    for now in (steps[2], steps[-1]):  # of pictures of their own rung, at the balance of the last one
+    for now in (steps[2], steps[-1]):  # of pictures of their own scale, at the balance of the last one
         height, width, _ = now.image.shape
         small = images.resize(content, height, width)
         scale = width / 48
@@ -302,7 +306,7 @@ def test_every_rung_starts_from_the_last_picture_enlarged(params, weights, pictu
         )  # fmt: skip
         for term in ("total", "content", "style", "tv"):
             np.testing.assert_allclose(now.losses[term], twin[term], rtol=1e-4, err_msg=term)
-    assert compilations("chunk") == compilations("unseen") == 3  # one for each size
+    assert compilations("run_steps") == compilations("initial_state") == 3  # one for each size
 
 
 def test_one_rung_is_the_run_without_scales_to_the_bit(params, pictures):
@@ -313,7 +317,7 @@ def test_one_rung_is_the_run_without_scales_to_the_bit(params, pictures):
     )
     np.testing.assert_array_equal(plain.image, laddered.image)
     assert plain.losses == laddered.losses
-    assert (plain.rung, plain.rungs) == (laddered.rung, laddered.rungs) == (1, 1)
+    assert (plain.scale, plain.scales) == (laddered.scale, laddered.scales) == (1, 1)
 
 
 def resampled(array, height, width, kernel, radius):
@@ -334,14 +338,14 @@ def keys(t):
 
 
 def test_adams_moments_go_on_from_rung_to_rung(params, pictures):
-    """The first step of a rung, from a NumPy Adam that keeps its moments in the gradient's own units."""
+    """The first step of a scale, from a NumPy Adam that keeps its moments in the gradient's own units."""
     content, style = pictures
     config = Config(
         **{"optimizer": "adam", "parametrization": "pixels", "learning_rate": 0.01},
         **{"size": 48, "scales": "24,48", "iterations": (4, 1), **SHALLOW},
     )
     spec = config.spec()
-    steps = list(stylize_steps(params, content, [style], config=config, every=1))
+    steps = list(stylize_steps(params, content, [style], config=config, report_every=1))
     slope = jax.jit(jax.grad(total_loss, argnums=1), static_argnames="spec")
 
     def gradient(now):
@@ -364,17 +368,17 @@ def test_adams_moments_go_on_from_rung_to_rung(params, pictures):
     expected = np.clip(before.image - 0.01 * step, 0, 1)
     np.testing.assert_allclose(after.image, expected, atol=2e-5)
     fresh = np.clip(before.image - 0.01 * np.sign(g), 0, 1)
-    assert np.abs(after.image - fresh).max() > 5e-3  # else a rung that starts afresh would pass
+    assert np.abs(after.image - fresh).max() > 5e-3  # else a scale that starts afresh would pass
 
 
 def test_the_average_is_that_of_a_loop_with_its_bias_corrected(params, weights, pictures, compilations):
     content, style = pictures
     options = {"optimizer": "adam", "iterations": 6, "tv_weight": 0.01, **SHALLOW}
-    plain = list(stylize_steps(params, content, [style], config=Config(**options), every=1))
-    before = compilations("chunk")
+    plain = list(stylize_steps(params, content, [style], config=Config(**options), report_every=1))
+    before = compilations("run_steps")
     for decay in (0.9, 0.5):
         averaged = list(
-            stylize_steps(params, content, [style], config=Config(average=decay, **options), every=1)
+            stylize_steps(params, content, [style], config=Config(ema_decay=decay, **options), report_every=1)
         )
         np.testing.assert_array_equal(averaged[0].image, content)
         total = np.zeros(content.shape)
@@ -390,13 +394,13 @@ def test_the_average_is_that_of_a_loop_with_its_bias_corrected(params, weights, 
         )
         for term in ("total", "content", "style", "tv"):
             np.testing.assert_allclose(last.losses[term], twin[term], rtol=1e-4, err_msg=term)
-    assert compilations("chunk") == before + 1  # another decay is no other program
+    assert compilations("run_steps") == before + 1  # another decay is no other program
 
 
 def test_the_average_starts_the_next_rung_and_starts_anew(params, pictures):
     content, style = pictures
-    config = Config(optimizer="adam", average=0.9, size=48, scales="24,48", iterations=(5, 2), **SHALLOW)
-    steps = list(stylize_steps(params, content, [style], config=config, every=1))
+    config = Config(optimizer="adam", ema_decay=0.9, size=48, scales="24,48", iterations=(5, 2), **SHALLOW)
+    steps = list(stylize_steps(params, content, [style], config=config, report_every=1))
     end, begin, step, _ = steps[5:]
     np.testing.assert_array_equal(begin.image, images.resize(end.image, 32, 48))
     spec = config.spec()
@@ -407,7 +411,9 @@ def test_the_average_starts_the_next_rung_and_starts_anew(params, pictures):
 
 def test_a_step_that_is_not_taken_is_not_averaged(params, pictures):
     content, style = pictures
-    config = Config(optimizer="adam", average=0.5, iterations=5, style_weight=1.0, tv_weight=3e38, **SHALLOW)
+    config = Config(
+        optimizer="adam", ema_decay=0.5, iterations=5, style_weight=1.0, tv_weight=3e38, **SHALLOW
+    )
     *_, last = stylize_steps(params, content, [style], config=config, init=np.full_like(content, 0.5))
     assert not last.finite
     np.testing.assert_array_equal(last.image, 0.5)
@@ -417,21 +423,21 @@ def test_a_loss_that_is_not_finite_ends_the_whole_ladder(params, pictures):
     content, style = pictures
     config = Config(size=48, scales="24,48", iterations=4, style_weight=3e38, **SHALLOW)
     (only,) = stylize_steps(params, content, [style], config=config)
-    assert (only.finite, only.rung) == (False, 1)
+    assert (only.finite, only.scale) == (False, 1)
 
 
 def test_a_rung_that_has_converged_is_followed_by_the_next(params, pictures):
     content, style = pictures
     config = Config(size=48, scales="24,48", iterations=(5, 3), style_weight=0.0, tv_weight=0.0, **SHALLOW)
     steps = list(
-        stylize_steps(params, content, [style], config=config, every=1)
+        stylize_steps(params, content, [style], config=config, report_every=1)
     )  # the first is the content itself
-    assert [(now.rung, now.step, now.converged) for now in steps[:3]] == [
+    assert [(now.scale, now.step, now.converged) for now in steps[:3]] == [
         (1, 0, False),
         (1, 0, True),
         (2, 0, False),
     ]
-    assert (steps[-1].rung, steps[-1].step) == (2, 3)
+    assert (steps[-1].scale, steps[-1].step) == (2, 3)
     assert steps[-1].losses["total"] < steps[2].losses["total"]
 
 
@@ -457,7 +463,7 @@ def test_masks_and_several_styles_on_every_rung(params, pictures, optimizer):
         outside = masking.resize(left, height, width) + masking.resize(right, height, width) == 0
         np.testing.assert_array_equal(now.image[outside], images.resize(content, height, width)[outside])
         assert len(now.losses["by_style"]) == 2
-    assert steps[-1].losses["total"] < next(now for now in steps if now.rung == 2).losses["total"]
+    assert steps[-1].losses["total"] < next(now for now in steps if now.scale == 2).losses["total"]
     assert np.abs(steps[-1].image[:, :20] - content[:, :20]).mean() > 0.01
 
 
@@ -473,8 +479,8 @@ def test_around_a_texture_in_a_mask_each_rung_has_its_own_first_picture(params, 
     ("options", "masks", "message"),
     [
         ({"size": 64, "scales": "24,64"}, None, "`size`: 48, the longest side of the picture; .*; got 64"),
-        ({"size": 48, "scales": "20,48"}, None, r"content: at least 16 pixels a side for layer conv5_1; got 20x13 \(rung 1 of 2, 20 pixels\)"),
-        ({"size": 48, "scales": "24,30,48", "style_layers": ("conv3_1",)}, Masks(content=np.float32(np.arange(48) < 2) * np.float32(np.arange(32) < 8)[:, None]), r"`content_mask`: the region .* of conv3_1.*\(rung 1 of 3, 24 pixels\)"),
+        ({"size": 48, "scales": "20,48"}, None, r"content: at least 16 pixels a side for layer conv5_1; got 20x13 \(scale 1 of 2, 20 pixels\)"),
+        ({"size": 48, "scales": "24,30,48", "style_layers": ("conv3_1",)}, Masks(content=np.float32(np.arange(48) < 2) * np.float32(np.arange(32) < 8)[:, None]), r"`content_mask`: the region .* of conv3_1.*\(scale 1 of 3, 24 pixels\)"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_some_rung_is_refused_before_the_first(params, pictures, options, masks, message):
@@ -486,13 +492,13 @@ def test_what_does_not_fit_some_rung_is_refused_before_the_first(params, picture
 def test_the_memory_of_all_rungs_is_forecast_before_the_first_one_runs(params, pictures, compilations):
     content, style = pictures
     config = Config(
-        size=48, scales="24,48", iterations=4, optimizer="adam", average=0.5, pooling="average", **SHALLOW
+        size=48, scales="24,48", iterations=4, optimizer="adam", ema_decay=0.5, pooling="average", **SHALLOW
     )
     steps = stylize_steps(params, content, [style], config=config, free_memory=2**40)
     next(steps)
-    assert (compilations("chunk"), compilations("unseen")) == (2, 1)  # 24 has begun
+    assert (compilations("run_steps"), compilations("initial_state")) == (2, 1)  # 24 has begun
     list(steps)
-    assert (compilations("chunk"), compilations("unseen")) == (2, 2)
+    assert (compilations("run_steps"), compilations("initial_state")) == (2, 2)
 
 
 def half(content, white=slice(0, 24)):
@@ -538,13 +544,13 @@ def test_the_ring_of_a_mask_goes_on_to_the_next_rung(params, pictures):
 
 @pytest.mark.parametrize("preserve_color", ["luma_swap", "luma", "match", "histogram"])
 @pytest.mark.parametrize("style_loss", ["gram", "chain"])
-def test_masks_colours_losses_and_several_styles_work_together(params, pictures, preserve_color, style_loss):
+def test_masks_colors_losses_and_several_styles_work_together(params, pictures, preserve_color, style_loss):
     content, style = pictures
     config = Config(
         preserve_color=preserve_color,
         style_loss=style_loss,
         iterations=4,
-        layer_weighting="geometric",
+        style_layer_weights="geometric",
         **SHALLOW,
     )
     left, right = half(content), half(content, slice(28, 44))
@@ -566,7 +572,7 @@ def test_a_texture_within_a_mask_leaves_the_first_picture_around_it(params, pict
     assert last.losses["style"] < first.losses["style"]
 
 
-def test_luma_optimises_nothing_but_luma(params, pictures):
+def test_luma_optimizes_nothing_but_luma(params, pictures):
     content, style = pictures
     last = stylize(
         params,
@@ -586,13 +592,13 @@ def test_another_mask_of_the_same_size_compiles_nothing(params, pictures, compil
     config = Config(iterations=2, style_layers=("conv2_1",), content_layers=("conv2_2",))
     for white in (slice(0, 24), slice(5, 44)):
         stylize(params, content, [style], config=config, masks=Masks(content=half(content, white)))
-    assert compilations("chunk") == 1
+    assert compilations("run_steps") == 1
     stylize(params, content, [style], config=config)
-    assert compilations("chunk") == 2  # without masks it is another program
+    assert compilations("run_steps") == 2  # without masks it is another program
 
 
 def test_a_small_region_takes_the_style_as_well_as_a_large_one(params, pictures):
-    """Area normalisation: what is left of the style loss after some steps, 5 % against 50 % of the picture."""
+    """Area normalization: what is left of the style loss after some steps, 5 % against 50 % of the picture."""
     content = np.tile(pictures[0], (6, 4, 1))  # 192x192
     options = {"content_weight": 0.0, "tv_weight": 0.0, **SHALLOW}
     shares = {}
@@ -625,13 +631,13 @@ def test_masks_that_do_not_fit_are_refused(params, pictures, masks, message):
         stylize(params, content, [style, style], config=Config(iterations=1), masks=masks)
 
 
-def test_a_colour_mode_needs_a_content(params, pictures):
+def test_a_color_mode_needs_a_content(params, pictures):
     config = Config(preserve_color="match", content_weight=0.0, init="noise")
     with pytest.raises(InputError, match="`preserve_color`: none where there is no content"):
         stylize(params, None, [pictures[1]], config=config)
 
 
-def test_a_colour_that_does_not_vary_is_named_with_its_style_and_its_mask(params, pictures):
+def test_a_color_that_does_not_vary_is_named_with_its_style_and_its_mask(params, pictures):
     content, style = pictures
     flat = content.copy()
     flat[:, :24] = 0.5
@@ -663,7 +669,7 @@ def test_an_automatic_ladder_has_no_rung_that_is_too_small(content, style, masks
         masks = Masks(content=white)
     given = {"init": "noise", "content_weight": 0.0} if content is None else {}
     config = Config.from_preset(size=300, iterations=(9,), **given)
-    assert [rung.size for rung in config.rungs()] == [150, 212, 300]
+    assert [scale.size for scale in config.pyramid()] == [150, 212, 300]
     found = settled(config, content, [style], None, masks)
     assert found.scales == scales
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from nst_jax.launchers import weights as launcher
-from nst_jax.launchers.common import run
+from nst_jax.launchers.flags import run
 from nst_jax.weights import load_weights
 
 
@@ -19,7 +19,7 @@ def call(tmp_path, monkeypatch, capsys):
     return call
 
 
-def test_list_names_every_source_with_its_address_and_licence(call):
+def test_list_names_every_source_with_its_address_and_license(call):
     code, out, _ = call("--list")
     assert code == 0
     assert out[0].startswith("vgg16: vgg16, torchvision, ")
@@ -39,7 +39,7 @@ def test_verify_tells_good_absent_and_damaged(call, tmp_path):
 
 @pytest.mark.parametrize("network", ["vgg16", "alexnet"])
 def test_fetch_of_a_bundled_network_and_use_of_the_file(call, network):
-    assert call(f"--fetch={network}", "--out=mine.safetensors")[:2] == (0, ["mine.safetensors"])
+    assert call(f"--fetch={network}", "--output=mine.safetensors")[:2] == (0, ["mine.safetensors"])
     mine, bundled = load_weights(network, "mine.safetensors"), load_weights(network)
     assert mine.sha256 == bundled.sha256
     for name, array in bundled.arrays.items():
@@ -48,7 +48,7 @@ def test_fetch_of_a_bundled_network_and_use_of_the_file(call, network):
 
 def test_convert_refuses_what_is_no_weights(call, tmp_path):
     (tmp_path / "x.pth").write_text("hello")
-    code, out, err = call("--convert=x.pth", "--network=vgg19", "--out=y.safetensors")
+    code, out, err = call("--convert=x.pth", "--network=vgg19", "--output=y.safetensors")
     assert (code, out, len(err)) == (2, [], 1)
     assert err[0].startswith("error: x.pth: ")
     assert not (tmp_path / "y.safetensors").exists()
@@ -60,8 +60,8 @@ def test_convert_refuses_what_is_no_weights(call, tmp_path):
         ([], "nst-weights: one of --list, --verify, --fetch, --convert; got none or several"),
         (["--list", "--verify"], "one of --list, --verify, --fetch, --convert"),
         (["--fetch=vgg20"], "--fetch: vgg16, .*got 'vgg20' (did you mean vgg1"),
-        (["--convert=x.pth", "--network=vgg19"], "--convert: goes with --network and --out"),
-        (["--list", "--out=x"], "--out: goes with --convert or --fetch"),
+        (["--convert=x.pth", "--network=vgg19"], "--convert: goes with --network and --output"),
+        (["--list", "--output=x"], "--output: goes with --convert or --fetch"),
         (["--verify", "--network=vgg16"], "--network, --normalization: go with --convert"),
     ],
 )

@@ -65,7 +65,7 @@ def test_bundled_vgg16(weights: Weights) -> None:
         *("mean", "std"),
     }
     assert {array.dtype for array in weights.arrays.values()} == {np.dtype("float32")}
-    # As printed by others: along a kernel's row for red, then along the colours of its first corner.
+    # As printed by others: along a kernel's row for red, then along the colors of its first corner.
     kernel = weights.arrays["conv1_1.kernel"]
     np.testing.assert_allclose(kernel[0, :, 0, 0], [-0.55373, 0.14270, 0.52896], atol=1e-5)
     np.testing.assert_allclose(kernel[0, 0, :, 0], [-0.55373, 0.17548, 0.31303], atol=1e-5)
@@ -309,7 +309,7 @@ def test_files_that_are_no_converted_ones(tmp_path: Path) -> None:
 
 
 def test_vgg19_is_not_bundled(cache: Path) -> None:
-    how = "nst-weights --fetch=vgg19, or nst-weights --convert=FILE --network=vgg19 --out=FILE and pass"
+    how = "nst-weights --fetch=vgg19, or nst-weights --convert=FILE --network=vgg19 --output=FILE and pass"
     with pytest.raises(InputError, match=how):
         load_weights("vgg19")
     with pytest.raises(InputError, match="network: must be one of vgg16, vgg19, alexnet; got vgg"):
@@ -347,7 +347,7 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 
 def offer(monkeypatch: pytest.MonkeyPatch, url: str, sha256: str) -> None:
-    source = {"network": "vgg19", "normalization": "torchvision", "format": "torch", "licence": "none"}
+    source = {"network": "vgg19", "normalization": "torchvision", "format": "torch", "license": "none"}
     table = {"sources": {"vgg19": source | {"url": url, "sha256": sha256}}, "first_kernels": []}
     monkeypatch.setattr(sources, "table", lambda: table)
 
@@ -390,7 +390,10 @@ def closed_port() -> int:
         ("{server}/cut/vgg19-narrow.pth", "needs the internet"),
         ("{server}/nothing.pth", "needs the internet.*404"),
         ("http://127.0.0.1:{port}/vgg19-narrow.pth", "needs the internet.*refused"),
-        ("http://127.0.0.1:{port}/vgg19-narrow.pth", "--convert=vgg19-narrow.pth --network=vgg19 --out=FILE"),
+        (
+            "http://127.0.0.1:{port}/vgg19-narrow.pth",
+            "--convert=vgg19-narrow.pth --network=vgg19 --output=FILE",
+        ),
     ],
 )
 def test_failed_downloads(
@@ -426,7 +429,7 @@ def test_every_source_can_be_checked_and_had() -> None:
     for name, source in sources.sources().items():
         assert source.network in known_networks()
         assert source.normalization in ("torchvision", "caffe")
-        assert source.licence
+        assert source.license
         assert bool(source.url) != bool(source.package)
         assert source.file_name
         algorithm, digits = source.checksum

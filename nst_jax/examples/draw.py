@@ -51,13 +51,13 @@ class Canvas:
         """Return what has been drawn (h, w, 3), in [0, 255]."""
         return np.asarray(self.image)[..., :3].astype(float)
 
-    def line(self, points: Array, colour: Array, width: Number) -> None:
+    def line(self, points: Array, color: Array, width: Number) -> None:
         """Draw the curve points (n, 2)."""
-        self.draw.line(self._flat(points), self._fill(colour), max(1, round(width * self.scale)))
+        self.draw.line(self._flat(points), self._fill(color), max(1, round(width * self.scale)))
 
-    def polygon(self, points: Array, colour: Array, outline: Array, width: Number) -> None:
+    def polygon(self, points: Array, color: Array, outline: Array, width: Number) -> None:
         """Fill the polygon with corners points (n, 2) and draw its outline."""
-        self.draw.polygon(self._flat(points), self._fill(colour))
+        self.draw.polygon(self._flat(points), self._fill(color))
         self.line(np.concatenate([points, points[:1]]), outline, width)
 
     def scatter(self, rng: np.random.Generator, spacing: Number) -> tuple[Array, Array]:
@@ -75,8 +75,8 @@ class Canvas:
     def _flat(self, points: Array) -> list[float]:
         return (points * self.scale).ravel().tolist()
 
-    def _fill(self, colour: Array) -> tuple[int, ...]:
-        return tuple(np.clip(colour, 0, 255).astype(int).tolist())
+    def _fill(self, color: Array) -> tuple[int, ...]:
+        return tuple(np.clip(color, 0, 255).astype(int).tolist())
 
 
 def noise(rng: np.random.Generator, scale: Number, octaves: int = 1) -> Field:
@@ -106,9 +106,9 @@ def trace(potential: Field, x: Array, y: Array, step: Number, steps: int) -> Arr
     return np.stack(path, 1)
 
 
-def ramp(colours: str, tone: Array) -> Array:
-    """Return the colours (..., 3) at tone in [0, 1] on a ramp of evenly spaced hexadecimal colours."""
-    stops = np.array([list(bytes.fromhex(colour)) for colour in colours.split()], float)
+def ramp(colors: str, tone: Array) -> Array:
+    """Return the colors (..., 3) at tone in [0, 1] on a ramp of evenly spaced hexadecimal colors."""
+    stops = np.array([list(bytes.fromhex(color)) for color in colors.split()], float)
     at = np.linspace(0, 1, len(stops))
     return np.stack([np.interp(tone, at, channel) for channel in stops.T], -1)
 
@@ -125,8 +125,8 @@ def turned(points: Array, angle: Array | Number) -> Array:
     return np.stack([x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)], -1)
 
 
-def brush(canvas: Canvas, rng: np.random.Generator, paths: Array, colours: Array, width: Number) -> None:
-    """Paint a stroke along every path (n, points, 2) in its colour (n, 3): bristles side by side."""
+def brush(canvas: Canvas, rng: np.random.Generator, paths: Array, colors: Array, width: Number) -> None:
+    """Paint a stroke along every path (n, points, 2) in its color (n, 3): bristles side by side."""
     bristles = max(3, round(width / 1.4))
     across = np.linspace(-0.5, 0.5, bristles)[:, None, None]
     along = np.gradient(paths, axis=1)
@@ -136,7 +136,7 @@ def brush(canvas: Canvas, rng: np.random.Generator, paths: Array, colours: Array
     lines = (paths[:, None] + across * normals[:, None]) * canvas.scale
     streaks = rng.normal(0, 9, (len(paths), bristles, 1))
     thickness = np.maximum(140 + 360 * across[..., 0] ** 2 + 4 * streaks, 1)  # paint piles up at the sides
-    shades = colours[:, None] * (1 + streaks / 100) + streaks
+    shades = colors[:, None] * (1 + streaks / 100) + streaks
     fills = np.clip(np.concatenate([shades, thickness], -1), 0, 255).astype(int)
     ragged = 2 * rng.integers(0, 3, (len(paths), bristles, 2))  # bristles touch down and lift off unevenly
     for stroke in zip(lines, fills.tolist(), ragged.tolist(), strict=True):
@@ -146,7 +146,7 @@ def brush(canvas: Canvas, rng: np.random.Generator, paths: Array, colours: Array
 
 
 def impasto(canvas: Canvas, strength: Number) -> Array:
-    """Return the canvas's colours (h, w, 3) with light from the upper left on the relief of its paint."""
+    """Return the canvas's colors (h, w, 3) with light from the upper left on the relief of its paint."""
     thickness = np.asarray(canvas.image)[..., 3].astype(float) / 255
     light = strength * canvas.scale * lit(ndimage.gaussian_filter(thickness, 0.45 * canvas.scale))
     light = np.clip(light, -0.35, 0.45)[..., None]
@@ -169,23 +169,23 @@ def night(size: tuple[int, int], seed: int) -> Pixels:
         total = y + 30 * wander(x, y)
         for cx, cy, radius, turn in vortices:
             near = np.exp(-((x - w * cx) ** 2 + (y - h * cy) ** 2) / radius**2)
-            total += (turn * radius + h * cy - y) * near  # the level curves close around the centre
+            total += (turn * radius + h * cy - y) * near  # the level curves close around the center
         return total
 
-    def sky_colour(x: Array, y: Array) -> Array:
+    def sky_color(x: Array, y: Array) -> Array:
         tone = 0.42 + 0.25 * np.sin(sky(x, y) / 13 + patches(x, y)) + 0.13 * patches(x, y)
-        colour = ramp("0a1636 14287a 1f49a0 3f7cc4 8fb8d4 dfe6cf", tone + rng.normal(0, 0.09, x.shape))
+        color = ramp("0a1636 14287a 1f49a0 3f7cc4 8fb8d4 dfe6cf", tone + rng.normal(0, 0.09, x.shape))
         for cx, cy, radius in lights:
             r = np.hypot(x - w * cx, y - h * cy) / radius
             warm = ramp("7fae9c a9b85c e8a92c f9d648 fdf3c4 fffbe6", 1.15 - r + rng.normal(0, 0.1, x.shape))
             halo = np.clip((1.35 - r) * (1 + 0.8 * np.cos(11 * r)) + rng.normal(0, 0.12, x.shape), 0, 1)
-            colour += (warm - colour) * np.maximum(halo, r < 0.3)[:, None]
-        return colour
+            color += (warm - color) * np.maximum(halo, r < 0.3)[:, None]
+        return color
 
     for spacing, length, width in ((11, 56, 15), (8, 40, 10), (12, 28, 7)):
         x, y = canvas.scatter(rng, spacing)
         paths = trace(sky, x, y, 4, length // 4)
-        brush(canvas, rng, paths, sky_colour(*paths[:, length // 8].T), width)
+        brush(canvas, rng, paths, sky_color(*paths[:, length // 8].T), width)
 
     def hill(layer: int) -> Field:
         ridge = noise(rng, 150 - 15 * layer, 2)
@@ -368,7 +368,7 @@ def waves(size: tuple[int, int], seed: int) -> Pixels:
 def hatch(canvas: Canvas, rng: np.random.Generator, angle: Array, darkness: Array, edge: Mask) -> None:
     """Hatch along angle (h, w), one value per point, the closer and bolder the darker; stop at an edge.
 
-    Lines keep their distance by drawing each, as wide as that distance, on a second canvas, where a line that
+    Lines keep their distance: each is drawn, as wide as that distance, on a second canvas. There a line that
     grows looks before each step (after Jobard and Lefer 1997, evenly spaced streamlines).
     """
     rows, columns = angle.shape
@@ -556,7 +556,7 @@ def outline(image: Image.Image, corners: str, fill: int | str) -> None:
     shape(points.ravel().tolist(), fill)
 
 
-# The colours of label maps. Of two paintings, a photograph and a picture that is not there yet: the size, and
+# The colors of label maps. Of two paintings, a photograph and a picture that is not there yet: the size, and
 # what lies before the sky, the nearer the later.
 SKY, SEA, LIGHT, HILLS, TREES = "#2a6fdb", "#16407f", "#ffd94a", "#3cae5c", "#7a4a1e"
 LABELS: dict[str, tuple[tuple[int, int], list[tuple[str, str]]]] = {
@@ -626,11 +626,11 @@ LABELS: dict[str, tuple[tuple[int, int], list[tuple[str, str]]]] = {
 
 
 def labels(name: str) -> Image.Image:
-    """Return the label map of that name: a picture of few colours."""
+    """Return the label map of that name: a picture of few colors."""
     (height, width), outlines = LABELS[name]
     image = Image.new("RGB", (width, height), SKY)
-    for colour, corners in outlines:
-        outline(image, corners, colour)
+    for color, corners in outlines:
+        outline(image, corners, color)
     return image.quantize(dither=Image.Dither.NONE)
 
 

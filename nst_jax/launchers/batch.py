@@ -16,8 +16,10 @@ from absl import logging
 
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.launchers.common import DONE, Given, Program, fail, interrupts, launch, scratch_folder, tell
-from nst_jax.launchers.display import Seldom
+from nst_jax.launchers.console import DONE, fail, tell
+from nst_jax.launchers.flags import ParsedFlags, Program, launch
+from nst_jax.launchers.progress_bar import Seldom
+from nst_jax.launchers.signals import interrupts, scratch_folder
 from nst_jax.runs.batch_job import Batch, BatchEvent, RowFinished, prepare_batch
 from nst_jax.runs.batch_ray import RunnerOptions, ray_session, run_on_ray
 from nst_jax.runs.batch_request import BatchOptions, make_batch_request
@@ -30,7 +32,9 @@ from nst_programs import ENDINGS
 FAILED = 3  # exit code: some rows are not good
 
 
-def main(inputs: Given, outputs: Given, options: Given, runner: Given, config: Given) -> int:
+def main(
+    inputs: ParsedFlags, outputs: ParsedFlags, options: ParsedFlags, runner: ParsedFlags, config: ParsedFlags
+) -> int:
     """Run `nst-batch` with the options given. Raises InputError before anything is written."""
     dry_run = outputs.pop("dry_run", False)
     request = make_batch_request(BatchOptions(**options), {**inputs, **outputs, **config}, os.environ)

@@ -29,20 +29,22 @@ from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.files import check_writable, write_whole
-from nst_jax.launchers import ceilings, experiments, selftest, suite
-from nst_jax.launchers.ceilings import own_convolutions, seconds
-from nst_jax.launchers.common import DONE, Given, Program, launch, scratch_folder, tell
+from nst_jax.launchers import experiments, roofline, selftest, suite
+from nst_jax.launchers.console import DONE, tell
 from nst_jax.launchers.experiments import EXPERIMENTS
-from nst_jax.loop import chunk, run_chunk, unseen
+from nst_jax.launchers.flags import ParsedFlags, Program, launch
+from nst_jax.launchers.roofline import own_convolutions, seconds
+from nst_jax.launchers.signals import scratch_folder
+from nst_jax.loop import initial_state, run_chunk, run_steps
 from nst_jax.losses.style import STYLE_LOSSES
+from nst_jax.memory_plan import bytes_needed
 from nst_jax.networks import NETWORKS
 from nst_jax.networks.base import Params, cast, make_params
 from nst_jax.networks.precision import PRECISIONS
 from nst_jax.objective import LossWeights, Spec, Targets, total_loss
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.options import check_options, is_tuple, option
-from nst_jax.plan import bytes_needed
-from nst_jax.problem import Problem, make_problem, vary
+from nst_jax.problem import Problem, make_problem, with_hyperparameters
 from nst_jax.report import PLOT_FORMATS, check_plot, to_json
 from nst_jax.sweep import sweep
 from nst_jax.system import device
@@ -51,7 +53,7 @@ from nst_jax.transfer import stylize_steps
 from nst_jax.weights import load_weights
 
 OF_SUITES = {"minutes", "folder", "resume"}  # the flags that go with --suite
-STEPS = np.int32(10)  # of the optimiser in one timed chunk: as long as those of nst
+STEPS = np.int32(10)  # of the optimizer in one timed chunk: as long as those of nst
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +65,9 @@ class Bench:
     style_losses: tuple[str, ...] = option(
         ("gram",), "style losses, each measured in turn with gram", choices=STYLE_LOSSES
     )
-    optimizers: tuple[str, ...] = option(("lbfgs", "adam"), "optimisers", choices=OPTIMIZERS)
+    optimizers: tuple[str, ...] = option(("lbfgs", "adam"), "optimizers", choices=OPTIMIZERS)
     precisions: tuple[str, ...] = option(("float32",), "precisions", choices=PRECISIONS)
-    batch: tuple[int, ...] = option((1,), "pictures optimised at once", low=1, high=4096)
+    batch: tuple[int, ...] = option((1,), "pictures optimized at once", low=1, high=4096)
     iterations: int = option(
         10, "steps of the whole run that is timed from start to finish; 0: none", low=0, high=10**6
     )
@@ -110,15 +112,15 @@ class Case(NamedTuple):
 class Programs(NamedTuple):
     """Jitted functions of one picture, or of a batch of pictures with a style weight each."""
 
-    unseen: Any
+    initial_state: Any
     advance: Any
     evaluate: Any
-    static: tuple[Spec, ...]  # what unseen and advance take last
+    static: tuple[Spec, ...]  # what initial_state and advance take last
     lanes: tuple[int, ...]  # the first axes of pictures
     weights: LossWeights
 
 
-def main(given: Given) -> int:
+def main(given: ParsedFlags) -> int:
     """Run `nst-bench` with the options given: a table row for every case."""
     bench = Bench(**given)
     if bench.suite:
@@ -139,7 +141,7 @@ def main(given: Given) -> int:
         return selftest.main()
     arrays = {network: load_weights(network).arrays for network in bench.networks}
     with _private_cache(), experiments.replaced(bench.experiment):
-        measured = {} if bench.brief else ceilings.measure(bench.precisions, bench.repeats)
+        measured = {} if bench.brief else roofline.measure(bench.precisions, bench.repeats)
         rows = []
         tell(" ".join(f"{title:>{width}}" for title, width, _ in COLUMNS))
         cases = itertools.product(
@@ -155,17 +157,17 @@ def main(given: Given) -> int:
             tell(_line(rows[-1]))
             done = [row for row in rows if "does_not_fit" not in row]
             if bench.report:  # after every row: the next one may take longer than there is time
-                found = {"ceilings": measured, "scaling": ceilings.scaling(done, Case._fields), "rows": rows}
+                found = {"ceilings": measured, "scaling": roofline.scaling(done, Case._fields), "rows": rows}
                 write_whole(Path(bench.report), to_json({**_circumstances(bench), **found}))
     if bench.report:
         tell(bench.report)
     if bench.plot:
-        write_whole(Path(bench.plot), ceilings.plot(measured, done, Path(bench.plot).suffix))
+        write_whole(Path(bench.plot), roofline.plot(measured, done, Path(bench.plot).suffix))
         tell(bench.plot)
     return DONE
 
 
-def _check_alone(given: Given, name: str, its: set[str]) -> None:
+def _check_alone(given: ParsedFlags, name: str, its: set[str]) -> None:
     if others := set(given) - its:
         raise InputError(f"--{min(others)}", f"not beside --{name}", "got both")
 
@@ -235,7 +237,7 @@ def _measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
     }
     if not bench.brief:
         own = partial(own_convolutions, problem.params, problem.spec, case.size, case.batch)
-        calls |= {"convolutions": own, "ceiling": partial(ceilings.convolution_rate, case.precision)}
+        calls |= {"convolutions": own, "ceiling": partial(roofline.convolution_rate, case.precision)}
     if case.style_loss != "gram":
         gram = _lone_gram(params, problem, pictures, case.batch)
         calls["gram"] = lambda: seconds(gram) / case.batch
@@ -269,12 +271,12 @@ def _programs(config: Config, batch: int) -> Programs:
     spec, weights = config.spec(), config.loss_weights(1)
     evaluate = jax.value_and_grad(partial(_loss, spec=spec))
     if batch == 1:
-        return Programs(unseen, run_chunk, jax.jit(evaluate), (spec,), (), weights)
+        return Programs(initial_state, run_chunk, jax.jit(evaluate), (spec,), (), weights)
     shared: Any = jax.tree.map(lambda _: None, weights)
     own = shared.with_terms(style=0)
-    advance = jax.vmap(partial(chunk, spec=spec), in_axes=(0, None, None, None, own, None))
+    advance = jax.vmap(partial(run_steps, spec=spec), in_axes=(0, None, None, None, own, None))
     return Programs(
-        jax.jit(jax.vmap(partial(unseen, spec=spec), in_axes=(0, own))),
+        jax.jit(jax.vmap(partial(initial_state, spec=spec), in_axes=(0, own))),
         jax.jit(advance, donate_argnums=0),
         jax.jit(jax.vmap(evaluate, in_axes=(0, None, None, own))),
         (),
@@ -323,7 +325,7 @@ def _compile(params: Params, case: Case, spec: Spec, programs: Programs, brief: 
 def _compile_loop(params: Params, pictures: Any, targets: Any, programs: Programs) -> Any:
     """Compile the first state and the loop, as calls will find them; return the loop."""
     number = jax.ShapeDtypeStruct((), jnp.float32)
-    first = programs.unseen.lower(pictures, programs.weights, *programs.static)
+    first = programs.initial_state.lower(pictures, programs.weights, *programs.static)
     first.compile()
     rest = params, targets, programs.weights, number, *programs.static
     return programs.advance.lower(first.out_info, STEPS, *rest).compile()
@@ -337,7 +339,7 @@ def _loop(
     rest = problem.params, targets, weights, problem.learning_rate, *static
 
     def begin() -> Any:
-        return programs.advance(programs.unseen(pictures, weights, *static), np.int32(0), *rest)
+        return programs.advance(programs.initial_state(pictures, weights, *static), np.int32(0), *rest)
 
     def advance(state: Any) -> Any:
         return programs.advance(state, STEPS, *rest)
@@ -361,9 +363,10 @@ def _run(problem: Problem, batch: int, spans: list[tuple[float, int]]) -> None:
         return
     weights = problem.config.style_weight * _factors(batch)
     lanes = [
-        vary(problem, dataclasses.replace(problem.config, style_weight=float(weight))) for weight in weights
+        with_hyperparameters(problem, dataclasses.replace(problem.config, style_weight=float(weight)))
+        for weight in weights
     ]
-    deque(sweep(lanes, lanes=batch, devices=jax.devices()[:1]), maxlen=0)
+    deque(sweep(lanes, batch_size=batch, devices=jax.devices()[:1]), maxlen=0)
 
 
 def _idle(spans: Sequence[tuple[float, int]], loop: float) -> float | None:
@@ -381,10 +384,10 @@ def _rounds(calls: dict[str, Callable[[], float]], repeats: int) -> dict[str, li
 def _rates(case: Case, spec: Spec, timed: dict[str, list[float]]) -> dict[str, Any]:
     loop = statistics.median(timed["loop"])
     ceiling = statistics.median(timed["ceiling"]) if "ceiling" in timed else None
-    flop = ceilings.flop_count(case.network, spec, case.size)
+    flop = roofline.flop_count(case.network, spec, case.size)
     return {
         "gflop": flop / 1e9,
-        "flop_per_byte": flop / ceilings.byte_count(case.network, spec, case.size, case.batch),
+        "flop_per_byte": flop / roofline.byte_count(case.network, spec, case.size, case.batch),
         "gflop_per_second": flop / 1e9 / loop,
         "ceiling_gflop_per_second": ceiling,
         "share_of_ceiling": flop / 1e9 / loop / ceiling if ceiling else None,

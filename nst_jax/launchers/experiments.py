@@ -1,8 +1,8 @@
 """Experiments by name: flags of XLA and variants of the program, for nst-bench --experiment=NAME.
 
 Each has its prediction, and what was measured, in benchmarks/NOTES.md. A variant replaces functions of the
-package for as long as it is measured; what helps is moved into the package, what does not stays here, to be
-tried again where versions or devices change.
+package for as long as it is measured. What helps is moved into the package. What does not stays here, to be
+tried again with other versions or devices.
 """
 
 import contextlib

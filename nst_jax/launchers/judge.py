@@ -12,14 +12,15 @@ from absl import logging
 
 import nst_jax
 from nst_jax import images, judge
+from nst_jax.contact_sheet import plot_judged
 from nst_jax.errors import InputError
 from nst_jax.files import check_writable, write_whole
-from nst_jax.launchers.common import DONE, Given, Program, launch, tell
+from nst_jax.launchers.console import DONE, tell
+from nst_jax.launchers.flags import ParsedFlags, Program, launch
 from nst_jax.options import check_options, option
 from nst_jax.report import PLOT_FORMATS, check_plot, to_json
 from nst_jax.runs.input_files import ImageCache, check_written
 from nst_jax.runs.judging import SIZE, References, judged_sizes, verdict
-from nst_jax.sheet import plot_judged
 from nst_jax.sources import find_source
 from nst_jax.system import device
 
@@ -32,7 +33,7 @@ class Judging:
     content: str = option("", "the photograph, a file or example:NAME; of a texture none")
     style: tuple[str, ...] = option((), "painting, a file or example:NAME", repeated=True)
     style_mix: tuple[float, ...] = option(
-        (), "one number per style, normalised to sum 1; empty: equal", low=0, high=1e30
+        (), "one number per style, normalized to sum 1; empty: equal", low=0, high=1e30
     )
     stroke_size: float = option(
         1.0, "longest side of a style relative to the result's, as nst was given it", low=1 / 64, high=64
@@ -51,7 +52,7 @@ class Judging:
         check_options(self)
 
 
-def main(given: Given) -> int:
+def main(given: ParsedFlags) -> int:
     """Run `nst-judge` with the options given. Raises InputError before anything is written."""
     asked = Judging(**given)
     _check(asked)

@@ -12,20 +12,11 @@ from absl import logging
 
 from nst_jax.config import Config
 from nst_jax.errors import InputError, as_flags
-from nst_jax.launchers.common import (
-    DONE,
-    WRONG_NUMBERS,
-    Given,
-    Program,
-    fail,
-    in_minutes,
-    interrupts,
-    launch,
-    set_verbosity,
-    tell,
-)
-from nst_jax.launchers.display import Display
-from nst_jax.launchers.hosts import distributed_session
+from nst_jax.launchers.console import DONE, WRONG_NUMBERS, fail, in_minutes, set_verbosity, tell
+from nst_jax.launchers.distributed import distributed_session
+from nst_jax.launchers.flags import ParsedFlags, Program, launch
+from nst_jax.launchers.progress_bar import Display
+from nst_jax.launchers.signals import interrupts
 from nst_jax.options import fields_of, is_tuple
 from nst_jax.runs.checkpointing import CheckpointOptions, ResumeRecord, find
 from nst_jax.runs.events import (
@@ -54,7 +45,7 @@ OWN = (
     "dry_run",
     "checkpoint",
     "resume",
-    "allow",
+    "allow_change",
     "coordinator",
     "num_processes",
     "process_id",
@@ -62,7 +53,7 @@ OWN = (
 )
 
 
-def main(*given: Given) -> int:
+def main(*given: ParsedFlags) -> int:
     """Run `nst` with what was given of OPTIONS. Raises InputError before anything is written."""
     began = time.monotonic()
     given, own = given[:-1], Again(**given[-1])
@@ -80,7 +71,9 @@ def main(*given: Given) -> int:
         return _forecast(job) if job.request.outputs.dry_run else _run(job)
 
 
-def _prepare(given: Sequence[Given], resume: ResumeRecord | None, began: float) -> tuple[Job, dict[str, Any]]:
+def _prepare(
+    given: Sequence[ParsedFlags], resume: ResumeRecord | None, began: float
+) -> tuple[Job, dict[str, Any]]:
     """Return the job of what was given, and what must be equal in all processes. Raises InputError."""
     inputs, outputs, devices, checkpoint, config = given
     request = Request(
@@ -96,7 +89,9 @@ def _prepare(given: Sequence[Given], resume: ResumeRecord | None, began: float) 
     return job, job.alike
 
 
-def with_given(given: Sequence[Given], options: Sequence[type], resume: ResumeRecord) -> tuple[Given, ...]:
+def with_given(
+    given: Sequence[ParsedFlags], options: Sequence[type], resume: ResumeRecord
+) -> tuple[ParsedFlags, ...]:
     """Return the options that a run was begun with, and over them those given now.
 
     Args:
@@ -116,7 +111,7 @@ def with_given(given: Sequence[Given], options: Sequence[type], resume: ResumeRe
 
 def _run(job: Job) -> int:
     """Make the picture, show what happens, and return the exit code."""
-    with interrupts() as interrupted, Display(job.request.config.rungs()) as display:
+    with interrupts() as interrupted, Display(job.request.config.pyramid()) as display:
         for event in job.run(stop=lambda: all_max(interrupted())):
             match event:
                 case Planned(plans):
@@ -142,7 +137,7 @@ def _tell_resumed(job: Job, step: int, finished: str) -> None:
     if not finished:
         logging.info("goes on after step %d, from %s", step, folder)
         return
-    further = "no step lowers the loss" if finished == "converged" else "--allow=iterations extends it"
+    further = "no step lowers the loss" if finished == "converged" else "--allow_change=iterations extends it"
     logging.info("finished already, after step %d, in %s; %s", step, folder, further)
 
 
@@ -168,7 +163,7 @@ def _dials(config: Config) -> str:
     names = ("content_weight", "style_weight", "tv_weight")
     weights = ", ".join(f"{name} {getattr(config, name):g}" for name in names)
     if config.aim is None:
-        units = "in units of the terms' pulls" if config.balance == "auto" else "raw"
+        units = "in units of the terms' pulls" if config.loss_balancing == "auto" else "raw"
         return f"weights {units}: {weights}; stroke size {config.stroke_size:g}"
     aim = "" if math.isnan(config.aim) else f" (LPIPS to the photograph {config.aim:.2f})"
     begins = f"begins with {weights}, in units of the terms' pulls"
@@ -178,11 +173,11 @@ def _dials(config: Config) -> str:
 def _forecast(job: Job) -> int:
     """Print what each scale that is still to run will take."""
     found, config = job.forecast(), job.request.config
-    total = len(config.rungs())
+    total = len(config.pyramid())
     if is_primary():
         tell(_dials(config))
         for number, plan, steps, seconds in found:
-            tell(f"rung {number} of {total}: {plan}; {steps} steps, about {in_minutes(seconds)}")
+            tell(f"scale {number} of {total}: {plan}; {steps} steps, about {in_minutes(seconds)}")
         tell(f"in all about {in_minutes(sum(each.seconds for each in found))}, and some seconds to compile")
     return DONE
 

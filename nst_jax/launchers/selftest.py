@@ -10,7 +10,7 @@ import numpy as np
 from nst_jax import objective
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.launchers.common import DONE, WRONG_NUMBERS, fail, tell
+from nst_jax.launchers.console import DONE, WRONG_NUMBERS, fail, tell
 from nst_jax.networks.base import Params
 from nst_jax.networks.precision import PRECISIONS
 from nst_jax.objective import coefficients

@@ -9,12 +9,14 @@ Example: nst-studio --folder=~/nst-studio --open
 import importlib.util
 
 from nst_jax.errors import InputError
-from nst_jax.launchers.common import Given, Program, fail, interrupts, launch, tell
+from nst_jax.launchers.console import fail, tell
+from nst_jax.launchers.flags import ParsedFlags, Program, launch
+from nst_jax.launchers.signals import interrupts
 from nst_jax.studio.options import StudioOptions
 from nst_programs import ENDINGS
 
 
-def main(given: Given) -> int:
+def main(given: ParsedFlags) -> int:
     """Run `nst-studio` with the options given. Raises InputError before anything is written."""
     options = StudioOptions(**given)
     for name in ("starlette", "uvicorn"):

@@ -1,9 +1,9 @@
 """A suite: the standard measurement of a machine, by steps that are data, within so many minutes.
 
-A suite is a TOML file. Its steps stand in the order of their importance; each has commands, which run one
-after the other in processes of their own and share an empty cache of compiled programs, so that the second of
-two equal ones is warm. A step may take its share of the minutes that are left when it begins. After every
-command everything known so far is written: results.json, results.md and plots.
+A suite is a TOML file. Its steps stand in the order of their importance. Each has commands, which run one
+after the other in processes of their own. They share a cache of compiled programs that is empty at first, so
+the second of two equal commands is warm. A step may take its share of the minutes that are left when it
+begins. After every command everything known so far is written: results.json, results.md and plots.
 """
 
 import contextlib
@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 import nst_jax
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.files import check_folder, check_writable, write_whole
-from nst_jax.launchers.common import DONE, scratch_folder, surely, tell
+from nst_jax.launchers.console import DONE, tell
 from nst_jax.launchers.experiments import EXPERIMENTS
+from nst_jax.launchers.signals import scratch_folder, surely
 from nst_jax.report import can_plot, draw, new_axes, to_json
 from nst_jax.system import device
 

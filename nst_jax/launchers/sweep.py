@@ -9,18 +9,10 @@ from absl import logging
 
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.launchers.common import (
-    DONE,
-    WRONG_NUMBERS,
-    Given,
-    Program,
-    fail,
-    in_minutes,
-    interrupts,
-    launch,
-    tell,
-)
-from nst_jax.launchers.display import Seldom
+from nst_jax.launchers.console import DONE, WRONG_NUMBERS, fail, in_minutes, tell
+from nst_jax.launchers.flags import ParsedFlags, Program, launch
+from nst_jax.launchers.progress_bar import Seldom
+from nst_jax.launchers.signals import interrupts
 from nst_jax.runs.events import Written
 from nst_jax.runs.input_files import Inputs
 from nst_jax.runs.sweep_job import SweepAdvanced, SweepFinished, SweepJob, SweepResult, prepare_sweep
@@ -31,7 +23,7 @@ from nst_programs import ENDINGS
 NAMED = 8  # pictures that are not finite
 
 
-def main(inputs: Given, options: Given, config: Given) -> int:
+def main(inputs: ParsedFlags, options: ParsedFlags, config: ParsedFlags) -> int:
     """Run `nst-sweep` with the options given. Raises InputError before anything is written."""
     wanted = SweepOptions(**options)
     request = make_sweep_request(Inputs(**inputs), wanted, config)

@@ -2,7 +2,7 @@
 
 Examples: nst-weights --list
           nst-weights --fetch=vgg19
-          nst-weights --convert=imagenet-vgg-verydeep-19.mat --network=vgg19 --out=vgg19.safetensors
+          nst-weights --convert=imagenet-vgg-verydeep-19.mat --network=vgg19 --output=vgg19.safetensors
 """
 
 import dataclasses
@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as Bar
 
-from nst_jax.convention import NORMALIZATIONS
 from nst_jax.errors import InputError
-from nst_jax.launchers.common import DONE, WRONG_REQUEST, Given, Program, launch, tell
+from nst_jax.launchers.console import DONE, WRONG_REQUEST, tell
+from nst_jax.launchers.flags import ParsedFlags, Program, launch
+from nst_jax.layout import NORMALIZATIONS
 from nst_jax.networks import NETWORKS
 from nst_jax.options import check_options, option
 from nst_jax.sources import sources
@@ -28,7 +29,7 @@ class Task:
     """What is to be done: one of list, verify, fetch and convert."""
 
     list: bool = option(
-        False, "show every known source: network, normalisation, licence, where it comes from"
+        False, "show every known source: network, normalization, license, where it comes from"
     )
     verify: bool = option(False, "check what this machine has of every source")
     fetch: str = option("", "name of a source to download, check and convert", choices=("", *sources()))
@@ -39,7 +40,7 @@ class Task:
         "what the file to convert wants of its pictures, where the file does not tell",
         choices=("", *NORMALIZATIONS),
     )
-    out: str = option("", "converted file to write; for --fetch, without: the cache, where nst looks")
+    output: str = option("", "converted file to write; for --fetch, without: the cache, where nst looks")
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -47,15 +48,15 @@ class Task:
             raise InputError(
                 "nst-weights", "one of --list, --verify, --fetch, --convert", "got none or several"
             )
-        if self.convert and not (self.network and self.out):
-            raise InputError("--convert", "goes with --network and --out", "one is missing")
+        if self.convert and not (self.network and self.output):
+            raise InputError("--convert", "goes with --network and --output", "one is missing")
         if (self.network or self.normalization) and not self.convert:
             raise InputError("--network, --normalization", "go with --convert", "it is not given")
-        if self.out and not (self.convert or self.fetch):
-            raise InputError("--out", "goes with --convert or --fetch", "neither is given")
+        if self.output and not (self.convert or self.fetch):
+            raise InputError("--output", "goes with --convert or --fetch", "neither is given")
 
 
-def main(given: Given) -> int:
+def main(given: ParsedFlags) -> int:
     """Run `nst-weights` with the options given."""
     task = Task(**given)
     if task.list:
@@ -64,17 +65,17 @@ def main(given: Given) -> int:
         return _verify()
     if task.fetch:
         with _bar() as progress:
-            tell(fetch(task.fetch, task.out or None, progress))
+            tell(fetch(task.fetch, task.output or None, progress))
     else:
-        convert(task.convert, task.network, task.out, task.normalization or None)
-        tell(task.out)
+        convert(task.convert, task.network, task.output, task.normalization or None)
+        tell(task.output)
     return DONE
 
 
 def _list() -> int:
     for name, source in sources().items():
         where = source.url or f"package {source.package}"
-        tell(f"{name}: {source.network}, {source.normalization}, {source.licence}\n  {where}")
+        tell(f"{name}: {source.network}, {source.normalization}, {source.license}\n  {where}")
     return DONE
 
 

@@ -1,7 +1,7 @@
 """What a term of the objective is, what it sees of a picture, and what its sums are made of.
 
 A statistic is a mean over positions. It is kept as a sum and a mass until both are complete: so a picture may
-be taken window by window (tiling.py), or by several devices (rows.py).
+be taken window by window (tiling.py), or by several devices (sharding.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nst_jax.losses.samples import Part
+from nst_jax.losses.sampling import Tile
 from nst_jax.networks.base import AnyArray
 from nst_jax.spec import Spec
 
@@ -25,15 +25,15 @@ class Sum(NamedTuple):
     mass: Float[Array, ""]
 
 
-class Least(NamedTuple):
+class Min(NamedTuple):
     """The least of something over the positions; of two parts, the lesser one."""
 
     value: Float[Array, "*shape"]
 
 
 def is_node(tree: Any) -> bool:
-    """Tell a Sum or a Least, which are taken as one, in a tree."""
-    return isinstance(tree, Sum | Least)
+    """Tell a Sum or a Min, which are taken as one, in a tree."""
+    return isinstance(tree, Sum | Min)
 
 
 def means(sums: Any) -> Any:
@@ -42,7 +42,7 @@ def means(sums: Any) -> Any:
     def mean(node: Any) -> Any:
         if isinstance(node, Sum):
             return node.total / node.mass
-        return node.value if isinstance(node, Least) else node
+        return node.value if isinstance(node, Min) else node
 
     return jax.tree.map(mean, sums, is_leaf=is_node)
 
@@ -54,7 +54,7 @@ class View(NamedTuple):
     maps: Mapping[str, Float[AnyArray, "_ _ _"]]  # activations by layer
     numbers: Mapping[str, Any]  # options that are traced, by name
     spec: Spec
-    part: Part | None = None  # the window; None: the whole
+    part: Tile | None = None  # the window; None: the whole
     regions: Sequence[Mapping[str, Float[AnyArray, "_ _"]]] = ()  # masks: weights by layer of terms of styles
 
     def weights(self, layer: str = PIXELS, below: int = 0) -> Float[Array, "_ _"] | None:
@@ -115,7 +115,7 @@ class Weight(NamedTuple):
 
     help: str
     default: float = 0.0
-    balanced: float = 1.0  # the default with balance auto, in units of the term's pull
+    balanced: float = 1.0  # the default with loss_balancing=auto, in units of the term's pull
 
 
 class Reach(NamedTuple):
@@ -158,8 +158,8 @@ class Term(NamedTuple):
         pixels, of which each window has its share.
     numbers: options that it takes traced, with their defaults.
     when: the option without which the term is not there; none: it always is.
-    places: of balance.py, at whose pictures its pull is asked for.
-    pull: what its weight of 1 is, with balance auto, in units of its pull.
+    places: of balancing.py, at whose pictures its pull is asked for.
+    gradient_ratio: what its weight of 1 is, with loss_balancing=auto, in units of its pull.
     """
 
     sums: Callable[[View, Any], Any]
@@ -175,4 +175,4 @@ class Term(NamedTuple):
     numbers: tuple[tuple[str, float], ...] = ()
     when: str = ""
     places: tuple[str, ...] = ("content", "painted")
-    pull: Callable[[Spec], float] = _one
+    gradient_ratio: Callable[[Spec], float] = _one

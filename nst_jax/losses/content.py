@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from nst_jax.losses.base import Reach, Term, View, Weight, Whole
-from nst_jax.losses.samples import Part, Samples, distance_shares, sample_positions
+from nst_jax.losses.sampling import Samples, Tile, distance_shares, sample_positions
 from nst_jax.networks.base import AnyArray
 from nst_jax.spec import Spec
 
@@ -19,7 +19,7 @@ Picture = Float[AnyArray, "h w 3"]
 Wanted = dict[str, Any]  # by term
 
 SAMPLES = 1024  # positions that are compared with each other
-BOX = 4  # pixels a side, over which colours are averaged before their Laplacian is taken
+BOX = 4  # pixels a side, over which colors are averaged before their Laplacian is taken
 LAPLACIAN = "laplacian"  # the name of its term
 
 
@@ -64,7 +64,7 @@ def _activations_and_laplacian(view: View) -> Wanted:
 
 
 def _squares_and_laplacian(view: View, wanted: Wanted) -> dict[str, Array]:
-    """Return the squares, and 1/2 sum (D - D_c)^2 over pixels and colours of the Laplacians.
+    """Return the squares, and 1/2 sum (D - D_c)^2 over pixels and colors of the Laplacians.
 
     Li et al. 2017 (Laplacian-steered neural style transfer, arXiv 1707.01253), eq. 4. Differs from the paper:
     at every pixel, not at every BOX-th, and so over BOX^2; with the content's 1/2.
@@ -75,9 +75,9 @@ def _squares_and_laplacian(view: View, wanted: Wanted) -> dict[str, Array]:
 
 
 def laplacian(picture: Picture) -> Float[Array, "h w 3"]:
-    """Return the sum of the four neighbours of each box of BOX x BOX pixels, less four times its own.
+    """Return the sum of the four neighbors of each box of BOX x BOX pixels, less four times its own.
 
-    Of mean colours in 0..255; at the pixel in the box's upper left corner; 0 where a neighbour is not within
+    Of mean colors in 0..255; at the pixel in the box's upper left corner; 0 where a neighbor is not within
     the picture.
     """
     boxes = 255 * jnp.asarray(picture) / BOX**2
@@ -92,7 +92,7 @@ def laplacian(picture: Picture) -> Float[Array, "h w 3"]:
     return jnp.pad(around - 4 * inner, (*sides, (0, 0)))
 
 
-class Likeness(NamedTuple):
+class SelfSimilarity(NamedTuple):
     """How alike a picture's positions are to each other, at some of them."""
 
     positions: Int32[AnyArray, "n 2"]
@@ -106,7 +106,9 @@ def _likeness(view: View) -> Wanted:
         height, width, _ = map_.shape
         own = rows * height // image.shape[0] if rows else height  # a padded picture has whole cells
         positions = sample_positions(np.ones((own, width)), SAMPLES)
-        found[layer] = Likeness(jnp.asarray(positions), distance_shares(_columns(layer, map_, positions)))
+        found[layer] = SelfSimilarity(
+            jnp.asarray(positions), distance_shares(_columns(layer, map_, positions))
+        )
     return found
 
 
@@ -117,12 +119,12 @@ def _samples(view: View, wanted: Wanted) -> dict[str, Array]:
 
 
 def _columns(
-    layer: str, map_: Float[AnyArray, "h w c"], positions: Int32[AnyArray, "n 2"], part: Part | None = None
+    layer: str, map_: Float[AnyArray, "h w c"], positions: Int32[AnyArray, "n 2"], part: Tile | None = None
 ) -> Float[Array, "n c"]:
     return Samples({layer: positions}, part).patches(layer, map_.astype(jnp.float32), 1)[:, 0, 0]
 
 
-def _unlikeness(columns: Float[Array, "n c"], wanted: Likeness) -> Float[Array, ""]:
+def _unlikeness(columns: Float[Array, "n c"], wanted: SelfSimilarity) -> Float[Array, ""]:
     """Return (1/n) sum_ij |D^x_ij / sum_i D^x_ij - D^c_ij / sum_i D^c_ij|, in [0, 2].
 
     D_ij: the cosine distance of the features at positions i and j, of n = SAMPLES spread evenly. Kolkin et
@@ -133,7 +135,7 @@ def _unlikeness(columns: Float[Array, "n c"], wanted: Likeness) -> Float[Array, 
 
 
 CONTENT_LOSSES = {
-    "squares": ContentLoss(_activations, _squares),
+    "l2": ContentLoss(_activations, _squares),
     "laplacian": ContentLoss(
         _activations_and_laplacian, _squares_and_laplacian, beside=(LAPLACIAN,), reach=2 * BOX
     ),

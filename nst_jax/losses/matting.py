@@ -1,4 +1,4 @@
-"""The matting Laplacian: how far a picture is, around each pixel, from an affine map of a guide's colours."""
+"""The matting Laplacian: how far a picture is, around each pixel, from an affine map of a guide's colors."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from nst_jax.losses.base import Reach, Term, View, Weight
 from nst_jax.networks.base import AnyArray
 
-EPSILON = 1e-7  # of colours in [0, 1], as in Levin's code
+EPSILON = 1e-7  # of colors in [0, 1], as in Levin's code
 
 Plane = Float[Array, "_ _"]
 Window = list[Plane]  # one channel: a plane for each place in the windows
@@ -22,21 +22,21 @@ def matting_loss(
 ) -> Float[Array, ""]:
     """Return sum_c x_c^T L x_c, L the matting Laplacian of the guide I; its slope with respect to x alone.
 
-    That is the sum over the channels c and the windows w of 3 x 3 pixels within the picture of
-    min_(a, b) sum_(i in w) (x_ic - a.I_i - b)^2 + EPSILON |a|^2. Levin et al. 2008 (A closed-form solution to
+    x_c^T L x_c = sum_w min_(a, b) sum_(i in w) (x_ic - a.I_i - b)^2 + EPSILON |a|^2, over all windows w of
+    3 x 3 pixels. Levin et al. 2008 (A closed-form solution to
     natural image matting, IEEE TPAMI 30), eq. 12; as a loss Luan et al. 2017 (arXiv 1703.07511), eq. 2.
     weights: of the windows, by their middle; None: 1.
     """
     inside = (jnp.ones(image.shape[:2]) if weights is None else weights)[1:-1, 1:-1]
-    ours, theirs = _centred(image), _centred(guide)
+    ours, theirs = _centered(image), _centered(guide)
     found = []
     for x, a in zip(ours, _slopes(theirs, ours), strict=True):
-        rest = [value - _dot(a, colour) for value, *colour in zip(x, *theirs, strict=True)]
+        rest = [value - _dot(a, color) for value, *color in zip(x, *theirs, strict=True)]
         found.append(jnp.sum(inside * (_dot(rest, rest) + EPSILON * _dot(a, a))))
     return jnp.sum(jnp.stack(found))
 
 
-def _centred(image: Float[AnyArray, "h w 3"]) -> list[Window]:
+def _centered(image: Float[AnyArray, "h w 3"]) -> list[Window]:
     """Return by channel and place in the windows the values less the window's mean: else float32 cancels."""
     pixels, (height, width, _) = jnp.asarray(image), image.shape
     found = []

@@ -46,7 +46,7 @@ class Network(NamedTuple):
     layers: tuple[Layer, ...]
     # (params, image, names of layers, pooling, precision, rows) -> maps by name, as features() has them.
     forward: Callable[..., dict[str, Array]]
-    # (format of foreign/, name of a group of arrays in a published file) -> the layer's name. Of another
+    # (format of readers/, name of a group of arrays in a published file) -> the layer's name. Of another
     # network's convolution any other name, which is then refused; None: no convolution, passed over.
     published: Callable[[str, str], str | None]
 
@@ -121,7 +121,7 @@ class Convolution(NamedTuple):
 
 
 class Params(NamedTuple):
-    """A network's convolutions by layer name, and the input normalisation they were trained with."""
+    """A network's convolutions by layer name, and the input normalization they were trained with."""
 
     convolutions: dict[str, Convolution]
     mean: Float[Array, " 3"]  # RGB, of pictures in [0, 1]

@@ -258,20 +258,20 @@ def _shape_of(request: BatchRequest, row: Row, size_of: Callable[[str], tuple[in
     """Return what the programs of a row depend on; None if its options are wrong, which its job says."""
     try:
         inputs, config = (asked := request.request(row)).inputs, asked.config
-        spec, rungs = config.spec(), config.rungs()
+        spec, scales = config.spec(), config.pyramid()
     except InputError:
         return None
     names = (inputs.content, inputs.content_labels, *inputs.style)
     style_side = max(1, round(config.size * config.stroke_size))
 
     def fitted(name: str, longest: int) -> tuple[int, int]:
-        return program_size(images.fit(*size_of(name), longest), inputs)
+        return program_size(images.size_to_fit(*size_of(name), longest), inputs)
 
     masks = (bool(inputs.content_mask), tuple(map(bool, inputs.style_mask)), inputs.content_labels)
     return Shape(
         size=fitted(next(filter(None, names)), config.size),
         options=(spec, len(inputs.style), masks, tuple(map(bool, inputs.style_source_mask))),
-        scales=tuple(rung.size for rung in rungs),
+        scales=tuple(scale.size for scale in scales),
         style_sizes=tuple(fitted(name, style_side) for name in inputs.style),
     )
 

@@ -40,7 +40,7 @@ def key_of(request: Request, weights: Weights) -> str:
     """Return a hash of all that a picture depends on: input files, options, weights, version."""
     told = settings(request.inputs, request.config, ImageCache(request.inputs.max_pixels))
     outputs = request.outputs
-    written = [outputs.output_size, outputs.depth, outputs.dpi, outputs.judge, outputs.no_settings]
+    written = [outputs.output_size, outputs.bit_depth, outputs.dpi, outputs.judge, outputs.no_settings]
     return hashlib.sha256(json.dumps([told, weights.sha256, written]).encode()).hexdigest()[:32]
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from nst_jax import images
+from nst_jax.contact_sheet import Panel, contact_sheet, thumbnail
 from nst_jax.errors import InputError
 from nst_jax.report import can_plot, draw, new_axes, to_json
 from nst_jax.runs.batch_results import Results
 from nst_jax.runs.batch_staging import Staging
-from nst_jax.sheet import Tile, contact_sheet, thumbnail
 from nst_jax.system import storage
 
 SAMPLE, COLUMNS = 64, 8  # pictures on the sheet, and in a row of it
@@ -56,7 +56,7 @@ def kind_of(error: str) -> str:
     return f"{what}: {allowed}" if what.startswith("--") else allowed or error
 
 
-def _tiles(results: Results, names: list[str], staging: Staging) -> dict[int, Tile]:
+def _tiles(results: Results, names: list[str], staging: Staging) -> dict[int, Panel]:
     """Return the tiles of some rows, without those whose pictures are gone."""
     chosen = dict.fromkeys(names)
     losses: dict[str, dict[str, Any]] = {}
@@ -64,11 +64,11 @@ def _tiles(results: Results, names: list[str], staging: Staging) -> dict[int, Ti
         if entry["id"] in chosen and entry["ended"] == results.last[entry["id"]].ended:
             known = {name: math.nan if value is None else value for name, value in entry["losses"].items()}
             losses[entry["id"]] = known
-    tiles: dict[int, Tile] = {}
+    tiles: dict[int, Panel] = {}
     for name in names:
         try:
             picture = images.load(staging.local(results.last[name].paths[0]), UNBOUNDED).rgb
         except InputError:
             continue
-        tiles[len(tiles)] = Tile(thumbnail(picture, SIDE), [name], losses[name], None)
+        tiles[len(tiles)] = Panel(thumbnail(picture, SIDE), [name], losses[name], None)
     return tiles

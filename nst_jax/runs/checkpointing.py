@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from nst_jax.checkpoint import Checkpoints, Saved, newest
 from nst_jax.config import Config
 from nst_jax.errors import InputError
+from nst_jax.memory_plan import TilingMode
 from nst_jax.options import check_options, option
-from nst_jax.plan import Way
 from nst_jax.report import Point
 from nst_jax.system import device
 
@@ -30,7 +30,9 @@ class CheckpointOptions:
     resume: str = option(
         "", "folder of the checkpoints of a run that goes on; its options hold where none are given"
     )
-    allow: str = option("", "option that may differ from the run's that goes on", choices=("", "iterations"))
+    allow_change: str = option(
+        "", "option that may differ from the run's that goes on", choices=("", "iterations")
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -38,8 +40,8 @@ class CheckpointOptions:
         if len(folders) > 1:
             came = f"got {self.resume} and {self.checkpoint}"
             raise InputError("`resume`, `checkpoint`", "one of the two, or one folder for both", came)
-        if self.allow and not self.folder:
-            raise InputError("`allow`", "with `resume` or `checkpoint`", "neither was given")
+        if self.allow_change and not self.folder:
+            raise InputError("`allow_change`", "with `resume` or `checkpoint`", "neither was given")
 
     @property
     def folder(self) -> Path | None:
@@ -70,7 +72,7 @@ def check_same(
         name, *others = differing
         more = f" (and {', '.join(others[:FEW] + ['...'] * (len(others) > FEW))})" if others else ""
         came = f"{before.get(name) or 'nothing'} there, {told.get(name) or 'nothing'} now{more}"
-        hint = " (or `allow=iterations`)" if name == "--iterations" else ""
+        hint = " (or `allow_change=iterations`)" if name == "--iterations" else ""
         raise InputError(name, f"as in the run in {folder}{hint}", came)
 
 
@@ -80,13 +82,13 @@ class ResumeRecord(NamedTuple):
     saved: Saved
     given: list[dict[str, Any]]  # the options, as the request's caller was given them
     told: dict[str, str]  # what must be the same, in words
-    rung: int
-    step: int  # of the rungs before, as evaluations are
+    scale: int
+    step: int  # of the scales before, as evaluations are
     evaluations: int
-    iterations: list[int]  # of each rung
-    ways: list[Way]  # of each rung
+    iterations: list[int]  # of each scale
+    ways: list[TilingMode]  # of each scale
     history: list[Point]
-    seconds: float  # of optimisation
+    seconds: float  # of optimization
 
 
 def read_record(saved: Saved) -> ResumeRecord:
@@ -97,11 +99,11 @@ def read_record(saved: Saved) -> ResumeRecord:
             saved,
             given=[{name: _hashable(value) for name, value in part.items()} for part in record["given"]],
             told={str(name): str(value) for name, value in record["told"].items()},
-            rung=int(record["rung"]),
+            scale=int(record["rung"]),
             step=int(record["step"]),
             evaluations=int(record["evaluations"]),
             iterations=[int(number) for number in record["iterations"]],
-            ways=[Way(int(tile), bool(anew)) for tile, anew in record["ways"]],
+            ways=[TilingMode(int(tile), bool(anew)) for tile, anew in record["ways"]],
             history=[Point(*point) for point in record["history"]],
             seconds=float(record["seconds"]),
         )
@@ -116,12 +118,12 @@ def _hashable(value: Any) -> Any:
 
 def check_iterations(resume: ResumeRecord, config: Config) -> None:
     """Raise InputError where other iterations than before would have led elsewhere."""
-    before, now = resume.iterations, [rung.iterations for rung in config.rungs()]
-    here = resume.rung - 1
+    before, now = resume.iterations, [scale.iterations for scale in config.pyramid()]
+    here = resume.scale - 1
     taken = resume.saved.step - resume.step
     if before[:here] != now[:here] or now[here] < taken:
         wanted, came = ([*before[:here], taken], now[: here + 1])
-        for_what = f", for the first {resume.rung} of the `scales`" if len(now) > 1 else ""
+        for_what = f", for the first {resume.scale} of the `scales`" if len(now) > 1 else ""
         allowed = f"{','.join(map(str, wanted))}, or more of the last{for_what}"
         raise InputError("`iterations`", allowed, f"got {','.join(map(str, came))}")
 

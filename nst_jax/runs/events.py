@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from nst_jax.plan import Plan
+from nst_jax.memory_plan import Plan
 from nst_jax.transfer import Progress
 
 

@@ -31,7 +31,7 @@ LOG = logging.getLogger(__name__)
 
 NO_SETTINGS = "leave out of pictures what made them: options, names of files without folders, checksums"
 ASPECT_STEP = 1.04  # of rounded aspects: a picture is at most half of it narrower or wider
-GRAYS = 0.02  # share of grey pixels from which a mask is said to be grey: edges of drawn ones have less
+GRAYS = 0.02  # share of gray pixels from which a mask is said to be gray: edges of drawn ones have less
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,16 +51,16 @@ class Inputs:
     )
     content_labels: str = option(
         "",
-        "label map, a file or example:NAME: a plain colour for each region; without --content the drawing "
+        "label map, a file or example:NAME: a plain color for each region; without --content the drawing "
         "that a picture is made of",
     )
     style_labels: tuple[str, ...] = option(
         (),
         "label map for each style, in their order: a region of the picture is made of the parts of its own "
-        "colour; empty: of the whole style",
+        "color; empty: of the whole style",
         repeated=True,
     )
-    soft_masks: bool = option(False, "keep the greys of masks, in place of a cut at 127 of 255")
+    soft_masks: bool = option(False, "keep the grays of masks, in place of a cut at 127 of 255")
     weights: str = option(
         "", "network weights converted by nst-weights; without: the bundled or fetched ones"
     )
@@ -105,7 +105,7 @@ class ImageCache:
         self.max_pixels = max_pixels
         self.sources: dict[str, images.Source] = {}
         self.resized: dict[tuple[str, int, int], np.ndarray] = {}
-        self.labelled: dict[str, Labels] = {}
+        self.labeled: dict[str, Labels] = {}
         self.sums: dict[str, str] = {}
         self.whole: dict[str, tuple[int, int]] = {}  # rows and columns of what is cropped
 
@@ -124,7 +124,7 @@ class ImageCache:
         self.sources[name] = images.Source(colors, opacity)
 
     def resize(self, name: str, height: int, width: int) -> np.ndarray:
-        """Return the colours of a file at a size. Raises InputError."""
+        """Return the colors of a file at a size. Raises InputError."""
         key = name, height, width
         if key not in self.resized:
             self.resized[key] = self.read(name).rgb(height, width)
@@ -132,10 +132,10 @@ class ImageCache:
 
     def labels(self, name: str) -> Labels:
         """Return a file as a label map, and say what is seen in it. Raises InputError."""
-        if name not in self.labelled:
-            self.labelled[name] = labels.find(self.read(name), name)
-            LOG.info("%s: %s", name, self.labelled[name].told())
-        return self.labelled[name]
+        if name not in self.labeled:
+            self.labeled[name] = labels.find(self.read(name), name)
+            LOG.info("%s: %s", name, self.labeled[name].told())
+        return self.labeled[name]
 
     def sha256(self, name: str) -> str:
         """Return the checksum of a file, which may be gone when a picture is written. Raises InputError."""
@@ -145,7 +145,7 @@ class ImageCache:
 
     def size(self, name: str, longest: int) -> tuple[int, int]:
         """Return the rows and columns of a file's picture with its longest side as given."""
-        return images.fit(*self.read(name).size, longest)
+        return images.size_to_fit(*self.read(name).size, longest)
 
 
 def check_inputs(inputs: Inputs, config: Config) -> None:
@@ -164,7 +164,7 @@ def check_inputs(inputs: Inputs, config: Config) -> None:
         raise InputError("`content_labels`, `style_labels`", "both, or neither", came)
     for name in ("style_mask", "style_source_mask"):
         if inputs.content_labels and any(getattr(inputs, name)):
-            raise InputError(f"`{name}`", "not with label maps, which say the same by colours", "got both")
+            raise InputError(f"`{name}`", "not with label maps, which say the same by colors", "got both")
     for name in ("style_mask", "style_source_mask", "style_labels"):
         if (count := len(getattr(inputs, name))) not in (0, len(inputs.style)):
             empty = "the whole style" if name == "style_labels" else "white everywhere"
@@ -223,7 +223,7 @@ def settings(inputs: Inputs, config: Config, cache: ImageCache, dpi: int = 0) ->
 
 
 def working_size(inputs: Inputs, config: Config, cache: ImageCache) -> tuple[int, int]:
-    """Return the rows and columns that are optimised."""
+    """Return the rows and columns that are optimized."""
     if inputs.print_size:
         return parse_paper(inputs.print_size).size(config.size)
     return cache.size(shape_of(inputs)[0], config.size)
@@ -293,7 +293,7 @@ def _style_size(name: str, config: Config, cache: ImageCache) -> tuple[int, int]
 
 
 def load_masks(inputs: Inputs, cache: ImageCache) -> Masks:
-    """Read the masks as they are; say where one is greyer than a mask that is cut at 127 should be."""
+    """Read the masks as they are; say where one is grayer than a mask that is cut at 127 should be."""
 
     def load(name: str, picture: str, of: str) -> np.ndarray | None:
         if not name:
@@ -304,7 +304,7 @@ def load_masks(inputs: Inputs, cache: ImageCache) -> Masks:
         mask = middle(mask, cache.read(picture).size) if whole else mask
         if grays > GRAYS and not inputs.soft_masks:
             LOG.warning(
-                "%s: %.0f%% of it is grey; cut at 127 of 255 (--soft_masks keeps the greys)",
+                "%s: %.0f%% of it is gray; cut at 127 of 255 (--soft_masks keeps the grays)",
                 *(name, 100 * grays),
             )
         return mask

@@ -30,13 +30,14 @@ from typing import Any, NamedTuple
 
 import jax
 
-from nst_jax import checkpoint, images, rows
+from nst_jax import checkpoint, images, sharding
 from nst_jax import masks as masking
 from nst_jax.config import PRESETS, Config
 from nst_jax.errors import InputError
+from nst_jax.memory_plan import Plan, TilingMode, make_plans, state_shapes, work
 from nst_jax.networks.base import Params
-from nst_jax.plan import Plan, Way, make_plans, state_shapes, work
-from nst_jax.problem import Problem, spread
+from nst_jax.problem import Problem, shard_problem
+from nst_jax.pyramid import make_problems, settled
 from nst_jax.runs.checkpointing import CheckpointWriter, ResumeRecord, check_iterations, check_same, find
 from nst_jax.runs.events import (
     Event,
@@ -63,10 +64,9 @@ from nst_jax.runs.outputs import (
 )
 from nst_jax.runs.print_size import on_paper
 from nst_jax.runs.request import Request, alike, check, facts_of
-from nst_jax.scales import make_problems, settled
 from nst_jax.system import device
 from nst_jax.system.distributed import DeviceOptions, all_min, is_primary
-from nst_jax.transfer import Standing, chunk_steps, run
+from nst_jax.transfer import ResumeState, chunk_steps, run
 from nst_jax.weights import Weights, load_weights, on_device
 
 LOG = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ class Job:
         pace = seconds_per_pixel(self._small())
         first, found = len(problems) - len(plans), []
         for number, plan in enumerate(plans, first):
-            steps = self.request.config.rungs()[number].iterations
+            steps = self.request.config.pyramid()[number].iterations
             if self.resume and number == first:
                 steps -= self.resume.saved.step - self.resume.step
             found.append(Forecast(number + 1, plan, steps, steps * work(plan.problem) * pace))
@@ -141,11 +141,11 @@ class Job:
         self, stop: Callable[[], Any], at_end: contextlib.ExitStack
     ) -> Generator[Event, None, tuple[Outcome, CheckpointWriter | None]]:
         """Run the loop to its end or until stopped; at_end closes what writes the checkpoints."""
-        every, sizer = self._every(), ChunkSizer()
+        report_every, sizer = self._every(), ChunkSizer()
         with device.CompileTime() as compiling:
             problems, plans = self._plans()
             yield Planned(plans)
-            history = History(self.resume, every, compiling)
+            history = History(self.resume, report_every, compiling)
             writer = self._writer(problems)
             saves = Saves(writer, history) if writer else None
             if writer:
@@ -153,26 +153,26 @@ class Job:
             observers = self._observers(history, saves)
             height, width, _ = problems[-1].first.shape
             with device.running_out(height, width):
-                standing = yield from self._standing(problems)
-                for last in run(problems, every, standing, lambda: all_min(sizer()) or 1):
+                resume_state = yield from self._resume_state(problems)
+                for last in run(problems, report_every, resume_state, lambda: all_min(sizer()) or 1):
                     if sizer.step is None:
                         history.start()
-                        yield Started(last._replace(standing=None))
+                        yield Started(last._replace(resume_state=None))
                         yield from self._show_masks(problems[-1])
                     sizer.told(last.step)
                     for observe in observers:
                         yield from observe(last)
                     if stop():
                         break
-                    if last.rung < last.rungs and (last.ends or last.converged):
-                        last = last._replace(standing=None)  # the next scale needs its room
+                    if last.scale < last.scales and (last.ends or last.converged):
+                        last = last._replace(resume_state=None)  # the next scale needs its room
             if saves and last.finite:
                 yield from saves.save(last, last=True)
         if last.step > history.points[-1].step:  # where it was stopped
             history.add(last)
         tiles = [problem.spec.tile for problem in problems]
         seconds = {"compile": compiling.seconds, "optimize": history.seconds}
-        return Outcome(last._replace(standing=None), history.points, seconds, tiles), writer
+        return Outcome(last._replace(resume_state=None), history.points, seconds, tiles), writer
 
     def _observers(self, history: History, saves: Saves | None) -> list[Observer]:
         """Return what is shown each progress, in order."""
@@ -190,41 +190,41 @@ class Job:
 
     def _every(self) -> int:
         """Return the steps of a chunk, of which those of previews are multiples."""
-        every, save_every = chunk_steps(self.request.config.steps), self.request.outputs.save_every
-        return math.gcd(every, save_every) if save_every else every
+        report_every, save_every = chunk_steps(self.request.config.steps), self.request.outputs.save_every
+        return math.gcd(report_every, save_every) if save_every else report_every
 
     def _problems(self, config: Config) -> list[Problem]:
         """Return the problems of a config's scales, spread over the devices."""
-        (content, styles, init, masks), mesh = self.pictures, rows.make_mesh(self.devices)
+        (content, styles, init, masks), mesh = self.pictures, sharding.make_mesh(self.devices)
         problems = make_problems(self.params, content, styles, config, init, masks)
-        return [spread(problem, mesh) for problem in problems]
+        return [shard_problem(problem, mesh) for problem in problems]
 
     def _plans(self) -> tuple[list[Problem], list[Plan]]:
         """Return the problems of all scales, and the plans of those that are still to run."""
         problems = self._problems(self.request.config)
-        skipped = self.resume.rung - 1 if self.resume else 0
+        skipped = self.resume.scale - 1 if self.resume else 0
         ways = self.resume.ways[skipped:] if self.resume else []  # others would round otherwise
         free = all_min(device.free_memory(min(self.devices, jax.local_device_count())))
         plans = make_plans(problems[skipped:], free, ways)
         return [*problems[:skipped], *(plan.problem for plan in plans)], plans
 
-    def _standing(self, problems: Sequence[Problem]) -> Generator[Event, None, Standing | None]:
+    def _resume_state(self, problems: Sequence[Problem]) -> Generator[Event, None, ResumeState | None]:
         """Return what the run resumes from. Raises InputError where its arrays cannot be read."""
         resume = self.resume
         if not resume:
             return None
-        state = checkpoint.restore(resume.saved, state_shapes(problems[resume.rung - 1]))
-        left = problems[-1].config.rungs()[-1].iterations - (resume.saved.step - resume.step)
+        state = checkpoint.restore(resume.saved, state_shapes(problems[resume.scale - 1]))
+        left = problems[-1].config.pyramid()[-1].iterations - (resume.saved.step - resume.step)
         finished = "converged" if state.converged else "" if left else "iterations"
-        yield Resumed(resume.saved.step, finished if resume.rung == len(problems) else "")
-        return Standing(state, resume.rung, resume.step, resume.evaluations)
+        yield Resumed(resume.saved.step, finished if resume.scale == len(problems) else "")
+        return ResumeState(state, resume.scale, resume.step, resume.evaluations)
 
     def _writer(self, problems: Sequence[Problem]) -> CheckpointWriter | None:
         """Return what writes the checkpoints, if there are to be any. Raises InputError."""
         options, saved = self.request.checkpoint, self.resume and self.resume.saved
         if not options.folder:
             return None
-        ways = [Way(problem.spec.tile, problem.spec.anew) for problem in problems]
+        ways = [TilingMode(problem.spec.tile, problem.spec.recompute_content) for problem in problems]
         return CheckpointWriter(options.folder, options.checkpoint_every, saved, self.facts | {"ways": ways})
 
     def _small(self) -> Problem:
@@ -279,13 +279,13 @@ def prepare(
     config = settled(request.config, *pictures)
     request = dataclasses.replace(request, config=config)
     size = working_size(inputs, config, cache)
-    devices = _devices(request.devices, images.fit(*size, config.rungs()[0].size)[0], config)
+    devices = _devices(request.devices, images.size_to_fit(*size, config.pyramid()[0].size)[0], config)
     weights, params = network or load_network(request)
     if not files.no_settings:
         canvas = canvas._replace(settings=settings(inputs, config, cache, files.dpi))
     facts = facts_of(request, pictures, weights, devices) if request.checkpoint.folder else {}
     if resume:
-        allowed = ["--iterations"] if request.checkpoint.allow else []
+        allowed = ["--iterations"] if request.checkpoint.allow_change else []
         check_same(facts["told"], resume.told, resume.saved.folder, allowed)
         check_iterations(resume, config)
     equal = alike(request, pictures, weights) | {"checkpoint": resume and resume.saved.step}
@@ -302,7 +302,7 @@ def load_network(request: Request) -> tuple[Weights, Params]:
 def _devices(options: DeviceOptions, height: int, config: Config) -> int:
     """Return how many devices share the rows of the smallest picture. Raises InputError."""
     spec, there = config.spec(), len(jax.devices())
-    most = rows.most_devices(height, spec)
+    most = sharding.most_devices(height, spec)
     if options.num_processes > 1 and options.devices not in (0, there):
         allowed = f"all {there} where there are several processes"
         raise InputError("`devices`", allowed, f"got {options.devices}")
@@ -321,7 +321,7 @@ def _warn(config: Config, weights: Weights, pictures: Pictures) -> None:
     regions = masking.regions(pictures.masks)
     if regions is not None and masking.opacity(regions).max() < 1:
         LOG.warning("the masks are nowhere %d pixels wide: the content shows through", 2 * masking.SEAM)
-    if config.balance == "auto" and config.style_weight > RAW_STYLE_WEIGHT:
+    if config.loss_balancing == "auto" and config.style_weight > RAW_STYLE_WEIGHT:
         LOG.warning(
             "--style_weight=%g is in units of the style's pull, about 1; raw ones go with --preset=gatys",
             config.style_weight,
@@ -333,7 +333,7 @@ def _warn(config: Config, weights: Weights, pictures: Pictures) -> None:
 
 def seconds_per_pixel(problem: Problem) -> float:
     """Return the seconds that a step takes for each pixel, from the second to the last of a short run."""
-    times = [(time.monotonic(), now) for now in run([problem], every=1)][1:]
+    times = [(time.monotonic(), now) for now in run([problem], report_every=1)][1:]
     (began, first), *_, (ended, last) = times * 2
     height, width, _ = last.picture.shape
     return (ended - began) / max(1, last.step - first.step) / (height * width)

@@ -32,7 +32,7 @@ def verdict(
 ) -> dict[str, Any]:
     """Return the measures of a picture file by name, and at which size it was judged.
 
-    optimized: those of the judge's layers that the run which made it optimised; None where the file does not
+    optimized: those of the judge's layers that the run which made it optimized; None where the file does not
     tell. Raises InputError, and NotEnoughMemory.
     """
     result = images.read(name, max_pixels)
@@ -46,7 +46,7 @@ def verdict(
     ]
     optimized = optimized_layers(name)
     if optimized:
-        LOG.info("%s was optimised on %s: its style_distance flatters", name, ", ".join(optimized))
+        LOG.info("%s was optimized on %s: its style_distance flatters", name, ", ".join(optimized))
     return found | {
         "by_style": by_style,
         "optimized": optimized,
@@ -75,7 +75,7 @@ def judged_sizes(
     if against.content:
         check_aspect(name, size, cache.read(against.content).size, "the content", "a result")
     longest = min(max(size), int(against.size / max(1, against.stroke_size)))
-    judged = images.fit(*size, longest)
+    judged = images.size_to_fit(*size, longest)
     styles = [cache.size(style, max(1, round(longest * against.stroke_size))) for style in against.styles]
     for what, shape in zip((name, *against.styles), (judged, *styles), strict=True):
         check_size(shape, judge.NETWORK.select(judge.LAYERS), f"{what}, judged at {shape[1]}x{shape[0]}")

@@ -47,7 +47,7 @@ class History:
     def __init__(self, resume: ResumeRecord | None, every: int, compiling: CompileTime):
         self.points = list(resume.history) if resume else []
         self.before = resume.seconds if resume else 0.0
-        self.every, self.compiling = every, compiling
+        self.report_every, self.compiling = every, compiling
         self.began = self.compiled = 0.0
 
     def start(self) -> None:
@@ -61,16 +61,16 @@ class History:
 
     def __call__(self, now: Progress) -> Iterator[Event]:
         """Keep the losses of a chunk, but not if it was cut short to take less time."""
-        regular = now.step % self.every == 0 or now.ends or now.converged or not now.finite
+        regular = now.step % self.report_every == 0 or now.ends or now.converged or not now.finite
         last = self.points[-1] if self.points else None
-        if not last or now.rung > last.rung or (now.step > last.step and regular):
+        if not last or now.scale > last.scale or (now.step > last.step and regular):
             self.add(now)
-            yield Advanced(now._replace(standing=None))
+            yield Advanced(now._replace(resume_state=None))
 
     def add(self, now: Progress) -> None:
         """Keep the losses of a chunk."""
         height, width, _ = now.picture.shape
-        self.points.append(Point(now.step, now.rung, height, width, now.losses))
+        self.points.append(Point(now.step, now.scale, height, width, now.losses))
 
 
 class Previews:
@@ -101,9 +101,9 @@ class Saves:
 
     def save(self, now: Progress, last: bool = False) -> Iterator[Event]:
         """Begin a checkpoint from which the run goes on from here; wait for the last one."""
-        assert now.standing is not None  # it is the newest progress
-        state, rung, step, evaluations = now.standing
-        where = {"rung": rung, "step": step, "evaluations": evaluations}
+        assert now.resume_state is not None  # it is the newest progress
+        state, scale, step, evaluations = now.resume_state
+        where = {"rung": scale, "step": step, "evaluations": evaluations}
         told = {"history": list(self.history.points), "seconds": self.history.seconds}
         whole = self.writer.last
         self.writer.save(now.step, state, where | told)

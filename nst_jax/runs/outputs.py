@@ -19,7 +19,7 @@ from nst_jax.files import write_whole
 from nst_jax.masks import Masks
 from nst_jax.networks.precision import in_force
 from nst_jax.problem import finish
-from nst_jax.report import Point, ended, history, plot_losses, resolved, rungs, to_json
+from nst_jax.report import Point, ended, history, plot_losses, resolved, scales, to_json
 from nst_jax.runs.input_files import ImageCache, Inputs, Pictures, working_size
 from nst_jax.runs.judging import try_verdict
 from nst_jax.runs.request import OutputOptions, Request
@@ -46,8 +46,8 @@ class Canvas(NamedTuple):
         """Write an image at the size of the output. Raises NotWritten."""
         if image.shape[:2] != self.size:
             image = finish(images.resize(image, *self.size), self.photograph, self.opacity, self.config)
-        depth, dpi = self.files.depth, self.files.dpi
-        images.save(path, image, alpha=self.alpha, settings=self.settings, depth=depth, dpi=dpi)
+        bit_depth, dpi = self.files.bit_depth, self.files.dpi
+        images.save(path, image, alpha=self.alpha, settings=self.settings, bit_depth=bit_depth, dpi=dpi)
 
 
 def make_canvas(request: Request, cache: ImageCache, masks: Masks) -> Canvas:
@@ -68,7 +68,7 @@ def make_canvas(request: Request, cache: ImageCache, masks: Masks) -> Canvas:
         height, width = content.size
     alpha = content and content.alpha
     images.check_output_size(files.output, height, width)
-    images.check_space(files.output, height, width, alpha=alpha is not None, depth=files.depth)
+    images.check_space(files.output, height, width, alpha=alpha is not None, bit_depth=files.bit_depth)
     regions = masking.regions(masking.resize_all(masks._replace(sources=()), (height, width), []))
     return Canvas(
         files=files,
@@ -199,7 +199,7 @@ def _tried(save: Callable[[], object]) -> bool:
 def _report(outcome: Outcome, recipe: Recipe) -> dict[str, Any]:
     request, weights, devices, began = recipe
     config, last = request.config, outcome.last
-    initial = next(point.losses for point in outcome.history if point.rung == last.rung)
+    initial = next(point.losses for point in outcome.history if point.scale == last.scale)
     seconds = outcome.seconds | {"total": time.monotonic() - began}
     seconds["per_evaluation"] = outcome.seconds["optimize"] / max(1, last.evaluations - 1)
     options = (request.inputs, request.outputs, request.devices, request.checkpoint)
@@ -216,7 +216,7 @@ def _report(outcome: Outcome, recipe: Recipe) -> dict[str, Any]:
         "image": {"height": last.picture.shape[0], "width": last.picture.shape[1]},
         "losses": {"initial": initial, "final": last.losses},
         "lpips": None if last.lpips is None else {"wanted": config.aim, "reached": last.lpips},
-        "rungs": rungs(outcome.history),
+        "scales": scales(outcome.history),
         "history": history(outcome.history),
         "ended": ended(outcome.history, config, last.finite, last.converged),
         "evaluations": last.evaluations,

@@ -30,10 +30,10 @@ class OutputOptions:
     output: str = option("", "picture to write: .png .jpg .webp .tif .avif; whole or not at all")
     output_size: str = option(
         "working",
-        "working (as optimised), or content (resampled to the content's size)",
+        "working (as optimized), or content (resampled to the content's size)",
         choices=("working", "content"),
     )
-    depth: int = option(8, "bits a channel of the picture; 16 for .png and .tif", choices=images.DEPTHS)
+    bit_depth: int = option(8, "bits a channel of the picture; 16 for .png and .tif", choices=images.DEPTHS)
     dpi: int = option(0, "resolution told to printers, in pixels per inch; 0: none", low=0, high=10_000)
     report: str = option("", "JSON file for losses, options and timings")
     plot: str = option("", "picture file for the loss curves: .png .svg .pdf")
@@ -79,7 +79,7 @@ def check(request: Request) -> None:
     if not inputs.content and files.output_size == "content":
         raise InputError("`output_size`", "working where there is no `content`", "got content")
     images.check_output(files.output)
-    images.check_depth(files.output, files.depth)
+    images.check_bit_depth(files.output, files.bit_depth)
     if files.mask_preview:
         images.check_output(files.mask_preview)
         if not (inputs.content_mask or any(inputs.style_mask) or inputs.content_labels):
@@ -128,7 +128,7 @@ def facts_of(request: Request, pictures: Pictures, weights: Weights, devices: in
     return {
         "given": [dict(part) for part in request.given],
         "told": {name: fingerprint(value) for name, value in told.items()},
-        "iterations": [rung.iterations for rung in request.config.rungs()],
+        "iterations": [scale.iterations for scale in request.config.pyramid()],
     }
 
 

@@ -10,14 +10,14 @@ from typing import Any
 from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.options import check_options, fields_of, option
+from nst_jax.options import check_options, fields_of, option, renamed
 from nst_jax.report import resolved
 from nst_jax.runs.batch_request import parse_value
 from nst_jax.runs.input_files import Inputs
 from nst_jax.runs.request import OutputOptions
 
 MAX_BYTES = 2**24  # of a report: its history grows with the steps
-WRITTEN = ("output_size", "depth", "dpi")  # options of the output that a picture is made with
+WRITTEN = ("output_size", "bit_depth", "dpi")  # options of the output that a picture is made with
 LONE = ("content", "content_mask", "content_labels")  # options that name a file, and
 LISTS = ("style", "style_mask", "style_source_mask", "style_labels")  # several
 ALLOWED = "a picture or a report that nst wrote"
@@ -69,9 +69,10 @@ def read_options(path: str) -> dict[str, Any]:
 def parse_options(told: Mapping[str, Any], what: str) -> dict[str, Any]:
     """Return options of nst as Inputs, OutputOptions and Config take them: no more than it takes.
 
-    Files that are not there are left out, and so are options of one run, such as the report's name. Raises
-    InputError where one is wrong.
+    Options that have another name now are taken under it. Files that are not there are left out, and so are
+    options of one run, such as the report's name. Raises InputError where one is wrong.
     """
+    told = renamed(told)
     configs = {field.name: field for field in fields_of(Config)}
     others = {field.name: field for kind in (Inputs, OutputOptions) for field in fields_of(kind)}
     taken = {field.name for field in fields_of(Inputs)} | set(WRITTEN)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from nst_jax import images
+from nst_jax.contact_sheet import knee
 from nst_jax.errors import InputError, as_flags
 from nst_jax.files import check_folder, check_writable, write_whole
 from nst_jax.problem import Problem
@@ -18,7 +19,6 @@ from nst_jax.report import terms_in, to_json
 from nst_jax.runs.checkpointing import surroundings
 from nst_jax.runs.input_files import ImageCache, settings
 from nst_jax.runs.sweep_request import SweepRequest
-from nst_jax.sheet import knee
 from nst_jax.system.distributed import fingerprint
 from nst_jax.transfer import Progress
 

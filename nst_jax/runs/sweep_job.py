@@ -17,7 +17,7 @@ from nst_jax.checkpoint import Checkpoints, Saved, newest, restore
 from nst_jax.errors import InputError
 from nst_jax.files import write_whole
 from nst_jax.networks.base import Params
-from nst_jax.problem import Picture, Problem, make_problem, vary
+from nst_jax.problem import Picture, Problem, make_problem, with_hyperparameters
 from nst_jax.report import to_json
 from nst_jax.runs.checkpointing import CheckpointWriter, check_same
 from nst_jax.runs.events import Written
@@ -44,7 +44,7 @@ from nst_jax.runs.sweep_folder import (
 )
 from nst_jax.runs.sweep_request import SweepRequest
 from nst_jax.runs.sweep_sheet import write_sheet
-from nst_jax.sweep import Pass, Stopped, SweepProgress, sweep
+from nst_jax.sweep import SweepBatch, SweepProgress, SweepResumeState, sweep
 from nst_jax.system import device
 from nst_jax.transfer import chunk_steps
 from nst_jax.weights import load_weights, on_device
@@ -147,7 +147,7 @@ class SweepJob:
                 )
                 sizer.told(now.step)
                 if not writer or n >= len(lanes):
-                    lanes[n : n + 1] = [now.standing.lanes]
+                    lanes[n : n + 1] = [now.batch.batch_size]
                     self._write_settings(lanes)
                 if not writer:
                     writer = CheckpointWriter(self.folder / UNFINISHED, wanted.checkpoint_every, saved, {})
@@ -160,7 +160,7 @@ class SweepJob:
                 if now.finished:
                     write_entries(self.folder, entries)
                 elif stopped or writer.due:
-                    _save(writer, now.standing, place, steps)
+                    _save(writer, now.batch, place, steps)
                 if stopped and len(entries) < total:
                     return
         if writer:
@@ -170,7 +170,7 @@ class SweepJob:
         self, entries: Entries, lanes: Sequence[int], saved: Saved | None, sizer: ChunkSizer
     ) -> Iterator[tuple[int, Group, SweepProgress]]:
         """Run what is not there, group after group; yield its number, the group and where it stands."""
-        every = chunk_steps(self.problems[0].config.steps)
+        report_every = chunk_steps(self.problems[0].config.steps)
         stopped = _stopped(saved) if saved else None
         for n, group in enumerate(_groups(self.problems)):
             made = [k for k, number in enumerate(group.numbers) if number in entries]
@@ -178,10 +178,12 @@ class SweepJob:
                 continue
             own = [self.problems[number] for number in group.numbers]
             here = stopped and stopped._replace(first=stopped.first - group.place)
-            own_lanes = lanes[n] if n < len(lanes) else self.request.wanted.lanes
+            own_lanes = lanes[n] if n < len(lanes) else self.request.wanted.batch_size
             free = device.free_memory(jax.local_device_count())
             with device.running_out(*own[0].first.shape[:2]):
-                for now in sweep(own, own_lanes, every, free, done=made, stopped=here, most=sizer):
+                for now in sweep(
+                    own, own_lanes, report_every, free, done=made, stopped=here, max_steps=sizer
+                ):
                     yield n, group, now
 
     def _write_settings(self, lanes: Sequence[int]) -> None:
@@ -243,7 +245,7 @@ def _problems(request: SweepRequest, params: Params, cache: ImageCache) -> list[
             content, styles, init, masks = pictures
             settings(inputs, config, cache)  # notes the checksums: later the files may be gone
             bases[files] = make_problem(params, content, styles, config, init, masks)
-        problems.append(vary(bases[files], config))
+        problems.append(with_hyperparameters(bases[files], config))
     return problems
 
 
@@ -273,25 +275,25 @@ def _groups(problems: Sequence[Problem]) -> list[Group]:
     return [Group(own, place) for own, place in zip(numbers.values(), places, strict=False)]
 
 
-def _save(writer: CheckpointWriter, standing: Pass, place: int, steps: int) -> None:
+def _save(writer: CheckpointWriter, batch: SweepBatch, place: int, steps: int) -> None:
     """Write a checkpoint of the pass in hand.
 
     Args:
         writer: writes it.
-        standing: where the pass stands.
+        batch: where the pass stands.
         place: pictures in the groups before.
         steps: of each picture.
     """
-    states, first, lanes, step = standing
+    states, first, lanes, step = batch
     number = (place + first) * (steps + 1) + step
     writer.save(number, states, {"first": place + first, "lanes": lanes, "step": step})
 
 
-def _stopped(saved: Saved) -> Stopped:
+def _stopped(saved: Saved) -> SweepResumeState:
     """Return where the pass of a checkpoint stood. Raises InputError."""
     try:
         first, lanes, step = (int(saved.record[name]) for name in ("first", "lanes", "step"))
     except (KeyError, TypeError, ValueError) as error:
         allowed = "a checkpoint of nst-sweep"
         raise InputError(str(saved.folder), allowed, f"{type(error).__name__}: {error}") from error
-    return Stopped(first, lanes, step, partial(restore, saved))
+    return SweepResumeState(first, lanes, step, partial(restore, saved))

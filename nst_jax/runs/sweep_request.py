@@ -10,23 +10,32 @@ from typing import Any, NamedTuple
 
 from nst_jax import images
 from nst_jax.config import Config
+from nst_jax.contact_sheet import describe
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.losses import TERMS
 from nst_jax.options import check_options, fields_of, option, parse_option
 from nst_jax.runs.input_files import NO_SETTINGS, Inputs
 from nst_jax.runs.judging import References
-from nst_jax.sheet import describe
 
 LONGEST = 60  # letters of a content's name in those of its pictures
 MANY = 10_000  # pictures: above that --yes is asked for
-LISTS = ("style_mix", "layer_weighting")  # a value is numbers with colons between them
+LISTS = ("style_mix", "style_layer_weights")  # a value is numbers with colons between them
 FILES = ("style", "content")
 
 
 def sweepable() -> tuple[str, ...]:
     """Return the names that may be swept."""
     weights = (f"{term}_weight" for term in TERMS)
-    return ("strength", *weights, "style_mix", "layer_weighting", "learning_rate", "seed", "style", "content")
+    return (
+        "strength",
+        *weights,
+        "style_mix",
+        "style_layer_weights",
+        "learning_rate",
+        "seed",
+        "style",
+        "content",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +52,9 @@ class SweepOptions:
     output_dir: str = option(
         "", "folder for 0000.png ... (0000-cat.png of swept contents), sheet.png, tradeoff.png, sweep.json"
     )
-    lanes: int = option(0, "pictures at a time; 0: as many as fit; --resume: as before", low=0, high=10**6)
+    batch_size: int = option(
+        0, "pictures at a time; 0: as many as fit; --resume: as before", low=0, high=10**6
+    )
     resume: bool = option(False, "go on with the sweep in --output_dir: make the pictures that are missing")
     checkpoint_every: float = option(
         60.0,

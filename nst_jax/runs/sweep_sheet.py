@@ -8,12 +8,21 @@ from typing import Any
 import numpy as np
 
 from nst_jax import images
+from nst_jax.contact_sheet import (
+    WIDTH,
+    Panel,
+    contact_sheet,
+    describe,
+    knee,
+    plot_tradeoff,
+    thumbnail,
+    tile_side,
+)
 from nst_jax.files import write_whole
 from nst_jax.report import can_plot
 from nst_jax.runs.input_files import ImageCache, Inputs
 from nst_jax.runs.sweep_folder import point_of
 from nst_jax.runs.sweep_request import FILES, SweepRequest
-from nst_jax.sheet import WIDTH, Tile, contact_sheet, describe, knee, plot_tradeoff, thumbnail, tile_side
 
 
 def write_sheet(
@@ -51,12 +60,12 @@ def _files(inputs: Inputs) -> list[str]:
     return [name for name in (inputs.content, *inputs.style) if name]
 
 
-def _tile(folder: Path, entry: Mapping[str, Any], request: SweepRequest) -> Tile:
+def _tile(folder: Path, entry: Mapping[str, Any], request: SweepRequest) -> Panel:
     side = tile_side(len(request.cells))
     image = thumbnail(images.load(str(folder / entry["file"]), 2**40).rgb, side)
     lines = [entry["file"], *([] if _is_grid(request) else _described(entry["values"]))]
     losses = {name: math.nan if value is None else value for name, value in entry["losses"].items()}
-    return Tile(image, lines, losses, entry["flag"])
+    return Panel(image, lines, losses, entry["flag"])
 
 
 def _is_grid(request: SweepRequest) -> bool:

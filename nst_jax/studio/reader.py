@@ -41,16 +41,16 @@ def look(message: dict[str, Any]) -> dict[str, Any]:
 def write_views(source: images.Source, view: str, thumb: str) -> None:
     """Write a picture as the page shows it, large and small. Raises NotWritten."""
     for path, longest in ((view, VIEW), (thumb, THUMB)):
-        size = images.fit(*source.size, min(longest, max(source.size)))
+        size = images.size_to_fit(*source.size, min(longest, max(source.size)))
         images.save(path, source.rgb(*size))
 
 
 def convert(message: dict[str, Any]) -> dict[str, Any]:
     """Write a job's picture in another format, with its settings: as deep as the format allows."""
     picture = images.load(message["file"], message["max_pixels"])
-    depth = 16 if message["to"].endswith((".png", ".tif")) else 8
+    bit_depth = 16 if message["to"].endswith((".png", ".tif")) else 8
     settings = images.read_settings(message["file"])
-    images.save(message["to"], picture.rgb, alpha=picture.alpha, settings=settings, depth=depth)
+    images.save(message["to"], picture.rgb, alpha=picture.alpha, settings=settings, bit_depth=bit_depth)
     return {}
 
 

@@ -130,12 +130,12 @@ def make_request(
     result, report = str(folder / RESULT), str(folder / REPORT)
     return Request(
         inputs=Inputs(**_placed(recipe.inputs, place), **of(Inputs), max_pixels=max_pixels),
-        outputs=OutputOptions(output=result, report=report, depth=DEPTH, **of(OutputOptions)),
+        outputs=OutputOptions(output=result, report=report, bit_depth=DEPTH, **of(OutputOptions)),
         config=Config.from_preset(**of(Config)),
         checkpoint=CheckpointOptions(
             checkpoint=str(folder / CHECKPOINT),
             checkpoint_every=every,
-            allow="iterations" if overrides else "",
+            allow_change="iterations" if overrides else "",
         ),
     )
 
@@ -166,7 +166,7 @@ def command(recipe: Recipe, name_of: Callable[[str], str], platform: str = "cpu"
         parts = map(_as_text, value if isinstance(value, list) else [value])
         flags.append(f"--{name}={','.join(parts)}")
     flags += [] if platform == "cpu" else ["--deterministic"]
-    return shlex.join(["nst", *flags, "--output=picture.png", f"--depth={DEPTH}"])
+    return shlex.join(["nst", *flags, "--output=picture.png", f"--bit_depth={DEPTH}"])
 
 
 def _as_text(value: Any) -> str:

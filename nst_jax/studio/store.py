@@ -24,6 +24,7 @@ from typing import Any
 from nst_jax import images
 from nst_jax.errors import InputError, NotWritten
 from nst_jax.files import check_folder, remove_stale, write_whole
+from nst_jax.options import renamed
 from nst_jax.studio.options import MB
 from nst_jax.studio.recipes import CHECKPOINT, REFERENCE, RESULT, Recipe
 
@@ -131,8 +132,9 @@ class Store:
                 record = Record(**json.loads((folder / RECORD).read_bytes()))
                 if record.id != folder.name or not ID.fullmatch(record.id) or record.status not in STATES:
                     raise ValueError("it is not a record of this job")
+                record.options, record.overrides = renamed(record.options), renamed(record.overrides)
                 found[record.id] = record
-            except (OSError, ValueError, TypeError, RecursionError) as error:
+            except (AttributeError, OSError, ValueError, TypeError, RecursionError) as error:
                 LOG.warning("%s: not shown (%s)", folder, error)
         return found
 

@@ -72,7 +72,7 @@ class Run:
             match event:
                 case Planned(plans):
                     config = self.job.request.config
-                    iterations = [rung.iterations for rung in config.rungs()]
+                    iterations = [scale.iterations for scale in config.pyramid()]
                     self.send("planned", plan=[*map(str, plans)], iterations=iterations, scales=config.scales)
                 case Resumed(step):
                     points = self.job.resume.history if self.job.resume else []
@@ -98,9 +98,9 @@ class Run:
     def work(self, progress: Progress) -> float:
         """Return the pixels of steps that were computed by now."""
         done, steps = 0.0, progress.step
-        for rung in self.job.request.config.rungs():
-            taken = min(steps, rung.iterations)
-            done, steps = done + taken * self.area(rung.size), steps - taken
+        for scale in self.job.request.config.pyramid():
+            taken = min(steps, scale.iterations)
+            done, steps = done + taken * self.area(scale.size), steps - taken
         return done
 
     def area(self, size: int) -> float:
@@ -115,8 +115,8 @@ class Run:
 
     def left(self, progress: Progress) -> float | None:
         """Return the seconds that the rest will take at the pace so far."""
-        rungs, pace = self.job.request.config.rungs(), self.pace(progress)
-        rest = sum(rung.iterations * self.area(rung.size) for rung in rungs) - self.work(progress)
+        scales, pace = self.job.request.config.pyramid(), self.pace(progress)
+        rest = sum(scale.iterations * self.area(scale.size) for scale in scales) - self.work(progress)
         return None if pace is None else pace * rest
 
     def show(self, progress: Progress) -> None:
@@ -125,7 +125,7 @@ class Run:
         if began < self.due:
             return
         image = progress.image
-        size = images.fit(image.shape[0], image.shape[1], min(PREVIEW_SIZE, max(image.shape)))
+        size = images.size_to_fit(image.shape[0], image.shape[1], min(PREVIEW_SIZE, max(image.shape)))
         with contextlib.suppress(InputError):
             images.save(self.folder / LIVE, images.resize(image, *size))
             self.send("preview", step=progress.step)

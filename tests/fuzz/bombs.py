@@ -84,7 +84,7 @@ def masks() -> Iterator[Bomb]:
 
 
 def striped(side: int, colors: int) -> bytes:
-    """Return the largest PNG that is read, in columns of so many colours."""
+    """Return the largest PNG that is read, in columns of so many colors."""
     palette = np.random.default_rng(0).integers(0, 256, (colors, 3), np.uint8)
     row = b"\0" + palette.repeat(-(-side // colors), 0)[:side].tobytes()
     packer = zlib.compressobj(9)

@@ -31,7 +31,8 @@ from nst_jax.checkpoint import Checkpoints
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.launchers import nst
-from nst_jax.launchers.common import not_of_orbax, run, tell_unraisable
+from nst_jax.launchers.console import not_of_orbax, tell_unraisable
+from nst_jax.launchers.flags import run
 from nst_jax.networks import NETWORKS
 from nst_jax.options import fields_of
 from nst_jax.report import to_json
@@ -64,7 +65,7 @@ def _saved(image: Image.Image, name: str, **options: Any) -> bytes:
 
 def _written(suffix: str, array: np.ndarray, alpha: np.ndarray | None, depth: int) -> bytes:
     path = Path(f"seed{suffix}")
-    images.save(path, array, alpha=alpha, settings="settings", depth=depth, dpi=300)
+    images.save(path, array, alpha=alpha, settings="settings", bit_depth=depth, dpi=300)
     return path.read_bytes()
 
 
@@ -188,7 +189,7 @@ def _converted(arrays: published.Arrays) -> bytes:
 
 
 def _own() -> published.Arrays:
-    from nst_jax.convention import normalization_arrays
+    from nst_jax.layout import normalization_arrays
 
     return _arrays() | normalization_arrays("torchvision")
 

@@ -19,7 +19,7 @@ import jax
 from fuzz import cases, kinds
 from fuzz.kinds import KINDS
 from nst_jax.errors import InputError
-from nst_jax.launchers.common import CHATTY
+from nst_jax.launchers.console import CHATTY
 
 MIB = 2**20
 MOST_MIB = 1024
@@ -54,7 +54,7 @@ def serve(connection: Connection, folder: str, seed: int, prepare: Callable[[], 
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     warnings.simplefilter("error")
     for said in (
-        *("its colour profile is broken", "damaged, and not used", "not used", "is not applied"),
+        *("its color profile is broken", "damaged, and not used", "not used", "is not applied"),
         *("transparent all over", "its end marker is missing"),
     ):
         warnings.filterwarnings("always", f"(?s).*{said}", UserWarning)

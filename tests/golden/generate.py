@@ -17,7 +17,7 @@ SIZE = 64
 LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_2", "conv5_1")
 RUNS = {  # preset, options
     "wasserstein": ("wasserstein", {"scales": "45,64", "iterations": (3, 3)}),
-    "gatys on two rungs": ("gatys", {"scales": "45,64", "iterations": (3, 3), "style_weight": 4e8}),
+    "gatys on two scales": ("gatys", {"scales": "45,64", "iterations": (3, 3), "style_weight": 4e8}),
     "improved": ("improved", {"iterations": 5, "optimizer": "adam"}),
     "tutorial": ("tutorial", {"iterations": 5}),
 }
@@ -26,7 +26,7 @@ RUNS = {  # preset, options
 def picture(name: str) -> np.ndarray:
     """Return an example picture with SIZE for its longest side."""
     pixels = nst.images.load(f"example:{name}").rgb
-    return nst.images.resize(pixels, *nst.images.fit(*pixels.shape[:2], SIZE))
+    return nst.images.resize(pixels, *nst.images.size_to_fit(*pixels.shape[:2], SIZE))
 
 
 def run(params: Any, name: str) -> list[nst.Progress]:

@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 
-from nst_jax.losses.samples import Samples
+from nst_jax.losses.sampling import Samples
 from nst_jax.losses.style.gaussian import (
     moment_sums,
     moments_distance,
@@ -32,28 +32,37 @@ from nst_jax.losses.style.matching import (
     sampled_patches,
     the_mean_itself,
 )
-from nst_jax.losses.style.statistics import Look as Look
+from nst_jax.losses.style.statistics import StatisticFn as StatisticFn
 from nst_jax.losses.style.statistics import Statistics as Statistics
 from nst_jax.losses.style.statistics import StyleLoss as StyleLoss
 from nst_jax.losses.style.statistics import Sums as Sums
 from nst_jax.networks.base import Network
 
-# A StyleLoss's middle and power are those by which VGG-16's LPIPS to the photograph falls alike with all of
-# them, from gram's (which tutorial has, too), on two pairs at 160 pixels and 80 steps: see docs/decisions.md.
-# The pulls are what the presets' weights, chosen by eye, come to on six pairs of pictures at 256 pixels; of
-# the losses without a preset those of pictures that look as strong on two pairs at 224 pixels. They differ:
+# strength_midpoint and strength_exponent: with these, VGG-16's LPIPS to the photograph falls alike with all
+# losses, as with gram (and tutorial). Fitted on two pairs at 160 pixels and 80 steps: docs/decisions.md.
+# gradient_ratio: what the weights of the presets, chosen by eye, come to on six pairs at 256 pixels. Losses
+# without a preset have that of pictures that look as strong, on two pairs at 224 pixels. The ratios differ:
 # a loss of fourth powers falls faster than one of squares, and patches bring their content with them.
 STYLE_LOSSES = {
-    "gram": StyleLoss(gram_sums, squared_distance, pull=50.0, narrow=True),
-    "chain": StyleLoss(chain_sums, squared_distance, pull=130.0, middle=0.05, power=2.1),
+    "gram": StyleLoss(gram_sums, squared_distance, gradient_ratio=50.0, narrow=True),
+    "chain": StyleLoss(
+        chain_sums, squared_distance, gradient_ratio=130.0, strength_midpoint=0.05, strength_exponent=2.1
+    ),
     "tutorial": StyleLoss(gram_sums, tutorial_distance, scale=shares_of_lowest, narrow=True),
-    "moments": StyleLoss(moment_sums, moments_distance, pull=15.0, middle=0.8, power=2.1, shifts=False),
+    "moments": StyleLoss(
+        moment_sums,
+        moments_distance,
+        gradient_ratio=15.0,
+        strength_midpoint=0.8,
+        strength_exponent=2.1,
+        shifts=False,
+    ),
     "wasserstein": StyleLoss(
         moment_sums,
         wasserstein_distance,
-        pull=5.0,
-        middle=1.0,
-        power=1.7,
+        gradient_ratio=5.0,
+        strength_midpoint=1.0,
+        strength_exponent=1.7,
         shifts=False,
         keep=principal_gaussian,
         inner=True,
@@ -62,9 +71,9 @@ STYLE_LOSSES = {
     "nearest": StyleLoss(
         nearest_sums,
         nearest_distance,
-        pull=15.0,
-        middle=1.0,
-        power=2.3,
+        gradient_ratio=15.0,
+        strength_midpoint=1.0,
+        strength_exponent=2.3,
         shifts=False,
         aim=sampled_features,
         prepare=directions,
@@ -73,9 +82,9 @@ STYLE_LOSSES = {
     "remd": StyleLoss(
         remd_sums,
         remd_distance,
-        pull=12.0,
-        middle=1.0,
-        power=2.2,
+        gradient_ratio=12.0,
+        strength_midpoint=1.0,
+        strength_exponent=2.2,
         shifts=False,
         aim=sampled_features,
         prepare=directions,
@@ -84,9 +93,9 @@ STYLE_LOSSES = {
     "patch": StyleLoss(
         patch_sums,
         the_mean_itself,
-        pull=1.0,
-        middle=2.4,
-        power=1.8,
+        gradient_ratio=1.0,
+        strength_midpoint=2.4,
+        strength_exponent=1.8,
         shifts=False,
         aim=sampled_patches,
         samples=4096,

@@ -75,11 +75,12 @@ def principal_gaussian(s: Float[Array, "c d"]) -> Gaussian:
 def wasserstein_distance(x: Float[Array, "c d"], s: Gaussian) -> Float[Array, ""]:
     """Return the squared 2-Wasserstein distance of two Gaussians, over the channels C: of x's moments and s.
 
-    (|mu_x - mu_s|^2 + tr(X + S - 2 (S^1/2 X S^1/2)^1/2) + (r_x^1/2 - r_s^1/2)^2) / C, with X and S the
-    covariances along the principal axes of s and r the variance off them. Dowson & Landau 1982; as a style
-    loss Mroueh 2019 (arXiv 1905.12828). Differs from the papers: axes beyond the RANK first count together,
-    as if both covariances were of one shape there; and to X, S and r is added e = DAMPING (E|x|^2 + E|s|^2),
-    on each axis, so that it has a slope where there is no variance.
+    (|mu_x - mu_s|^2 + tr(X + S - 2 (S^1/2 X S^1/2)^1/2) + (r_x^1/2 - r_s^1/2)^2) / C.
+
+    X, S: the covariances along the principal axes of s; r: the variance off them. Dowson & Landau 1982; as a
+    style loss Mroueh 2019 (arXiv 1905.12828). Differs from the papers: axes beyond the RANK first count
+    together, as if both covariances were of one shape there. On each axis e = DAMPING (E|x|^2 + E|s|^2) is
+    added to X, S and r. So there is a slope where there is no variance.
     """
     mean, covariance = mean_and_covariance(x)
     damping = DAMPING * (jnp.trace(x[:, :-1]) + s.power) + TINY
@@ -96,9 +97,10 @@ def wasserstein_distance(x: Float[Array, "c d"], s: Gaussian) -> Float[Array, ""
 def spread_distance(x: Float[Array, "r r"], deviations: Float[Array, " r"]) -> Float[Array, ""]:
     """Return tr(x + D^2 - 2 (D x D)^1/2) of positive definite x and D = diag(deviations), in float32.
 
-    As the least |x^1/2 Q - D|^2 over orthogonal Q: a sum of squares, no difference of traces. Its slopes are
-    I - T, T = x^-1/2 Q D (symmetric, T x T = D^2), and 2 (D - diag(x^1/2 Q)), since a change of Q is of
-    second order. In two steps, as the eigenvalues of D x D span the square of what those of x do.
+    As the least |x^1/2 Q - D|^2 over orthogonal Q: a sum of squares, no difference of traces. The slope with
+    respect to x is I - T, T = x^-1/2 Q D (symmetric, T x T = D^2). That with respect to the deviations is 2
+    (D - diag(x^1/2 Q)). A change of Q is of second order. In two steps, as the eigenvalues of D x D span the
+    square of what those of x do.
     """
     return _spread_distance(x, deviations)[0]
 
@@ -124,9 +126,9 @@ def _spread_distance(x: Array, deviations: Array) -> tuple[Array, Array, Array]:
 def roots(matrix: Float[Array, "r r"]) -> tuple[Float[Array, "r r"], Float[Array, "r r"]]:
     """Return M^1/2 and M^-1/2 of a positive definite M whose eigenvalues are above DAMPING times its norm.
 
-    By Newton-Schulz steps Y <- Y W, Z <- W Z, W = a (3 - a^2 Z Y) / 2, from M over its norm and I: products
-    only, which are fast on every device and need no threads of another library. Higham 2008 ("Functions of
-    Matrices"), 6.35, with the a of rotation.
+    By Newton-Schulz steps Y <- Y W, Z <- W Z, W = a (3 - a^2 Z Y) / 2, from M over its norm and I. These are
+    products only, which are fast on every device and need no threads of another library. Higham 2008
+    ("Functions of Matrices"), 6.35, with the a of rotation.
     """
     norm, one = jnp.linalg.norm(matrix), jnp.eye(len(matrix), dtype=matrix.dtype)
 

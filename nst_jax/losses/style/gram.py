@@ -24,8 +24,8 @@ def gram_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, ne
 def chain_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network) -> Sums:
     """Return the correlations of each layer l with the one below it in use, channels of l by channels of l-1.
 
-    sum_p m_p up(F^l + s)_p (F^(l-1) + s)_p^T and sum_p m_p over the positions p of layer l-1, where up
-    repeats each value 2x2 for every pooling in between; a last odd row or column of layer l-1 is left out.
+    sum_p m_p up(F^l + s)_p (F^(l-1) + s)_p^T and sum_p m_p, over the positions p of layer l-1. up repeats
+    each value 2x2 for every pooling in between. A last odd row or column of layer l-1 is left out.
     Novak & Nikulin 2016 (arXiv 1605.04603), 3.5; without a mask divided by the positions that are used.
     """
     found = {}
@@ -50,9 +50,9 @@ def _under(
 def shares_of_lowest(positions: Mapping[str, int]) -> dict[str, float]:
     """Return the positions of each layer over those of the lowest layer in use.
 
-    So the Grams of the tutorial style loss are sums divided by W H, the pixels of the picture, where a layer
-    of stride 1 is in use, as in the published tutorial. Differs from its code: a mask is the weight in a
-    mean, as everywhere here, and a style is divided by its own pixels.
+    Where a layer of stride 1 is in use, the Grams of the tutorial style loss become sums divided by W H, the
+    pixels of the picture. So it is in the published tutorial. Differs from its code: a mask is the weight in
+    a mean, as everywhere here, and a style is divided by its own pixels.
     """
     lowest = next(iter(positions.values()))
     return {layer: count / lowest for layer, count in positions.items()}

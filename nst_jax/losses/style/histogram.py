@@ -5,13 +5,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nst_jax.losses.base import Sum
-from nst_jax.losses.samples import Samples
+from nst_jax.losses.sampling import Samples
 from nst_jax.losses.style.gram import gram_sums, squared_distance
 from nst_jax.losses.style.statistics import (
-    Aimed,
     Features,
     Mask,
     Statistics,
+    StyleTarget,
     Sums,
     at,
     position_weights,
@@ -35,8 +35,8 @@ def histogram_sums(
     """Return gram_sums' sums, and beside them sum_p m_p clip((F_pc - t_kc) / (t_k+1,c - t_kc), 0, 1).
 
     t_kc: NODES k in channel c; aims: the style's Grams, from which their units come. The mean is the share of
-    the positions above each pair of nodes, those between them in proportion: so the histogram is one of means
-    over positions, and has a slope.
+    the positions above each pair of nodes, those between them in proportion. So the histogram is made of
+    means over positions, and has a slope.
     """
     found = {}
     for layer, gram in gram_sums(features, shift, mask, network).items():
@@ -83,11 +83,11 @@ def _nodes(gram: Float[Array, "c c"]) -> Float[Array, "k c"]:
     return jnp.array(NODES)[:, None] * jnp.sqrt(_powers(gram))[None]
 
 
-def histogram_distance(x: tuple[Array, Array], wanted: Aimed) -> Float[Array, ""]:
+def histogram_distance(x: tuple[Array, Array], wanted: StyleTarget) -> Float[Array, ""]:
     """Return (|G_x - G_s|^2 + sum_c P_c W_c^2) / (4 C^2), C the channels.
 
-    W_c: the 2-Wasserstein distance of the channel's histograms, which is what a remapping R of the one to the
-    other comes to, E (F - R(F))^2; its slope is 2 (F - R(F)). P_c: the style's mean square in the channel, so
+    W_c: the 2-Wasserstein distance of the channel's histograms. A remapping R of the one to the other comes
+    to the same, E (F - R(F))^2. Its slope is 2 (F - R(F)). P_c: the style's mean square in the channel, so
     that both parts are fourth powers of features. Risser et al. 2017 (arXiv 1701.08893), with Gram matrices.
     Differs from the paper: the histograms' nodes, at fixed ratios of the style's root mean square.
     """

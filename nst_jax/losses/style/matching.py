@@ -2,7 +2,7 @@
 
 All positions of the picture are matched with a fixed number of the style's, which stand for a style of any
 size: so a style picture by itself is near 0, and at 0 only where all of it is among its samples. nearest and
-patch are means over the picture's positions like every other statistic, of their distance from the style;
+patch are means over the picture's positions, like every other statistic: of their distance from the style.
 remd has beside such a mean the least distance of each sample over all of the positions.
 """
 
@@ -13,14 +13,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from nst_jax.losses.base import Least, Sum
-from nst_jax.losses.samples import TINY, Samples, unit_vectors
+from nst_jax.losses.base import Min, Sum
+from nst_jax.losses.sampling import TINY, Samples, unit_vectors
 from nst_jax.losses.style.gaussian import mean_and_covariance, moment_sums
 from nst_jax.losses.style.statistics import (
-    Aimed,
     Features,
     Mask,
     Statistics,
+    StyleTarget,
     Sums,
     at,
     position_weights,
@@ -98,7 +98,7 @@ def remd_sums(
         sample, position = matches(x, unit[:, None, None], weights > 0)
         mean = Sum(jnp.sum(weights * _cosine_distance(x, unit[sample])), jnp.sum(weights))
         closest = _cosine_distance(x.reshape(-1, x.shape[-1])[position], unit)
-        least = Least(jnp.where(jnp.any(weights > 0), closest, jnp.inf))
+        least = Min(jnp.where(jnp.any(weights > 0), closest, jnp.inf))
         found[layer] = Nearest(mean, moments[layer]), least
     return found
 
@@ -138,24 +138,24 @@ def _cosine_distance(x: Float[Array, "*shape c"], y: Float[Array, "*shape c"]) -
     return jnp.sum((x - y) ** 2, -1) / 2
 
 
-def the_mean_itself(mean: Float[Array, ""], wanted: Aimed) -> Float[Array, ""]:
+def the_mean_itself(mean: Float[Array, ""], wanted: StyleTarget) -> Float[Array, ""]:
     """Return the mean over positions of the distance from the style, which is the term."""
     return mean
 
 
-def nearest_distance(x: Nearest, wanted: Aimed) -> Float[Array, ""]:
+def nearest_distance(x: Nearest, wanted: StyleTarget) -> Float[Array, ""]:
     """Return mean_p min_j D_pj + |mu_x - mu_s|^2 / tr M + |S_x - S_s|^2 / |M|^2.
 
     D: the cosine distance, which is blind to magnitudes; mu, S: mean and covariance of the features; M: the
     style's second moment. Kolkin et al. 2022 (Neural neighbor style transfer, arXiv 2203.13215), their last
-    pass, which matches each layer by itself, anew in every step. Differs from the paper: features from the
-    style's mean in both pictures, so that a position's distance depends on it alone, and so the moments,
-    which bring the picture's mean there; in the paper colours are matched afterwards.
+    pass, which matches each layer by itself, anew in every step. Differs from the paper: the style's mean is
+    subtracted from the features of both pictures, so that a position's distance depends on it alone. The
+    moments bring the picture's mean there. In the paper colors are matched afterwards.
     """
     return x.mean + _moments_apart(x.moments, wanted.own.moments)
 
 
-def remd_distance(x: tuple[Nearest, Array], wanted: Aimed) -> Float[Array, ""]:
+def remd_distance(x: tuple[Nearest, Array], wanted: StyleTarget) -> Float[Array, ""]:
     """Return max(mean_p min_j D_pj, mean_j min_p D_pj), and nearest_distance's other terms.
 
     The relaxed earth mover's distance and the moments of Kolkin et al. 2019 (STROTSS, arXiv 1904.12785), eq.

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nst_jax.losses.base import Sum, means
-from nst_jax.losses.samples import Part, Samples
+from nst_jax.losses.sampling import Samples, Tile
 from nst_jax.networks.base import AnyArray, Network
 
 Features = Mapping[str, Float[AnyArray, "_ _ _"]]  # by layer, (rows, columns, channels), from the bottom up
@@ -25,10 +25,10 @@ Mask = Mapping[str, Float[AnyArray, "_ _"] | None]
 Sums = dict[str, Any]
 Statistics = dict[str, Any]  # the same with the means in place of the Sums, what is least, and the arrays
 
-Look = Callable[[Features, Mask | None, Part | None], Sums]  # at features that may be those of a part
+StatisticFn = Callable[[Features, Mask | None, Tile | None], Sums]  # at features that may be those of a part
 
 
-class Aimed(NamedTuple):
+class StyleTarget(NamedTuple):
     """What is wanted of a style at a term by a loss with an aim."""
 
     aim: Any  # what a picture's sums are taken against
@@ -39,14 +39,16 @@ class StyleLoss(NamedTuple):
     """A style loss: E_l = distance(statistic of the picture, what is wanted of the style) at every term l.
 
     What is wanted is the same statistic of the style. Where that can only be taken against something of the
-    style, as a distance of each position from it, the loss has an aim, and an Aimed is wanted.
+    style, as a distance of each position from it, the loss has an aim, and a StyleTarget is wanted.
     """
 
     sums: Callable[..., Sums]  # of features, shift, mask (or None), network; with an aim also the aims
     distance: Callable[[Any, Any], Float[Array, ""]]
-    pull: float = 50.0  # at the start, of style weight 1 with balance auto, to 1 of the content's
-    middle: float = 0.25  # the style weight at strength 0.5, to 1 of the content's
-    power: float = 2.5  # of s / (1 - s), by which a strength s changes it
+    gradient_ratio: float = (
+        50.0  # at the start, of style weight 1 with loss_balancing=auto, to 1 of the content's
+    )
+    strength_midpoint: float = 0.25  # the style weight at strength 0.5, to 1 of the content's
+    strength_exponent: float = 2.5  # of s / (1 - s), by which a strength s changes it
     shifts: bool = True  # whether the activation shift means anything to it
     scale: Callable[[Mapping[str, int]], Mapping[str, float]] | None = None  # of the means, from positions
     # Of the style's features, shift, mask, network and samples: sums, of whose means prepare makes the aims.
@@ -74,7 +76,7 @@ class StyleLoss(NamedTuple):
 
     def wanted(
         self,
-        over: Callable[[Look], Sums],
+        over: Callable[[StatisticFn], Sums],
         shift: Float[Array, ""],
         network: Network,
         places: Mapping[str, AnyArray],
@@ -85,7 +87,7 @@ class StyleLoss(NamedTuple):
         places: its samples, by layer. positions: as of means.
         """
 
-        def sums(*aims: Statistics) -> Look:
+        def sums(*aims: Statistics) -> StatisticFn:
             return lambda features, mask, part: self.sums(features, shift, mask, network, *aims)
 
         if self.aim is None:
@@ -94,7 +96,7 @@ class StyleLoss(NamedTuple):
         aims = over(lambda features, mask, part: aim(features, shift, mask, network, Samples(places, part)))
         aims = self.prepare(self.means(aims, positions))
         own = self.means(over(sums(aims)), positions)
-        return {term: Aimed(aims[term], own[term]) for term in own}
+        return {term: StyleTarget(aims[term], own[term]) for term in own}
 
     def aims(self, wanted: Statistics) -> tuple[Statistics, ...]:
         """Return what sums take beside a picture: the aims among what is wanted of a style, if there are."""

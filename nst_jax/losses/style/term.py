@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nst_jax.losses.base import Painting, Reach, Term, View, Weight, Whole
-from nst_jax.losses.style import STYLE_LOSSES, Look, Statistics, StyleLoss, Sums, term_names
+from nst_jax.losses.style import STYLE_LOSSES, StatisticFn, Statistics, StyleLoss, Sums, term_names
 from nst_jax.networks.base import AnyArray
 from nst_jax.networks.precision import PRECISIONS, in_force
 from nst_jax.spec import Spec
@@ -45,7 +45,7 @@ def _positions(size: tuple[int, int], spec: Spec) -> dict[str, int]:
 def _wanted(style: Painting) -> Statistics:
     spec = style.spec
 
-    def over(look: Look) -> Sums:
+    def over(look: StatisticFn) -> Sums:
         def seen(view: View) -> Sums:
             (mask,) = view.weights_by_region(spec.style_layers)
             with _products(spec):
@@ -110,5 +110,5 @@ STYLE = Term(
     reach=_reach,
     numbers=(("activation_shift", 0.0),),
     places=("content",),
-    pull=lambda spec: _loss(spec).pull,
+    gradient_ratio=lambda spec: _loss(spec).gradient_ratio,
 )

@@ -18,12 +18,12 @@ import scipy.io
 from fuzz import bombs
 from published import FAMILIES, WRITERS, Arrays, make_arrays
 
-from nst_jax import foreign
-from nst_jax.convention import read_arrays
+from nst_jax import readers
 from nst_jax.errors import InputError
-from nst_jax.foreign import matlab_files, unpickle
-from nst_jax.foreign.unpickle import ARRAYS, read_pickle
+from nst_jax.layout import read_arrays
 from nst_jax.networks import NETWORKS
+from nst_jax.readers import matlab_files, unpickle
+from nst_jax.readers.unpickle import ARRAYS, read_pickle
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_every_format_gives_back_what_went_in(
 ) -> None:
     arrays = make_arrays(network, rng)
     WRITERS[format](tmp_path / "file", network, arrays)
-    assert foreign.recognize(tmp_path / "file") == format
+    assert readers.recognize(tmp_path / "file") == format
     normalization, got = read_arrays(tmp_path / "file", network)
     assert normalization == FAMILIES[format]
     assert_equal(got, arrays)
@@ -75,7 +75,7 @@ def test_every_format_holds_either_network_and_tells_them_apart(
     assert_equal(read_arrays(tmp_path / "file", network)[1], arrays)
     other = {"vgg16": "vgg19", "vgg19": "vgg16"}[network]
     with pytest.raises(InputError, match=f"{other} (needs|has)"):
-        foreign.read(tmp_path / "file", other)
+        readers.read(tmp_path / "file", other)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -167,7 +167,7 @@ def test_matlab_variables_are_read_as_they_were_written(do_compression: bool, tm
 
 # --- which family ---
 
-# What others print of the first kernel's output channel 0: [row, column, colour], colours as named.
+# What others print of the first kernel's output channel 0: [row, column, color], colors as named.
 CAFFE_19 = {  # of imagenet-vgg-verydeep-19.mat, RGB
     (0, 0): (0.39416704, 0.46418372, 0.34119523),
     (0, 1): (0.37740308, 0.41810837, 0.33999205),
@@ -183,8 +183,8 @@ CAFFE_16 = {(0, 0): (0.4800154, 0.55037946, 0.42947057), (0, 1): (0, 0, 0.373467
 
 def known_arrays(network: str, numbers: dict[tuple[int, int], Any], rng: np.random.Generator) -> Arrays:
     arrays = make_arrays(network, rng)
-    for (row, column), colours in numbers.items():
-        arrays["conv1_1.kernel"][row, column, :, 0] = colours
+    for (row, column), colors in numbers.items():
+        arrays["conv1_1.kernel"][row, column, :, 0] = colors
     return arrays
 
 
@@ -219,9 +219,9 @@ def test_known_numbers_prove_how_matconvnet_keeps_rows_and_columns(
 
 def test_the_bundled_first_kernel_is_the_known_one(weights: Any) -> None:
     published_numbers = {(0, 0): (-0.55373, 0.17548, 0.31303), (0, 1): (0.14270,), (0, 2): (0.52896,)}
-    for (row, column), colours in published_numbers.items():
-        got = weights.arrays["conv1_1.kernel"][row, column, : len(colours), 0]
-        np.testing.assert_allclose(got, colours, atol=1e-5)
+    for (row, column), colors in published_numbers.items():
+        got = weights.arrays["conv1_1.kernel"][row, column, : len(colors), 0]
+        np.testing.assert_allclose(got, colors, atol=1e-5)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -251,7 +251,7 @@ def test_a_published_checksum_tells_the_family(
     arrays = make_arrays("vgg16", rng)
     published.write_archive(tmp_path / "file", published.torch_state("vgg16", published.bgr(arrays), None))
     digits = sources.digest(tmp_path / "file", "md5")
-    known = {"network": "vgg16", "normalization": "caffe", "format": "torch", "licence": "", "md5": digits}
+    known = {"network": "vgg16", "normalization": "caffe", "format": "torch", "license": "", "md5": digits}
     monkeypatch.setattr(sources, "table", lambda: {"sources": {"a": known}})
     normalization, got = read_arrays(tmp_path / "file", "vgg16")
     assert normalization == "caffe"
@@ -262,7 +262,7 @@ def test_a_published_checksum_tells_the_family(
 def test_a_matconvnet_file_with_another_mean_is_refused(tmp_path: Path, rng: np.random.Generator) -> None:
     published.write_matconvnet(tmp_path / "file", make_arrays("vgg16", rng), (103.939, 116.779, 123.68))
     with pytest.raises(InputError, match="averageImage"):
-        foreign.read(tmp_path / "file", "vgg16")
+        readers.read(tmp_path / "file", "vgg16")
 
 
 # --- what is wrong with the arrays ---
@@ -285,7 +285,7 @@ def test_wrong_arrays_are_named(
 ) -> None:
     WRITERS[format](tmp_path / "file", "vgg16", make_arrays("vgg16", rng) | change)
     with pytest.raises(InputError, match=message):
-        foreign.read(tmp_path / "file", "vgg16")
+        readers.read(tmp_path / "file", "vgg16")
 
 
 @pytest.mark.usefixtures("tiny")
@@ -294,7 +294,7 @@ def test_a_missing_convolution_is_named(tmp_path: Path, rng: np.random.Generator
     del state["features.26.bias"]
     published.write_archive(tmp_path / "file", state)
     with pytest.raises(InputError, match="vgg16 needs conv5_2.bias; the file has none"):
-        foreign.read(tmp_path / "file", "vgg16")
+        readers.read(tmp_path / "file", "vgg16")
 
 
 # --- damage ---
@@ -315,10 +315,10 @@ def test_damage_ends_in_one_line_or_nothing(format: str, tmp_path: Path, rng: np
         path.write_bytes(damaged)
         if n < 50:
             with pytest.raises(InputError):
-                foreign.read(path, "vgg16")
+                readers.read(path, "vgg16")
         else:  # a bit within the numbers may pass
             with contextlib.suppress(InputError):
-                foreign.read(path, "vgg16")
+                readers.read(path, "vgg16")
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for name in ("text", "empty", "folder", "missing"):
         with pytest.raises(InputError, match=name):
-            foreign.read(tmp_path / name, "vgg16")
+            readers.read(tmp_path / name, "vgg16")
 
 
 # --- malice ---
@@ -350,16 +350,16 @@ def test_no_pickle_runs_code(protocol: int, tmp_path: Path, rng: np.random.Gener
     plain = pickle.dumps({"VGG16_0": Malice(trap)}, protocol)
     path.write_bytes(plain)
     with pytest.raises(InputError, match=r"io.open, which is refused"):
-        foreign.read(path, "vgg16")
+        readers.read(path, "vgg16")
     published.pack_archive(path, plain, [])
     with pytest.raises(InputError, match=r"io.open, which is refused"):
-        foreign.read(path, "vgg16")
+        readers.read(path, "vgg16")
     published.write_stream(path, published.torch_state("vgg16", make_arrays("vgg16", rng)))
     whole = path.read_bytes()
     start = whole.index(pickle.dumps(1001, 2)) + len(pickle.dumps(1001, 2))
     path.write_bytes(whole[:start] + plain)
     with pytest.raises(InputError, match=r"io.open, which is refused"):
-        foreign.read(path, "vgg16")
+        readers.read(path, "vgg16")
     assert not trap.exists()
 
 
@@ -422,7 +422,7 @@ def test_tensors_that_reach_outside_are_refused(
     value["features.0.weight"] = published.Tensor(storages[0], *arguments)
     published.pack_archive(tmp_path / "file", published.pickle_torch(value), storages)
     with pytest.raises(InputError, match=message):
-        foreign.read(tmp_path / "file", "vgg16")
+        readers.read(tmp_path / "file", "vgg16")
 
 
 @pytest.mark.usefixtures("tiny")
@@ -433,13 +433,13 @@ def test_storages_of_another_length_are_refused(tmp_path: Path, rng: np.random.G
     storages[3].array = storages[3].array[:-1]
     published.pack_archive(path, pickled, storages)
     with pytest.raises(InputError, match="cut short"):
-        foreign.read(path, "vgg16")
+        readers.read(path, "vgg16")
     published.write_stream(path, published.torch_state("vgg16", make_arrays("vgg16", rng)))
     whole = path.read_bytes()
     bias = (2).to_bytes(8, "little")
     path.write_bytes(whole.replace(bias, (2**40).to_bytes(8, "little"), 1))
     with pytest.raises(InputError, match="another length"):
-        foreign.read(path, "vgg16")
+        readers.read(path, "vgg16")
 
 
 @pytest.mark.usefixtures("tiny")
@@ -447,7 +447,7 @@ def test_compressed_archives_are_refused(tmp_path: Path, rng: np.random.Generato
     state = published.torch_state("vgg16", make_arrays("vgg16", rng))
     published.write_archive(tmp_path / "file", state, zipfile.ZIP_DEFLATED)
     with pytest.raises(InputError, match="is compressed"):
-        foreign.read(tmp_path / "file", "vgg16")
+        readers.read(tmp_path / "file", "vgg16")
 
 
 def test_matlab_data_that_inflates_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -456,7 +456,7 @@ def test_matlab_data_that_inflates_is_refused(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "file").write_bytes(content.getvalue())
     monkeypatch.setattr(matlab_files, "LARGEST", 2**20)
     with pytest.raises(InputError, match="grows beyond"):
-        foreign.read(tmp_path / "file", "vgg16")
+        readers.read(tmp_path / "file", "vgg16")
 
 
 def test_matlab_cells_without_end_are_refused(tmp_path: Path) -> None:
@@ -466,7 +466,7 @@ def test_matlab_cells_without_end_are_refused(tmp_path: Path) -> None:
         cell[0] = inner
     scipy.io.savemat(tmp_path / "file", {"layers": cell})
     with pytest.raises(InputError, match="nested too deeply"):
-        foreign.read(tmp_path / "file", "vgg16")
+        readers.read(tmp_path / "file", "vgg16")
 
 
 @pytest.mark.usefixtures("tiny")
@@ -478,7 +478,7 @@ def test_hdf5_links_are_not_followed(tmp_path: Path, rng: np.random.Generator) -
         del file["block2_conv1"]
         file["block2_conv1"] = h5py.ExternalLink(str(tmp_path / "other"), "block2_conv1")
     with pytest.raises(InputError, match="block2_conv1 is a link"):
-        foreign.read(tmp_path / "file", "vgg16")
+        readers.read(tmp_path / "file", "vgg16")
 
 
 @pytest.mark.usefixtures("tiny")
@@ -490,7 +490,7 @@ def test_hdf5_data_in_other_files_is_not_read(tmp_path: Path, rng: np.random.Gen
         secret = [(str(tmp_path / "secret"), 0, 8)]
         file["block1_conv1"].create_dataset("block1_conv1_b_1:0", (2,), "f4", external=secret)
     with pytest.raises(InputError, match="not stored in the file itself"):
-        foreign.read(tmp_path / "file", "vgg16")
+        readers.read(tmp_path / "file", "vgg16")
 
 
 @pytest.mark.usefixtures("tiny")
@@ -500,7 +500,7 @@ def test_without_h5py_the_extra_is_named(
     published.write_keras(tmp_path / "file", make_arrays("vgg16", rng))
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(InputError, match=r"pip install 'nst-jax\[convert\]'"):
-        foreign.read(tmp_path / "file", "vgg16")
+        readers.read(tmp_path / "file", "vgg16")
 
 
 # --- found by tests/fuzz ---
@@ -508,7 +508,7 @@ def test_without_h5py_the_extra_is_named(
 
 def test_a_name_with_a_nul_is_refused() -> None:
     with pytest.raises(InputError, match="must be a file that can be read; embedded null byte"):
-        foreign.read(Path("a\0b"), "vgg16")
+        readers.read(Path("a\0b"), "vgg16")
 
 
 @pytest.mark.parametrize("bomb", range(7))
@@ -522,7 +522,7 @@ def test_pickles_that_repeat_themselves_end_at_once(
         (tmp_path / name).write_bytes(whole)
         began = time.process_time()
         with pytest.raises(InputError):
-            foreign.read(tmp_path / name, "vgg16")
+            readers.read(tmp_path / name, "vgg16")
         assert time.process_time() - began < 5  # up to hours without the limits
 
 
@@ -530,7 +530,7 @@ def test_the_keys_of_a_streams_storages_are_text(tmp_path: Path) -> None:
     doubled = b")" + b"q\0h\0\x86" * 70 + b"\x85."  # t -> (t, t): its hash takes 2^70 steps
     (tmp_path / "file").write_bytes(bombs.STREAM + b"\x80\x02}." + b"\x80\x02" + doubled)
     with pytest.raises(InputError, match="the key of a storage is no text"):
-        foreign.read(tmp_path / "file", "vgg16")
+        readers.read(tmp_path / "file", "vgg16")
 
 
 def test_pickles_of_millions_of_opcodes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -544,4 +544,4 @@ def test_matlab_data_grows_sixteenfold_at_most(tmp_path: Path) -> None:
     scipy.io.savemat(content, {"layers": np.zeros(2**20)}, do_compression=True)
     (tmp_path / "file").write_bytes(content.getvalue())
     with pytest.raises(InputError, match="grows beyond"):
-        foreign.read(tmp_path / "file", "vgg16")
+        readers.read(tmp_path / "file", "vgg16")

@@ -1,8 +1,8 @@
-"""The one convention of stored arrays, and how published files differ from it.
+"""The layout of stored arrays, and how published files differ from it.
 
 Pictures are RGB in [0, 1], a network's input is (picture - mean) / std per channel, kernels are (rows,
 columns, channels in, channels out). Published files want their pictures in one of two ranges and two orders
-of colours; weights under another file's normalization give wrong features, and no error.
+of colors; weights under another file's normalization give wrong features, and no error.
 """
 
 from pathlib import Path
@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from nst_jax.errors import InputError
-from nst_jax.foreign import CAFFE_MEAN, Found, read
 from nst_jax.networks import known_networks
 from nst_jax.networks.base import Network
+from nst_jax.readers import CAFFE_MEAN, Found, read
 from nst_jax.sources import identify, table
 
 NORMALIZATIONS = {  # mean and std of RGB in [0, 1]
@@ -23,7 +23,7 @@ NORMALIZATIONS = {  # mean and std of RGB in [0, 1]
 
 
 class Layout(NamedTuple):
-    """How a foreign file's arrays differ from the convention."""
+    """How a published file's arrays differ from the layout of stored ones."""
 
     normalization: str
     bgr: bool  # the network's input is blue, green, red
@@ -31,10 +31,10 @@ class Layout(NamedTuple):
 
 
 def read_arrays(path: Path, network: str, asked: str | None = None) -> tuple[str, dict[str, np.ndarray]]:
-    """Return a published file's normalization, and its arrays in the convention, with mean and std.
+    """Return a published file's normalization, and its arrays as they are stored, with mean and std.
 
     asked is the normalization to take unless the numbers tell. Raises InputError where it contradicts them,
-    where it is None and nothing tells, and as foreign.read does.
+    where it is None and nothing tells, and as readers.read does.
     """
     found, first = read(path, network), _first_kernel(known_networks()[network])
     layout = _layout(path, found, first, asked)
@@ -43,7 +43,7 @@ def read_arrays(path: Path, network: str, asked: str | None = None) -> tuple[str
 
 
 def _first_kernel(network: Network) -> str:
-    """Return the name of the kernel that meets the picture's colours."""
+    """Return the name of the kernel that meets the picture's colors."""
     return f"{network.names[0]}.kernel"
 
 
@@ -58,7 +58,7 @@ def _layout(path: Path, found: Found, first: str, asked: str | None) -> Layout:
         return proven
     if not (normalization := asked or found.normalization):
         allowed = f"say its normalization: {' or '.join(NORMALIZATIONS)}"
-        raise InputError(str(path), allowed, "the file does not tell how its pictures were normalised")
+        raise InputError(str(path), allowed, "the file does not tell how its pictures were normalized")
     return _usual_layout(found.format, normalization)
 
 

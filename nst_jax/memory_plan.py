@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nst_jax import loop, rows, tiling
+from nst_jax import loop, sharding, tiling
 from nst_jax.errors import NotEnoughMemory
-from nst_jax.objective import Spec, layers_of, made_anew
+from nst_jax.objective import Spec, layers_of, recomputed_terms
 from nst_jax.problem import Problem
 from nst_jax.steering import ruler_shapes, steer
 from nst_jax.targets import content_targets, style_arguments, traced_numbers, wanted_of_style
@@ -26,11 +26,11 @@ MOST_KNOWN = 1000
 _KNOWN: dict[Any, tuple[int, int]] = {}  # what programs need, by the shapes of their arguments
 
 
-class Way(NamedTuple):
+class TilingMode(NamedTuple):
     """Whether a picture is taken in windows, and whether its content's activations are made anew in each."""
 
     tile: int
-    anew: bool
+    recompute_content: bool
 
 
 class Plan(NamedTuple):
@@ -49,7 +49,7 @@ class Plan(NamedTuple):
             return f"{width}x{height} pixels at once: {gib(self.needed)}{free}"
         rows, columns = grid.window_shape
         whole = f", at once it would be {gib(self.whole)}" if self.whole > self.needed else ""
-        anew = ", the content's activations made anew" if self.problem.spec.anew else ""
+        anew = ", the content's activations made anew" if self.problem.spec.recompute_content else ""
         return (
             f"{width}x{height} pixels in {grid.windows} windows of {columns}x{rows}{anew}: "
             f"{gib(self.needed)}{free}{whole}"
@@ -62,7 +62,7 @@ def work(problem: Problem) -> float:
     grid = windows(problem)
     if not grid:
         return float(height * width)
-    passes = 2.0 if problem.spec.anew else 1.5  # a forward pass is about half of an evaluation
+    passes = 2.0 if problem.spec.recompute_content else 1.5  # a forward pass is about half of an evaluation
     return passes * grid.windows * float(np.prod(grid.window_shape))
 
 
@@ -80,38 +80,46 @@ def windows(problem: Problem) -> tiling.Grid | None:
     return grid if grid.windows > 1 else None
 
 
-def make_plan(problem: Problem, free: int | None, way: Way | None = None) -> Plan:
+def make_plan(problem: Problem, free: int | None, way: TilingMode | None = None) -> Plan:
     """Return how the problem is run in free bytes, compiling its programs to see what they need.
 
-    config.tile: off takes the picture at once, a number in windows of at most that side; auto at once where
-    that fits, else in the largest windows that do, keeping the content's activations where they fit. Without
-    free nothing is compiled, and auto is off. way: the only one allowed. Raises NotEnoughMemory.
+    config.tile=off takes the picture at once, a number in windows of at most that side. auto takes it at once
+    where that fits, else in the largest windows that do. It keeps the content's activations where they fit.
+    Without free nothing is compiled, and auto is off.
+
+    Args:
+        problem: What is run.
+        free: Bytes on each device.
+        way: The only tiling mode that is allowed.
+
+    Raises:
+        NotEnoughMemory: Nothing fits.
     """
     if way:
         problem = problem._replace(spec=problem.spec._replace(**way._asdict()))
     if free is None:
         return Plan(problem, 0, 0, None)
-    first = needs(problem)
-    if first.most <= free:
-        return Plan(problem, first.most, first.most, free)
+    first = memory_use(problem)
+    if first.peak <= free:
+        return Plan(problem, first.peak, first.peak, free)
     found, last = None, problem
     if problem.config.tile == "auto" and not way:
         for spec in _smaller(problem, first, free):
             last = problem._replace(spec=spec)
-            found = needs(last)
-            if found.most <= free:
-                return Plan(last, found.most, first.most, free)
+            found = memory_use(last)
+            if found.peak <= free:
+                return Plan(last, found.peak, first.peak, free)
     raise NotEnoughMemory(_refusal(last, found or first, free))
 
 
-def make_plans(problems: Sequence[Problem], free: int | None, ways: Sequence[Way] = ()) -> list[Plan]:
-    """Return the plans of the problems of all rungs; the last one, the largest, is made first."""
+def make_plans(problems: Sequence[Problem], free: int | None, ways: Sequence[TilingMode] = ()) -> list[Plan]:
+    """Return the plans of the problems of all scales; the last one, the largest, is made first."""
     allowed = dict(enumerate(ways))
     numbered = reversed(list(enumerate(problems)))
     return [make_plan(problem, free, allowed.get(number)) for number, problem in numbered][::-1]
 
 
-class Needs(NamedTuple):
+class MemoryUse(NamedTuple):
     """The bytes that a problem's programs take."""
 
     beside: int  # what the process takes beside them
@@ -127,12 +135,12 @@ class Needs(NamedTuple):
         return self.arguments + self.temporary
 
     @property
-    def most(self) -> int:
+    def peak(self) -> int:
         """The bytes that the largest program takes, with what is beside it."""
         return max(self.loop, self.style) + self.beside
 
 
-def needs(problem: Problem) -> Needs:
+def memory_use(problem: Problem) -> MemoryUse:
     """Return the bytes that the problem's programs take, compiling them."""
     params, first, weights, spec = problem.params, problem.first, problem.weights, problem.spec
     numbers = traced_numbers(spec)
@@ -141,22 +149,22 @@ def needs(problem: Problem) -> Needs:
         (sum(_needs_of(wanted_of_style, *style_arguments(params, style, numbers, source, spec))), style)
         for style, source in zip(problem.styles, sources, strict=True)
     ]
-    image = rows.put(rows.pad(first, spec), spec)
-    if problem.content is not None and not spec.anew:
+    image = sharding.shard(sharding.pad(first, spec), spec)
+    if problem.content is not None and not spec.recompute_content:
         once.append((sum(_needs_of(content_targets, params, image, spec)), problem.content))
-    targets = rows.placed(jax.eval_shape(problem.targets), spec)
+    targets = sharding.placed(jax.eval_shape(problem.targets), spec)
     state, rate = state_shapes(problem), problem.learning_rate
     arguments, temporary = _needs_of(loop.run_chunk, state, np.int32(0), params, targets, weights, rate, spec)
     if ruler := ruler_shapes(problem):
         aim = np.float32(0)
-        _, steering = _needs_of(steer, state, targets.frame, ruler, aim, np.int32(0), spec)
+        _, steering = _needs_of(steer, state, targets.background, ruler, aim, np.int32(0), spec)
         arguments, temporary = arguments + _bytes(ruler), max(temporary, steering)
-    content = _bytes([targets.terms.get(name) for name in made_anew(spec) if layers_of([name], spec)])
+    content = _bytes([targets.terms.get(name) for name in recomputed_terms(spec) if layers_of([name], spec)])
     style, largest = max((size, picture.shape[:2]) for size, picture in once)
     shared = jax.devices()[0].platform == "cpu"
     # On an accelerator the picture that is shown, and its opacity, until somebody has read it.
     beside = PROCESS + HOST_COPIES * first.nbytes if shared else 2 * first.nbytes
-    return Needs(beside, arguments, temporary, content, style, largest)
+    return MemoryUse(beside, arguments, temporary, content, style, largest)
 
 
 def _bytes(tree: Any) -> int:
@@ -165,9 +173,11 @@ def _bytes(tree: Any) -> int:
 
 def state_shapes(problem: Problem) -> loop.State:
     """Return the shapes, types and places of a state of the problem; nothing is computed."""
-    spec, image = problem.spec, rows.pad(problem.first, problem.spec)
-    state = jax.eval_shape(partial(loop.unseen, spec=spec), image, problem.weights, decay=problem.decay)
-    return rows.placed(state, spec)
+    spec, image = problem.spec, sharding.pad(problem.first, problem.spec)
+    state = jax.eval_shape(
+        partial(loop.initial_state, spec=spec), image, problem.weights, decay=problem.decay
+    )
+    return sharding.placed(state, spec)
 
 
 def bytes_needed(program: Any) -> int:
@@ -199,28 +209,28 @@ def _memory(program: Any) -> tuple[int, int]:
     return (memory.argument_size_in_bytes, memory.temp_size_in_bytes) if memory else (0, 0)
 
 
-def _smaller(problem: Problem, whole: Needs, free: int) -> Iterator[Spec]:
+def _smaller(problem: Problem, whole: MemoryUse, free: int) -> Iterator[Spec]:
     """Yield ways that need less, the fastest first; those that clearly need too much are left out."""
     spec, (height, width, _) = problem.spec, problem.first.shape
     least = tiling.least_tile(spec)
     longest = width if spec.mesh else max(height, width)  # of the sides that are cut
     tiles = [tile for tile in {*TILES, max(least, TILES[-1])} if least <= tile < longest]
     ways = [
-        problem._replace(spec=spec._replace(tile=tile, anew=anew))
+        problem._replace(spec=spec._replace(tile=tile, recompute_content=anew))
         for anew in ((False, True) if whole.content else (False,))
         for tile in tiles
     ]
     for way in sorted(ways, key=work):
-        tile, anew = way.spec.tile, way.spec.anew
+        tile, anew = way.spec.tile, way.spec.recompute_content
         share = min(tile, width) / width * (1 if spec.mesh else min(tile, height) / height)
         expected = whole.beside + whole.arguments - anew * whole.content + share * whole.temporary
         if expected <= free or way is ways[-1]:
             yield way.spec
 
 
-def _refusal(problem: Problem, last: Needs, free: int) -> str:
+def _refusal(problem: Problem, last: MemoryUse, free: int) -> str:
     """Say what was needed and what would fit. All but a window's temporaries grows with the pixels."""
-    (height, width, _), needed, fixed = problem.first.shape, last.most, min(PROCESS, last.beside)
+    (height, width, _), needed, fixed = problem.first.shape, last.peak, min(PROCESS, last.beside)
     if last.style > last.loop:
         height, width = last.largest
     elif problem.spec.tile:

@@ -63,12 +63,12 @@ def height(own: int, spec: Spec) -> int:
     return math.ceil(own / unit) * unit
 
 
-def put(array: AnyArray, spec: Spec) -> Array:
+def shard(array: AnyArray, spec: Spec) -> Array:
     """Place what is padded, each device's rows on it. Every process gives its own devices their share."""
     return _put(array, _place(spec, "rows"))
 
 
-def put_everywhere(tree: Any, spec: Spec) -> Any:
+def replicate(tree: Any, spec: Spec) -> Any:
     """Place arrays whole on every device."""
     return jax.tree.map(lambda leaf: _put(leaf, _place(spec)), tree)
 
@@ -86,7 +86,7 @@ def _put(array: Any, sharding: NamedSharding | None) -> Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
-def keep(tree: Any, spec: Spec) -> Any:
+def constrain(tree: Any, spec: Spec) -> Any:
     """Say within a program where its results lie: pictures, and stacks of them, by rows, numbers everywhere.
 
     Zeros depend on nothing that has a place, so the compiler would put all of them on every device.

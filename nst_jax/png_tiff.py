@@ -19,8 +19,8 @@ class Header(NamedTuple):
     """What a file says of its pixels."""
 
     shape: tuple[int, int, int]  # rows, columns, channels: red, green, blue and perhaps alpha
-    depth: int  # bits a channel, 8 or 16
-    icc: bytes  # the colour profile
+    bit_depth: int  # bits a channel, 8 or 16
+    icc: bytes  # the color profile
     dpi: int  # pixels per inch; 0: not said
     text: str | None  # the settings
 
@@ -40,14 +40,14 @@ def write_png(file: BinaryIO, header: Header, pixels: Callable[[slice], Band]) -
     height, width, channels = header.shape
     color = {3: 2, 4: 6}[channels]
     file.write(b"\x89PNG\r\n\x1a\n")
-    _chunk(file, b"IHDR", struct.pack(">2I5B", width, height, header.depth, color, 0, 0, 0))
+    _chunk(file, b"IHDR", struct.pack(">2I5B", width, height, header.bit_depth, color, 0, 0, 0))
     _chunk(file, b"iCCP", b"ICC Profile\0\0" + zlib.compress(header.icc))
     if header.dpi:
-        per_metre = round(header.dpi / 0.0254)
-        _chunk(file, b"pHYs", struct.pack(">2IB", per_metre, per_metre, 1))
+        per_meter = round(header.dpi / 0.0254)
+        _chunk(file, b"pHYs", struct.pack(">2IB", per_meter, per_meter, 1))
     if header.text is not None:
         _chunk(file, b"iTXt", SETTINGS.encode() + bytes(5) + header.text.encode())
-    sample = header.depth // 8
+    sample = header.bit_depth // 8
     above = np.zeros((1, width * channels * sample), np.uint8)
     packer = zlib.compressobj(strategy=zlib.Z_FILTERED)
     for rows in bands(header.shape, BAND):
@@ -69,7 +69,7 @@ def _chunk(file: BinaryIO, kind: bytes, data: bytes) -> None:
 def _paeth(
     rows: UInt8[np.ndarray, "h n"], above: UInt8[np.ndarray, "1 n"], step: int
 ) -> UInt8[np.ndarray, "h n+1"]:
-    """Return rows less what their neighbours (left, up, corner) let expect, each after its filter's number.
+    """Return rows less what their neighbors (left, up, corner) let expect, each after its filter's number.
 
     step is the number of bytes of a pixel. Always the fourth filter: on photographs the best for each row,
     as pillow chooses it, saves 1 % more.
@@ -88,11 +88,11 @@ def write_tiff(file: BinaryIO, header: Header, pixels: Callable[[slice], Band]) 
     import tifffile  # not at every start
 
     samples = int(np.prod(header.shape))
-    with tifffile.TiffWriter(file, bigtiff=samples * header.depth // 8 > CLASSIC, byteorder="<") as tiff:
+    with tifffile.TiffWriter(file, bigtiff=samples * header.bit_depth // 8 > CLASSIC, byteorder="<") as tiff:
         tiff.write(
             (_strip(pixels(rows)) for rows in bands(header.shape, BAND)),
             shape=header.shape,
-            dtype=f"<u{header.depth // 8}",
+            dtype=f"<u{header.bit_depth // 8}",
             photometric="RGB",
             extrasamples=["UNASSALPHA"] if header.shape[2] == 4 else None,
             compression="ADOBE_DEFLATE",

@@ -46,7 +46,7 @@ def _jpeg_with(body: bytes) -> bytes:
 
 
 def _read(tmp_path: Path, data: bytes) -> tuple[np.ndarray, list[str]]:
-    """Return the colours of a file and the warnings, without its name."""
+    """Return the colors of a file and the warnings, without its name."""
     (tmp_path / "in").write_bytes(data)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -140,7 +140,7 @@ def test_the_rest_of_a_webp_with_broken_exif_is_read(tmp_path: Path) -> None:
     assert caught == ["its Exif is broken, and not used"]
 
 
-# Colour that is told and not applied
+# Color that is told and not applied
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_the_rest_of_a_webp_with_broken_exif_is_read(tmp_path: Path) -> None:
         ([(b"cICP", bytes([12, 13, 0, 1])), (b"sRGB", b"\0")], "cICP"),
     ],
 )
-def test_colours_of_a_png_that_are_not_applied_are_told(
+def test_colors_of_a_png_that_are_not_applied_are_told(
     tmp_path: Path, chunks: list[tuple[bytes, bytes]], told: str
 ) -> None:
     colors, caught = _read(tmp_path, _png(*chunks))

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from nst_jax.losses import samples
+from nst_jax.losses import sampling
 
 
 def sample_positions(mass, count):
     """Return the positions' places in the flattened map."""
-    return np.ravel_multi_index(tuple(samples.sample_positions(mass, count).T), mass.shape)
+    return np.ravel_multi_index(tuple(sampling.sample_positions(mass, count).T), mass.shape)
 
 
 @pytest.mark.parametrize("count", [1, 16, 64, 256])

@@ -1,4 +1,4 @@
-"""Coarse to fine: the problem of every rung of the ladder, made and checked before the first one runs."""
+"""Coarse to fine: the problem of every scale, made and checked before the first one runs."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,18 +19,18 @@ def settled(
     init: Picture | None = None,
     masks: Masks | None = None,
 ) -> Config:
-    """Return the config without those rungs of its own choice (scales auto) whose pictures are too small.
+    """Return the config without those scales of its own choice (scales auto) whose pictures are too small.
 
     Of a narrow picture, a narrow style or a small mask the deepest layer may see nothing there.
     """
-    rungs = config.rungs()
-    if config.scales != "auto" or len(rungs) == 1 or not styles:
+    scales = config.pyramid()
+    if config.scales != "auto" or len(scales) == 1 or not styles:
         return config
     size = next(one.shape[:2] for one in (content, init, styles[0]) if one is not None)
     spec = config.spec()
     spec = spec if content is not None else spec._replace(content_layers=())
-    for number, rung in enumerate(rungs):
-        here, *style_sizes = _sizes(rung.size, config, size, styles)
+    for number, scale in enumerate(scales):
+        here, *style_sizes = _sizes(scale.size, config, size, styles)
         try:
             check_sizes(here, style_sizes, masking.resize_all(masks or Masks(), here, style_sizes), spec)
         except InputError:
@@ -39,17 +39,17 @@ def settled(
             return config
         assert isinstance(config.iterations, tuple)
         steps = config.iterations[number:] if len(config.iterations) > 1 else config.iterations
-        scales = ",".join(str(left.size) for left in rungs[number:])
-        return dataclasses.replace(config, scales=scales, iterations=steps)
+        left = ",".join(str(scale.size) for scale in scales[number:])
+        return dataclasses.replace(config, scales=left, iterations=steps)
     return config  # make_problems says what is wrong with the last
 
 
 def _sizes(
     longest: int, config: Config, size: Sequence[int], styles: Sequence[Picture]
 ) -> list[tuple[int, int]]:
-    """Return the rows and columns of the picture and of the styles at a rung."""
+    """Return the rows and columns of the picture and of the styles at a scale."""
     return [
-        images.fit(shape[0], shape[1], max(1, round(max(shape[:2]) * longest / config.size)))
+        images.size_to_fit(shape[0], shape[1], max(1, round(max(shape[:2]) * longest / config.size)))
         for shape in (size, *(style.shape for style in styles))
     ]
 
@@ -62,22 +62,22 @@ def make_problems(
     init: Picture | None = None,
     masks: Masks | None = None,
 ) -> list[Problem]:
-    """Return the problem of each of config.rungs(), from pictures and masks of the last one's size.
+    """Return the problem of each of config.pyramid(), from pictures and masks of the last one's size.
 
-    A picture has size / config.size of its rows and columns; noise is made anew at every size. The style
-    weight of a rung is beta (size / config.size)^2: content and variation are sums over positions, the style
-    is a mean, so that their balance is the last rung's on all; with config.balance auto it is so by itself.
-    Raises InputError, naming the rung.
+    At a scale a picture has size / config.size of its rows and columns. Noise is made anew at every size. The
+    style weight is multiplied by (size / config.size)^2: content and variation are sums over positions, the
+    style is a mean. So the balance of the terms is the same at all scales. With config.loss_balancing=auto it
+    is so by itself. Raises InputError, naming the scale.
     """
     last = make_problem(params, content, styles, config, init, masks)
-    rungs, size = config.rungs(), last.first.shape[:2]
-    if len(rungs) > 1 and max(size) != config.size:
+    scales, size = config.pyramid(), last.first.shape[:2]
+    if len(scales) > 1 and max(size) != config.size:
         came = f"got {size[1]}x{size[0]}"
         raise InputError("`scales`", f"a picture whose longest side is `size`, {config.size}", came)
     problems = []
-    for number, rung in enumerate(rungs[:-1], 1):
-        here, *style_sizes = _sizes(rung.size, config, size, styles)
-        share = (rung.size / config.size) ** 2 if config.balance == "none" else 1
+    for number, scale in enumerate(scales[:-1], 1):
+        here, *style_sizes = _sizes(scale.size, config, size, styles)
+        share = (scale.size / config.size) ** 2 if config.loss_balancing == "none" else 1
         first = None if init is None else images.resize(init, *here)
         try:
             problem = make_problem(
@@ -89,7 +89,7 @@ def make_problems(
                 masks and masking.resize_all(masks, here, style_sizes),
             )
         except InputError as error:
-            where = f"rung {number} of {len(rungs)}, {rung.size} pixels"
+            where = f"scale {number} of {len(scales)}, {scale.size} pixels"
             raise InputError(error.what, error.allowed, f"{error.came} ({where})") from None
         problems.append(problem)
     return [*problems, last]

@@ -1,42 +1,39 @@
-"""What all programs share: flags made from options, one-line errors, exit codes."""
+"""Programs: flags made from options, --help, and the exit code of a run."""
 
-import contextlib
 import dataclasses
-import difflib
 import inspect
 import os
 import re
 import shutil
-import signal
 import sys
-import tempfile
 import textwrap
-import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from logging import CRITICAL, ERROR, INFO, LogRecord, getLogger
-from pathlib import Path
+from logging import CRITICAL, getLogger
 from typing import Any, NamedTuple, NoReturn
 
 from absl import app, flags, logging
 
 import nst_jax
-from nst_jax.errors import InputError, NotEnoughMemory, NotWritten, as_flags
-from nst_jax.files import abandon
+from nst_jax.errors import InputError, nearest
+from nst_jax.launchers.console import (
+    CHATTY,
+    DONE,
+    explain,
+    not_of_orbax,
+    set_verbosity,
+    tell,
+    tell_unraisable,
+)
+from nst_jax.launchers.signals import end, leave, watching
 from nst_jax.options import default_values, describe_range, fields_of, is_tuple, option_type, parse_option
-from nst_programs import ENDINGS, taken
 
-DONE, WRONG_REQUEST, WRONG_NUMBERS, NO_MEMORY, NOT_WRITTEN = 0, 2, 3, 4, 5
-GRACE = 1.0  # seconds that a run has to come to something that can be kept, when a signal has asked it to end
-
-LARGEST = 2**20  # bytes of a flag file
-LONGEST = 100  # letters in the name of a flag: absl's search for a similar one recurses through them
-MOST = 10_000  # arguments with those of flag files: absl's time grows with their square
-# They tell of orbax's tasks, platforms that are not there, fonts, odd tags.
-CHATTY = ("asyncio", "jax", "matplotlib", "PIL", "tifffile")
+MAX_FLAG_FILE_BYTES = 2**20  # bytes of a flag file
+MAX_FLAG_LETTERS = 100  # letters in the name of a flag: absl's search for a similar one recurses through them
+MAX_ARGUMENTS = 10_000  # arguments with those of flag files: absl's time grows with their square
 DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # what word processors make of --
-Given = dict[str, Any]  # the options that were on the command line
+ParsedFlags = dict[str, Any]  # the options that were on the command line
 
 
 class Program(NamedTuple):
@@ -61,62 +58,6 @@ def launch(program: Program) -> NoReturn:
     with watching(end):
         app.run(lambda _: leave(run(program, sys.argv[1:])), flags_parser=lambda argv: flags.FLAGS(argv[:1]))
     raise AssertionError("app.run does not return")
-
-
-def leave(code: int) -> NoReturn:
-    """End the process: Python's own end waits for threads, and can crash in an interrupted compilation."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def end(number: int, how: str = "") -> NoReturn:
-    """End the process, as a signal asks, from whatever thread: no file is half-written, nothing runs on."""
-    late = threading.Timer(2 * GRACE, os._exit, [128 + number])  # standard error may take nothing any more
-    late.daemon = True
-    late.start()
-    try:
-        for undo in reversed(_at_end):
-            with contextlib.suppress(Exception):
-                undo()
-        abandon()
-        fail(128 + number, how or ENDINGS[number])
-    finally:
-        os._exit(128 + number)
-
-
-_at_end: list[Callable[[], object]] = []
-
-
-@contextlib.contextmanager
-def surely(undo: Callable[[], object]) -> Iterator[None]:
-    """Have something undone at the end of the block, also where a signal ends the process within it."""
-    _at_end.append(undo)
-    try:
-        yield
-    finally:
-        undo()
-        _at_end.remove(undo)
-
-
-@contextlib.contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Yield an empty folder that is gone at the end of the block, however that comes."""
-    folder = tempfile.mkdtemp(prefix="nst_jax-")
-    with surely(lambda: shutil.rmtree(folder, ignore_errors=True)):
-        yield Path(folder)
-
-
-def not_of_orbax(line: LogRecord) -> bool:
-    """Tell whether a line of absl's log is not of orbax, which tells there of each of its steps."""
-    return "orbax" not in line.pathname
-
-
-def tell_unraisable(error: Any) -> None:
-    """Tell of an error that nobody can catch; not of what orbax leaves undone where a file was wrong."""
-    code = getattr(error.object, "cr_code", None)
-    if str(error.exc_value) != "Event loop is closed" and "orbax" not in getattr(code, "co_filename", ""):
-        sys.__unraisablehook__(error)
 
 
 def run(program: Program, arguments: Sequence[str]) -> int:
@@ -145,103 +86,6 @@ def run(program: Program, arguments: Sequence[str]) -> int:
         return code
 
 
-def set_verbosity(quiet: bool) -> None:
-    """Have the programs, and the library below them, tell errors only, or all."""
-    logging.set_verbosity(logging.ERROR if quiet else logging.INFO)
-    getLogger("nst_jax").setLevel(ERROR if quiet else INFO)
-
-
-def explain(error: BaseException) -> int | None:
-    """Print the line that a user's error ends a program with; return its exit code, None for others."""
-    if isinstance(error, InputError):
-        return fail(NOT_WRITTEN if isinstance(error, NotWritten) else WRONG_REQUEST, error)
-    if isinstance(error, NotEnoughMemory):
-        return fail(NO_MEMORY, error)
-    if isinstance(error, MemoryError):
-        return fail(
-            NO_MEMORY, "memory: a smaller picture needs less; the machine has too little for this one"
-        )
-    return None
-
-
-def in_minutes(seconds: float) -> str:
-    """Return a time in words."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-
-
-def fail(code: int, message: object) -> int:
-    """Print one line on standard error, with options as flags, and return the exit code."""
-    print(f"error: {as_flags(message)}", file=sys.stderr, flush=True)
-    return code
-
-
-def tell(result: object) -> None:
-    """Print a result on standard output, such as the path of a file that was written."""
-    try:
-        print(result, flush=True)
-    except (OSError, UnicodeError):  # nobody listens, or cannot read it: no reason to lose what follows
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-@contextlib.contextmanager
-def watching(react: Callable[[int], None]) -> Iterator[None]:
-    """Have a thread react to the signals that end a program, at once.
-
-    Python's own handlers wait for the main thread, which may be in a compilation or wait for other processes.
-    """
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-
-    def watch() -> None:
-        while number := int.from_bytes(os.read(reader, 1)):
-            if number in ENDINGS:
-                react(number)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    before = {number: signal.signal(number, lambda *_: None) for number in taken()}
-    outer = signal.set_wakeup_fd(writer)
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(outer)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.write(writer, b"\0")
-        thread.join()
-        os.close(reader)
-        os.close(writer)
-
-
-@contextlib.contextmanager
-def interrupts() -> Iterator[Callable[[], int]]:
-    """Yield a function that returns the exit code that a signal has asked for; 0 if none has come.
-
-    So the chunk in hand is not lost and the picture is written. Before the function is first called there is
-    nothing to keep, and a signal ends the process within GRACE. SIGINT as a second one ends it at once, even
-    in the middle of a compilation.
-    """
-    came: list[int] = []
-    asked = threading.Event()
-
-    def react(number: int) -> None:
-        if came and number == signal.SIGINT:
-            end(number, "interrupted twice: nothing more is written")
-        came.append(number)
-        if not asked.wait(GRACE):
-            end(number)
-
-    def interrupted() -> int:
-        asked.set()
-        return 128 + came[0] if came else 0
-
-    with watching(react):
-        yield interrupted
-
-
-RENAMED = {"style_scale": "stroke_size"}  # flags of earlier days
-
-
 def _parse(program: Program, arguments: Sequence[str]) -> flags.FlagValues:
     values = flags.FlagValues()
     for field in _fields(program):
@@ -258,17 +102,16 @@ def _parse(program: Program, arguments: Sequence[str]) -> flags.FlagValues:
     try:
         positional = values([program.name, *_unfolded(arguments, set())])[1:]
     except flags.UnrecognizedFlagError as error:
-        renamed = [RENAMED[error.flagname]] if error.flagname in RENAMED else []
-        near = renamed or difflib.get_close_matches(error.flagname, list(values), n=1)
-        came = "no such flag" + (f" (did you mean --{near[0]}?)" if near else "")
+        near = nearest(error.flagname, values)
+        came = "no such flag" + (f" (did you mean --{near}?)" if near else "")
         raise InputError(f"--{error.flagname}", f"the flags of {program.name} --help", came) from None
     except (flags.Error, UnicodeDecodeError) as error:  # the latter from a --flagfile that is no text
         raise InputError(f"{program.name}'s flags", "see --help", str(error)) from None
     bare = positional[0].lstrip(DASHES) if positional and not positional[0].startswith("--") else ""
     if bare and bare != positional[0]:
         name, given, value = bare.partition("=")
-        near = difflib.get_close_matches(name, list(values), n=1)
-        meant = f"; did you mean --{near[0]}{given}{value}?" if near else ""
+        near = nearest(name, values)
+        meant = f"; did you mean --{near}{given}{value}?" if near else ""
         raise InputError(positional[0], "flags begin with --", f"got another dash{meant}")
     if positional:
         missing = [
@@ -291,13 +134,13 @@ def _unfolded(arguments: Iterable[str], read: set[str]) -> list[str]:
     for argument in left:
         name, given, file = argument.partition("=")
         if name not in ("--flagfile", "-flagfile"):
-            if len(name) > LONGEST and name.startswith("-"):
+            if len(name) > MAX_FLAG_LETTERS and name.startswith("-"):
                 raise InputError(f"{name[:20]}...", "a flag of those that --help shows", "no such flag")
             unfolded.append(argument)
         else:
             unfolded += _unfolded(_flag_lines(file if given else next(left, ""), read), read)
-        if len(unfolded) > MOST:
-            raise InputError("--flagfile", f"at most {MOST} flags in all", "there are more")
+        if len(unfolded) > MAX_ARGUMENTS:
+            raise InputError("--flagfile", f"at most {MAX_ARGUMENTS} flags in all", "there are more")
         if argument == "--":
             unfolded += left
     return unfolded
@@ -310,7 +153,7 @@ def _flag_lines(file: str, read: set[str]) -> list[str]:
         if os.path.exists(path) and not os.path.isfile(path):  # to open a pipe would wait for its other end
             raise OSError("it is a folder or a device")
         with open(path, "rb") as opened:
-            content = opened.read(LARGEST + 1)
+            content = opened.read(MAX_FLAG_FILE_BYTES + 1)
         real = os.path.realpath(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
@@ -318,8 +161,8 @@ def _flag_lines(file: str, read: set[str]) -> list[str]:
     if real in read:
         raise InputError(name, "each flag file once", "it is read twice, or reads itself")
     read.add(real)
-    if len(content) > LARGEST:
-        raise InputError(name, f"a text of at most {LARGEST} bytes", "it is longer")
+    if len(content) > MAX_FLAG_FILE_BYTES:
+        raise InputError(name, f"a text of at most {MAX_FLAG_FILE_BYTES} bytes", "it is longer")
     lines = [line.strip() for line in re.split("[\r\n]", content.decode())]
     return [line for line in lines if line and not line.startswith(("#", "//"))]
 
@@ -338,7 +181,7 @@ def _define(values: flags.FlagValues, field: dataclasses.Field[Any]) -> None:
         flags.DEFINE_string(field.name, None, field.metadata["help"], flag_values=values)
 
 
-def _given(values: flags.FlagValues, options: type) -> Given:
+def _given(values: flags.FlagValues, options: type) -> ParsedFlags:
     return {
         field.name: _value(field, values[field.name].value)
         for field in fields_of(options)

@@ -11,7 +11,8 @@ import jax
 from jax.experimental import multihost_utils
 
 from nst_jax.errors import InputError
-from nst_jax.launchers.common import WRONG_REQUEST, explain, fail, leave
+from nst_jax.launchers.console import WRONG_REQUEST, explain, fail
+from nst_jax.launchers.signals import leave
 from nst_jax.system import device
 from nst_jax.system.distributed import DeviceOptions
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from nst_jax.images import fit, resize, to_uint8
+from nst_jax.images import resize, size_to_fit, to_uint8
 from nst_jax.report import draw, new_axes, terms_in
 
 Thumbnail = UInt8[np.ndarray, "_ _ 3"]
@@ -20,7 +20,7 @@ WIDTH, SIDES = 200, 160  # of the margin, of the names of rows
 MANY = 1000  # pictures from which on they are half as large: a sheet of 10,000 has a gigabyte
 
 
-class Tile(NamedTuple):
+class Panel(NamedTuple):
     """A picture of the sheet, with the lines above it, what it came to below."""
 
     image: Thumbnail
@@ -37,7 +37,7 @@ def tile_side(count: int) -> int:
 def thumbnail(image: Float32[np.ndarray, "h w 3"], side: int = SIDE) -> Thumbnail:
     """Return the picture with its longest side at most side pixels."""
     height, width, _ = image.shape
-    return to_uint8(resize(image, *fit(height, width, min(side, max(height, width)))))
+    return to_uint8(resize(image, *size_to_fit(height, width, min(side, max(height, width)))))
 
 
 def describe(values: Mapping[str, Any]) -> list[str]:
@@ -52,7 +52,7 @@ def _short(value: Any) -> str:
 
 
 def contact_sheet(
-    tiles: Mapping[int, Tile],
+    tiles: Mapping[int, Panel],
     columns: int,
     inputs: Sequence[tuple[str, Thumbnail]],
     heads: Sequence[str] = (),
@@ -132,7 +132,7 @@ def knee(points: Sequence[tuple[float, float]]) -> int | None:
 
 
 def plot_tradeoff(points: Sequence[tuple[float, float]], labels: Sequence[str], best: int | None) -> bytes:
-    """Return a PNG of content loss against style loss, each point labelled, the knee marked."""
+    """Return a PNG of content loss against style loss, each point labeled, the knee marked."""
     axes = _scatter(points, labels, best)
     scale = "log" if all(min(point) > 0 for point in points) else "symlog"
     axes.set(xscale=scale, yscale=scale, xlabel="content loss", ylabel="style loss", title="tradeoff")
@@ -141,7 +141,7 @@ def plot_tradeoff(points: Sequence[tuple[float, float]], labels: Sequence[str], 
 
 
 def plot_judged(points: Sequence[tuple[float, float]], labels: Sequence[str], extension: str) -> bytes:
-    """Return a picture of LPIPS to the content against the style distance, each point labelled."""
+    """Return a picture of LPIPS to the content against the style distance, each point labeled."""
     axes = _scatter(points, labels)
     axes.set(xlim=(0, None), ylim=(0, 1), xlabel="LPIPS to the content", ylabel="style distance")
     return _draw_names(axes, extension)

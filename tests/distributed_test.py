@@ -15,7 +15,7 @@ from PIL import Image
 
 from nst_jax.errors import InputError
 from nst_jax.launchers import nst
-from nst_jax.launchers.common import run
+from nst_jax.launchers.flags import run
 from nst_jax.system import device, distributed
 from nst_jax.system.distributed import DeviceOptions
 

@@ -18,7 +18,7 @@ UNREADABLE = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, zlib.error),
 )
 File = BinaryIO | mmap.mmap
-LARGE = 2**24  # bytes of a chunk, unpacked: colour profiles of scanners have 2**21
+LARGE = 2**24  # bytes of a chunk, unpacked: color profiles of scanners have 2**21
 UNKNOWN = b"skIP"  # a name that no reader knows, so that it passes over the chunk
 ANIMATION = (b"acTL", b"fcTL", b"fdAT")  # of an animation: the first frame, which alone is read, needs none
 GAMMA = 45455, 0.05  # sRGB's in a PNG, and what share of it is none that anybody sees
@@ -98,7 +98,7 @@ def _shown(kind: bytes) -> str:
 
 
 def _tell_colors(chunks: dict[bytes, bytes], name: str) -> None:
-    """Warn of what a PNG says of its colours and nobody applies; the profile is, and goes before the rest."""
+    """Warn of what a PNG says of its colors and nobody applies; the profile is, and goes before the rest."""
     told = ""
     if b"iCCP" in chunks:
         return
@@ -118,7 +118,7 @@ def _tell_colors(chunks: dict[bytes, bytes], name: str) -> None:
 def exif(image: Image.Image, name: str) -> Image.Exif:
     """Return what a picture's Exif says; where it is broken nothing, and a UserWarning.
 
-    A colour space that only Exif tells is a UserWarning as well: it is not applied.
+    A color space that only Exif tells is a UserWarning as well: it is not applied.
     """
     try:
         found = image.getexif()

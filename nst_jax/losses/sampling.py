@@ -10,11 +10,11 @@ from jaxtyping import Array, Float, Int, Int32
 
 from nst_jax.networks.base import AnyArray
 
-LEVEL = 1e-5  # added to cosine distances: a hundred times their rounding, which is all there is of one colour
+LEVEL = 1e-5  # added to cosine distances: a hundred times their rounding, which is all there is of one color
 TINY = 1e-12  # added to squared lengths
 
 
-class Part(NamedTuple):
+class Tile(NamedTuple):
     """A window of a picture (tiling.py), and which of its positions count."""
 
     pixels: Float[Array, "h w"]  # 1 where a pixel counts, else 0
@@ -26,7 +26,7 @@ class Samples(NamedTuple):
     """Positions of a picture, and the window of it that is seen; None: all of it."""
 
     positions: Mapping[str, Int32[AnyArray, "n 2"]]  # by layer: rows and columns
-    part: Part | None = None
+    part: Tile | None = None
 
     def patches(
         self, layer: str, map_: Float[AnyArray, "h w c"], side: int

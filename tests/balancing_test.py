@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nst_jax as nst
-from nst_jax.balance import balanced
+from nst_jax.balancing import balanced
 from nst_jax.errors import InputError
 from nst_jax.loop import start
 from nst_jax.losses.style import STYLE_LOSSES
@@ -28,10 +28,10 @@ def problem_of(params, pictures, **options):
 def test_the_terms_pull_as_their_weights_say(params, pictures):
     given = {"content": 3.0, "style": 0.5, "tv": 0.2, "matting": 0.4}
     options = {f"{name}_weight": weight for name, weight in given.items()}
-    problem = problem_of(params, pictures, balance="auto", photorealistic=True, **options)
+    problem = problem_of(params, pictures, loss_balancing="auto", photorealistic=True, **options)
     targets, content = problem.targets(), pictures[0]
     weights = balanced(problem, targets).weights
-    for name, expected in {**given, "style": 0.5 * STYLE_LOSSES["gram"].pull}.items():
+    for name, expected in {**given, "style": 0.5 * STYLE_LOSSES["gram"].gradient_ratio}.items():
         alone = weights.with_terms(**{other: np.float32(0) for other in given if other != name})
         turned, moved = content[::-1, ::-1].copy(), np.roll(content, (23, 33), (0, 1))
         places = {"style": [(1, content)], "tv": [(1, content), (1 / 8, pictures[1])]}
@@ -43,7 +43,7 @@ def test_the_terms_pull_as_their_weights_say(params, pictures):
 
 
 def test_a_balanced_weight_is_in_proportion_to_the_given_one(params, pictures):
-    once, thrice = (problem_of(params, pictures, balance="auto", style_weight=w) for w in (1.0, 3.0))
+    once, thrice = (problem_of(params, pictures, loss_balancing="auto", style_weight=w) for w in (1.0, 3.0))
     once, thrice = (float(balanced(p, p.targets()).weights.terms["style"]) for p in (once, thrice))
     np.testing.assert_allclose(thrice, 3 * once, rtol=1e-6)
 
@@ -54,7 +54,7 @@ def test_without_balance_nothing_changes(params, pictures):
 
 
 def drawn(kind, height, width, rng):
-    """Return a grey content: of a kind that equals itself when turned or moved, or nearly does, or is plain."""
+    """Return a gray content: of a kind that equals itself when turned or moved, or nearly does, or is plain."""
     y, x = np.mgrid[:height, :width]
     at, unit = np.hypot(y - (height - 1) / 2, x - (width - 1) / 2), rng.integers(1, 9)
     light, dark = rng.uniform(0.6, 1), rng.uniform(0, 0.4)
@@ -97,7 +97,7 @@ def test_weights_are_near_those_of_a_shifted_twin(params, pictures, kind, rng):
         found = [
             balanced(problem, problem.targets()).weights
             for problem in (
-                problem_of(params, (each, pictures[1]), balance="auto") for each in (content, twin)
+                problem_of(params, (each, pictures[1]), loss_balancing="auto") for each in (content, twin)
             )
         ]
         for name in ("content", "style", "tv"):
@@ -107,7 +107,7 @@ def test_weights_are_near_those_of_a_shifted_twin(params, pictures, kind, rng):
 
 def test_a_term_without_a_pull_anywhere_keeps_its_weight(params):
     flat = np.full((16, 16, 3), 0.5, np.float32)
-    problem = problem_of(params, (flat, flat), balance="auto")
+    problem = problem_of(params, (flat, flat), loss_balancing="auto")
     weights = balanced(problem, problem.targets()).weights
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights))
     assert float(weights.terms["tv"]) == pytest.approx(0.07)
@@ -117,16 +117,16 @@ def test_strength_is_one_dial():
     def weights(**given):
         config = nst.Config.from_preset(**{"preset": "gatys", **given})
         numbers = config.content_weight, config.style_weight, config.tv_weight
-        return config.balance, *(pytest.approx(number, rel=3e-3) for number in numbers)
+        return config.loss_balancing, *(pytest.approx(number, rel=3e-3) for number in numbers)
 
-    assert weights(balance="auto") == ("auto", 1.0, 1.0, 0.07)
+    assert weights(loss_balancing="auto") == ("auto", 1.0, 1.0, 0.07)
     assert weights(strength=0.5) == ("auto", 2.059, 0.09016, 0.07)
     assert weights(strength=0.0) == ("auto", 5.66, 0.0, 0.0)
     assert weights(strength=0.0, tv_weight=0.3) == ("auto", 5.66, 0.0, 0.3)
     assert weights(strength=1.0, tv_weight=0.3) == ("auto", 0.1935, 0.6679, 0.3)
     assert weights(strength=0.25, preset="strotss") == ("auto", 2.542, 0.1916, 0.07)
     assert weights(strength=0.25, style_loss="patch") == ("auto", 2.145, 0.6211, 0.07)
-    assert weights(balance="auto", style_weight=3.0) == ("auto", 1.0, 3.0, 0.07)
+    assert weights(loss_balancing="auto", style_weight=3.0) == ("auto", 1.0, 3.0, 0.07)
     assert weights() == ("none", 1.0, 1e8, 1e-3)
 
 
@@ -134,14 +134,14 @@ def test_a_preset_s_strength_gives_way_to_weights_and_follows_the_loss():
     def weights(**given):
         config = nst.Config.from_preset(**given)
         numbers = config.content_weight, config.style_weight, config.tv_weight
-        return config.balance, *(pytest.approx(number, rel=3e-3) for number in numbers)
+        return config.loss_balancing, *(pytest.approx(number, rel=3e-3) for number in numbers)
 
     assert weights() == ("auto", 1.363, 0.6843, 0.07)
     assert weights(strength=0.25) == ("auto", 2.056, 0.279, 0.07)
     assert weights(style_weight=3.0) == ("auto", 1.0, 3.0, 0.07)
     assert weights(content_weight=0.0) == ("auto", 0.0, 1.0, 0.07)
     assert weights(style_loss="gram") == ("auto", 1.577, 0.1431, 0.07)
-    assert weights(balance="none")[0] == "none"
+    assert weights(loss_balancing="none")[0] == "none"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,10 @@ def test_a_preset_s_strength_gives_way_to_weights_and_follows_the_loss():
     [
         ({"strength": 0.3, "style_weight": 1.0}, "`strength`: without `style_weight`"),
         ({"strength": 0.3, "content_weight": 1.0}, "`strength`: without `content_weight`"),
-        ({"strength": 0.3, "balance": "none"}, "`strength`: with `balance=auto`; got `balance=none`"),
+        (
+            {"strength": 0.3, "loss_balancing": "none"},
+            "`strength`: with `loss_balancing=auto`; got `loss_balancing=none`",
+        ),
         ({"strength": 1.5}, "`strength`: .* from 0 to 1; got 1.5"),
         ({"strength": -0.1}, "`strength`"),
     ],

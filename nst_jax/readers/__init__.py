@@ -20,16 +20,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nst_jax.errors import InputError
-from nst_jax.foreign.matlab_files import read_variables
-from nst_jax.foreign.torch_files import State, open_archive, open_stream
-from nst_jax.foreign.unpickle import ARRAYS, read_pickle
 from nst_jax.networks import known_networks
+from nst_jax.readers.matlab_files import read_variables
+from nst_jax.readers.torch_files import State, open_archive, open_stream
+from nst_jax.readers.unpickle import ARRAYS, read_pickle
 
 
 class Found(NamedTuple):
     """A file's convolutions, float32: LAYER.kernel (rows, columns, in, out), LAYER.bias (out).
 
-    The order of the input's colours, and of rows and columns in a kernel, is still the file's own.
+    The order of the input's colors, and of rows and columns in a kernel, is still the file's own.
     """
 
     format: str  # a key of FORMATS

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from nst_jax import rows
+from nst_jax import sharding
 from nst_jax.config import PRESETS, Config
 from nst_jax.errors import InputError, NotEnoughMemory
-from nst_jax.loop import run_chunk, start, unseen
+from nst_jax.loop import initial_state, run_chunk, start
 from nst_jax.masks import Masks
-from nst_jax.plan import make_plan, needs
-from nst_jax.problem import make_problem, spread
+from nst_jax.memory_plan import make_plan, memory_use
+from nst_jax.problem import make_problem, shard_problem
 from nst_jax.transfer import stylize_steps
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -43,13 +43,13 @@ def prepare(params, shape, devices, masked=False, tile=0, **options):
     styles = [picture(61, 37, 5), picture(61, 37, 6)]  # of one size, for one program
     problem = make_problem(params, picture(*shape, 1), styles, Config(**options), picture(*shape, 2), masks)
     problem = problem._replace(spec=problem.spec._replace(tile=tile))
-    return spread(problem, rows.make_mesh(devices))
+    return shard_problem(problem, sharding.make_mesh(devices))
 
 
 def begin(problem):
     """Return the state at step 0, and what a chunk takes beside it."""
     targets, spec = problem.targets(), problem.spec
-    first = rows.put(rows.pad(problem.first, spec), spec)
+    first = sharding.shard(sharding.pad(problem.first, spec), spec)
     rest = problem.params, targets, problem.weights, problem.learning_rate, spec
     return start(problem.params, first, *rest[1:]), rest
 
@@ -57,11 +57,11 @@ def begin(problem):
 def loop(problem):
     """Return the compiled loop; nothing runs but the styles' statistics."""
     spec = problem.spec
-    targets = rows.placed(jax.eval_shape(problem.targets), spec)
-    first = rows.put(rows.pad(problem.first, spec), spec)
-    state = jax.eval_shape(partial(unseen, spec=spec), first, problem.weights)
+    targets = sharding.placed(jax.eval_shape(problem.targets), spec)
+    first = sharding.shard(sharding.pad(problem.first, spec), spec)
+    state = jax.eval_shape(partial(initial_state, spec=spec), first, problem.weights)
     rest = problem.params, targets, problem.weights, problem.learning_rate, spec
-    return run_chunk.lower(rows.placed(state, spec), np.int32(1), *rest).compile()
+    return run_chunk.lower(sharding.placed(state, spec), np.int32(1), *rest).compile()
 
 
 SMALLEST_LOOP = {"optimizer": "adam", "parametrization": "pixels"}  # where what is tested is the evaluation
@@ -124,11 +124,11 @@ def test_no_maps_are_gathered_and_each_device_needs_its_share_of_the_memory(
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 def test_the_state_stays_where_it_is(params, optimizer, compilations):
-    """The optimiser's memory by rows from the first chunk on, so that a second one compiles nothing."""
+    """The optimizer's memory by rows from the first chunk on, so that a second one compiles nothing."""
     problem = prepare(params, (93, 32), 4, masked=True, optimizer=optimizer, **LOW)
     state, rest = begin(problem)
     targets = rest[1]
-    for leaf in jax.tree.leaves((targets.terms["content"], targets.regions, targets.frame)):
+    for leaf in jax.tree.leaves((targets.terms["content"], targets.regions, targets.background)):
         assert not leaf.sharding.is_fully_replicated
     before = jax.tree.map(lambda leaf: leaf.sharding, state)
     for leaf in jax.tree.leaves(state):
@@ -137,7 +137,7 @@ def test_the_state_stays_where_it_is(params, optimizer, compilations):
         state = run_chunk(state, np.int32(1), *rest)
         same = jax.tree.map(lambda leaf, at: at.is_equivalent_to(leaf.sharding, leaf.ndim), state, before)
         assert all(jax.tree.leaves(same))
-    assert compilations("chunk") == 1
+    assert compilations("run_steps") == 1
 
 
 def test_a_run_gives_the_picture_of_one_device(params):
@@ -146,7 +146,7 @@ def test_a_run_gives_the_picture_of_one_device(params):
     masks = Masks(content=np.float32(np.mgrid[:45, :40][1] > 12))
     pictures = [picture(*shape, 1), [picture(50, 40, 5)]]
     runs = [
-        list(stylize_steps(params, *pictures, config=config, masks=masks, every=2, devices=devices))
+        list(stylize_steps(params, *pictures, config=config, masks=masks, report_every=2, devices=devices))
         for devices in (1, jax.devices()[1:3])
     ]
     one, many = runs
@@ -161,7 +161,7 @@ def test_the_memory_forecast_compiles_the_programs_that_then_run(params, compila
     arguments = [params, picture(45, 40, 1), [picture(50, 40, 5)]]
     config = Config(iterations=2, **LOW)
     list(stylize_steps(*arguments, config=config, devices=4, free_memory=2**40))
-    for program in ("wanted_of_style", "chunk"):
+    for program in ("wanted_of_style", "run_steps"):
         assert compilations(program) == 1
     with pytest.raises(NotEnoughMemory, match="a picture of 40x45 pixels needs"):
         list(stylize_steps(*arguments, config=config, devices=4, free_memory=2**20))
@@ -175,13 +175,13 @@ def test_devices_that_are_not_there_are_refused(params, devices):
 
 def test_how_many_devices_have_work():
     spec = Config(content_layers=("conv1_1",), style_layers=("conv5_1",)).spec()
-    assert [rows.most_devices(height, spec) for height in (16, 31, 32, 100)] == [1, 1, 2, 6]
+    assert [sharding.most_devices(height, spec) for height in (16, 31, 32, 100)] == [1, 1, 2, 6]
 
 
 @pytest.mark.usefixtures("optax_promotion")
 def test_rungs_and_averages_run_over_devices(params):
-    """To the start of the second rung, which is the first one's own rows, enlarged; there Adam starts afresh."""
-    config = Config(**ONE, optimizer="adam", average=0.9, size=77, scales="41,77", iterations=(2, 2))
+    """To the start of the second scale, which is the first one's own rows, enlarged; there Adam starts afresh."""
+    config = Config(**ONE, optimizer="adam", ema_decay=0.9, size=77, scales="41,77", iterations=(2, 2))
     arguments = [params, picture(77, 50, 1), [picture(50, 40, 5)]]
     single, spread = (list(stylize_steps(*arguments, config=config, devices=count)) for count in (1, 3))
     for one, other in zip(single[:4], spread[:4], strict=True):
@@ -193,8 +193,8 @@ def test_what_has_all_its_rows_in_every_window_is_cut_by_columns_or_not_at_all(p
     config = Config(**ONE, iterations=1)
     for shape, fits in (((300, 40), False), ((40, 300), True)):
         arguments = [params, picture(*shape, 1), [picture(50, 40, 5)], config]
-        problem = spread(make_problem(*arguments), rows.make_mesh(2))
-        free = needs(problem).most - 1
+        problem = shard_problem(make_problem(*arguments), sharding.make_mesh(2))
+        free = memory_use(problem).peak - 1
         if fits:
             assert make_plan(problem, free).problem.spec.tile == 256
         else:

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Column
 
-from nst_jax.config import Rung
-from nst_jax.launchers.common import surely
+from nst_jax.config import Scale
+from nst_jax.launchers.signals import surely
 from nst_jax.transfer import Progress
 
 SELDOM = 5.0  # seconds between two lines
@@ -36,8 +36,8 @@ class Seldom:
 class Display:
     """Shows step, evaluations a second, the time left and the loss; silent where quiet."""
 
-    def __init__(self, rungs: Sequence[Rung]):
-        self.rungs, self.total = rungs, sum(rung.iterations for rung in rungs)
+    def __init__(self, scales: Sequence[Scale]):
+        self.scales, self.total = scales, sum(scale.iterations for scale in scales)
         self.quiet = not logging.level_info()
         console = Console(stderr=True)
         self.bar = None
@@ -74,23 +74,23 @@ class Display:
 
     def _where(self, progress: Progress) -> str:
         now = time.monotonic()
-        rung = f"rung {progress.rung}/{progress.rungs} {max(progress.picture.shape)} px"
-        rung = rung if progress.rungs > 1 else ""
+        scale = f"scale {progress.scale}/{progress.scales} {max(progress.picture.shape)} px"
+        scale = scale if progress.scales > 1 else ""
         if self.began is None or progress.step == 0:
             self.began = now, progress.evaluations
-            return rung
+            return scale
         seconds, evaluations = now - self.began[0], progress.evaluations - self.began[1]
         rate = evaluations / max(seconds, 1e-9)
         done = self._pixels(progress.step)
         left = seconds / max(done, 1) * (self._pixels(self.total) - done)
-        return f"{rate:.3g} evaluations/s  {left:.0f} s left  {rung}".rstrip()
+        return f"{rate:.3g} evaluations/s  {left:.0f} s left  {scale}".rstrip()
 
     def _pixels(self, step: int) -> int:
         """Return the pixels of all pictures up to a step, as if they were square: the time goes with them."""
         pixels = 0
-        for rung in self.rungs:
-            taken = min(step, rung.iterations)
-            pixels, step = pixels + taken * rung.size**2, step - taken
+        for scale in self.scales:
+            taken = min(step, scale.iterations)
+            pixels, step = pixels + taken * scale.size**2, step - taken
         return pixels
 
 

@@ -1,7 +1,7 @@
 """Pickles read by an interpreter of their opcodes in place of the standard library's.
 
-It imports nothing, calls nothing but the functions its caller hands in, and takes no more memory than the
-file is long: what a hostile or damaged pickle asks for beyond that ends in an exception.
+It imports nothing and calls nothing but the functions its caller hands in. It takes no more memory than the
+file is long. What a hostile or damaged pickle asks for beyond that ends in an exception.
 """
 
 import pickletools

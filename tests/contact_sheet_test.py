@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from nst_jax.sheet import Tile, contact_sheet, describe, knee, plot_tradeoff, thumbnail, tile_side
+from nst_jax.contact_sheet import Panel, contact_sheet, describe, knee, plot_tradeoff, thumbnail, tile_side
 
 RED, GREEN, BLUE, GOLD = (200, 0, 0), (0, 160, 0), (0, 0, 210), (190, 150, 0)
 LOSSES = {"total": 1234567.0, "content": 0.5, "style": 2e-5, "tv": math.nan}
@@ -20,7 +20,7 @@ def flat(color, height, width):
 
 
 def tile(color, height=60, width=90, lines=("a.png",), flag=None):
-    return Tile(flat(color, height, width), lines, LOSSES, flag)
+    return Panel(flat(color, height, width), lines, LOSSES, flag)
 
 
 def pixels(png):
@@ -29,7 +29,7 @@ def pixels(png):
 
 
 def place(sheet, color):
-    """Return left, top, right and bottom of all that has the colour."""
+    """Return left, top, right and bottom of all that has the color."""
     rows, columns = np.nonzero((sheet == color).all(-1))
     return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
 
@@ -59,8 +59,8 @@ def test_a_thumbnail_keeps_the_aspect_and_is_never_larger_than_the_picture(shape
     ramp = np.linspace(0, 1, shape[1], dtype=np.float32)
     small = thumbnail(np.broadcast_to(ramp[None, :, None], (*shape, 3)).copy(), side)
     assert small.shape == (*size, 3)
-    centres = (np.arange(size[1]) + 0.5) / size[1]  # a ramp made smaller is a ramp
-    np.testing.assert_allclose(small[0, :, 1], 255 * centres, atol=4)
+    centers = (np.arange(size[1]) + 0.5) / size[1]  # a ramp made smaller is a ramp
+    np.testing.assert_allclose(small[0, :, 1], 255 * centers, atol=4)
 
 
 def test_a_sheet_of_very_many_has_pictures_of_half_the_size():
@@ -124,7 +124,7 @@ def test_a_picture_that_is_missing_leaves_its_place_empty():
     assert sheet.shape[0] == 23 + 2 * 151 + 8  # no third row: nothing of it is there
 
 
-def test_a_name_too_wide_loses_its_middle_and_stays_out_of_its_neighbour():
+def test_a_name_too_wide_loses_its_middle_and_stays_out_of_its_neighbor():
     names = ["pictures/of/last/summer/" + "x" * n + "/the_end.png" for n in (0, 20, 300)]
     tiles = {n: tile(RED, lines=(name,)) for n, name in enumerate(names)}
     sheet = pixels(contact_sheet(tiles, 3, [(names[2], flat(GOLD, 20, 20))], ["h" * 99] * 3))
