@@ -24,8 +24,8 @@ import jax
 from nst_jax.errors import InputError
 from nst_jax.files import check_folder, check_space, write_whole
 
-LARGEST = 2**28  # bytes of a record that is read
-KEPT = 2  # checkpoints: while one is written, the one before is whole
+MAX_RECORD_BYTES = 2**28  # bytes of a record that is read
+KEPT_CHECKPOINTS = 2  # checkpoints: while one is written, the one before is whole
 PREFIX = "nst_jax"
 NAME = re.compile(PREFIX + r"_(\d{1,18})(\.json)?")  # nothing else in the folder is ours, but
 # Of a process that was killed: arrays of orbax, and a record of ours (files.py) that was being written.
@@ -77,8 +77,8 @@ def _path(folder: Path, step: int) -> Path:
 def _read(folder: Path, step: int) -> Saved:
     """Return a checkpoint whose files are all as they were written. Raises ValueError, and others."""
     path = _path(folder, step).with_suffix(".json")
-    if not stat.S_ISREG(path.stat().st_mode) or path.stat().st_size > LARGEST:
-        raise ValueError(f"{path.name} is not a file of at most {LARGEST} bytes")
+    if not stat.S_ISREG(path.stat().st_mode) or path.stat().st_size > MAX_RECORD_BYTES:
+        raise ValueError(f"{path.name} is not a file of at most {MAX_RECORD_BYTES} bytes")
     checksum, _, data = path.read_bytes().partition(b"\n")
     if checksum.decode() != hashlib.sha256(data).hexdigest():
         raise ValueError(f"{path.name} is not as it was written")
@@ -152,7 +152,7 @@ def _refusing(refusal: Callable[[Path, BaseException], InputError], path: Path) 
 def _manager(folder: Path) -> Any:
     import orbax.checkpoint as ocp
 
-    options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, step_prefix=PREFIX)
+    options = ocp.CheckpointManagerOptions(max_to_keep=KEPT_CHECKPOINTS, step_prefix=PREFIX)
     return ocp.CheckpointManager(folder.absolute(), options=options)
 
 
@@ -251,7 +251,7 @@ class Checkpoints:
         if not (sums := _checksums(path)):
             raise OSError("nothing was written")
         data = json.dumps({"files": sums, "arrays": arrays, "record": record}).encode()
-        if len(data) > LARGEST - 100:
+        if len(data) > MAX_RECORD_BYTES - 100:
             raise OSError(f"its record would have {len(data)} bytes, more than is read")
         write_whole(path.with_suffix(".json"), hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
         for other, _ in _ours(self.folder):

@@ -17,7 +17,7 @@ Thumbnail = UInt8[np.ndarray, "_ _ 3"]
 
 SIDE, LINE, GAP = 240, 15, 8  # pixels: longest side of a picture, height of a line of text, space between
 WIDTH, SIDES = 200, 160  # of the margin, of the names of rows
-MANY = 1000  # pictures from which on they are half as large: a sheet of 10,000 has a gigabyte
+MANY_PICTURES = 1000  # pictures from which on they are half as large: a sheet of 10,000 has a gigabyte
 
 
 class Panel(NamedTuple):
@@ -31,7 +31,7 @@ class Panel(NamedTuple):
 
 def tile_side(count: int) -> int:
     """Return the longest side of a picture, in pixels, on a sheet of so many."""
-    return SIDE if count < MANY else SIDE // 2
+    return SIDE if count < MANY_PICTURES else SIDE // 2
 
 
 def thumbnail(image: Float32[np.ndarray, "h w 3"], side: int = SIDE) -> Thumbnail:

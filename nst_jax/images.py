@@ -53,10 +53,10 @@ FOREIGN = {
     rb"%PDF": "it is PDF; export it as PNG",
     rb"8BPS": "it is a Photoshop file; export it as PNG or TIFF",
 }
-SMALL = 2**20  # bytes: more than a file holds beside its pixels, but for settings of many files
+SPARE_BYTES = 2**20  # bytes: more than a file holds beside its pixels, but for settings of many files
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # gray, more than 8 bits
 KEY_SCALES = {"L;2": 85, "L;4": 17}  # pillow scales the samples of a PNG, and not the one that is transparent
-TALL = 2**23  # samples in a band that is resampled: each has to compute its weights anew
+BAND_SAMPLES = 2**23  # samples in a band that is resampled: each has to compute its weights anew
 # Of 16 bits of color pillow reads the upper byte; told the other order of bytes, it reads the lower one.
 OTHER = "B" if sys.byteorder == "little" else "L"  # than this machine's
 OTHER_BYTE = {
@@ -111,14 +111,14 @@ class Source(NamedTuple):
         picture = np.empty((height, width, 3), np.float32)
         for channel in range(3):
             narrow = np.empty((self.size[0], width), np.float32)
-            for rows in png_tiff.bands((*self.size, 1), TALL):
+            for rows in png_tiff.bands((*self.size, 1), BAND_SAMPLES):
                 narrow[rows] = _resample(self._on_white(rows, channel), rows.stop - rows.start, width)
             picture[..., channel] = _resample(narrow, height, width)
         return np.clip(picture, 0, 1, out=picture)
 
     def bands(self) -> Iterator[tuple[slice, Float32[np.ndarray, "3 rows w"], Plane | None]]:
         """Yield rows from top to bottom: which they are, their channels on white, their opacity in [0, 1]."""
-        for rows in png_tiff.bands((*self.size, 3), png_tiff.BAND):
+        for rows in png_tiff.bands((*self.size, 3), png_tiff.BAND_SAMPLES):
             rgb = np.stack([self._on_white(rows, channel) for channel in range(3)])
             yield rows, rgb, None if self.opacity is None else _unit(self.opacity[rows])
 
@@ -394,7 +394,7 @@ def check_space(
     """
     kind = FORMATS[Path(path).suffix.lower()]
     channels = 4 if alpha and kind.alpha else 3
-    files.check_space(Path(path), height * width * channels * bit_depth // 8 + SMALL)
+    files.check_space(Path(path), height * width * channels * bit_depth // 8 + SPARE_BYTES)
 
 
 def save(
@@ -450,7 +450,7 @@ def save(
 
 def _image(mode: str, shape: tuple[int, int, int], pixels: Callable[[slice], png_tiff.Band]) -> Image.Image:
     image = Image.new(mode, (shape[1], shape[0]))
-    for rows in png_tiff.bands(shape, png_tiff.BAND):
+    for rows in png_tiff.bands(shape, png_tiff.BAND_SAMPLES):
         band = pixels(rows)
         image.paste(Image.frombytes(mode, (shape[1], len(band)), band.tobytes()), (0, rows.start))
     return image
@@ -499,7 +499,7 @@ def _metadata(kind: Format, header: png_tiff.Header, path: Path) -> dict[str, An
 def _opened(path: Path, name: str) -> Iterator[BinaryIO]:
     # Pillow's limit on pixels is global and warns; load() has its own, which a flag can raise.
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    text, PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_CHUNK, metadata.LARGE
+    text, PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_CHUNK, metadata.MAX_CHUNK_BYTES
     try:
         if path.exists() and not path.is_file():
             raise IsADirectoryError("it is a folder or a device")
@@ -582,11 +582,11 @@ def _sixteen_bits(upper: Image.Image, file: metadata.File) -> UInt16[np.ndarray,
     assert lower is not None  # it was not before
     lower.tile = [other for tile in lower.tile if (other := _other_byte(tile))]
     samples = np.empty(_shape(upper), np.uint16)
-    for rows in png_tiff.bands(samples.shape, png_tiff.BAND):
+    for rows in png_tiff.bands(samples.shape, png_tiff.BAND_SAMPLES):
         samples[rows] = _rows(upper, rows) * np.uint16(256)
     upper.im = Image.new("L", (1, 1)).im  # drops its pixels: there is room for those of one picture
     lower.load()
-    for rows in png_tiff.bands(samples.shape, png_tiff.BAND):
+    for rows in png_tiff.bands(samples.shape, png_tiff.BAND_SAMPLES):
         samples[rows] += _rows(lower, rows)
     return samples
 
@@ -602,7 +602,7 @@ def _unlike(samples: UInt16[np.ndarray, "h w c"], image: Image.Image) -> UInt8[n
     if "transparency" not in image.info:
         return None
     opacity = np.empty(samples.shape[:2], np.uint8)
-    for rows in png_tiff.bands(samples.shape, png_tiff.BAND):
+    for rows in png_tiff.bands(samples.shape, png_tiff.BAND_SAMPLES):
         opacity[rows] = (samples[rows] != image.info["transparency"]).any(-1) * np.uint8(255)
     return opacity
 
@@ -637,7 +637,7 @@ def _opacity(image: Image.Image) -> UInt8[np.ndarray, "h w"] | None:
     if not image.has_transparency_data:
         return None
     opacity = np.empty((image.height, image.width), np.uint8)
-    for rows in png_tiff.bands((*opacity.shape, 1), png_tiff.BAND):
+    for rows in png_tiff.bands((*opacity.shape, 1), png_tiff.BAND_SAMPLES):
         band = _crop(image, rows)
         if image.mode in DEEP:  # one gray level of the file stands for transparent
             opacity[rows] = (np.asarray(band) != image.info["transparency"]) * np.uint8(255)
@@ -659,7 +659,7 @@ def _to_srgb(image: Image.Image, name: str) -> Planes:
         through = _through_profile(_opaque(_crop(image, slice(0, 1))).mode, icc or b"", name)
     # In bands: for the whole picture pillow would make up to three more copies on the way.
     samples = np.empty((image.height, image.width, 3), np.uint8)
-    for rows in png_tiff.bands(samples.shape, png_tiff.BAND):
+    for rows in png_tiff.bands(samples.shape, png_tiff.BAND_SAMPLES):
         band = _opaque(_crop(image, rows))
         samples[rows] = np.asarray((through(band) if through else band).convert("RGB"))
     return samples
@@ -669,7 +669,7 @@ def _deep_gray(image: Image.Image) -> Float32[np.ndarray, "h w"]:
     tags = getattr(image, "tag_v2", {})  # pillow leaves 12 bits and "white is zero" of TIFF to its callers
     white = {"F": 1, "I": 65535}.get(image.mode, 2 ** tags.get(258, (16,))[0] - 1)
     gray = np.empty((image.height, image.width), np.float32)
-    for rows in png_tiff.bands((*gray.shape, 1), png_tiff.BAND):
+    for rows in png_tiff.bands((*gray.shape, 1), png_tiff.BAND_SAMPLES):
         band = np.nan_to_num(np.array(_crop(image, rows), np.float32), copy=False)
         np.clip(band / np.float32(white), 0, 1, out=gray[rows])
         if tags.get(262) == 0:

@@ -36,9 +36,9 @@ CONTENT_LAYERS = STROTSS_LAYERS  # of the self-similarity
 SAMPLES = 1024  # positions of the self-similarity
 QUANTILES = 1024  # of the colors along each direction
 DISTS_SIDE = 256  # pixels: the shorter side of what DISTS looks at, as its authors have it
-SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # weights of MS-SSIM's scales, from the finest
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # weights of MS-SSIM's scales, from the finest
 WINDOW = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))  # of SSIM, along one axis
-AROUND = 3  # positions to each side over which speckle is averaged
+SPECKLE_REACH = 3  # positions to each side over which speckle is averaged
 # The axes of a cube through faces, edges and corners: their projections lose as much of every vector.
 AXES = np.array(
     [
@@ -200,9 +200,9 @@ def departures(image: Picture) -> Float32[np.ndarray, "2 h w"]:
     apart = lab - np.partition(np.stack(shifts), 4, 0)[4]
     found = np.stack([np.hypot(apart[..., 1], apart[..., 2]), np.abs(apart[..., 0])])
     for axis in (1, 2):
-        around = [(0, 0)] * axis + [(AROUND, AROUND)] + [(0, 0)] * (2 - axis)
+        around = [(0, 0)] * axis + [(SPECKLE_REACH, SPECKLE_REACH)] + [(0, 0)] * (2 - axis)
         windows = np.lib.stride_tricks.sliding_window_view(
-            np.pad(found, around, "edge"), 2 * AROUND + 1, axis
+            np.pad(found, around, "edge"), 2 * SPECKLE_REACH + 1, axis
         )
         found = windows.mean(-1)
     return found
@@ -264,12 +264,12 @@ def ms_ssim_distance(x: ImageFeatures, c: ImageFeatures) -> Scalar:
     fits into, their weights by their sum; and cs below 0 counts as 0.
     """
     one, other, found = x.gray, c.gray, []
-    count = max(1, sum(min(one.shape) // 2**j >= len(WINDOW) for j in range(len(SCALES))))
+    count = max(1, sum(min(one.shape) // 2**j >= len(WINDOW) for j in range(len(MS_SSIM_WEIGHTS))))
     for j in range(count):
         luminance, contrast = _ssim_parts(one, other)
         found.append(jnp.mean(luminance * contrast if j == count - 1 else contrast))
         one, other = (_halve(gray) for gray in (one, other))
-    weights = jnp.array(SCALES[:count]) / sum(SCALES[:count])
+    weights = jnp.array(MS_SSIM_WEIGHTS[:count]) / sum(MS_SSIM_WEIGHTS[:count])
     return 1 - jnp.prod(jnp.maximum(jnp.stack(found), 0) ** weights)
 
 

@@ -21,10 +21,10 @@ Numbers = UInt8[np.ndarray, "h w"]
 NEAR = 16  # of 255, in each channel: so near colors are one; JPEG moves them by 4, Cityscapes' lie 20 apart
 CLOSE = NEAR // 2  # pixels this near to their color are plain; edges and photographs are not
 PLAIN = 0.7  # of the pixels of a map are plain: of JPEG maps of quality 30 0.79, of photographs up to 0.6
-LEAST = 1e-3  # of the pixels: less is no region: at 512 pixels no position of a layer of stride 16
-MOST = 64  # colors
-PIXELS = 2**22  # that are looked at: of a larger map every second, third ... in both directions
-ROUNDS = 8  # pixels that a region may grow over an edge: the side of JPEG's blocks
+MIN_REGION_SHARE = 1e-3  # of the pixels: less is no region: at 512 pixels no position of a layer of stride 16
+MAX_COLORS = 64  # colors
+MAX_COUNTED_PIXELS = 2**22  # that are looked at: of a larger map every second, third ... in both directions
+MAX_GROWTH_PIXELS = 8  # pixels that a region may grow over an edge: the side of JPEG's blocks
 CELL = 3  # bits of a channel that are dropped where colors are counted
 LACKING = 255  # number of a color that the content's map lacks
 
@@ -68,15 +68,15 @@ def find(source: images.Source, name: str) -> Labels:
     rgb = _bytes(source)
     cells, flat = _cells(rgb), _flat(rgb)
     every = _count(rgb.reshape(-1, 3), cells.ravel())
-    colors = _palette(_count(rgb[flat], cells[flat]), LEAST * cells.size)
-    allowed = f"a label map is made of at most {MOST} plain colors"
+    colors = _palette(_count(rgb[flat], cells[flat]), MIN_REGION_SHARE * cells.size)
+    allowed = f"a label map is made of at most {MAX_COLORS} plain colors"
     plain = 0.0
     if len(colors):
         far = np.abs(every.means[:, None] - colors).max(-1).min(1)
         plain = float(every.pixels[far <= CLOSE].sum() / cells.size)
     if plain < PLAIN:
         raise InputError(name, allowed, f"{1 - plain:.0%} of it is of other colors, as in a photograph")
-    if len(colors) > MOST:
+    if len(colors) > MAX_COLORS:
         raise InputError(name, allowed, "it has more")
     numbers = _joined(_nearest(colors)[cells])
     areas = np.bincount(numbers.ravel(), minlength=len(colors))
@@ -141,7 +141,7 @@ def _region(numbers: Integer[np.ndarray, "_ _"], number: int, size: tuple[int, i
 
 def _bytes(source: images.Source) -> UInt8[np.ndarray, "h w 3"]:
     """Return the colors on white, in 8 bits, of about PIXELS pixels at most."""
-    step = math.ceil(math.sqrt(math.prod(source.size) / PIXELS))
+    step = math.ceil(math.sqrt(math.prod(source.size) / MAX_COUNTED_PIXELS))
     some = tuple(slice(min(step, side) // 2, None, step) for side in source.size)
     thin = images.Source(source.colors[some], None if source.opacity is None else source.opacity[some])
     rgb = np.empty((*thin.size, 3), np.uint8)
@@ -185,10 +185,10 @@ def _count(pixels: UInt8[np.ndarray, "p 3"], cells: Integer[np.ndarray, " p"]) -
 def _palette(counts: Counts, least: float) -> Float64[np.ndarray, "n 3"]:
     """Return the mean of what lies NEAR the fullest cell, that of what lies near the fullest other one, ...
 
-    MOST + 1 of them at most, each of at least so many pixels.
+    MAX_COLORS + 1 of them at most, each of at least so many pixels.
     """
     pixels, colors = counts.pixels.copy(), list[np.ndarray]()
-    while pixels.any() and len(colors) <= MOST:
+    while pixels.any() and len(colors) <= MAX_COLORS:
         near = np.abs(counts.means - counts.means[pixels.argmax()]).max(-1) <= NEAR
         if pixels[near].sum() >= least:
             colors.append(np.average(counts.means[near], axis=0, weights=pixels[near]))
@@ -212,7 +212,7 @@ def _joined(numbers: Numbers) -> Numbers:
     least, most = _around(numbers)
     _, kept = _around(least == most)
     numbers = numbers.copy()
-    for _ in range(ROUNDS):
+    for _ in range(MAX_GROWTH_PIXELS):
         if kept.all():
             break
         for axis in (0, 1):

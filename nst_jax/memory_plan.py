@@ -15,14 +15,14 @@ from nst_jax.steering import ruler_shapes, steer
 from nst_jax.targets import content_targets, style_arguments, traced_numbers, wanted_of_style
 
 # Sides of windows that are tried, the largest first: the larger, the less is computed twice.
-TILES = (4096, 3072, 2048, 1536, 1024, 768, 640, 512, 384, 320, 256)
+TILE_SIDES = (4096, 3072, 2048, 1536, 1024, 768, 640, 512, 384, 320, 256)
 
 # What a process on a CPU takes beside its programs (benchmarks/memory.py): their code and scratch memory, and
 # pictures on the host, of which some are on their way.
-PROCESS = 128 * 2**20
+PROCESS_BYTES = 128 * 2**20
 HOST_COPIES = 8
 
-MOST_KNOWN = 1000
+MAX_KNOWN_PROGRAMS = 1000
 _KNOWN: dict[Any, tuple[int, int]] = {}  # what programs need, by the shapes of their arguments
 
 
@@ -163,7 +163,7 @@ def memory_use(problem: Problem) -> MemoryUse:
     style, largest = max((size, picture.shape[:2]) for size, picture in once)
     shared = jax.devices()[0].platform == "cpu"
     # On an accelerator the picture that is shown, and its opacity, until somebody has read it.
-    beside = PROCESS + HOST_COPIES * first.nbytes if shared else 2 * first.nbytes
+    beside = PROCESS_BYTES + HOST_COPIES * first.nbytes if shared else 2 * first.nbytes
     return MemoryUse(beside, arguments, temporary, content, style, largest)
 
 
@@ -197,7 +197,7 @@ def _needs_of(program: Any, *arguments: Any) -> tuple[int, int]:
     )
     key = program, tree, kinds
     if key not in _KNOWN:
-        if len(_KNOWN) >= MOST_KNOWN:
+        if len(_KNOWN) >= MAX_KNOWN_PROGRAMS:
             _KNOWN.clear()
         _KNOWN[key] = _memory(program.lower(*arguments).compile())
     return _KNOWN[key]
@@ -214,7 +214,7 @@ def _smaller(problem: Problem, whole: MemoryUse, free: int) -> Iterator[Spec]:
     spec, (height, width, _) = problem.spec, problem.first.shape
     least = tiling.least_tile(spec)
     longest = width if spec.mesh else max(height, width)  # of the sides that are cut
-    tiles = [tile for tile in {*TILES, max(least, TILES[-1])} if least <= tile < longest]
+    tiles = [tile for tile in {*TILE_SIDES, max(least, TILE_SIDES[-1])} if least <= tile < longest]
     ways = [
         problem._replace(spec=spec._replace(tile=tile, recompute_content=anew))
         for anew in ((False, True) if whole.content else (False,))
@@ -230,7 +230,7 @@ def _smaller(problem: Problem, whole: MemoryUse, free: int) -> Iterator[Spec]:
 
 def _refusal(problem: Problem, last: MemoryUse, free: int) -> str:
     """Say what was needed and what would fit. All but a window's temporaries grows with the pixels."""
-    (height, width, _), needed, fixed = problem.first.shape, last.peak, min(PROCESS, last.beside)
+    (height, width, _), needed, fixed = problem.first.shape, last.peak, min(PROCESS_BYTES, last.beside)
     if last.style > last.loop:
         height, width = last.largest
     elif problem.spec.tile:

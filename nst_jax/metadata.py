@@ -18,7 +18,7 @@ UNREADABLE = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, zlib.error),
 )
 File = BinaryIO | mmap.mmap
-LARGE = 2**24  # bytes of a chunk, unpacked: color profiles of scanners have 2**21
+MAX_CHUNK_BYTES = 2**24  # bytes of a chunk, unpacked: color profiles of scanners have 2**21
 UNKNOWN = b"skIP"  # a name that no reader knows, so that it passes over the chunk
 ANIMATION = (b"acTL", b"fcTL", b"fdAT")  # of an animation: the first frame, which alone is read, needs none
 GAMMA = 45455, 0.05  # sRGB's in a PNG, and what share of it is none that anybody sees
@@ -47,7 +47,7 @@ def mended(file: BinaryIO, name: str) -> File:
     for place, kind, size in _ancillary(file):
         if kind in ANIMATION:
             hidden.append((place, size))
-        elif size > LARGE or not _is_sound(kind, file.read(size), file.read(4), reader):
+        elif size > MAX_CHUNK_BYTES or not _is_sound(kind, file.read(size), file.read(4), reader):
             warnings.warn(f"{name}: its {_shown(kind)} chunk is broken or too large; not used", stacklevel=2)
             hidden.append((place, size))
         elif kind in (b"iCCP", b"cICP", b"sRGB", b"gAMA", b"cHRM"):

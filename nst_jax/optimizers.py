@@ -103,7 +103,7 @@ def _adam_carry(memory: Any, shape: tuple[int, ...], factor: Float[Array, ""]) -
 
 PAIRS = 10
 TRIALS = 20  # of step lengths, before the search gives up
-SUFFICIENT = 1e-4  # share of the decrease promised by the slope
+SUFFICIENT_DECREASE = 1e-4  # share of the decrease promised by the slope
 TINY = 1e-12  # less than the norm of any direction that is worth a step
 EXACT = jax.lax.Precision.HIGHEST  # of sums of float32, on devices that would round their factors
 
@@ -237,7 +237,7 @@ def _try(evaluate: Evaluate, start: Iterate, direction: Image, last: Trial) -> T
     """Evaluate the next point of the arc; accept it where the value falls enough, else shorten the step."""
     moved = evaluate(jnp.clip(start.image + last.length * direction, 0, 1))
     slope = jnp.vdot(start.gradient, moved.image - start.image)  # of the path that the projection leaves
-    accepted = (slope < 0) & (moved.value <= start.value + SUFFICIENT * slope)
+    accepted = (slope < 0) & (moved.value <= start.value + SUFFICIENT_DECREASE * slope)
     accepted |= jnp.isinf(start.value)  # which is no picture's: it is the first evaluation
     # To the minimum of the parabola through both values and the slope, within a tenth and a half.
     fitted = -slope / (2 * (moved.value - start.value - slope))

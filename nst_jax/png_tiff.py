@@ -9,8 +9,10 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 
 SETTINGS = "nst_jax"  # the name under which files keep the text
-BAND = 2**18  # samples in a band: few enough to stay in a processor's cache
-CLASSIC = 2**32 - 2**24  # bytes that a TIFF with offsets of 32 bits can hold, less what is not pixels
+BAND_SAMPLES = 2**18  # samples in a band: few enough to stay in a processor's cache
+MAX_CLASSIC_BYTES = (
+    2**32 - 2**24
+)  # bytes that a TIFF with offsets of 32 bits can hold, less what is not pixels
 
 Band = UInt8[np.ndarray, "rows w c"] | UInt16[np.ndarray, "rows w c"]
 
@@ -50,7 +52,7 @@ def write_png(file: BinaryIO, header: Header, pixels: Callable[[slice], Band]) -
     sample = header.bit_depth // 8
     above = np.zeros((1, width * channels * sample), np.uint8)
     packer = zlib.compressobj(strategy=zlib.Z_FILTERED)
-    for rows in bands(header.shape, BAND):
+    for rows in bands(header.shape, BAND_SAMPLES):
         band = pixels(rows)
         row_bytes = band.astype(f">u{sample}").reshape(len(band), -1).view(np.uint8)
         if packed := packer.compress(_paeth(row_bytes, above, channels * sample).data):
@@ -88,16 +90,18 @@ def write_tiff(file: BinaryIO, header: Header, pixels: Callable[[slice], Band]) 
     import tifffile  # not at every start
 
     samples = int(np.prod(header.shape))
-    with tifffile.TiffWriter(file, bigtiff=samples * header.bit_depth // 8 > CLASSIC, byteorder="<") as tiff:
+    with tifffile.TiffWriter(
+        file, bigtiff=samples * header.bit_depth // 8 > MAX_CLASSIC_BYTES, byteorder="<"
+    ) as tiff:
         tiff.write(
-            (_strip(pixels(rows)) for rows in bands(header.shape, BAND)),
+            (_strip(pixels(rows)) for rows in bands(header.shape, BAND_SAMPLES)),
             shape=header.shape,
             dtype=f"<u{header.bit_depth // 8}",
             photometric="RGB",
             extrasamples=["UNASSALPHA"] if header.shape[2] == 4 else None,
             compression="ADOBE_DEFLATE",
             predictor="HORIZONTAL",
-            rowsperstrip=_rows(header.shape, BAND),
+            rowsperstrip=_rows(header.shape, BAND_SAMPLES),
             iccprofile=header.icc,
             description=None if header.text is None else f"{SETTINGS} {header.text}".encode(),
             metadata=None,

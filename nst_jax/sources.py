@@ -17,8 +17,8 @@ from nst_jax.errors import InputError, did_you_mean
 
 Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all where known
 
-LARGEST = 2**30  # bytes of a download; VGG-19 with its fully connected layers has 575 million
-PIECE = 2**20
+MAX_DOWNLOAD_BYTES = 2**30  # bytes of a download; VGG-19 with its fully connected layers has 575 million
+PIECE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,10 @@ def _download(url: str, write: Callable[[bytes], object], progress: Progress) ->
     with urllib.request.urlopen(request, timeout=30) as response:
         total = response.length
         done = 0
-        while piece := response.read(PIECE):
+        while piece := response.read(PIECE_BYTES):
             write(piece)
             done += len(piece)
-            if done > LARGEST:
+            if done > MAX_DOWNLOAD_BYTES:
                 raise ValueError("more came than any such file is long")
             progress(done, total)
     if total is not None and done < total:

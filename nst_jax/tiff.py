@@ -22,7 +22,7 @@ RAW = (32803, 34892)  # PhotometricInterpretation: mosaics and linear colors of 
 DEFLATED = (8, 32946)  # Compression; 1: none
 DEVELOP = "convert it to TIFF or PNG with a raw developer"
 SAVE = "save it as RGB of 8 or 16 bits"
-SPARE = 2**24  # bytes that the tiles of a small picture may have beyond it
+SPARE_TILE_BYTES = 2**24  # bytes that the tiles of a small picture may have beyond it
 
 # libtiff gives samples in the machine's order of bytes, which pillow knows for some of them only.
 NATIVE = {
@@ -179,7 +179,7 @@ def _check_parts(page: Any) -> None:
     """Raise ValueError where strips or tiles do not fill the picture, or unpack to more than they should."""
     file, part, whole = page.parent.filehandle, math.prod(page.chunks) * page.dtype.itemsize, 0
     count = len(page.dataoffsets)
-    if count != math.prod(page.chunked) or count * part > 4 * page.nbytes + SPARE:
+    if count != math.prod(page.chunked) or count * part > 4 * page.nbytes + SPARE_TILE_BYTES:
         raise ValueError("its strips or tiles do not fit its size")
     for place, size in zip(page.dataoffsets, page.databytecounts, strict=True):
         if place + size > file.size:

@@ -810,7 +810,7 @@ def test_a_source_at_a_size_is_its_picture_resized_to_the_bit(
         rgb = colors.repeat(3, -1)
     if "alpha" in kind:
         rgb = np.clip(rgb * alpha + (1 - alpha), 0, 1)
-    monkeypatch.setattr(images, "TALL", tall)
+    monkeypatch.setattr(images, "BAND_SAMPLES", tall)
     source = images.Source(colors, opacity if "alpha" in kind else None)
     result = source.rgb(*size)
     assert result.dtype == np.float32
@@ -1029,7 +1029,7 @@ def test_files_for_print_hold_every_sample(
     size: tuple[int, int],
     band: int,
 ) -> None:
-    monkeypatch.setattr(png_tiff, "BAND", band)
+    monkeypatch.setattr(png_tiff, "BAND_SAMPLES", band)
     white = 2**bit_depth - 1
     samples = np.random.default_rng(0).integers(0, white + 1, (*size, channels))
     samples[..., 3:] = samples[..., 3:].clip(white // 20)  # float32 on white has no more of the faintest
@@ -1101,7 +1101,7 @@ def test_tags_of_a_tiff(tmp_path: Path) -> None:
 
 
 def test_a_tiff_of_over_four_gigabytes_is_a_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(png_tiff, "CLASSIC", 99)
+    monkeypatch.setattr(png_tiff, "MAX_CLASSIC_BYTES", 99)
     samples = np.arange(6 * 6 * 3).reshape(6, 6, 3)
     images.save(tmp_path / "out.tif", (samples / 255).astype(np.float32), settings="{}", dpi=72)
     with tifffile.TiffFile(tmp_path / "out.tif") as tiff:
@@ -1163,7 +1163,7 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_the_old_file(
 
     images.save(path, _smooth(40, 50))
     before, whole_numbers = path.read_bytes(), images._whole_numbers
-    monkeypatch.setattr(png_tiff, "BAND", 500)
+    monkeypatch.setattr(png_tiff, "BAND_SAMPLES", 500)
     monkeypatch.setattr(images, "_whole_numbers", fill)
     with pytest.raises(
         InputError, match="out.*: must be a file that can be written; No space left on device"

@@ -127,7 +127,7 @@ def test_see_through_is_white_and_modes_make_no_difference(tmp_path):
 
 
 def test_of_a_large_map_some_pixels_are_looked_at(monkeypatch):
-    monkeypatch.setattr(labels, "PIXELS", 400)
+    monkeypatch.setattr(labels, "MAX_COUNTED_PIXELS", 400)
     seen = found(plain(RED, BLUE, BLUE, wide=20, height=60))
     assert seen.numbers.shape == (20, 20)
     np.testing.assert_array_equal(seen.numbers, [[1] * 7 + [0] * 13] * 20)

@@ -350,7 +350,7 @@ def test_previews_masks_and_first_pictures_of_a_ladder_have_the_size_of_the_outp
 
 
 def test_progress_names_the_rung(call, caplog, monkeypatch):
-    monkeypatch.setattr(progress_bar, "SELDOM", 0)
+    monkeypatch.setattr(progress_bar, "LINE_SECONDS", 0)
     run(nst.PROGRAM, ["--devices=1", *PAIR, *LADDER, "--output=a.png"])
     assert re.search(r"step 5/5 .*scale 2/2 64 px", caplog.text)
     assert re.search(r"step 1/5 .*scale 1/2 40 px", caplog.text)

@@ -68,6 +68,6 @@ def test_lines_come_seldom_and_the_first_and_the_last_do(caplog, monkeypatch):
 def test_a_line_is_due_again_after_a_while(monkeypatch):
     due = Seldom()
     assert [due(last=False), due(last=False), due(last=True)] == [True, False, True]
-    monkeypatch.setattr(progress_bar, "SELDOM", 0.01)
+    monkeypatch.setattr(progress_bar, "LINE_SECONDS", 0.01)
     time.sleep(0.02)
     assert due(last=False)

@@ -454,7 +454,7 @@ def test_matlab_data_that_inflates_is_refused(tmp_path: Path, monkeypatch: pytes
     content = io.BytesIO()
     scipy.io.savemat(content, {"layers": np.zeros(2**18)}, do_compression=True)
     (tmp_path / "file").write_bytes(content.getvalue())
-    monkeypatch.setattr(matlab_files, "LARGEST", 2**20)
+    monkeypatch.setattr(matlab_files, "MAX_UNPACKED_BYTES", 2**20)
     with pytest.raises(InputError, match="grows beyond"):
         readers.read(tmp_path / "file", "vgg16")
 
@@ -534,7 +534,7 @@ def test_the_keys_of_a_streams_storages_are_text(tmp_path: Path) -> None:
 
 
 def test_pickles_of_millions_of_opcodes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpickle, "MOST", 1000)
+    monkeypatch.setattr(unpickle, "MAX_OPCODES", 1000)
     with pytest.raises(ValueError, match="more than 1000 opcodes"):
         read_pickle(io.BytesIO(b"\x80\x02" + b"N" * 1001 + b"."), ARRAYS)
 

@@ -144,10 +144,10 @@ def test_a_suite_that_is_ended_leaves_no_command_running(folder):
 
 def test_what_time_is_not_left_for_is_told_and_done_by_the_next(folder, monkeypatch):
     (folder / "mine.toml").write_text(THREE)
-    monkeypatch.setattr(suite, "LEAST", 1e9)
+    monkeypatch.setattr(suite, "MIN_COMMAND_SECONDS", 1e9)
     assert run(bench.PROGRAM, ["--suite=mine.toml"]) == 0
     assert {one["state"] for one in results(folder)} == {"no time left"}
-    monkeypatch.setattr(suite, "LEAST", 0)
+    monkeypatch.setattr(suite, "MIN_COMMAND_SECONDS", 0)
     monkeypatch.setattr(suite, "_run", lambda *_: (0, ""))
     assert run(bench.PROGRAM, ["--suite=mine.toml", "--resume"]) == 0
     assert [one["state"] for one in results(folder)] == ["done"] * 3

@@ -457,7 +457,7 @@ def test_a_gap_in_an_interrupted_grid_stays_a_gap_on_the_sheet(call, tmp_path, m
 
 
 def test_progress_is_told_by_lanes_and_steps(call, caplog, monkeypatch):
-    monkeypatch.setattr(progress_bar, "SELDOM", 0.0)  # each chunk, not one every few seconds
+    monkeypatch.setattr(progress_bar, "LINE_SECONDS", 0.0)  # each chunk, not one every few seconds
     code = run(sweep.PROGRAM, [*PAIR, *SMALL, WEIGHTS, "--batch_size=2", "--output_dir=o"])
     told = [record.getMessage() for record in caplog.records]
     told = [re.sub(r"\d+ s left", "T s left", line) for line in told if line.startswith("pictures")]

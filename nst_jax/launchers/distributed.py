@@ -16,7 +16,7 @@ from nst_jax.launchers.signals import leave
 from nst_jax.system import device
 from nst_jax.system.distributed import DeviceOptions
 
-HEARTBEAT = 10  # seconds after which a process that is not heard of is gone
+HEARTBEAT_SECONDS = 10  # seconds after which a process that is not heard of is gone
 FAULT = 1
 STATUS = re.compile("(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED): ")  # of XLA's errors
 
@@ -59,7 +59,7 @@ def _join(options: DeviceOptions) -> None:
         options.num_processes,
         options.process_id,
         initialization_timeout=2 * options.join_timeout,
-        heartbeat_timeout_seconds=HEARTBEAT,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
     )
     device.set_up()
     with _silent_output():

@@ -20,7 +20,7 @@ from nst_jax.launchers.flags import ParsedFlags, Program, launch
 from nst_jax.options import check_options, option
 from nst_jax.report import PLOT_FORMATS, check_plot, to_json
 from nst_jax.runs.input_files import ImageCache, check_written
-from nst_jax.runs.judging import SIZE, References, judged_sizes, verdict
+from nst_jax.runs.judging import MAX_SIDE_PIXELS, References, judged_sizes, verdict
 from nst_jax.sources import find_source
 from nst_jax.system import device
 
@@ -39,7 +39,7 @@ class Judging:
         1.0, "longest side of a style relative to the result's, as nst was given it", low=1 / 64, high=64
     )
     size: int = option(
-        SIZE,
+        MAX_SIDE_PIXELS,
         "longest side in pixels at which pictures are compared; larger ones are reduced",
         low=16,
         high=4096,

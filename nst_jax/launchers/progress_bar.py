@@ -16,7 +16,7 @@ from nst_jax.config import Scale
 from nst_jax.launchers.signals import surely
 from nst_jax.transfer import Progress
 
-SELDOM = 5.0  # seconds between two lines
+LINE_SECONDS = 5.0  # seconds between two lines
 
 
 class Seldom:
@@ -28,7 +28,7 @@ class Seldom:
     def __call__(self, last: bool) -> bool:
         """Return whether to tell now, of something that is the last one or not."""
         now = time.monotonic()
-        due = last or now - self.told >= SELDOM
+        due = last or now - self.told >= LINE_SECONDS
         self.told = now if due else self.told
         return due
 

@@ -34,7 +34,7 @@ HERE = Path(__file__).resolve().parent
 SUITES = HERE / "suites" if (HERE / "suites").exists() else HERE.parents[1] / "benchmarks"  # wheel, checkout
 PROGRAMS = {"nst-bench": "bench", "nst": "nst"}  # and the modules that run them
 TOO_LONG, NO_TIME = LATER = ("took too long", "no time left")  # what a resumed suite does again
-LEAST = 2.0  # seconds that a command is started with
+MIN_COMMAND_SECONDS = 2.0  # seconds that a command is started with
 UNKNOWN = ("Unknown flag in XLA_FLAGS", "Illegal value for --xla")  # how XLA ends where it does not know one
 Result = dict[str, Any]
 
@@ -170,7 +170,7 @@ def _result(step: Step, label: str, limit: float, scratch: Path, machine: Mappin
     where = EXPERIMENTS[label].platform if label in EXPERIMENTS else ""
     if where and machine and machine.get("platform") != where:
         return result | {"state": f"skipped: only on {where}", "seconds": 0.0}
-    if limit < LEAST:
+    if limit < MIN_COMMAND_SECONDS:
         return result | {"state": NO_TIME, "seconds": 0.0}
     report, picture = scratch / "report.json", scratch / "picture.png"
     for file in (report, picture):

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-LARGEST = 2**30  # bytes after decompression; VGG-19 with all its layers has 575 million
-DENSEST = 16  # times a compressed element's own length; numbers of a network compress to half at best
-ROOM = 2**20  # bytes that any element may have
-DEEPEST = 12  # cells in structs in cells; a network needs four
+MAX_UNPACKED_BYTES = 2**30  # bytes after decompression; VGG-19 with all its layers has 575 million
+MAX_COMPRESSION_RATIO = (
+    16  # times a compressed element's own length; numbers of a network compress to half at best
+)
+SPARE_BYTES = 2**20  # bytes that any element may have
+MAX_NESTING = 12  # cells in structs in cells; a network needs four
 
 MATRIX, COMPRESSED = 14, 15  # kinds of elements
 CELL, STRUCT, TEXT = 1, 2, 4  # classes of matrices
@@ -33,7 +35,7 @@ def read_variables(path: Path, names: Collection[str]) -> dict[str, Any]:
     A struct array is a list of dictionaries. Raises ValueError, LookupError, TypeError, struct.error or
     zlib.error for a damaged file.
     """
-    variables, left = {}, LARGEST
+    variables, left = {}, MAX_UNPACKED_BYTES
     with path.open("rb") as file:
         order = "<" if file.read(128)[126:] == b"IM" else ">"
         while tag := file.read(8):
@@ -42,7 +44,7 @@ def read_variables(path: Path, names: Collection[str]) -> dict[str, Any]:
             if len(data) < size:
                 raise ValueError("the file is cut short")
             if kind == COMPRESSED:
-                data = _inflate(data, min(left, ROOM + DENSEST * size))
+                data = _inflate(data, min(left, SPARE_BYTES + MAX_COMPRESSION_RATIO * size))
                 left -= len(data)
                 kind, content = next(_elements(memoryview(data), order))
             else:
@@ -78,7 +80,7 @@ class _Matrix:
     """An element of kind MATRIX: flags, shape, name, and what its class asks for."""
 
     def __init__(self, data: memoryview, order: str, depth: int = 0):
-        if depth > DEEPEST:
+        if depth > MAX_NESTING:
             raise ValueError("nested too deeply")
         self.order, self.depth = order, depth
         self.parts = _elements(data, order)

@@ -22,7 +22,7 @@ import numpy as np
 from nst_jax.readers.unpickle import Built, Dictionary, Known, read_pickle
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first thing in a stream, itself pickled
-LARGEST = 2**48  # far above any count in a file, far below where sums overflow
+MAX_COUNT = 2**48  # far above any count in a file, far below where sums overflow
 
 
 def _missing() -> bytes:
@@ -140,7 +140,7 @@ def _storage(
     dtype = number.make()
     if kind != "storage" or not isinstance(dtype, np.dtype) or not isinstance(key, str) or any(view):
         raise ValueError("a storage of an unknown kind")
-    if not isinstance(count, int) or not 0 <= count < LARGEST:
+    if not isinstance(count, int) or not 0 <= count < MAX_COUNT:
         raise ValueError("a storage of impossible size")
     return storages.setdefault(key, Storage(dtype, count, find(key)))
 
@@ -149,7 +149,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Ten
     if not isinstance(storage, Storage):
         raise TypeError("a tensor without a storage")
     numbers = (offset, *shape, *strides)
-    if len(numbers) > 17 or not all(isinstance(n, int) and 0 <= n < LARGEST for n in numbers):
+    if len(numbers) > 17 or not all(isinstance(n, int) and 0 <= n < MAX_COUNT for n in numbers):
         raise ValueError("a tensor of impossible size")
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
     # The second test: strides of 0 would make a terabyte out of one number.

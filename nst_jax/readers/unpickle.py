@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-MOST = 10**6  # opcodes; a network has some thousand
-FEW = 16  # arguments, dimensions: what is no longer does not count
+MAX_OPCODES = 10**6  # opcodes; a network has some thousand
+MAX_LENGTH = 16  # arguments, dimensions: what is no longer does not count
 
 Known = Mapping[str, Callable[..., Any]]  # "module name" of a global: the function that stands for it
 
@@ -25,8 +25,8 @@ def read_pickle(stream: Any, known: Known, persistent: Callable[[Any], Any] | No
     """
     machine = _Machine(known, persistent)
     for count, (opcode, argument, position) in enumerate(pickletools.genops(stream)):
-        if count > MOST:
-            raise ValueError(f"pickle: more than {MOST} opcodes")
+        if count > MAX_OPCODES:
+            raise ValueError(f"pickle: more than {MAX_OPCODES} opcodes")
         machine.position = position or 0
         machine.step(opcode.name, argument)
     return machine.pop(1)[0]
@@ -178,8 +178,10 @@ class _Machine:
 
         A call may go through all of it and copy it, and a few bytes of pickle name it once more.
         """
-        given = (arguments, *arguments[:FEW]) if isinstance(arguments, tuple | list) else (arguments,)
-        self.taken += sum(len(value) for value in given if isinstance(value, Sized) and len(value) > FEW)
+        given = (arguments, *arguments[:MAX_LENGTH]) if isinstance(arguments, tuple | list) else (arguments,)
+        self.taken += sum(
+            len(value) for value in given if isinstance(value, Sized) and len(value) > MAX_LENGTH
+        )
         if self.taken > self.position:
             raise ValueError("pickle: the same values over and over")
 

@@ -43,7 +43,7 @@ from nst_jax.system import device, storage
 from nst_jax.weights import Weights
 
 LOG = logging.getLogger(__name__)
-AHEAD = 2  # rows that are read before their turn
+ROWS_AHEAD = 2  # rows that are read before their turn
 MAX_PROGRAMS = 500  # that are kept: thousands take all memory maps of a process, which ends in a crash
 HEADER_THREADS = 16  # that read headers, for files at addresses answer slowly
 HEADERS_AHEAD = 64  # that are asked for at a time
@@ -136,7 +136,7 @@ class Batch:
             ThreadPoolExecutor(1) as writer,
             device.CompileTime() as compiling,
         ):
-            for found in _in_advance(reader, self._prepare, self.rows, AHEAD):
+            for found in _in_advance(reader, self._prepare, self.rows, ROWS_AHEAD):
                 if stop():
                     break
                 if compiling.programs > MAX_PROGRAMS:  # rows are in the order of theirs: few come back

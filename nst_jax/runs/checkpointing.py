@@ -17,7 +17,7 @@ from nst_jax.report import Point
 from nst_jax.system import device
 
 LOG = logging.getLogger(__name__)
-FEW = 5  # differences that are named
+MAX_NAMED_DIFFERENCES = 5  # differences that are named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,8 @@ def check_same(
     differing = [name for name in {**before, **told} if before.get(name) != told.get(name)]
     if differing := [name for name in differing if name not in allowed]:
         name, *others = differing
-        more = f" (and {', '.join(others[:FEW] + ['...'] * (len(others) > FEW))})" if others else ""
+        left = others[:MAX_NAMED_DIFFERENCES] + ["..."] * (len(others) > MAX_NAMED_DIFFERENCES)
+        more = f" (and {', '.join(left)})" if others else ""
         came = f"{before.get(name) or 'nothing'} there, {told.get(name) or 'nothing'} now{more}"
         hint = " (or `allow_change=iterations`)" if name == "--iterations" else ""
         raise InputError(name, f"as in the run in {folder}{hint}", came)

@@ -13,7 +13,7 @@ from nst_jax.runs.input_files import ImageCache
 from nst_jax.system import device
 
 LOG = logging.getLogger(__name__)
-SIZE = 1024  # pixels: longest side of what is compared, so that memory is bounded
+MAX_SIDE_PIXELS = 1024  # pixels: longest side of what is compared, so that memory is bounded
 UNBOUNDED = 2**40  # pixels, of pictures that the program itself has written
 
 
@@ -24,7 +24,7 @@ class References(NamedTuple):
     styles: Sequence[str]
     style_mix: Sequence[float]
     stroke_size: float
-    size: int = SIZE
+    size: int = MAX_SIDE_PIXELS
 
 
 def verdict(

@@ -23,7 +23,7 @@ from nst_jax.system.distributed import fingerprint
 from nst_jax.transfer import Progress
 
 UNFINISHED = "unfinished"  # folder in --output_dir, of checkpoints
-LARGEST = 2**26  # bytes of a sweep.json, 2000 for each of 30 thousand pictures
+MAX_SWEEP_JSON_BYTES = 2**26  # bytes of a sweep.json, 2000 for each of 30 thousand pictures
 
 
 def sweep_settings(request: SweepRequest) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def read_json(path: Path) -> Any:
         if not path.is_file():  # to open a pipe would wait for its other end
             return None
         with path.open("rb") as file:
-            return json.loads(file.read(LARGEST))  # one that is cut off is damaged
+            return json.loads(file.read(MAX_SWEEP_JSON_BYTES))  # one that is cut off is damaged
     except (OSError, ValueError, RecursionError):
         return None
 

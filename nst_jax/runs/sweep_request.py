@@ -17,8 +17,8 @@ from nst_jax.options import check_options, fields_of, option, parse_option
 from nst_jax.runs.input_files import NO_SETTINGS, Inputs
 from nst_jax.runs.judging import References
 
-LONGEST = 60  # letters of a content's name in those of its pictures
-MANY = 10_000  # pictures: above that --yes is asked for
+MAX_NAME_LETTERS = 60  # letters of a content's name in those of its pictures
+MAX_UNASKED_PICTURES = 10_000  # pictures: above that --yes is asked for
 LISTS = ("style_mix", "style_layer_weights")  # a value is numbers with colons between them
 FILES = ("style", "content")
 
@@ -65,7 +65,7 @@ class SweepOptions:
     judge: bool = option(False, "measure each picture as nst-judge does, for sweep.json")
     no_settings: bool = option(False, NO_SETTINGS)
     dry_run: bool = option(False, "print pictures, sizes, steps and time of the sweep, and write nothing")
-    yes: bool = option(False, f"make more than {MANY} pictures")
+    yes: bool = option(False, f"make more than {MAX_UNASKED_PICTURES} pictures")
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -95,7 +95,7 @@ class SweepRequest(NamedTuple):
     def file(self, number: int) -> str:
         """Return the name of the picture of a cell."""
         content = Path(self.cells[number].get("content", "").removeprefix(images.EXAMPLE)).stem
-        return f"{number:04d}{'-' * bool(content)}{content[:LONGEST]}.png"
+        return f"{number:04d}{'-' * bool(content)}{content[:MAX_NAME_LETTERS]}.png"
 
     def against(self, cell: Mapping[str, Any]) -> References:
         """Return what the picture of a cell is judged against."""
@@ -158,7 +158,7 @@ def make_cells(axes: Mapping[str, list[Any]], wanted: SweepOptions) -> list[dict
     if wanted.zip and len(set(lengths.values())) > 1:
         raise InputError("`zip`", "lists of one length", f"got {', '.join(describe(lengths))}")
     count = next(iter(lengths.values())) if wanted.zip else math.prod(lengths.values())
-    if count > MANY and not wanted.yes:
-        raise InputError("`sweep`", f"at most {MANY} pictures without `yes`", f"got {count}")
+    if count > MAX_UNASKED_PICTURES and not wanted.yes:
+        raise InputError("`sweep`", f"at most {MAX_UNASKED_PICTURES} pictures without `yes`", f"got {count}")
     rows = zip(*axes.values(), strict=True) if wanted.zip else itertools.product(*axes.values())
     return [dict(zip(axes, row, strict=True)) for row in rows]

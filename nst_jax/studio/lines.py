@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-GRACE = 3.0  # seconds that a process has to end once the studio is gone
+GRACE_SECONDS = 3.0  # seconds that a process has to end once the studio is gone
 
 
 class Lines:
@@ -34,8 +34,8 @@ class Lines:
 
 
 def end_soon(ask: Callable[[], object]) -> None:
-    """End this process: ask it to, and end it where that takes longer than GRACE."""
-    timer = threading.Timer(GRACE, os._exit, [1])
+    """End this process: ask it to, and end it where that takes longer than GRACE_SECONDS."""
+    timer = threading.Timer(GRACE_SECONDS, os._exit, [1])
     timer.daemon = True
     timer.start()
     ask()

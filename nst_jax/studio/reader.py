@@ -16,7 +16,7 @@ from nst_jax.studio.lines import Lines
 
 VIEW, THUMB = 1600, 320  # longest sides, in pixels
 MAX_BYTES = 6 * 2**30  # of address space: reading takes 1 GiB at most, the libraries their share
-MAX_SETTINGS = 2**20  # letters
+MAX_SETTINGS_LETTERS = 2**20  # letters
 
 
 def look(message: dict[str, Any]) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def look(message: dict[str, Any]) -> dict[str, Any]:
     return {
         "width": width,
         "height": height,
-        "settings": settings if settings and len(settings) <= MAX_SETTINGS else None,
+        "settings": settings if settings and len(settings) <= MAX_SETTINGS_LETTERS else None,
         "notes": notes,
     }
 

@@ -20,9 +20,9 @@ from nst_jax.runs.settings import LISTS, LONE
 
 REFERENCE = re.compile(r"[0-9a-f]{64}|example:[a-z-]{1,40}")  # an upload by its checksum, or an example
 MAX_STYLES = 16
-MAX_TITLE = 120  # letters
+MAX_TITLE_LETTERS = 120  # letters
 RESULT, REPORT, CHECKPOINT = "result.png", "report.json", "checkpoint"  # in a job's folder
-DEPTH = 16  # bits of RESULT, from which all downloads are made
+BIT_DEPTH = 16  # bits of RESULT, from which all downloads are made
 STARTS = ("content", "noise", "style")  # values of init that are no picture
 
 # The options that the page may give: none that names a file or is of one run.
@@ -67,8 +67,8 @@ def parse_recipe(data: Any) -> Recipe:
         for value in values:
             _check_reference(name, value)
     title = data.get("title", "")
-    if not isinstance(title, str) or len(title) > MAX_TITLE:
-        raise InputError("title", f"a text of at most {MAX_TITLE} letters", f"got {_short(title)}")
+    if not isinstance(title, str) or len(title) > MAX_TITLE_LETTERS:
+        raise InputError("title", f"a text of at most {MAX_TITLE_LETTERS} letters", f"got {_short(title)}")
     options = _object(data.get("options", {}), "options", OPTIONS)
     start = options.get("init", "content")
     if start not in STARTS:
@@ -130,7 +130,7 @@ def make_request(
     result, report = str(folder / RESULT), str(folder / REPORT)
     return Request(
         inputs=Inputs(**_placed(recipe.inputs, place), **of(Inputs), max_pixels=max_pixels),
-        outputs=OutputOptions(output=result, report=report, bit_depth=DEPTH, **of(OutputOptions)),
+        outputs=OutputOptions(output=result, report=report, bit_depth=BIT_DEPTH, **of(OutputOptions)),
         config=Config.from_preset(**of(Config)),
         checkpoint=CheckpointOptions(
             checkpoint=str(folder / CHECKPOINT),
@@ -166,7 +166,7 @@ def command(recipe: Recipe, name_of: Callable[[str], str], platform: str = "cpu"
         parts = map(_as_text, value if isinstance(value, list) else [value])
         flags.append(f"--{name}={','.join(parts)}")
     flags += [] if platform == "cpu" else ["--deterministic"]
-    return shlex.join(["nst", *flags, "--output=picture.png", f"--bit_depth={DEPTH}"])
+    return shlex.join(["nst", *flags, "--output=picture.png", f"--bit_depth={BIT_DEPTH}"])
 
 
 def _as_text(value: Any) -> str:

@@ -27,7 +27,7 @@ ENTERED = (
     '<link rel="icon" href="data:,"><title>nst studio</title>'
 )
 CLOSED = "This studio opens with the address that nst-studio printed: it has a token in it.\n"
-YEAR = 365 * 24 * 3600
+YEAR_SECONDS = 365 * 24 * 3600
 
 
 class Guard:
@@ -71,7 +71,7 @@ class Guard:
         if entering and self.is_token(given):
             response = HTMLResponse(ENTERED)
             response.set_cookie(
-                self.cookie, self.token, max_age=YEAR, httponly=True, samesite="strict", path="/"
+                self.cookie, self.token, max_age=YEAR_SECONDS, httponly=True, samesite="strict", path="/"
             )
             return response
         if not self.is_token(cookie_parser(headers.get("cookie", "")).get(self.cookie, "")):

@@ -27,7 +27,7 @@ from nst_jax.errors import InputError, NotWritten
 from nst_jax.files import write_whole
 from nst_jax.studio import recipes
 from nst_jax.studio.options import MB, StudioOptions
-from nst_jax.studio.recipes import MAX_TITLE, parse_recipe
+from nst_jax.studio.recipes import MAX_TITLE_LETTERS, parse_recipe
 from nst_jax.studio.security import Guard
 from nst_jax.studio.store import LIVE, THUMB, Record, Store
 from nst_jax.studio.studio import STOPS, Refused, Studio
@@ -41,7 +41,7 @@ TYPES = {
     ".jpg": "image/jpeg",
 }
 MAX_JSON_BYTES = 2**18
-MAX_NAME = 100  # letters of a file's name, as it is shown
+MAX_NAME_LETTERS = 100  # letters of a file's name, as it is shown
 MAX_STEPS = 10**6  # by which a job is extended
 FORMATS = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "tif": "image/tiff"}
 PHOTOGRAPHS, PAINTINGS = ("cat", "coffee", "rocket"), ("night", "waves", "glass", "ink")
@@ -141,7 +141,7 @@ class Routes:
 
     async def upload(self, request: Request) -> Response:
         """Keep a picture that was sent as the body, once it was read."""
-        name = request.query_params.get("name", "")[:MAX_NAME]
+        name = request.query_params.get("name", "")[:MAX_NAME_LETTERS]
         return JSONResponse(await self._keep(request.stream(), "".join(c for c in name if c.isprintable())))
 
     async def _keep(self, parts: AsyncIterator[bytes], name: str) -> dict[str, Any]:
@@ -256,8 +256,8 @@ class Routes:
             )
         elif action == "rename":
             title = (await self._json(request)).get("title")
-            if not isinstance(title, str) or len(title) > MAX_TITLE:
-                raise InputError("title", f"a text of at most {MAX_TITLE} letters", "got another")
+            if not isinstance(title, str) or len(title) > MAX_TITLE_LETTERS:
+                raise InputError("title", f"a text of at most {MAX_TITLE_LETTERS} letters", "got another")
             record.title = title
             studio.changed(record)
         else:

@@ -10,7 +10,7 @@ from typing import Any
 
 from nst_jax.errors import InputError
 from nst_jax.studio.child import Child
-from nst_jax.studio.lines import GRACE
+from nst_jax.studio.lines import GRACE_SECONDS
 from nst_jax.studio.options import StudioOptions
 from nst_jax.studio.recipes import Recipe, check_recipe
 from nst_jax.studio.store import WAITING, Record, Store
@@ -81,7 +81,7 @@ class Studio:
 
     async def stop(self) -> None:
         """End the processes; the job in hand keeps its checkpoint."""
-        await asyncio.gather(self.worker.stop(GRACE + 1), self.reader.stop(0.1))
+        await asyncio.gather(self.worker.stop(GRACE_SECONDS + 1), self.reader.stop(0.1))
         if self.running in self.jobs:
             self.jobs[self.running].status = "queued"
             self.store.save(self.jobs[self.running])

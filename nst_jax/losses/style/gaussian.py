@@ -66,7 +66,7 @@ def principal_gaussian(s: Float[Array, "c d"]) -> Gaussian:
     with jax.default_matmul_precision("highest"):
         variances, axes = jnp.linalg.eigh(covariance)
     variances, axes = variances[-RANK:], axes[:, -RANK:]
-    seen = variances > LEAST * power
+    seen = variances > MIN_VARIANCE_SHARE * power
     variances = jnp.where(seen, variances, 0)
     rest = jnp.maximum(jnp.trace(covariance) - jnp.sum(variances), 0)
     return Gaussian(mean, jnp.where(seen[None], axes, 0), variances, rest, power)
@@ -166,6 +166,6 @@ def _scalings(least: float) -> Float32[np.ndarray, " steps"]:
 
 
 RANK = 64  # principal axes of a style: of 512 the pictures are the same, and roots take longer than layers
-LEAST = 1e-6  # of the power: float32's rounding of a covariance is below
+MIN_VARIANCE_SHARE = 1e-6  # of the power: float32's rounding of a covariance is below
 DAMPING = 1e-4  # of the power of both: float32 then has the slope to some 1e-6
 TINY = 1e-12  # of black, where there is no power
