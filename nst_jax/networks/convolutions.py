@@ -1,0 +1,59 @@
+"""Whose convolutions a network runs: XLA's, or oneDNN's where the native part is built (native/)."""
+
+import functools
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nst_jax.errors import InputError, did_you_mean
+
+LIBRARY = "libnst_jax_onednn.so"  # native/build.py leaves it there: beside oneDNN's own
+CHOICES = ("auto", "xla", "onednn")
+using = jax.make_user_context("auto")  # `with using("xla"):`; part of what compiled programs are known by
+
+
+@functools.cache
+def library() -> Any:
+    """Return the module that calls the native part, None where that is not built."""
+    path = Path(sys.prefix, "lib", LIBRARY)
+    if not path.exists():
+        return None
+    from nst_jax.networks import onednn
+
+    try:
+        onednn.load(path)
+    except (OSError, AttributeError) as error:
+        warnings.warn(f"{path}: not used, `python native/build.py` builds it anew ({error})", stacklevel=2)
+        return None
+    return onednn
+
+
+def chosen(dtype: Any) -> str:
+    """Return whose convolutions are best for activations of this type here: xla or onednn.
+
+    auto is onednn for bfloat16 where the processor multiplies it. Raises InputError where onednn is asked
+    for and cannot be had.
+    """
+    choice, there = using.value, jax.default_backend() == "cpu" and library()
+    if choice not in CHOICES:
+        hint = did_you_mean(choice, CHOICES)
+        raise InputError("convolutions", f"one of {', '.join(CHOICES)}", f"got {choice!r}{hint}")
+    if choice == "onednn" and not there:
+        raise InputError("convolutions", "xla, as the native part is not built", "got onednn")
+    if choice == "auto":
+        return "onednn" if there and jnp.dtype(dtype) == jnp.bfloat16 and there.has_bfloat16() else "xla"
+    return choice
+
+
+def native(dtype: Any) -> Any:
+    """Return the module that runs convolutions of this type, None where XLA runs them."""
+    return library() if chosen(dtype) == "onednn" else None
+
+
+def describe(dtype: Any) -> str:
+    """Return in words whose convolutions are run for activations of this type."""
+    return found.describe() if (found := native(dtype)) else "xla"
