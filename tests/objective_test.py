@@ -345,7 +345,9 @@ def test_products_are_of_the_precision_asked_for_and_statistics_float32(
     params, pictures, precision, product, activations
 ):
     """What a GPU is asked for, which this machine cannot show otherwise."""
-    assert products(params, pictures, precision) == {
+    with convolutions.using("xla"):
+        found = products(params, pictures, precision)
+    assert found == {
         ("conv_general_dilated", product, activations),
         ("dot_general", product, "float32"),
     }

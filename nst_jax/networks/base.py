@@ -152,7 +152,7 @@ def cast(params: Params, precision: str) -> Params:
     dtype = PRECISIONS[in_force(precision)].activations
     held = params.convolutions
     if all(layer.kernel[:2] == (3, 3) for layer in params.network.layers) and (
-        native := convolutions.native(dtype)
+        native := convolutions.native(precision)
     ):
         is_packed = all(convolution.kernel.ndim == 1 for convolution in held.values())
         return params if is_packed else params._replace(convolutions=native.pack_all(held, dtype))

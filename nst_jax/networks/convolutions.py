@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from nst_jax.errors import InputError, did_you_mean
+from nst_jax.networks.precision import PRECISIONS, in_force
 
 LIBRARY = "libnst_jax_onednn.so"  # native/build.py leaves it there: beside oneDNN's own
 CHOICES = ("auto", "xla", "onednn")
@@ -32,12 +33,13 @@ def library() -> Any:
     return onednn
 
 
-def chosen(dtype: Any) -> str:
-    """Return whose convolutions are best for activations of this type here: xla or onednn.
+def chosen(precision: str) -> str:
+    """Return whose convolutions are run here in this precision, a key of PRECISIONS or auto: xla or onednn.
 
-    auto is onednn for bfloat16 where the processor multiplies it. Raises InputError where onednn is asked
-    for and cannot be had.
+    Of its own accord onednn for bfloat16, where the processor multiplies that. Raises InputError where onednn
+    is asked for and cannot be had.
     """
+    dtype = PRECISIONS[in_force(precision)].activations
     choice, there = using.value, jax.default_backend() == "cpu" and library()
     if choice not in CHOICES:
         hint = did_you_mean(choice, CHOICES)
@@ -45,15 +47,15 @@ def chosen(dtype: Any) -> str:
     if choice == "onednn" and not there:
         raise InputError("convolutions", "xla, as the native part is not built", "got onednn")
     if choice == "auto":
-        return "onednn" if there and jnp.dtype(dtype) == jnp.bfloat16 and there.has_bfloat16() else "xla"
+        return "onednn" if there and dtype == jnp.bfloat16 and there.has_bfloat16() else "xla"
     return choice
 
 
-def native(dtype: Any) -> Any:
-    """Return the module that runs convolutions of this type, None where XLA runs them."""
-    return library() if chosen(dtype) == "onednn" else None
+def native(precision: str) -> Any:
+    """Return the module that runs convolutions in this precision, None where XLA runs them."""
+    return library() if chosen(precision) == "onednn" else None
 
 
-def describe(dtype: Any) -> str:
-    """Return in words whose convolutions are run for activations of this type."""
-    return found.describe() if (found := native(dtype)) else "xla"
+def describe(precision: str) -> str:
+    """Return in words whose convolutions are run here in this precision."""
+    return found.describe() if (found := native(precision)) else "xla"

@@ -61,7 +61,7 @@ def pack_all(convolutions: Any, dtype: Any) -> Any:
     }
 
 
-def _forward(
+def forward(
     x: Float[Array, "n h w i"], kernel: UInt8[Array, " _"], bias: Float[Array, " o"], padding: int = 1
 ) -> Float[Array, "n _ w o"]:
     """Return relu(x * kernel + bias), with so many rows of zeros above and below, and a column beside."""
@@ -71,7 +71,7 @@ def _forward(
     return call(x, kernel, bias, above=padding, below=padding)
 
 
-def _backward(
+def backward(
     cotangent: Float[Array, "n h w o"],
     y: Float[Array, "n h w o"],
     flipped: UInt8[Array, " _"],
@@ -114,10 +114,10 @@ def _over_rows(function: Callable[..., Array], maps: int, rule: str) -> Callable
 
 
 _PASSES = {  # by whether rows may be over devices
-    False: (_forward, _backward),
+    False: (forward, backward),
     True: (
-        _over_rows(_forward, 1, "n h w i, p, o -> n h w o"),
-        _over_rows(_backward, 2, "n h w o, n h w o, p -> n h w i"),
+        _over_rows(forward, 1, "n h w i, p, o -> n h w o"),
+        _over_rows(backward, 2, "n h w o, n h w o, p -> n h w i"),
     ),
 }
 
