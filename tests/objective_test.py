@@ -11,6 +11,7 @@ from jax.extend.core import jaxprs_in_params
 from nst_jax.config import PRESETS, Config
 from nst_jax.losses.variation import total_variation
 from nst_jax.masks import Masks
+from nst_jax.networks import convolutions
 from nst_jax.networks.base import cast
 from nst_jax.objective import (
     coefficients,
