@@ -149,13 +149,13 @@ def cast(params: Params, precision: str) -> Params:
 
     Where the native part runs them, their kernels are packed: one axis, of bytes.
     """
-    dtype = PRECISIONS[in_force(precision)].activations
-    held = params.convolutions
+    dtype, held = PRECISIONS[in_force(precision)].activations, params.convolutions
+    if all(convolution.kernel.ndim == 1 for convolution in held.values()):  # they are packed
+        return params
     if all(layer.kernel[:2] == (3, 3) for layer in params.network.layers) and (
         native := convolutions.native(precision)
     ):
-        is_packed = all(convolution.kernel.ndim == 1 for convolution in held.values())
-        return params if is_packed else params._replace(convolutions=native.pack_all(held, dtype))
+        return params._replace(convolutions=native.pack_all(held, dtype))
     return params._replace(convolutions=jax.tree.map(lambda a: a.astype(dtype), held))
 
 

@@ -45,7 +45,7 @@ def chosen(precision: str) -> str:
         hint = did_you_mean(choice, CHOICES)
         raise InputError("convolutions", f"one of {', '.join(CHOICES)}", f"got {choice!r}{hint}")
     if choice == "onednn" and not there:
-        raise InputError("convolutions", "xla, as the native part is not built", "got onednn")
+        raise InputError("convolutions", "xla, as the native part is not built for this device", "got onednn")
     if choice == "auto":
         return "onednn" if there and dtype == jnp.bfloat16 and there.has_bfloat16() else "xla"
     return choice
