@@ -39,16 +39,16 @@ def chosen(precision: str) -> str:
     Of its own accord onednn for bfloat16, where the processor multiplies that. Raises InputError where onednn
     is asked for and cannot be had.
     """
-    dtype = PRECISIONS[in_force(precision)].activations
-    choice, there = using.value, jax.default_backend() == "cpu" and library()
+    choice, narrow = using.value, PRECISIONS[in_force(precision)].activations == jnp.bfloat16
     if choice not in CHOICES:
         hint = did_you_mean(choice, CHOICES)
         raise InputError("convolutions", f"one of {', '.join(CHOICES)}", f"got {choice!r}{hint}")
+    if choice == "xla" or (choice == "auto" and not narrow):
+        return "xla"
+    there = jax.default_backend() == "cpu" and library()
     if choice == "onednn" and not there:
         raise InputError("convolutions", "xla, as the native part is not built for this device", "got onednn")
-    if choice == "auto":
-        return "onednn" if there and dtype == jnp.bfloat16 and there.has_bfloat16() else "xla"
-    return choice
+    return "onednn" if choice == "onednn" or (there and there.has_bfloat16()) else "xla"
 
 
 def native(precision: str) -> Any:
