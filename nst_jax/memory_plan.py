@@ -9,6 +9,7 @@ import numpy as np
 
 from nst_jax import loop, sharding, tiling
 from nst_jax.errors import NotEnoughMemory
+from nst_jax.networks.base import Params
 from nst_jax.objective import Spec, layers_of, recomputed_terms
 from nst_jax.problem import Problem
 from nst_jax.steering import ruler_shapes, steer
@@ -163,8 +164,14 @@ def memory_use(problem: Problem) -> MemoryUse:
     style, largest = max((size, picture.shape[:2]) for size, picture in once)
     shared = jax.devices()[0].platform == "cpu"
     # On an accelerator the picture that is shown, and its opacity, until somebody has read it.
-    beside = PROCESS_BYTES + HOST_COPIES * first.nbytes if shared else 2 * first.nbytes
+    beside = PROCESS_BYTES + HOST_COPIES * first.nbytes + _reordered(params) if shared else 2 * first.nbytes
     return MemoryUse(beside, arguments, temporary, content, style, largest)
+
+
+def _reordered(params: Params) -> int:
+    """Return the bytes of packed kernels: the native part keeps each a second time, in the order it takes."""
+    kernels = [kernel for held in params.convolutions.values() for kernel in held[:2]]
+    return sum(kernel.nbytes for kernel in kernels if kernel.ndim == 1)
 
 
 def _bytes(tree: Any) -> int:

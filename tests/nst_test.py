@@ -115,9 +115,10 @@ def test_the_report_keeps_its_contract(call):
     assert report["ended"] == "iterations"
     assert list(report["depends_on"]) == [
         *("nst_jax", "jax", "jaxlib", "numpy", "optax", "pillow"),
-        *("platform", "kind", "count", "threads", "xla_flags", "tiles"),
+        *("platform", "kind", "count", "threads", "xla_flags", "convolutions", "tiles"),
     ]
     assert report["depends_on"]["count"] == 1
+    assert report["depends_on"]["convolutions"] == "xla"  # in float32
     assert report["depends_on"]["tiles"] == [0]
     assert report["depends_on"]["threads"] >= 4  # one for each device there is
     assert report["config"]["content_layers"] == ["conv3_1", "conv4_2"]

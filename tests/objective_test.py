@@ -11,6 +11,7 @@ from jax.extend.core import jaxprs_in_params
 from nst_jax.config import PRESETS, Config
 from nst_jax.losses.variation import total_variation
 from nst_jax.masks import Masks
+from nst_jax.networks import convolutions
 from nst_jax.networks.base import cast
 from nst_jax.objective import (
     coefficients,
@@ -345,7 +346,9 @@ def test_products_are_of_the_precision_asked_for_and_statistics_float32(
     params, pictures, precision, product, activations
 ):
     """What a GPU is asked for, which this machine cannot show otherwise."""
-    assert products(params, pictures, precision) == {
+    with convolutions.using("xla"):
+        found = products(params, pictures, precision)
+    assert found == {
         ("conv_general_dilated", product, activations),
         ("dot_general", product, "float32"),
     }

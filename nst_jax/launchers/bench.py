@@ -11,6 +11,7 @@ import dataclasses
 import importlib.util
 import itertools
 import math
+import operator
 import statistics
 import time
 from collections import deque
@@ -38,7 +39,7 @@ from nst_jax.launchers.signals import scratch_folder
 from nst_jax.loop import initial_state, run_chunk, run_steps
 from nst_jax.losses.style import STYLE_LOSSES
 from nst_jax.memory_plan import bytes_needed
-from nst_jax.networks import NETWORKS
+from nst_jax.networks import NETWORKS, convolutions
 from nst_jax.networks.base import Params, cast, make_params
 from nst_jax.networks.precision import PRECISIONS
 from nst_jax.objective import LossWeights, Spec, Targets, total_loss
@@ -67,6 +68,11 @@ class Bench:
     )
     optimizers: tuple[str, ...] = option(("lbfgs", "adam"), "optimizers", choices=OPTIMIZERS)
     precisions: tuple[str, ...] = option(("float32",), "precisions", choices=PRECISIONS)
+    convolutions: tuple[str, ...] = option(
+        ("auto",),
+        "whose convolutions; where named, a row is measured in turn with XLA's in float32 (xla/lone)",
+        choices=convolutions.CHOICES,
+    )
     batch: tuple[int, ...] = option((1,), "pictures optimized at once", low=1, high=4096)
     iterations: int = option(
         10, "steps of the whole run that is timed from start to finish; 0: none", low=0, high=10**6
@@ -107,6 +113,7 @@ class Case(NamedTuple):
     optimizer: str
     precision: str
     batch: int
+    convolutions: str = "auto"
 
 
 class Programs(NamedTuple):
@@ -137,6 +144,9 @@ def main(given: ParsedFlags) -> int:
     if where and where != jax.default_backend():
         came = f"this is {jax.default_backend()}"
         raise InputError(f"--experiment={bench.experiment}", f"on {where} only", came)
+    if "onednn" in bench.convolutions and (jax.default_backend() != "cpu" or not convolutions.library()):
+        allowed = "on a CPU, with the native part: python native/build.py"
+        raise InputError("--convolutions=onednn", allowed, "it is not there")
     if bench.selftest:
         return selftest.main()
     arrays = {network: load_weights(network).arrays for network in bench.networks}
@@ -151,6 +161,7 @@ def main(given: ParsedFlags) -> int:
             bench.optimizers,
             bench.precisions,
             bench.batch,
+            bench.convolutions,
         )
         for case in itertools.starmap(Case, cases):
             rows.append({**case._asdict(), **measure(arrays[case.network], case, bench)})
@@ -209,7 +220,7 @@ def _use_cache(folder: str | None, enabled: bool) -> None:
 def measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
     """Return what a row tells of its case, or that it does not fit into memory."""
     try:
-        with device.running_out(case.size, case.size):
+        with convolutions.using(case.convolutions), device.running_out(case.size, case.size):
             return _measure(arrays, case, bench)
     except (NotEnoughMemory, MemoryError) as error:
         return {"does_not_fit": str(error)}
@@ -241,6 +252,8 @@ def _measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
     if case.style_loss != "gram":
         gram = _lone_gram(params, problem, pictures, case.batch)
         calls["gram"] = lambda: seconds(gram) / case.batch
+    if case.convolutions != "auto":
+        calls["xla"] = _lone_xla(params, problem, pictures, case.batch)
     spans: list[tuple[float, int]] = []
     if bench.iterations:
         calls["run"] = partial(seconds, partial(_run, problem, case.batch, spans))
@@ -265,6 +278,22 @@ def _lone_gram(params: Params, problem: Problem, pictures: jax.Array, batch: int
     problem = make_problem(params, problem.content, problem.styles, config)
     programs = _programs(config, batch)
     return partial(programs.evaluate, pictures, problem.params, problem.targets(), programs.weights)
+
+
+def _lone_xla(params: Params, problem: Problem, pictures: jax.Array, batch: int) -> Callable[[], float]:
+    """Return what times an evaluation of the same problem with XLA's convolutions in float32."""
+    config = dataclasses.replace(problem.config, precision="float32")
+    with convolutions.using("xla"):
+        plain = make_problem(params, problem.content, problem.styles, config)
+        targets = plain.targets()
+    programs = _programs(config, batch)
+
+    def timed() -> float:
+        with convolutions.using("xla"):
+            call = partial(programs.evaluate, pictures, plain.params, targets, programs.weights)
+            return seconds(call) / batch
+
+    return timed
 
 
 def _programs(config: Config, batch: int) -> Programs:
@@ -404,6 +433,9 @@ def _times(timed: dict[str, list[float]], others: Sequence[str]) -> dict[str, An
         "lone_seconds": median["lone"],
         "convolution_seconds": own,
         "lone_over_gram": median["lone"] / median.get("gram", median["lone"]),
+        "xla_over_lone": statistics.median(map(operator.truediv, timed["xla"], timed["lone"]))
+        if "xla" in timed
+        else None,
         "loop_over_lone": loop / median["lone"],
         "loop_over_convolutions": loop / own if own else None,
         "convolution_share": own / loop if own else None,
@@ -435,6 +467,7 @@ COLUMNS: list[tuple[str, int, Callable[[dict[str, Any]], str]]] = [
     ("optimizer", 9, lambda row: row["optimizer"]),
     ("precision", 13, lambda row: row["precision"]),
     ("batch", 5, lambda row: str(row["batch"])),
+    ("convolved", 9, lambda row: row["convolutions"]),
     ("s/eval", 9, lambda row: f"{row['seconds_per_evaluation']['median']:.4g}"),
     ("min", 9, lambda row: f"{row['seconds_per_evaluation']['min']:.4g}"),
     ("max", 9, lambda row: f"{row['seconds_per_evaluation']['max']:.4g}"),
@@ -444,6 +477,7 @@ COLUMNS: list[tuple[str, int, Callable[[dict[str, Any]], str]]] = [
     ("share", 5, lambda row: _number(row["share_of_ceiling"], ".2f")),
     ("peak GiB", 8, lambda row: f"{row['peak_memory_bytes'] / 2**30:.2f}"),
     ("lone/gram", 9, lambda row: f"{row['lone_over_gram']:.3f}"),
+    ("xla/lone", 8, lambda row: _number(row["xla_over_lone"], ".2f")),
     ("loop/lone", 9, lambda row: f"{row['loop_over_lone']:.3f}"),
     ("loop/convs", 10, lambda row: _number(row["loop_over_convolutions"], ".3f")),
     ("torch/loop", 10, lambda row: _number(row.get("compared_over_loop"), ".3f")),

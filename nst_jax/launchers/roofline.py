@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nst_jax.networks import NETWORKS, vgg
+from nst_jax.networks import NETWORKS, convolutions, vgg
 from nst_jax.networks.base import Layer, Network, Params
 from nst_jax.networks.precision import PRECISIONS, in_force
 from nst_jax.objective import Spec
@@ -90,9 +90,15 @@ def own_convolutions(params: Params, spec: Spec, size: int, batch: int) -> float
     dtype, products = PRECISIONS[in_force(spec.precision)]
     total = 0.0
     for layer, side in _sides(params.network, spec, size):
-        for kernel in params.convolutions[layer.name][:2]:  # forward and backward
-            x = _noise((batch, side, side, kernel.shape[2]), dtype)
-            total += seconds(partial(_convolve, x, kernel, products))
+        held = params.convolutions[layer.name]
+        x, y = (_noise((batch, side, side, channels), dtype) for channels in layer.kernel[2:])
+        if held.kernel.ndim == 1:  # packed: with bias, ReLU and mask
+            native = convolutions.library()
+            total += seconds(partial(native.forward, x, held.kernel, held.bias))
+            total += seconds(partial(native.backward, y, y, held.flipped))
+        else:
+            total += seconds(partial(_convolve, x, held.kernel, products))
+            total += seconds(partial(_convolve, y, held.flipped, products))
     return total / batch
 
 

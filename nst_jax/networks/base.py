@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from nst_jax.errors import InputError, did_you_mean
+from nst_jax.networks import convolutions
 from nst_jax.networks.precision import PRECISIONS, in_force
 
 AnyArray = Array | np.ndarray  # host arrays are welcome wherever a picture comes in
@@ -144,9 +145,18 @@ def make_params(network: Network, arrays: Mapping[str, Any]) -> Params:
 
 
 def cast(params: Params, precision: str) -> Params:
-    """Return the network with its convolutions held as a key of PRECISIONS says, or auto."""
-    dtype = PRECISIONS[in_force(precision)].activations
-    return params._replace(convolutions=jax.tree.map(lambda a: a.astype(dtype), params.convolutions))
+    """Return the network with its convolutions held as a key of PRECISIONS says, or auto.
+
+    Where the native part runs them, their kernels are packed: one axis, of bytes.
+    """
+    dtype, held = PRECISIONS[in_force(precision)].activations, params.convolutions
+    if all(convolution.kernel.ndim == 1 for convolution in held.values()):  # they are packed
+        return params
+    if all(layer.kernel[:2] == (3, 3) for layer in params.network.layers) and (
+        native := convolutions.native(precision)
+    ):
+        return params._replace(convolutions=native.pack_all(held, dtype))
+    return params._replace(convolutions=jax.tree.map(lambda a: a.astype(dtype), held))
 
 
 def features(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from nst_jax.networks import convolutions
 from nst_jax.networks.base import AnyArray, Convolution, Network, Params, Step, describe, keep_rows
 from nst_jax.networks.precision import PRECISIONS, in_force
 
@@ -62,7 +63,7 @@ def _forward(
     """Return what features() does."""
     pool, (dtype, products) = POOLINGS[pooling], PRECISIONS[in_force(precision)]
     x = ((image - params.mean[None, None]) / params.std[None, None])[None].astype(dtype)
-    x = jnp.asarray(keep_rows(x, rows, 1))
+    x, spread = jnp.asarray(keep_rows(x, rows, 1)), rows > 0
     activations: dict[str, Float[Array, "_ _ _"]] = {}
     stride, deepest = 1, params.network.deepest(layers)
     for layer in params.network.layers[: deepest.depth]:
@@ -71,7 +72,7 @@ def _forward(
         if layer.stride > stride:
             x, stride, rows = pool(x), layer.stride, rows // 2
             x = jnp.asarray(keep_rows(x, rows, 1))  # an odd last row has met the zeros below it
-        x = jnp.asarray(keep_rows(_apply(params.convolutions[layer.name], x, products), rows, 1))
+        x = jnp.asarray(keep_rows(_apply(params.convolutions[layer.name], x, products, spread), rows, 1))
         activations[layer.name] = x[0]
     return {name: activations[name] for name in layers}
 
@@ -89,10 +90,15 @@ def _sums_type(dtype: Any) -> Any:
 
 
 def _apply(
-    convolution: Convolution, x: Float[Array, "n h w i"], products: lax.Precision
+    convolution: Convolution, x: Float[Array, "n h w i"], products: lax.Precision, spread: bool
 ) -> Float[Array, "n h w o"]:
-    """Return what a layer makes of x, which is padded to the least channels there are to be."""
+    """Return what a layer makes of x, which is padded to the least channels there are to be.
+
+    spread: whether rows may be over several devices.
+    """
     kernel, flipped, bias = convolution
+    if kernel.ndim == 1:  # packed by cast()
+        return convolutions.library().layer(x, kernel, flipped, bias, spread)
     if (missing := _least_channels() - x.shape[3]) > 0:
         x = jnp.pad(x, [(0, 0)] * 3 + [(0, missing)])
         kernel = jnp.pad(kernel, [(0, 0)] * 2 + [(0, missing), (0, 0)])

@@ -12,6 +12,7 @@ from nst_jax.checkpoint import Checkpoints, Saved, newest
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.memory_plan import TilingMode
+from nst_jax.networks import convolutions
 from nst_jax.options import check_options, option
 from nst_jax.report import Point
 from nst_jax.system import device
@@ -57,9 +58,10 @@ def find(options: CheckpointOptions) -> "ResumeRecord | None":
     return read_record(saved) if saved else None
 
 
-def surroundings(devices: int) -> dict[str, str]:
+def surroundings(devices: int, precision: str) -> dict[str, str]:
     """Return by name what the bits of a result depend on, beside the request."""
     found = {name: str(value) for name, value in device.depends_on(devices).items()}
+    found["convolutions"] = convolutions.describe(precision)
     return {"devices" if name == "count" else name: value for name, value in found.items()}
 
 

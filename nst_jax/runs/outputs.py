@@ -17,6 +17,7 @@ from nst_jax.config import Config
 from nst_jax.errors import InputError, NotWritten
 from nst_jax.files import write_whole
 from nst_jax.masks import Masks
+from nst_jax.networks import convolutions
 from nst_jax.networks.precision import in_force
 from nst_jax.problem import finish
 from nst_jax.report import Point, ended, history, plot_losses, resolved, scales, to_json
@@ -223,7 +224,8 @@ def _report(outcome: Outcome, recipe: Recipe) -> dict[str, Any]:
         "seconds": seconds,
         "device": device.describe(devices),
         "precision": in_force(config.precision),
-        "depends_on": device.depends_on(devices) | {"tiles": outcome.tiles},
+        "depends_on": device.depends_on(devices)
+        | {"convolutions": convolutions.describe(config.precision), "tiles": outcome.tiles},
         "peak_memory_bytes": device.peak_memory(),
     }
 

@@ -124,7 +124,12 @@ def facts_of(request: Request, pictures: Pictures, weights: Weights, devices: in
         iterations: the steps of each scale.
     """
     options = {f"--{name}": _as_flag(value) for name, value in request.config.values().items()}
-    told = options | by_name(pictures) | {"weights": weights.sha256} | surroundings(devices)
+    told = (
+        options
+        | by_name(pictures)
+        | {"weights": weights.sha256}
+        | surroundings(devices, request.config.precision)
+    )
     return {
         "given": [dict(part) for part in request.given],
         "told": {name: fingerprint(value) for name, value in told.items()},

@@ -1,0 +1,61 @@
+"""Whose convolutions a network runs: XLA's, or oneDNN's where the native part is built (native/)."""
+
+import functools
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nst_jax.errors import InputError, did_you_mean
+from nst_jax.networks.precision import PRECISIONS, in_force
+
+LIBRARY = "libnst_jax_onednn.so"  # native/build.py leaves it there: beside oneDNN's own
+CHOICES = ("auto", "xla", "onednn")
+using = jax.make_user_context("auto")  # `with using("xla"):`; part of what compiled programs are known by
+
+
+@functools.cache
+def library() -> Any:
+    """Return the module that calls the native part, None where that is not built."""
+    path = Path(sys.prefix, "lib", LIBRARY)
+    if not path.exists():
+        return None
+    from nst_jax.networks import onednn
+
+    try:
+        onednn.load(path)
+    except (OSError, AttributeError) as error:
+        warnings.warn(f"{path}: not used, `python native/build.py` builds it anew ({error})", stacklevel=2)
+        return None
+    return onednn
+
+
+def chosen(precision: str) -> str:
+    """Return whose convolutions are run here in this precision, a key of PRECISIONS or auto: xla or onednn.
+
+    Of its own accord onednn for bfloat16, where the processor multiplies that. Raises InputError where onednn
+    is asked for and cannot be had.
+    """
+    choice, narrow = using.value, PRECISIONS[in_force(precision)].activations == jnp.bfloat16
+    if choice not in CHOICES:
+        hint = did_you_mean(choice, CHOICES)
+        raise InputError("convolutions", f"one of {', '.join(CHOICES)}", f"got {choice!r}{hint}")
+    if choice == "xla" or (choice == "auto" and not narrow):
+        return "xla"
+    there = jax.default_backend() == "cpu" and library()
+    if choice == "onednn" and not there:
+        raise InputError("convolutions", "xla, as the native part is not built for this device", "got onednn")
+    return "onednn" if choice == "onednn" or (there and there.has_bfloat16()) else "xla"
+
+
+def native(precision: str) -> Any:
+    """Return the module that runs convolutions in this precision, None where XLA runs them."""
+    return library() if chosen(precision) == "onednn" else None
+
+
+def describe(precision: str) -> str:
+    """Return in words whose convolutions are run here in this precision."""
+    return found.describe() if (found := native(precision)) else "xla"
