@@ -218,7 +218,8 @@ void RunBand(const Call& call, int64_t picture, int64_t first, int64_t last) {
   OneThread one;
   const int64_t rows = call.height + call.above + call.below - 2;  // of the result
   const bool top = first == 0 && call.above, bottom = last == rows && call.below;
-  const Shape shape{last - first, call.columns, call.in, call.out, top, bottom, call.narrow, call.bias != nullptr};
+  const Shape shape{last - first, call.columns, call.in,     call.out,
+                    top,          bottom,       call.narrow, call.bias != nullptr};
   const auto primitive = Find(shape);
   const auto& wanted = primitive->description;
   const auto weights = Weights(call.packed, shape, wanted.weights_desc());
@@ -350,14 +351,18 @@ ffi::Error Prepare(ffi::AnyBuffer source, const Bytes* mask, ffi::Buffer<ffi::U8
   call.result = static_cast<Bytes*>(result->untyped_data());
   const int64_t size = kHeader + 9 * call.in * call.out * (call.narrow ? 2 : 4);
   if (static_cast<int64_t>(packed.element_count()) != size) return Wrong("a kernel of another shape, or several");
-  if (to[last - 3] != call.height + above + below - 2 || to[last - 2] != call.columns) return Wrong("a result of another size");
+  if (to[last - 3] != call.height + above + below - 2 || to[last - 2] != call.columns) {
+    return Wrong("a result of another size");
+  }
   if (!result->element_count()) return ffi::Error::Success();
   return Run(call, pool);
 }
 
 ffi::Error Forward(ffi::ThreadPool pool, ffi::AnyBuffer source, ffi::Buffer<ffi::U8> packed,
                    ffi::Buffer<ffi::F32> bias, ffi::Result<ffi::AnyBuffer> result, int64_t above, int64_t below) {
-  if (bias.element_count() != static_cast<size_t>(result->dimensions().back())) return Wrong("a bias for each channel");
+  if (bias.element_count() != static_cast<size_t>(result->dimensions().back())) {
+    return Wrong("a bias for each channel");
+  }
   return Prepare(source, nullptr, packed, bias.typed_data(), above, below, result, pool);
 }
 
