@@ -77,7 +77,7 @@ def test_one_compilation_however_many_values_and_passes(params, pictures, compil
     assert compilations("_advance") == 1
     run(over(params, pictures, configs[::-1]), batch_size=4, report_every=1)
     assert compilations("_advance") == 1
-    assert compilations("_unseen") == 1
+    assert compilations("_initial_states") == 1
     run(over(params, pictures, [Config(iterations=3, style_layers=("conv1_2",))] * 4))
     assert compilations("_advance") == 2  # else the count could not fail
 
