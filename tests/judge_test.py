@@ -47,7 +47,9 @@ def plain(value, shape=(32, 37)):
 def only(**parts):
     """A view of which only some parts are given."""
     none = jnp.zeros((1, 1))
-    return judge.ImageFeatures({}, none, {}, {}, none, none, [], none, jnp.zeros(1), none == 1)._replace(**parts)
+    return judge.ImageFeatures({}, none, {}, {}, none, none, [], none, jnp.zeros(1), none == 1)._replace(
+        **parts
+    )
 
 
 @pytest.mark.parametrize("metric", ["lpips", "lpips_alex", "dists"])
