@@ -62,7 +62,7 @@ def table(found: dict[str, dict[str, list[float]]]) -> list[str]:
         numbers = np.array(list(each.values()))
         farthest = np.abs(numbers - means).max(0)
         cells = [f"{m:.3f} ± {f:.3f}" for m, f in zip(numbers.mean(0), farthest, strict=True)]
-        lines.append(f"| {name}, {len(each)} pairs | {' | '.join(cells)} |")
+        lines.append(f"| {name}, {len(each)} pair{'s'[: len(each) > 1]} | {' | '.join(cells)} |")
     return lines
 
 
