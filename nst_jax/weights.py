@@ -59,6 +59,9 @@ def load_weights(network: str = "vgg16", path: str | os.PathLike[str] | None = N
     """
     _check_name("network", network, known_networks())
     if path is None:
+        if network not in sources():
+            allowed = f"a file that `nst-weights --convert` made, as no published ones of {network} are known"
+            raise InputError("weights", allowed, "got none")
         return _load_default(find_source(network))
     return _expect(network, Path(path))
 

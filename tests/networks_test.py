@@ -17,6 +17,7 @@ from nst_jax.networks.base import features, make_params
 from nst_jax.objective import coefficients
 from nst_jax.targets import make_targets
 from nst_jax.transfer import stylize, stylize_steps
+from nst_jax.weights import load_weights
 
 LAYERS = {"content_layers": ("coarse",), "style_layers": ("coarse", "fine")}
 
@@ -160,3 +161,11 @@ def test_parameters_of_another_network_are_refused(toy, params, rng, monkeypatch
     monkeypatch.setitem(NETWORKS, "twin", toy._replace(name="twin"))
     with pytest.raises(InputError, match="params: the parameters of twin; got those of toy"):
         stylize(params, content, [style], config=Config(network="twin", **LAYERS, size=32))
+
+
+@pytest.mark.usefixtures("toy")
+def test_without_published_weights_a_network_asks_for_a_file():
+    with pytest.raises(
+        InputError, match="weights: a file that .nst-weights --convert. made, as no published"
+    ):
+        load_weights("toy")

@@ -144,7 +144,7 @@ def _one(spec: Spec) -> float:
 class Term(NamedTuple):
     """A term of the objective: a number of a picture, or several by name, and by style where it is of styles.
 
-    sums: (view, wanted) -> a tree of Sums, Leasts and arrays that add up over the parts of a picture.
+    sums: (view, wanted) -> a tree of Sums, Mins and arrays that add up over the parts of a picture.
     losses: (means of complete sums, wanted, whole) -> its unweighted numbers. None: the sums are these.
     weight: the option WEIGHT is called after the term's name: NAME_weight.
     of_content: (view of the content) -> what is wanted. Without a content picture the term has no numbers.

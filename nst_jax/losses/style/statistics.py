@@ -21,7 +21,7 @@ Features = Mapping[str, Float[AnyArray, "_ _ _"]]  # by layer, (rows, columns, c
 # By layer: the weight of each position, at least 0, not all 0; None: of all the same.
 Mask = Mapping[str, Float[AnyArray, "_ _"] | None]
 
-# By the layer that names the term: a tree of Sums, Leasts, and arrays that add up themselves.
+# By the layer that names the term: a tree of Sums, Mins, and arrays that add up themselves.
 Sums = dict[str, Any]
 Statistics = dict[str, Any]  # the same with the means in place of the Sums, what is least, and the arrays
 
