@@ -33,7 +33,7 @@ def test_measures_every_row_that_fits_and_reports_it(tmp_path, monkeypatch, caps
     assert out[0].split()[:7] == ["network", "size", "style", "loss", "optimizer", "precision", "batch"]
     case = ["moments", "adam", "float32", "1"]
     assert [line.split()[:6] for line in out[1:3]] == [["vgg16", size, *case] for size in ("32", "512")]
-    assert re.search(r"1 does not fit: needs 0\.[5-9] GiB, 0\.2 GiB free$", out[2])
+    assert re.search(r"1 +auto does not fit: needs 0\.[5-9] GiB, 0\.2 GiB free$", out[2])
     assert out[3:] == ["b.json", "p.svg"]
     assert (tmp_path / "p.svg").read_bytes().startswith(b"<?xml")
     assert not (tmp_path / "cache/nst_jax/xla").exists()

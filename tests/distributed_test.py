@@ -70,7 +70,7 @@ def pixels(path):
 
 def test_two_processes_make_the_picture_of_one_with_two_devices(tmp_path):
     options = ["--quiet", "--iterations=4", "--save_every=2", "--deterministic"]
-    flags = f"{QUICK} --xla_dump_hlo_module_re=jit_tell --xla_dump_to="  # with the options that XLA was started with
+    flags = f"{QUICK} --xla_dump_hlo_module_re=jit_snapshot --xla_dump_to="  # with the options that XLA was started with
     two = begin_two(tmp_path, *options, "--output=two.png", "--report=two.json", flags=f"{flags}dump2")
     (first, second) = end(two)
     written = ["two.png.step000002.png", "two.png.step000004.png", "two.png", "two.json"]

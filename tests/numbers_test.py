@@ -75,7 +75,7 @@ def run(params, optimizer, content, style, options):
 @pytest.mark.parametrize(
     ("optimizer", "case"),
     [("adam", case) for case in ODD]
-    + [("lbfgs", case) for case in ODD if not ODD[case][2].keys() & {"learning_rate", "average"}],
+    + [("lbfgs", case) for case in ODD if not ODD[case][2].keys() & {"learning_rate", "ema_decay"}],
 )
 def test_an_odd_request_has_an_answer(params, optimizer, case):
     content, style, options = ODD[case]

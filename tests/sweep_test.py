@@ -86,7 +86,7 @@ def test_a_lane_that_is_not_finite_stays_where_it_is_and_touches_no_other(params
     common = {"optimizer": "adam", "iterations": 5, "style_weight": 1.0, **LAYERS}
     flat = np.full_like(pictures[0], 0.5)  # no variation: what is next to it has some, times more than fits
     configs = [Config(tv_weight=weight, **common) for weight in (1e-3, 3e38, 1e-2)]
-    one = {"lanes": 3, "devices": jax.devices()[:1]}
+    one = {"batch_size": 3, "devices": jax.devices()[:1]}
     absurd = run(over(params, pictures, configs, init=flat), **one)
     sound = run(over(params, pictures, [configs[0], configs[0], configs[2]], init=flat), **one)
     assert [lane.finite for lane in absurd] == [True, False, True]
