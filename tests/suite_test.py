@@ -77,7 +77,7 @@ def test_every_command_is_told_and_one_that_fails_stops_nothing(folder, capsys):
         commands.other = "{NST} --seed=3 --init=noise"
         """
     )
-    assert run(bench.PROGRAM, ["--suite=mine.toml", "--minutes=5"]) == 0
+    assert run(bench.PROGRAM, ["--suite=mine.toml", "--minutes=15"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[-1] == "suite/results.md"
     states = [(one["step"], one["label"], one["state"]) for one in results(folder)]
