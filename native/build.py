@@ -20,15 +20,12 @@ NAME = "libnst_jax_onednn.so"  # nst_jax/networks/convolutions.py looks for it b
 
 def main() -> int:
     """Build it where that can be; return 1 where the compiler refuses the source."""
-    compiler = shlex.split(os.environ.get("CXX", "c++"))
-    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        return _nothing("it is for Linux on x86-64")
-    if shutil.which(compiler[0]) is None:
-        return _nothing(f"there is no C++ compiler ({compiler[0]})")
-    prefix = Path(sys.prefix)
-    if not (prefix / "include" / "dnnl.hpp").exists():
-        return _nothing("oneDNN is not installed (pip install 'nst-jax[cpu]')")
+    if why := missing():
+        print(f"native part: not built, XLA's convolutions run instead: {why}")
+        return 0
     import jax.ffi
+
+    compiler, prefix = _compiler(), Path(sys.prefix)
 
     whole, unfinished = prefix / "lib" / NAME, prefix / "lib" / f".{NAME}.{os.getpid()}"
     command = [
@@ -47,9 +44,19 @@ def main() -> int:
     return 0
 
 
-def _nothing(why: str) -> int:
-    print(f"native part: not built, XLA's convolutions run instead: {why}")
-    return 0
+def missing() -> str:
+    """Return what stands in the way of building it here, or nothing."""
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        return "it is for Linux on x86-64"
+    if shutil.which(_compiler()[0]) is None:
+        return f"there is no C++ compiler ({_compiler()[0]})"
+    if not Path(sys.prefix, "include", "dnnl.hpp").exists():
+        return "oneDNN is not installed (pip install 'nst-jax[cpu]')"
+    return ""
+
+
+def _compiler() -> list[str]:
+    return shlex.split(os.environ.get("CXX", "c++"))
 
 
 if __name__ == "__main__":

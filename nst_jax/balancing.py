@@ -57,9 +57,8 @@ def _pull(problem: Problem, targets: Targets, picture: np.ndarray, name: str) ->
     """Return the norm of the gradient of one term alone."""
     params, weights, spec = problem.params, problem.weights, problem.spec
     image = sharding.shard(sharding.pad(picture, spec), spec)
-    if not TERMS[name].layers(
-        spec
-    ):  # then a program without the network, which is compiled and run in no time
+    if not TERMS[name].layers(spec):
+        # A program without the network, which is compiled and run in no time.
         parts = {term: part for term, part in weights.parts.items() if term == name}
         alone = weights._replace(terms={name: jnp.float32(1)}, parts=parts)
         return float(_norm(params, image, targets, coefficients(alone), spec._replace(terms=(name,))))

@@ -142,9 +142,8 @@ class Format(NamedTuple):
     name: str  # pillow's
     longest: int  # side, in pixels
     alpha: bool  # is it kept?
-    write: (
-        Callable[[BinaryIO, png_tiff.Header, Callable[[slice], png_tiff.Band]], None] | None
-    )  # None: by pillow
+    # None: by pillow
+    write: Callable[[BinaryIO, png_tiff.Header, Callable[[slice], png_tiff.Band]], None] | None
     options: dict[str, Any]  # pillow's
 
 

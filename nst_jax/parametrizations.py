@@ -29,9 +29,8 @@ def _filtered(spec: Spec, power: float, image: Float[Array, "h w c"]) -> Float[A
     The mean counts as the lowest frequency. In natural pictures amplitudes fall like 1/f: in such units
     large areas change as easily as small strokes.
     """
-    own = jnp.asarray(
-        sharding.gather(image, spec)
-    )  # whole on every device: three numbers a pixel, little beside the maps
+    # Whole on every device: three numbers a pixel are little beside the maps.
+    own = jnp.asarray(sharding.gather(image, spec))
     height, width, _ = own.shape
     frequency = jnp.hypot(jnp.fft.fftfreq(height)[:, None], jnp.fft.rfftfreq(width)[None])
     gain = ((MEAN * jnp.maximum(frequency, 1 / max(height, width))) ** power).astype(jnp.complex64)

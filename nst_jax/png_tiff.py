@@ -10,9 +10,7 @@ from jaxtyping import UInt8, UInt16
 
 SETTINGS = "nst_jax"  # the name under which files keep the text
 BAND_SAMPLES = 2**18  # samples in a band: few enough to stay in a processor's cache
-MAX_CLASSIC_BYTES = (
-    2**32 - 2**24
-)  # bytes that a TIFF with offsets of 32 bits can hold, less what is not pixels
+MAX_CLASSIC_BYTES = 2**32 - 2**24  # of pixels in a TIFF with offsets of 32 bits, less what is beside them
 
 Band = UInt8[np.ndarray, "rows w c"] | UInt16[np.ndarray, "rows w c"]
 

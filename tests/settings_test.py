@@ -81,6 +81,7 @@ def test_what_holds_no_settings_is_refused_in_one_line(call):
         "deep.json": "[" * 10**5,
         "text.png": "no picture",
         "wrong.json": '{"config": {"size": "large"}}',
+        "listed.json": '{"config": {"content_loss": ["l2"]}}',
         "both.json": '{"config": {"strength": 0.5, "style_weight": 3.0, "loss_balancing": "auto"}}',
     }.items():
         Path(name).write_text(text)

@@ -144,9 +144,9 @@ def main(given: ParsedFlags) -> int:
     if where and where != jax.default_backend():
         came = f"this is {jax.default_backend()}"
         raise InputError(f"--experiment={bench.experiment}", f"on {where} only", came)
-    if "onednn" in bench.convolutions and (jax.default_backend() != "cpu" or not convolutions.library()):
-        allowed = "on a CPU, with the native part: python native/build.py"
-        raise InputError("--convolutions=onednn", allowed, "it is not there")
+    for choice in bench.convolutions:
+        with convolutions.using(choice):
+            convolutions.chosen("auto")  # raises where it cannot be had
     if bench.selftest:
         return selftest.main()
     arrays = {network: load_weights(network).arrays for network in bench.networks}

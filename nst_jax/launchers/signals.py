@@ -15,9 +15,7 @@ from nst_jax.files import abandon
 from nst_jax.launchers.console import fail
 from nst_programs import ENDINGS, taken
 
-GRACE_SECONDS = (
-    1.0  # seconds that a run has to come to something that can be kept, when a signal has asked it to end
-)
+GRACE_SECONDS = 1.0  # that a run has to come to something that can be kept, when a signal asks it to end
 
 
 def leave(code: int) -> NoReturn:
@@ -29,9 +27,8 @@ def leave(code: int) -> NoReturn:
 
 def end(number: int, how: str = "") -> NoReturn:
     """End the process, as a signal asks, from whatever thread: no file is half-written, nothing runs on."""
-    late = threading.Timer(
-        2 * GRACE_SECONDS, os._exit, [128 + number]
-    )  # standard error may take nothing any more
+    # Standard error may take nothing any more.
+    late = threading.Timer(2 * GRACE_SECONDS, os._exit, [128 + number])
     late.daemon = True
     late.start()
     try:

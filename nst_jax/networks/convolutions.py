@@ -42,12 +42,13 @@ def chosen(precision: str) -> str:
     choice, narrow = using.value, PRECISIONS[in_force(precision)].activations == jnp.bfloat16
     if choice not in CHOICES:
         hint = did_you_mean(choice, CHOICES)
-        raise InputError("convolutions", f"one of {', '.join(CHOICES)}", f"got {choice!r}{hint}")
+        raise InputError("`convolutions`", f"one of {', '.join(CHOICES)}", f"got {choice!r}{hint}")
     if choice == "xla" or (choice == "auto" and not narrow):
         return "xla"
     there = jax.default_backend() == "cpu" and library()
     if choice == "onednn" and not there:
-        raise InputError("convolutions", "xla, as the native part is not built for this device", "got onednn")
+        allowed = "auto or xla, as the native part (native/build.py) is not built for this device"
+        raise InputError("`convolutions`", allowed, "got onednn")
     return "onednn" if choice == "onednn" or (there and there.has_bfloat16()) else "xla"
 
 

@@ -51,9 +51,7 @@ class Record:
     status: str = "queued"
     error: str = ""
     notes: list[str] = dataclasses.field(default_factory=list)
-    overrides: dict[str, Any] = dataclasses.field(
-        default_factory=dict
-    )  # of options, by which it was extended
+    overrides: dict[str, Any] = dataclasses.field(default_factory=dict)  # by which it was extended
     plan: list[str] = dataclasses.field(default_factory=list)
     iterations: list[int] = dataclasses.field(default_factory=list)  # of each scale
     scales: str = ""
