@@ -54,9 +54,7 @@ def default_values(options: Any) -> dict[str, Any]:
 def renamed(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options that were stored in earlier days under the names of today."""
     today = {RENAMED.get(name, name): value for name, value in options.items()}
-    if (
-        today.get("content_loss") == "squares"
-    ):  # a value, of whatever type a file holds
+    if today.get("content_loss") == "squares":  # a value, of whatever type a file holds
         today["content_loss"] = RENAMED["squares"]
     return today
 
