@@ -18,7 +18,7 @@ from nst_jax.errors import InputError, NotWritten
 from nst_jax.files import write_whole
 from nst_jax.masks import Masks
 from nst_jax.networks import convolutions
-from nst_jax.networks.precision import in_force
+from nst_jax.networks.convolutions import in_force
 from nst_jax.problem import finish
 from nst_jax.report import Point, ended, history, plot_losses, resolved, scales, to_json
 from nst_jax.runs.input_files import ImageCache, Inputs, Pictures, working_size
