@@ -6,6 +6,7 @@ from nst_jax import labels as labels
 from nst_jax.config import Config as Config
 from nst_jax.errors import InputError as InputError
 from nst_jax.errors import NotEnoughMemory as NotEnoughMemory
+from nst_jax.loss_weights import LossWeights as LossWeights
 from nst_jax.losses import TERMS as TERMS
 from nst_jax.losses.base import Sum as Sum
 from nst_jax.losses.base import Term as Term
@@ -20,7 +21,6 @@ from nst_jax.networks import NETWORKS as NETWORKS
 from nst_jax.networks.base import Network as Network
 from nst_jax.networks.base import Params as Params
 from nst_jax.networks.base import features as features
-from nst_jax.objective import LossWeights as LossWeights
 from nst_jax.objective import Spec as Spec
 from nst_jax.objective import Targets as Targets
 from nst_jax.objective import loss_terms as loss_terms

@@ -5,7 +5,7 @@ network is compiled once.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,24 @@ from jax.lax import while_loop
 from jaxtyping import Array, Bool, Float, Int
 
 from nst_jax import objective, sharding, tiling
+from nst_jax.loss_weights import Dial, LossWeights, coefficients, steered
 from nst_jax.networks.base import AnyArray, Params
-from nst_jax.objective import Background, LossWeights, Spec, Targets, Terms, coefficients, composite, seen
+from nst_jax.objective import Background, Spec, Targets, Terms, composite, seen
 from nst_jax.optimizers import OPTIMIZERS, Iterate
 from nst_jax.parametrizations import PARAMETRIZATIONS
+from nst_jax.pytrees import Pytree
 
 
-class Average(NamedTuple):
+class Inputs(Pytree):
+    """What the loop runs on beside its state: other values of the same shapes never recompile."""
+
+    params: Params
+    targets: Targets
+    weights: LossWeights
+    learning_rate: Float[Array, ""]
+
+
+class Average(Pytree):
     """The exponential average of the pictures after each step, its bias corrected.
 
     A_t = d A_(t-1) + (1 - d) x_t from A_0 = 0, divided by 1 - d^t; before the first step the first picture.
@@ -30,15 +41,7 @@ class Average(NamedTuple):
     decay: Float[Array, ""]  # d
 
 
-class Dial(NamedTuple):
-    """How far a strength has moved the weights (steering.py)."""
-
-    log_ratio: Float[Array, ""]  # natural logarithm of the factor of the style's weight over the content's
-    first: Float[Array, ""]  # LPIPS of the run's first picture to the photograph; NaN: not yet measured
-    seen: Float[Array, ""]  # that of the last picture measured
-
-
-class State(NamedTuple):
+class State(Pytree):
     """Everything the next step needs; donated to it."""
 
     iterate: Iterate
@@ -65,20 +68,24 @@ def initial_state(
     terms = jax.tree.map(jnp.zeros_like, coefficients(weights))
     iterate = Iterate(image, jnp.float32(jnp.inf), jnp.zeros_like(image), terms)
     memory = OPTIMIZERS[spec.optimizer].init(image)
-    average = None if decay is None else Average(image, decay)
-    none, no, yes, unknown = jnp.int32(0), jnp.asarray(False), jnp.asarray(True), jnp.float32(jnp.nan)
-    dial = Dial(jnp.float32(0), unknown, unknown) if spec.steered else None
-    return sharding.constrain(
-        State(iterate, memory, jnp.float32(1), none, none, yes, no, average, dial), spec
+    unknown = jnp.float32(jnp.nan)
+    state = State(
+        iterate=iterate,
+        memory=memory,
+        scale=jnp.float32(1),
+        step=jnp.int32(0),
+        evaluations=jnp.int32(0),
+        finite=jnp.asarray(True),
+        converged=jnp.asarray(False),
+        average=None if decay is None else Average(image=image, decay=decay),
+        dial=Dial(log_ratio=jnp.float32(0), first=unknown, seen=unknown) if spec.steered else None,
     )
+    return sharding.constrain(state, spec)
 
 
 def start(
-    params: Params,
     image: Float[Array, "h w 3"],
-    targets: Targets,
-    weights: LossWeights,
-    learning_rate: Float[Array, ""],
+    inputs: Inputs,
     spec: Spec,
     decay: Float[Array, ""] | None = None,
     dial: Dial | None = None,
@@ -87,10 +94,10 @@ def start(
 
     dial: of the scale before.
     """
-    state = initial_state(image, weights, spec, decay)
+    state = initial_state(image, inputs.weights, spec, decay)
     if dial is not None:
-        state = state._replace(dial=jax.tree.map(jnp.copy, dial))  # the chunk takes its buffers
-    return run_chunk(state, np.int32(0), params, targets, weights, learning_rate, spec)
+        state = state.replace(dial=jax.tree.map(jnp.copy, dial))  # the chunk takes its buffers
+    return run_chunk(state, np.int32(0), inputs, spec)
 
 
 def _power_of_two(gradient: Float[Array, "h w 3"]) -> Float[Array, ""]:
@@ -103,26 +110,18 @@ def _power_of_two(gradient: Float[Array, "h w 3"]) -> Float[Array, ""]:
     return jnp.ldexp(jnp.float32(1), jnp.clip(exponent, -120, 120).astype(jnp.int32))
 
 
-def run_steps(
-    state: State,
-    steps: Int[Array, ""] | np.int32,
-    params: Params,
-    targets: Targets,
-    weights: LossWeights,
-    learning_rate: Float[Array, ""],
-    spec: Spec,
-) -> State:
+def run_steps(state: State, steps: Int[Array, ""] | np.int32, inputs: Inputs, spec: Spec) -> State:
     """Return the state `steps` steps on, or at the last finite picture. `steps` is traced: one program."""
     stop = state.step + steps
     coordinates = PARAMETRIZATIONS[spec.parametrization](spec)
 
     def advance(state: State) -> State:
-        in_force = coefficients(weights_in_force(weights, state.dial))
+        in_force = coefficients(steered(inputs.weights, state.dial))
         factors = jax.tree.map(lambda factor: state.scale * factor, in_force)
         step = OPTIMIZERS[spec.optimizer].step
-        value_of = partial(evaluate, params, targets, factors, spec)
-        found = step(value_of, learning_rate, state.iterate, state.memory, coordinates)
-        iterate, memory, evaluations, converged = found
+        value_of = partial(evaluate, inputs.params, inputs.targets, factors, spec)
+        found = step(value_of, inputs.learning_rate, state.iterate, state.memory, coordinates)
+        iterate = found.iterate
         unevaluated = _is_unevaluated(state)  # without a gradient it has stayed where it is
         first = state.evaluations == 0
         factor = jax.lax.cond(first, _power_of_two, lambda gradient: jnp.float32(1), iterate.gradient)
@@ -131,18 +130,17 @@ def run_steps(
         kept = jax.tree.map(
             lambda new, old: jnp.where(unevaluated | finite, new, old), iterate, state.iterate
         )
-        moved = finite & ~converged & ~unevaluated
+        moved = finite & ~found.converged & ~unevaluated
         count = state.step + moved.astype(jnp.int32)
-        return State(
-            kept,
-            memory,
-            factor * state.scale,
-            count,
-            state.evaluations + evaluations,
-            finite,
-            converged,
-            state.average and _include(state.average, kept.image, count, moved),
-            state.dial,
+        return state.replace(
+            iterate=kept,
+            memory=found.memory,
+            scale=factor * state.scale,
+            step=count,
+            evaluations=state.evaluations + found.evaluations,
+            finite=finite,
+            converged=found.converged,
+            average=state.average and _include(state.average, kept.image, count, moved),
         )
 
     def goes_on(state: State) -> Bool[Array, ""]:
@@ -156,15 +154,6 @@ run_chunk = jax.jit(run_steps, static_argnames="spec", donate_argnames="state")
 
 def _is_unevaluated(state: State) -> Bool[Array, ""]:
     return jnp.isinf(state.iterate.value) & state.finite
-
-
-def weights_in_force(weights: LossWeights, dial: Dial | None) -> LossWeights:
-    """Return the weights as a dial has moved them: each by the root of the ratio, in opposite directions."""
-    if dial is None:
-        return weights
-    root = jnp.exp(dial.log_ratio / 2)
-    terms = weights.terms
-    return weights.with_terms(content=terms["content"] / root, style=terms["style"] * root)
 
 
 def evaluate(params: Params, targets: Targets, factors: Terms, spec: Spec, image: AnyArray) -> Iterate:
@@ -182,7 +171,7 @@ def _include(
     """
     decayed = -jnp.expm1(count.astype(jnp.float32) * jnp.log(average.decay))
     share = jnp.where(moved, (1 - average.decay) / decayed, 0)
-    return average._replace(image=jnp.clip(average.image + share * (image - average.image), 0, 1))
+    return average.replace(image=jnp.clip(average.image + share * (image - average.image), 0, 1))
 
 
 def _is_finite(iterate: Iterate) -> Bool[Array, ""]:
@@ -191,7 +180,7 @@ def _is_finite(iterate: Iterate) -> Bool[Array, ""]:
     return jnp.isfinite(iterate.value) & jnp.isfinite(jnp.vdot(iterate.gradient, iterate.gradient))
 
 
-class Snapshot(NamedTuple):
+class Snapshot(Pytree):
     """What is told of a state."""
 
     image: Float[AnyArray, "h w 3"]  # as it is shown
@@ -212,12 +201,15 @@ def visible(state: State, background: Background | None, spec: Spec) -> Float[An
 @jax.jit(static_argnames="spec")
 def snapshot(state: State, background: Background | None, spec: Spec) -> Snapshot:
     """Return copies of what is told of a state: the next chunk takes the state's own buffers."""
-    image = visible(state, background, spec)
-    opacity = background and sharding.gather(background.opacity, spec)
-    terms, step, evaluations = state.iterate.terms, state.step, state.evaluations
-    finite, converged = state.finite, state.converged
     return Snapshot(
-        sharding.gather(image, spec), terms, step, evaluations, finite, converged, opacity, state.dial
+        image=sharding.gather(visible(state, background, spec), spec),
+        terms=state.iterate.terms,
+        step=state.step,
+        evaluations=state.evaluations,
+        finite=state.finite,
+        converged=state.converged,
+        opacity=background and sharding.gather(background.opacity, spec),
+        dial=state.dial,
     )
 
 

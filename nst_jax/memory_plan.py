@@ -84,7 +84,7 @@ def windows(problem: Problem) -> tiling.Grid | None:
 def make_plan(problem: Problem, free: int | None, way: TilingMode | None = None) -> Plan:
     """Return how the problem is run in free bytes, compiling its programs to see what they need.
 
-    config.tile=off takes the picture at once, a number in windows of at most that side. auto takes it at once
+    tile=off takes the picture at once, a number in windows of at most that side. auto takes it at once
     where that fits, else in the largest windows that do. It keeps the content's activations where they fit.
     Without free nothing is compiled, and auto is off.
 
@@ -97,16 +97,16 @@ def make_plan(problem: Problem, free: int | None, way: TilingMode | None = None)
         NotEnoughMemory: Nothing fits.
     """
     if way:
-        problem = problem._replace(spec=problem.spec._replace(**way._asdict()))
+        problem = problem.replace(spec=problem.spec._replace(**way._asdict()))
     if free is None:
         return Plan(problem, 0, 0, None)
     first = memory_use(problem)
     if first.peak <= free:
         return Plan(problem, first.peak, first.peak, free)
     found, last = None, problem
-    if problem.config.tile == "auto" and not way:
+    if problem.tile == "auto" and not way:
         for spec in _smaller(problem, first, free):
-            last = problem._replace(spec=spec)
+            last = problem.replace(spec=spec)
             found = memory_use(last)
             if found.peak <= free:
                 return Plan(last, found.peak, first.peak, free)
@@ -143,7 +143,7 @@ class MemoryUse(NamedTuple):
 
 def memory_use(problem: Problem) -> MemoryUse:
     """Return the bytes that the problem's programs take, compiling them."""
-    params, first, weights, spec = problem.params, problem.first, problem.weights, problem.spec
+    params, first, spec = problem.params, problem.first, problem.spec
     numbers = traced_numbers(spec)
     sources = problem.masks.sources_of(len(problem.styles))
     once = [
@@ -154,9 +154,9 @@ def memory_use(problem: Problem) -> MemoryUse:
     if problem.content is not None and not spec.recompute_content:
         once.append((sum(_needs_of(content_targets, params, image, spec)), problem.content))
     targets = sharding.placed(jax.eval_shape(problem.targets), spec)
-    state, rate = state_shapes(problem), problem.learning_rate
-    arguments, temporary = _needs_of(loop.run_chunk, state, np.int32(0), params, targets, weights, rate, spec)
-    if ruler := ruler_shapes(problem):
+    state, inputs = state_shapes(problem), problem.inputs(targets)
+    arguments, temporary = _needs_of(loop.run_chunk, state, np.int32(0), inputs, spec)
+    if ruler := ruler_shapes(problem.content, spec):
         aim = np.float32(0)
         _, steering = _needs_of(steer, state, targets.background, ruler, aim, np.int32(0), spec)
         arguments, temporary = arguments + _bytes(ruler), max(temporary, steering)
@@ -223,7 +223,7 @@ def _smaller(problem: Problem, whole: MemoryUse, free: int) -> Iterator[Spec]:
     longest = width if spec.mesh else max(height, width)  # of the sides that are cut
     tiles = [tile for tile in {*TILE_SIDES, max(least, TILE_SIDES[-1])} if least <= tile < longest]
     ways = [
-        problem._replace(spec=spec._replace(tile=tile, recompute_content=anew))
+        problem.replace(spec=spec._replace(tile=tile, recompute_content=anew))
         for anew in ((False, True) if whole.content else (False,))
         for tile in tiles
     ]
@@ -243,7 +243,7 @@ def _refusal(problem: Problem, last: MemoryUse, free: int) -> str:
     elif problem.spec.tile:
         fixed += last.temporary
     way = f" in windows of {problem.spec.tile}" if problem.spec.tile else ""
-    flag = "; `tile=auto` takes larger ones in windows" if problem.config.tile == "off" else ""
+    flag = "; `tile=auto` takes larger ones in windows" if problem.tile == "off" else ""
     share = (max(0, free - fixed) / max(1, needed - fixed)) ** 0.5 * 0.95
     size = f"{int(width * share)}x{int(height * share)} would fit (`size={int(max(height, width) * share)}`)"
     return (

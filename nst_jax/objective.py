@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from nst_jax.loss_weights import LossWeights, coefficients
 from nst_jax.losses import TERMS
 from nst_jax.losses.base import View, Whole, means
 from nst_jax.losses.sampling import Tile
 from nst_jax.networks.base import AnyArray, Params, features
+from nst_jax.pytrees import Pytree
 from nst_jax.spec import Spec as Spec
 
 # By term: a number, or numbers by name, and by style where it is of styles: the unweighted losses, or (of the
@@ -34,7 +36,7 @@ class Background(NamedTuple):
     optimized: Float[Array, "h w"]  # of what the losses see, which is more
 
 
-class Targets(NamedTuple):
+class Targets(Pytree):
     """What the picture is compared with: arrays that stay as they are during an optimization."""
 
     terms: dict[str, Any]  # what each term wants of the content or of k styles, stacked
@@ -42,18 +44,6 @@ class Targets(NamedTuple):
     regions: Sequence[dict[str, Float[Array, "_ _"]]] = ()  # by style, or one for all: weights by layer
     background: Background | None = None
     original: Float[Array, "h w 3"] | None = None  # the content, where spec.recompute_content
-
-
-class LossWeights(NamedTuple):
-    """The weights of the terms: arrays, so that other values never recompile, and vmap may batch them."""
-
-    terms: dict[str, Float[Array, ""]]  # alpha, beta, gamma, lambda, and those of further terms
-    parts: dict[str, dict[str, Float[Array, ""]]]  # of the terms with several numbers: w_l, by layer
-    style_mix: Float[Array, " k"]  # sums to 1
-
-    def with_terms(self, **weights: Any) -> "LossWeights":
-        """Return these weights with others for some terms."""
-        return self._replace(terms=self.terms | weights)
 
 
 class Evaluation(NamedTuple):
@@ -177,20 +167,6 @@ def evaluate(
 
     value, (gradient, terms) = jax.value_and_grad(total, argnums=(0, 1))(image, factors)
     return Evaluation(value, gradient, terms)
-
-
-def coefficients(weights: LossWeights) -> Terms:
-    """Return the factor of every number in the total: alpha w_l, beta w_l mix_k, gamma, lambda."""
-
-    def factor(name: str, weight: Array) -> Array:
-        return weight * weights.style_mix if TERMS[name].of_style else jnp.asarray(weight)
-
-    return {
-        name: {part: factor(name, weight * w) for part, w in weights.parts[name].items()}
-        if name in weights.parts
-        else factor(name, weight)
-        for name, weight in weights.terms.items()
-    }
 
 
 def weighted_sum(factors: Terms, terms: Terms) -> Float[Array, ""]:

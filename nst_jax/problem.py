@@ -1,8 +1,8 @@
-"""What an optimization is given: pictures, masks and options, checked together, as the loop takes them."""
+"""What an optimization is given: pictures, masks and numbers, checked together, as the loop takes them."""
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,19 +11,23 @@ from jaxtyping import Array, Float, Float32
 
 from nst_jax import color, lpips, sharding
 from nst_jax import masks as masking
-from nst_jax.config import Config
+from nst_jax.balancing import balanced
+from nst_jax.config import Config, Scale, lpips_of
 from nst_jax.errors import InputError
+from nst_jax.loop import Inputs
+from nst_jax.loss_weights import LossWeights
 from nst_jax.losses import TERMS
 from nst_jax.masks import Masks
 from nst_jax.networks.base import Params, cast, check_picture, check_size
-from nst_jax.objective import LossWeights, Spec, Targets
+from nst_jax.objective import Spec, Targets
+from nst_jax.pytrees import Pytree
 from nst_jax.targets import make_targets
 
 Picture = Float32[np.ndarray, "_ _ 3"]
 
 
-class Problem(NamedTuple):
-    """An optimization to be run: pictures as the network is to see them, loss weights, and what is static."""
+class Problem(Pytree):
+    """An optimization of one scale: pictures as the network is to see them, numbers, and what is static."""
 
     params: Params
     first: Picture  # where the optimization starts
@@ -35,7 +39,13 @@ class Problem(NamedTuple):
     learning_rate: Float[Array, ""]
     decay: Float[Array, ""] | None  # of the average, None where there is none
     spec: Spec
-    config: Config
+    steps: int
+    numbers: dict[str, float]  # options that terms take traced, by name
+    loss_balancing: str  # the option, as tile and preserve_color are
+    tile: str
+    preserve_color: str
+    strength: float | None  # None where the weights alone count
+    seed: int | None  # of the noise that it starts from; None: from another picture
 
     @property
     def background(self) -> Picture:
@@ -45,8 +55,7 @@ class Problem(NamedTuple):
     @property
     def aim(self) -> float:
         """The LPIPS to the photograph that the strength wants; NaN where it is left to the weights."""
-        aim = self.config.aim if self.spec.steered else None
-        return math.nan if aim is None else aim
+        return math.nan if self.strength is None else lpips_of(self.strength)
 
     def targets(self) -> Targets:
         """Return the content's activations and the styles' statistics. This runs the network."""
@@ -60,11 +69,22 @@ class Problem(NamedTuple):
             **self.numbers,
         )
 
-    @property
-    def numbers(self) -> dict[str, float]:
-        """The options that terms take traced, by name."""
-        names = [option for name in self.spec.terms for option, _ in TERMS[name].numbers]
-        return {name: getattr(self.config, name) for name in names}
+    def inputs(self, targets: Targets) -> Inputs:
+        """Return what the loop runs on."""
+        return Inputs(
+            params=self.params,
+            targets=targets,
+            weights=self.weights,
+            learning_rate=self.learning_rate,
+        )
+
+    def balanced(self, targets: Targets) -> "Problem":
+        """Return the problem with its weights in units of their terms' pulls, with loss_balancing=auto."""
+        if self.loss_balancing == "none":
+            return self
+        inputs = self.inputs(targets)
+        weights = balanced(inputs, self.spec, self.background, self.styles[0], self.decay)
+        return self.replace(weights=weights)
 
 
 def make_problem(
@@ -74,8 +94,13 @@ def make_problem(
     config: Config,
     init: Picture | None = None,
     masks: Masks | None = None,
+    scale: Scale | None = None,
 ) -> Problem:
-    """Return the problem of these pictures (see transfer.stylize_steps). Raises InputError."""
+    """Return the problem of these pictures (see transfer.stylize_steps). Raises InputError.
+
+    scale: of config.pyramid(), the last one by default.
+    """
+    scale = scale or config.pyramid()[-1]
     spec, masks = config.spec(), masks or Masks()
     check_pictures(content, styles, init)
     _check_config(content, config)
@@ -101,11 +126,13 @@ def make_problem(
         styles=styles if content is None else _color_styles(content, styles, masks, config),
         photograph=content,
         masks=masks,
-        weights=_loss_weights(config, spec, masks.pictures(len(styles))),
-        learning_rate=jnp.asarray(config.learning_rate, jnp.float32),
         decay=jnp.asarray(config.ema_decay, jnp.float32) if config.ema_decay else None,
         spec=spec,
-        config=config,
+        loss_balancing=config.loss_balancing,
+        tile=config.tile,
+        preserve_color=config.preserve_color,
+        seed=config.seed if init is None and config.init == "noise" else None,
+        **_hyperparameters(config, spec, masks.pictures(len(styles)), scale),
     )
 
 
@@ -117,18 +144,30 @@ def shard_problem(problem: Problem, mesh: Mesh | None) -> Problem:
     params, weights, rate, decay = sharding.replicate(
         (problem.params, problem.weights, problem.learning_rate, problem.decay), spec
     )
-    return problem._replace(params=params, weights=weights, learning_rate=rate, decay=decay, spec=spec)
+    return problem.replace(params=params, weights=weights, learning_rate=rate, decay=decay, spec=spec)
 
 
-def _loss_weights(config: Config, spec: Spec, pictures: Sequence[int]) -> LossWeights:
+def _hyperparameters(config: Config, spec: Spec, pictures: Sequence[int], scale: Scale) -> dict[str, Any]:
+    """Return the fields of a Problem that are numbers: other ones never recompile."""
+    names = [option for name in spec.terms for option, _ in TERMS[name].numbers]
+    return {
+        "weights": _loss_weights(config, spec, pictures, scale),
+        "learning_rate": jnp.asarray(config.learning_rate, jnp.float32),
+        "steps": scale.iterations,
+        "numbers": {name: getattr(config, name) for name in names},
+        "strength": config.strength if spec.steered else None,
+    }
+
+
+def _loss_weights(config: Config, spec: Spec, pictures: Sequence[int], scale: Scale) -> LossWeights:
     """Return the weights of the terms there are: without a content picture it has none.
 
     pictures: the number of each style's picture, whose share of the mix its styles have in equal parts.
     """
-    weights = config.loss_weights(max(pictures) + 1)
+    weights = config.loss_weights(max(pictures) + 1, (scale.size / config.size) ** 2)
     of_content = [name for name in spec.terms if TERMS[name].of_content]
     shares = np.asarray(weights.style_mix) / np.bincount(pictures).astype(np.float32)
-    return weights._replace(
+    return weights.replace(
         parts=weights.parts | ({} if spec.content_layers else {name: {} for name in of_content}),
         style_mix=jnp.asarray(shares[list(pictures)]),
     )
@@ -138,12 +177,12 @@ def finish(
     image: Float32[np.ndarray, "h w 3"],
     photograph: Float32[np.ndarray, "h w 3"] | None,
     opacity: Float32[np.ndarray, "h w"] | None,
-    config: Config,
+    preserve_color: str,
 ) -> Float32[np.ndarray, "h w 3"]:
     """Return the picture with the photograph's colors, where asked, and its pixels where opacity is 0."""
     if photograph is None:
         return image
-    image = color.finish_picture(config.preserve_color, image, photograph)
+    image = color.finish_picture(preserve_color, image, photograph)
     return image if opacity is None else np.where(opacity[..., None] > 0, image, photograph)
 
 
@@ -258,14 +297,11 @@ def check_sizes(size: Sequence[int], style_sizes: Sequence[Sequence[int]], masks
 
 
 def with_hyperparameters(problem: Problem, config: Config) -> Problem:
-    """Return the problem with the loss weights, the learning rate and, from noise, the seed of config."""
-    first = problem.first
-    if config.init == "noise" and config.seed != problem.config.seed:
-        first = noise_picture(first.shape[0], first.shape[1], config.seed)
+    """Return the problem with the loss weights, the numbers and, from noise, the seed of config."""
+    first, seed = problem.first, problem.seed
+    if seed is not None and config.seed != seed:
+        first, seed = noise_picture(first.shape[0], first.shape[1], config.seed), config.seed
         first = color.luma(first) if problem.spec.luminance else first
-    return problem._replace(
-        first=first,
-        weights=_loss_weights(config, problem.spec, problem.masks.pictures(len(problem.styles))),
-        learning_rate=jnp.asarray(config.learning_rate, jnp.float32),
-        config=config,
-    )
+    pictures = problem.masks.pictures(len(problem.styles))
+    numbers = _hyperparameters(config, problem.spec, pictures, config.pyramid()[-1])
+    return problem.replace(first=first, seed=seed, **numbers)

@@ -64,10 +64,8 @@ def make_problems(
 ) -> list[Problem]:
     """Return the problem of each of config.pyramid(), from pictures and masks of the last one's size.
 
-    At a scale a picture has size / config.size of its rows and columns. Noise is made anew at every size. The
-    style weight is multiplied by (size / config.size)^2: content and variation are sums over positions, the
-    style is a mean. So the balance of the terms is the same at all scales. With config.loss_balancing=auto it
-    is so by itself. Raises InputError, naming the scale.
+    At a scale a picture has size / config.size of its rows and columns. Noise is made anew at every size.
+    Raises InputError, naming the scale.
     """
     last = make_problem(params, content, styles, config, init, masks)
     scales, size = config.pyramid(), last.first.shape[:2]
@@ -77,16 +75,16 @@ def make_problems(
     problems = []
     for number, scale in enumerate(scales[:-1], 1):
         here, *style_sizes = _sizes(scale.size, config, size, styles)
-        share = (scale.size / config.size) ** 2 if config.loss_balancing == "none" else 1
         first = None if init is None else images.resize(init, *here)
         try:
             problem = make_problem(
                 last.params,
                 None if content is None else images.resize(content, *here),
                 [images.resize(style, *to) for style, to in zip(styles, style_sizes, strict=True)],
-                dataclasses.replace(config, style_weight=share * config.style_weight),
+                config,
                 noise_picture(*here, config.seed) if config.init == "noise" else first,
                 masks and masking.resize_all(masks, here, style_sizes),
+                scale,
             )
         except InputError as error:
             where = f"scale {number} of {len(scales)}, {scale.size} pixels"

@@ -108,7 +108,7 @@ def placed(shapes: Any, spec: Spec) -> Any:
     places = _places(shapes, spec)
     if isinstance(shapes, Targets):
         places = jax.tree.map(lambda leaf: _place(spec, *["rows"][: leaf.ndim]), shapes)
-        places = places._replace(
+        places = places.replace(
             terms={
                 name: jax.tree.map(lambda leaf: _place(spec), wanted)
                 if TERMS[name].of_style

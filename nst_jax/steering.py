@@ -15,9 +15,9 @@ from jaxtyping import Array, Float, Int
 
 from nst_jax import lpips, sharding
 from nst_jax.loop import State, visible
+from nst_jax.loss_weights import Dial
 from nst_jax.networks.base import Params, features
 from nst_jax.objective import Background, Spec
-from nst_jax.problem import Problem
 from nst_jax.weights import load_lpips_heads, load_vgg
 
 EVERY = 5  # steps between two corrections
@@ -43,22 +43,21 @@ def _network() -> tuple[Params, dict[str, np.ndarray]]:
     return load_vgg("vgg16"), load_lpips_heads("vgg16", lpips.LAYERS)
 
 
-def make_ruler(problem: Problem) -> Ruler | None:
-    """Return what the problem's pictures are measured with; None where no strength is in force."""
-    if not problem.spec.steered:
+def make_ruler(content: np.ndarray | None, spec: Spec) -> Ruler | None:
+    """Return what pictures are measured with; None where no strength is in force."""
+    if not spec.steered:
         return None
-    params, heads = sharding.replicate(_network(), problem.spec)
-    content = sharding.replicate(problem.content, problem.spec)
-    return Ruler(params, heads, _maps(params, heads, content))
+    params, heads = sharding.replicate(_network(), spec)
+    return Ruler(params, heads, _maps(params, heads, sharding.replicate(content, spec)))
 
 
-def ruler_shapes(problem: Problem) -> Ruler | None:
+def ruler_shapes(content: np.ndarray | None, spec: Spec) -> Ruler | None:
     """Return the shapes, types and places of what make_ruler returns; nothing is computed."""
-    if not problem.spec.steered:
+    if not spec.steered:
         return None
-    network, number = _network(), sharding.replicate(np.float32(0), problem.spec)
-    shapes = Ruler(*network, jax.eval_shape(_maps, *network, problem.content))
-    place = number.sharding if problem.spec.mesh else None
+    network, number = _network(), sharding.replicate(np.float32(0), spec)
+    shapes = Ruler(*network, jax.eval_shape(_maps, *network, content))
+    place = number.sharding if spec.mesh else None
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
 
 
@@ -106,20 +105,18 @@ def turn(
     seen = lpips.distance(_maps(ruler.params, ruler.heads, image), ruler.photograph)
     if frame is not None:
         seen /= jnp.maximum(sharding.gather(frame.opacity, spec).mean(), 1e-6)
-    assert state.dial is not None
-    first = jnp.where(jnp.isnan(state.dial.first), seen, state.dial.first)
+    dial, iterate = state.dial, state.iterate
+    assert dial is not None
+    first = jnp.where(jnp.isnan(dial.first), seen, dial.first)
     step = before + state.step
     wanted = _wanted(aim, first, step)
     error = wanted - seen
-    log_ratio = state.dial.log_ratio + jnp.clip(GAIN * (_log_odds(wanted) - _log_odds(seen)), -MOST, MOST)
+    log_ratio = dial.log_ratio + jnp.clip(GAIN * (_log_odds(wanted) - _log_odds(seen)), -MOST, MOST)
     log_ratio = jnp.clip(log_ratio, -LIMIT, LIMIT)
     due = ((step % EVERY == 0) & (step > 0)) | state.converged
-    acts = due & state.finite & (jnp.abs(error) > TOLERANCE) & (log_ratio != state.dial.log_ratio)
-    iterate = state.iterate
-    return state._replace(
-        dial=state.dial._replace(
-            log_ratio=jnp.where(acts, log_ratio, state.dial.log_ratio), first=first, seen=seen
-        ),
+    acts = due & state.finite & (jnp.abs(error) > TOLERANCE) & (log_ratio != dial.log_ratio)
+    return state.replace(
+        dial=Dial(log_ratio=jnp.where(acts, log_ratio, dial.log_ratio), first=first, seen=seen),
         iterate=iterate._replace(
             value=jnp.where(acts, jnp.inf, iterate.value), gradient=jnp.where(acts, 0, iterate.gradient)
         ),

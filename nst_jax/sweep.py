@@ -14,16 +14,15 @@ from jaxtyping import Array, Float, Int
 
 from nst_jax import masks as masking
 from nst_jax import steering
-from nst_jax.balancing import balanced
-from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
-from nst_jax.loop import Snapshot, State, initial_state, run_steps, snapshot
+from nst_jax.loop import Inputs, Snapshot, State, initial_state, run_steps, snapshot
+from nst_jax.loss_weights import LossWeights
 from nst_jax.losses import TERMS
 from nst_jax.masks import Masks
 from nst_jax.memory_plan import bytes_needed
-from nst_jax.networks.base import Params
-from nst_jax.objective import Background, LossWeights, Spec, Targets
+from nst_jax.objective import Background, Spec, Targets
 from nst_jax.problem import Problem
+from nst_jax.pytrees import Pytree
 from nst_jax.steering import Ruler, make_ruler
 from nst_jax.targets import content_targets, make_background, regions_by_layer, style_targets, traced_numbers
 from nst_jax.transfer import Progress, chunk_steps, progress
@@ -31,11 +30,7 @@ from nst_jax.transfer import Progress, chunk_steps, progress
 BYTES_PER_PIXEL = 6000  # of a lane with the five usual layers: a guess, which the compiler's count corrects
 
 
-# Options that all lanes have in common, beside those of the Spec and the numbers of the terms.
-SHARED = {"steps": "number of iterations"}
-
-
-class SweepBatch(NamedTuple):
+class SweepBatch(Pytree):
     """Some lanes between two chunks; its arrays are the next chunk's: they can be read until then."""
 
     states: State  # of a pass's lanes
@@ -44,7 +39,7 @@ class SweepBatch(NamedTuple):
     step: int
 
 
-class SweepResumeState(NamedTuple):
+class SweepResumeState(Pytree):
     """Where a pass stood that goes on."""
 
     first: int
@@ -53,7 +48,7 @@ class SweepResumeState(NamedTuple):
     states: Callable[[State], State]  # returns the arrays, of the shapes and places that it is given
 
 
-class SweepProgress(NamedTuple):
+class SweepProgress(Pytree):
     """Where a sweep stands between two chunks."""
 
     lanes: tuple[int, ...]  # the problems that run now, by number
@@ -78,16 +73,7 @@ class Layout(NamedTuple):
     mesh: Mesh  # its one axis counts the lanes
 
 
-class Batch(NamedTuple):
-    """What the lanes of a pass run on."""
-
-    params: Params
-    targets: Targets
-    weights: LossWeights
-    learning_rate: Float[Array, " n"]
-
-
-class Course(NamedTuple):
+class Course(Pytree):
     """What the lanes of a pass are steered by."""
 
     background: Background | None
@@ -124,7 +110,7 @@ def sweep(
 
     Raises:
         InputError: Problems differ in size, spec, masks of the picture, iterations, activation shift or power
-            of the variation. Or they have scales or an average.
+            of the variation. Or they have an average.
         NotEnoughMemory: Not even one lane for each device fits.
     """
     _check_alike(problems)
@@ -139,27 +125,22 @@ def sweep(
     for first in range(0, count, batch_size):
         numbers = tuple(range(first, min(count, first + batch_size)))
         if not set(numbers) <= set(done):
-            here = stopped if stopped and stopped[:2] == (first, batch_size) else None
-            yield from _run(parts, numbers, batch_size, report_every, here, max_steps)
-
-
-def _check_config(config: Config) -> None:
-    """Raise InputError for options of a run through several programs: a sweep has one."""
-    for option, came in {"scales": config.scales, "ema_decay": config.ema_decay}.items():
-        if came:
-            raise InputError(f"`{option}`", "not in a sweep", f"got {came}")
+            here = stopped and (stopped.first, stopped.batch_size) == (first, batch_size)
+            resumed = stopped if here else None
+            yield from _run(parts, numbers, batch_size, report_every, resumed, max_steps)
 
 
 def _check_alike(problems: Sequence[Problem]) -> None:
     first = problems[0]
     for problem in problems:
-        _check_config(problem.config)
+        if problem.decay is not None:
+            raise InputError("`ema_decay`", "not in a sweep", f"got {float(problem.decay):g}")
         if problem.spec != first.spec:
             raise InputError("sweep", "lanes of one compiled program", f"got {problem.spec} and {first.spec}")
-        for option, what in (SHARED | _numbers(first.spec)).items():
-            here, there = getattr(problem.config, option), getattr(first.config, option)
-            if here != there:
-                raise InputError("sweep", f"one {what}", f"got {here} and {there}")
+        here, there = ({"number of iterations": one.steps} | _numbers(one) for one in (problem, first))
+        for what in here:
+            if here[what] != there[what]:
+                raise InputError("sweep", f"one {what}", f"got {here[what]} and {there[what]}")
         if problem.first.shape != first.first.shape:
             came = f"got {_size(problem.first)} and {_size(first.first)}"
             raise InputError("sweep", "pictures of one size", came)
@@ -167,8 +148,8 @@ def _check_alike(problems: Sequence[Problem]) -> None:
             raise InputError("sweep", "the same masks in all lanes", "got others")
 
 
-def _numbers(spec: Spec) -> dict[str, str]:
-    return {option: f"`{option}`" for name in spec.terms for option, _ in TERMS[name].numbers}
+def _numbers(problem: Problem) -> dict[str, float]:
+    return {f"`{option}`": number for option, number in problem.numbers.items()}
 
 
 def _act_alike(one: Masks, other: Masks) -> bool:
@@ -201,9 +182,9 @@ def _fit(parts: "_Parts", batch_size: int, free: int | None) -> int:
     """Return batch_size, or less if the compiled program does not fit. It is the program that then runs."""
     devices = parts.layout.mesh.size
     while free is not None:
-        first, batch = parts.batch((0,), batch_size)
-        states = jax.eval_shape(partial(_initial_states, layout=parts.layout), first, batch.weights)
-        needed = bytes_needed(_advance.lower(states, np.int32(0), batch, parts.layout).compile())
+        first, inputs = parts.inputs((0,), batch_size)
+        states = jax.eval_shape(partial(_initial_states, layout=parts.layout), first, inputs.weights)
+        needed = bytes_needed(_advance.lower(states, np.int32(0), inputs, parts.layout).compile())
         if course := parts.course((0,), batch_size):
             needed = max(needed, bytes_needed(_steer.lower(states, course, parts.layout).compile()))
         if needed <= free:
@@ -228,28 +209,32 @@ def _run(
 ) -> Iterator[SweepProgress]:
     """Run one pass; lanes without a problem of their own repeat the last one."""
     problems, layout = parts.problems, parts.layout
-    iterations = problems[0].config.steps
+    iterations = problems[0].steps
     report_every = report_every or chunk_steps(iterations)
-    first, batch = parts.batch(numbers, batch_size)
+    first, inputs = parts.inputs(numbers, batch_size)
     if stopped:
-        shapes = jax.eval_shape(partial(_initial_states, layout=layout), first, batch.weights)
+        shapes = jax.eval_shape(partial(_initial_states, layout=layout), first, inputs.weights)
         states, step = stopped.states(_placed(shapes, layout)), stopped.step
         course = parts.course(numbers, batch_size)
     else:
-        states, step = _start(first, batch, layout), 0
+        states, step = _start(first, inputs, layout), 0
         if course := parts.course(numbers, batch_size):
             states = _steer(states, course, layout)
+
+    def told(finished: dict[int, Progress]) -> SweepProgress:
+        batch = SweepBatch(states=states, first=numbers[0], batch_size=batch_size, step=step)
+        return SweepProgress(lanes=numbers, step=step, finished=finished, batch=batch)
+
     while step < iterations and jax.device_get(states.finite & ~states.converged).any():
-        yield SweepProgress(numbers, step, {}, SweepBatch(states, numbers[0], batch_size, step))
+        yield told({})
         stop = step + min(report_every, iterations - step, max_steps() if max_steps else report_every)
         while step < stop:
             steps = steering.piece(step, stop - step) if course else stop - step
-            states, step = _advance(states, np.int32(steps), batch, layout), step + steps
+            states, step = _advance(states, np.int32(steps), inputs, layout), step + steps
             if course:
                 states = _steer(states, course, layout)
-    told = jax.device_get(_snapshots(states, batch.targets.background, layout))
-    finished = {number: progress(_lane(told, lane), problems[number]) for lane, number in enumerate(numbers)}
-    yield SweepProgress(numbers, step, finished, SweepBatch(states, numbers[0], batch_size, step))
+    last = jax.device_get(_snapshots(states, inputs.targets.background, layout))
+    yield told({number: progress(_lane(last, lane), problems[number]) for lane, number in enumerate(numbers)})
 
 
 def _placed(shapes: State, layout: Layout) -> State:
@@ -279,8 +264,8 @@ class _Parts:
             background=regions is not None and len({id(problem.background) for problem in problems}) > 1,
         )
         self.layout = Layout(first.spec, varied, mesh)
-        if any(problem.config.loss_balancing != "none" for problem in problems):
-            self.problems = [balanced(problem, self.targets(problem)) for problem in problems]
+        if any(problem.loss_balancing != "none" for problem in problems):
+            self.problems = [problem.balanced(self.targets(problem)) for problem in problems]
 
     def targets(self, problem: Problem) -> Targets:
         """Return the problem's targets; what it shares with another is made once."""
@@ -297,7 +282,7 @@ class _Parts:
             background=self.background and self.background._replace(image=jnp.asarray(problem.background)),
         )
 
-    def batch(self, numbers: Sequence[int], batch_size: int) -> tuple[Float[Array, "n h w 3"], Batch]:
+    def inputs(self, numbers: Sequence[int], batch_size: int) -> tuple[Float[Array, "n h w 3"], Inputs]:
         """Return the first pictures of a pass's lanes, and what these run on."""
         chosen = [self.problems[numbers[min(lane, len(numbers) - 1)]] for lane in range(batch_size)]
         targets, varied = [self.targets(problem) for problem in chosen], self.layout.varied
@@ -309,11 +294,11 @@ class _Parts:
             _stack([target.background for target in targets]) if varied.background else targets[0].background
         )
         first = jnp.asarray(np.stack([problem.first for problem in chosen]))
-        return first, Batch(
-            chosen[0].params,
-            targets[0]._replace(terms=terms, background=background),
-            _stack([problem.weights for problem in chosen]),
-            jnp.stack([problem.learning_rate for problem in chosen]),
+        return first, Inputs(
+            params=chosen[0].params,
+            targets=targets[0].replace(terms=terms, background=background),
+            weights=_stack([problem.weights for problem in chosen]),
+            learning_rate=jnp.stack([problem.learning_rate for problem in chosen]),
         )
 
     def course(self, numbers: Sequence[int], batch_size: int) -> Course | None:
@@ -322,7 +307,7 @@ class _Parts:
         rulers = []
         for problem in chosen:
             if (key := id(problem.content)) not in self.rulers:
-                self.rulers[key] = make_ruler(problem)
+                self.rulers[key] = make_ruler(problem.content, problem.spec)
             rulers.append(self.rulers[key])
         ruler, varied = rulers[0], self.layout.varied
         if ruler is None:
@@ -331,7 +316,8 @@ class _Parts:
             ruler = ruler._replace(photograph=_stack([one.photograph for one in rulers if one]))
         frames = [self.targets(problem).background for problem in chosen]
         background = _stack(frames) if varied.background else frames[0]
-        return Course(background, ruler, jnp.array([problem.aim for problem in chosen], jnp.float32))
+        aim = jnp.array([problem.aim for problem in chosen], jnp.float32)
+        return Course(background=background, ruler=ruler, aim=aim)
 
 
 def _style_key(problem: Problem) -> Hashable:
@@ -347,12 +333,14 @@ def _varies(name: str, varied: LaneAxes) -> bool:
     return bool((TERMS[name].of_content and varied.content) or (TERMS[name].of_style and varied.style))
 
 
-def _axes(targets: Targets, varied: LaneAxes) -> Any:
-    """Return the axis of Targets that counts the lanes: 0, or None where all share one."""
-    terms = {name: 0 if _varies(name, varied) else None for name in targets.terms}
+def _axes(inputs: Inputs, varied: LaneAxes) -> Any:
+    """Return the axis of Inputs that counts the lanes: 0, or None where all share one."""
+    terms = {name: 0 if _varies(name, varied) else None for name in inputs.targets.terms}
+    own: Any = 0
     shared: Any = None
-    background: Any = 0 if varied.background else None
-    return Targets(terms=terms, numbers=shared, regions=shared, background=background)
+    background = own if varied.background else shared
+    targets = Targets(terms=terms, numbers=shared, regions=shared, background=background)
+    return Inputs(params=shared, targets=targets, weights=own, learning_rate=own)
 
 
 def _over_lanes(function: Any, axes: tuple[Any, ...], mesh: Mesh) -> Any:
@@ -382,14 +370,14 @@ def _initial_states(first: Float[Array, "n h w 3"], weights: LossWeights, layout
     return _over_lanes(partial(initial_state, spec=layout.spec), (0, 0), layout.mesh)(first, weights)
 
 
-def _start(first: Float[Array, "n h w 3"], batch: Batch, layout: Layout) -> State:
-    return _advance(_initial_states(first, batch.weights, layout), np.int32(0), batch, layout)
+def _start(first: Float[Array, "n h w 3"], inputs: Inputs, layout: Layout) -> State:
+    return _advance(_initial_states(first, inputs.weights, layout), np.int32(0), inputs, layout)
 
 
 @jax.jit(static_argnames="layout", donate_argnames="states")
-def _advance(states: State, steps: Int[Array, ""] | np.int32, batch: Batch, layout: Layout) -> State:
-    axes = (0, None, None, _axes(batch.targets, layout.varied), 0, 0)
-    return _over_lanes(partial(run_steps, spec=layout.spec), axes, layout.mesh)(states, steps, *batch)
+def _advance(states: State, steps: Int[Array, ""] | np.int32, inputs: Inputs, layout: Layout) -> State:
+    axes = (0, None, _axes(inputs, layout.varied))
+    return _over_lanes(partial(run_steps, spec=layout.spec), axes, layout.mesh)(states, steps, inputs)
 
 
 @jax.jit(static_argnames="layout", donate_argnames="states")
@@ -397,7 +385,8 @@ def _steer(states: State, course: Course, layout: Layout) -> State:
     own = 0 if layout.varied.content else None
     axes = (0, 0 if layout.varied.background else None, Ruler(None, None, own), 0, None)
     function = partial(steering.turn, spec=layout.spec)
-    return _over_lanes(function, axes, layout.mesh)(states, *course, np.int32(0))
+    lanes = _over_lanes(function, axes, layout.mesh)
+    return lanes(states, course.background, course.ruler, course.aim, np.int32(0))
 
 
 @jax.jit(static_argnames="layout")

@@ -275,7 +275,7 @@ def _near(params: Params, targets: Targets, window: Window, windows: Grid, spec:
         view = View(original, network(params, original, layers, spec), targets.numbers, spec)
         own = {name: make(view) for name in names if (make := TERMS[name].of_content)}
     regions = [_near_maps(region, window, shape, spec) for region in targets.regions]
-    return targets._replace(terms=targets.terms | own, regions=regions, original=original)
+    return targets.replace(terms=targets.terms | own, regions=regions, original=original)
 
 
 def _near_maps(

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Array, Float, Float32
 
 from nst_jax import images, sharding, steering
-from nst_jax.balancing import balanced
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.loop import Dial, Snapshot, State, carried_picture, run_chunk, snapshot, start, weights_in_force
+from nst_jax.loop import Snapshot, State, carried_picture, run_chunk, snapshot, start
+from nst_jax.loss_weights import Dial, steered
 from nst_jax.masks import Masks
 from nst_jax.memory_plan import make_plans
 from nst_jax.networks.base import Params, picture_list
@@ -20,9 +20,10 @@ from nst_jax.objective import summarize
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.problem import Problem, check_pictures, finish, shard_problem
 from nst_jax.pyramid import make_problems, settled
+from nst_jax.pytrees import Pytree
 
 
-class ScaleResult(NamedTuple):
+class ScaleResult(Pytree):
     """What a scale leaves to the next one."""
 
     image: Float32[np.ndarray, "h w 3"]
@@ -33,7 +34,7 @@ class ScaleResult(NamedTuple):
     dial: Dial | None
 
 
-class ResumeState(NamedTuple):
+class ResumeState(Pytree):
     """What the optimization goes on from. Its arrays are the next chunk's: they can be read until then."""
 
     state: State
@@ -203,23 +204,19 @@ def run(
     told first. max_steps: asked before each chunk how many steps it may take; it does not change what comes
     of them.
     """
-    config = problems[-1].config
-    scales, report_every = config.pyramid(), report_every or chunk_steps(config.steps)
+    report_every = report_every or chunk_steps(sum(problem.steps for problem in problems))
     left: ScaleResult | None = None
-    for number, (problem, scale) in enumerate(zip(problems, scales, strict=True), 1):
+    for number, problem in enumerate(problems, 1):
         if resume_state and number < resume_state.scale:
             continue
-        place = number, len(scales)
-        left = yield from _run_scale(
-            problem, scale.iterations, place, left or resume_state, report_every, max_steps
-        )
+        place = number, len(problems)
+        left = yield from _run_scale(problem, place, left or resume_state, report_every, max_steps)
         if left is None:
             return
 
 
 def _run_scale(
     problem: Problem,
-    iterations: int,
     place: tuple[int, int],
     origin: ScaleResult | ResumeState | None,
     report_every: int,
@@ -230,22 +227,22 @@ def _run_scale(
     Return what it leaves, None where not finite.
     """
     targets, spec, shape = problem.targets(), problem.spec, problem.first.shape
-    problem = balanced(problem, targets)
-    rest = targets, problem.weights, problem.learning_rate, spec
-    ruler, aim = steering.make_ruler(problem), np.float32(problem.aim)
+    problem = problem.balanced(targets)
+    inputs = problem.inputs(targets)
+    ruler, aim = steering.make_ruler(problem.content, spec), np.float32(problem.aim)
     done, spent = (origin.step, origin.evaluations) if origin else (0, 0)
-    end, known = done + iterations, problem._replace(weights=jax.device_get(problem.weights))
+    end, known = done + problem.steps, problem.replace(weights=jax.device_get(problem.weights))
 
     def told(state: State) -> Progress:
         now = progress(snapshot(state, targets.background, spec), known)
         now = now._replace(step=done + now.step, evaluations=spent + now.evaluations)
         if state.average and now.step > done and (now.step == end or not now.finite):
-            own_state = start(problem.params, state.average.image, *rest, problem.decay, state.dial)
+            own_state = start(state.average.image, inputs, spec, problem.decay, state.dial)
             own = progress(snapshot(own_state, targets.background, spec), known)
             finite, evaluations = now.finite and own.finite, now.evaluations + 1
             now = now._replace(losses=own.losses, finite=finite, evaluations=evaluations)
         scale, scales = place
-        resume_state = ResumeState(state, scale, done, spent)
+        resume_state = ResumeState(state=state, scale=scale, step=done, evaluations=spent)
         return now._replace(scale=scale, scales=scales, ends=now.step == end, resume_state=resume_state)
 
     carry = None if spec.mesh else OPTIMIZERS[spec.optimizer].carry  # padded, moments would be moved
@@ -253,10 +250,10 @@ def _run_scale(
         state = origin.state
     else:
         first = _enlarged(origin, problem) if origin else problem.first
-        image, dial = sharding.shard(sharding.pad(first, spec), spec), origin and origin.dial
-        state = start(problem.params, image, *rest, problem.decay, dial)
+        image, dial = sharding.shard(sharding.pad(first, spec), spec), origin.dial if origin else None
+        state = start(image, inputs, spec, problem.decay, dial)
         if origin and carry:
-            state = state._replace(memory=carry(origin.memory, shape, state.scale / origin.scale))
+            state = state.replace(memory=carry(origin.memory, shape, state.scale / origin.scale))
         if ruler and not origin:
             state = steering.steer(state, targets.background, ruler, aim, np.int32(done), spec)
     now = told(state)
@@ -268,7 +265,7 @@ def _run_scale(
         step = now.step
         while step < stop:
             steps = steering.piece(step, stop - step) if ruler else stop - step
-            state, step = run_chunk(state, np.int32(steps), problem.params, *rest), step + steps
+            state, step = run_chunk(state, np.int32(steps), inputs, spec), step + steps
             if ruler:
                 state = steering.steer(state, targets.background, ruler, aim, np.int32(done), spec)
         now = told(state)
@@ -277,12 +274,12 @@ def _run_scale(
         return None
     # As the losses see it: beyond the masks' rings the optimizer's own picture may be anything.
     return ScaleResult(
-        np.array(carried_picture(state, targets.background, spec)),
-        state.memory if carry else None,
-        state.scale,
-        now.step,
-        now.evaluations,
-        state.dial,
+        image=np.array(carried_picture(state, targets.background, spec)),
+        memory=state.memory if carry else None,
+        scale=state.scale,
+        step=now.step,
+        evaluations=now.evaluations,
+        dial=state.dial,
     )
 
 
@@ -294,11 +291,10 @@ def _enlarged(left: ScaleResult, problem: Problem) -> Float32[np.ndarray, "h w 3
     """
     size, content = problem.first.shape[:2], problem.content
     image = images.resize(left.image, *size)
-    strength = problem.config.strength
-    if not problem.spec.steered or content is None or strength is None:
+    if problem.strength is None or content is None:
         return image
     detail = content - images.resize(images.resize(content, *left.image.shape[:2]), *size)
-    return np.clip(image + np.float32(1 - strength) * detail, 0, 1)
+    return np.clip(image + np.float32(1 - problem.strength) * detail, 0, 1)
 
 
 def chunk_steps(iterations: int) -> int:
@@ -311,15 +307,15 @@ def progress(told: Snapshot, problem: Problem) -> Progress:
     terms, step, evaluations, finite, converged, dial = jax.device_get(
         (told.terms, told.step, told.evaluations, told.finite, told.converged, told.dial)
     )
-    losses = summarize(terms, jax.device_get(weights_in_force(problem.weights, dial)))
+    losses = summarize(terms, jax.device_get(steered(problem.weights, dial)))
     if labels := problem.masks.labels:
         named = ({"picture": label.picture + 1, "label": label.name} for label in labels)
         losses["by_style"] = [name | loss for name, loss in zip(named, losses["by_style"], strict=True)]
 
-    shown, opacity, photograph, config = told.image, told.opacity, problem.photograph, problem.config
+    shown, opacity, photograph, mode = told.image, told.opacity, problem.photograph, problem.preserve_color
 
     def read() -> Float32[np.ndarray, "h w 3"]:
-        return finish(np.array(shown), photograph, None if opacity is None else np.asarray(opacity), config)
+        return finish(np.array(shown), photograph, None if opacity is None else np.asarray(opacity), mode)
 
     return Progress(
         step=int(step),

@@ -17,7 +17,7 @@ from nst_jax.errors import InputError
 from nst_jax.launchers import bench, experiments, nst, suite
 from nst_jax.launchers.experiments import EXPERIMENTS
 from nst_jax.launchers.flags import _given, _parse, run
-from nst_jax.objective import coefficients
+from nst_jax.loss_weights import coefficients
 from nst_jax.targets import make_targets
 
 BENCH = "nst-bench --sizes=16 --optimizers=adam --brief --iterations=0 --repeats=1"

@@ -131,7 +131,7 @@ class Job:
         pace = seconds_per_pixel(self._small())
         first, found = len(problems) - len(plans), []
         for number, plan in enumerate(plans, first):
-            steps = self.request.config.pyramid()[number].iterations
+            steps = plan.problem.steps
             if self.resume and number == first:
                 steps -= self.resume.saved.step - self.resume.step
             found.append(Forecast(number + 1, plan, steps, steps * work(plan.problem) * pace))
@@ -214,10 +214,10 @@ class Job:
         if not resume:
             return None
         state = checkpoint.restore(resume.saved, state_shapes(problems[resume.scale - 1]))
-        left = problems[-1].config.pyramid()[-1].iterations - (resume.saved.step - resume.step)
+        left = problems[-1].steps - (resume.saved.step - resume.step)
         finished = "converged" if state.converged else "" if left else "iterations"
         yield Resumed(resume.saved.step, finished if resume.scale == len(problems) else "")
-        return ResumeState(state, resume.scale, resume.step, resume.evaluations)
+        return ResumeState(state=state, scale=resume.scale, step=resume.step, evaluations=resume.evaluations)
 
     def _writer(self, problems: Sequence[Problem]) -> CheckpointWriter | None:
         """Return what writes the checkpoints, if there are to be any. Raises InputError."""
@@ -238,10 +238,7 @@ class Job:
             )[0]
         except InputError:
             small = self._problems(config)[0]
-        size = max(small.first.shape[:2])
-        return small._replace(
-            config=dataclasses.replace(config, size=size, scales="", effort="normal", iterations=(6,))
-        )
+        return small.replace(steps=6)
 
 
 def prepare(

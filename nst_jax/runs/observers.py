@@ -102,11 +102,11 @@ class Saves:
     def save(self, now: Progress, last: bool = False) -> Iterator[Event]:
         """Begin a checkpoint from which the run goes on from here; wait for the last one."""
         assert now.resume_state is not None  # it is the newest progress
-        state, scale, step, evaluations = now.resume_state
-        where = {"rung": scale, "step": step, "evaluations": evaluations}
+        here = now.resume_state
+        where = {"rung": here.scale, "step": here.step, "evaluations": here.evaluations}
         told = {"history": list(self.history.points), "seconds": self.history.seconds}
         whole = self.writer.last
-        self.writer.save(now.step, state, where | told)
+        self.writer.save(now.step, here.state, where | told)
         if last:
             self.writer.finish()
         if self.writer.last > whole:

@@ -46,7 +46,9 @@ class Canvas(NamedTuple):
     def save(self, path: str, image: np.ndarray) -> None:
         """Write an image at the size of the output. Raises NotWritten."""
         if image.shape[:2] != self.size:
-            image = finish(images.resize(image, *self.size), self.photograph, self.opacity, self.config)
+            image = finish(
+                images.resize(image, *self.size), self.photograph, self.opacity, self.config.preserve_color
+            )
         bit_depth, dpi = self.files.bit_depth, self.files.dpi
         images.save(path, image, alpha=self.alpha, settings=self.settings, bit_depth=bit_depth, dpi=dpi)
 

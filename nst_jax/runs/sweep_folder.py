@@ -39,7 +39,7 @@ def told_of(problem: Problem, weights: str, cache: ImageCache) -> dict[str, str]
         f"{name} at {width}x{height}": picture for (name, height, width), picture in cache.resized.items()
     }
     read |= {as_flags(name): mask for name, mask, _ in problem.masks.named()}
-    told = read | {"weights": weights} | surroundings(jax.device_count(), problem.config.precision)
+    told = read | {"weights": weights} | surroundings(jax.device_count(), problem.spec.precision)
     return {name: fingerprint(value) for name, value in told.items()}
 
 
