@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from nst_jax.color import COLOR_MATCHES, COLOR_MODES
 from nst_jax.errors import InputError, did_you_mean
-from nst_jax.loss_weights import LossWeights, at_scale
+from nst_jax.images.color import COLOR_MATCHES, COLOR_MODES
 from nst_jax.losses import TERMS
 from nst_jax.losses.base import Weight
 from nst_jax.losses.content import CONTENT_LOSSES
@@ -20,11 +19,12 @@ from nst_jax.networks import NETWORKS
 from nst_jax.networks.base import check_layers
 from nst_jax.networks.precision import PRECISIONS
 from nst_jax.networks.vgg import POOLINGS
-from nst_jax.objective import Spec, layers_of
-from nst_jax.optimizers import OPTIMIZERS
+from nst_jax.objective.objective import Spec, layers_of
+from nst_jax.objective.tiling import least_tile
+from nst_jax.objective.weights import LossWeights, at_scale
+from nst_jax.optimize.optimizers import OPTIMIZERS
+from nst_jax.optimize.parametrizations import PARAMETRIZATIONS
 from nst_jax.options import Field, check_option, fields_of, is_tuple, option
-from nst_jax.parametrizations import PARAMETRIZATIONS
-from nst_jax.tiling import least_tile
 
 # By name: what differs from the fields' defaults below, which are `gatys`.
 PRESETS: dict[str, dict[str, Any]] = {

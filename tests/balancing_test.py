@@ -5,9 +5,9 @@ import pytest
 
 import nst_jax as nst
 from nst_jax.errors import InputError
-from nst_jax.loop import start
 from nst_jax.losses.style import STYLE_LOSSES
-from nst_jax.problem import make_problem
+from nst_jax.optimize.loop import start
+from nst_jax.runs.problem import make_problem
 
 LAYERS = {"content_layers": ("conv2_1",), "style_layers": ("conv1_1", "conv2_1")}
 

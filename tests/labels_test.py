@@ -10,16 +10,18 @@ import pytest
 import reference
 from PIL import Image, ImageDraw
 
-from nst_jax import images, labels, masks, objective, tiling
+from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError
+from nst_jax.images import labels, masks
 from nst_jax.launchers import nst
 from nst_jax.launchers.flags import run
-from nst_jax.loss_weights import coefficients
-from nst_jax.problem import make_problem
+from nst_jax.objective import objective, tiling
+from nst_jax.objective.weights import coefficients
 from nst_jax.runs import request
 from nst_jax.runs.input_files import Pictures
-from nst_jax.transfer import stylize
+from nst_jax.runs.problem import make_problem
+from nst_jax.runs.transfer import stylize
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 

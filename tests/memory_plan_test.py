@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from nst_jax import memory_plan
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
-from nst_jax.memory_plan import make_plan, make_plans, memory_use, work
-from nst_jax.problem import make_problem
-from nst_jax.pyramid import make_problems
-from nst_jax.transfer import stylize_steps
+from nst_jax.runs import memory_plan
+from nst_jax.runs.memory_plan import make_plan, make_plans, memory_use, work
+from nst_jax.runs.problem import make_problem
+from nst_jax.runs.pyramid import make_problems
+from nst_jax.runs.transfer import stylize_steps
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 

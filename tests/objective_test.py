@@ -9,12 +9,11 @@ import reference
 from jax.extend.core import jaxprs_in_params
 
 from nst_jax.config import PRESETS, Config
-from nst_jax.loss_weights import coefficients
+from nst_jax.images.masks import Masks
 from nst_jax.losses.variation import total_variation
-from nst_jax.masks import Masks
 from nst_jax.networks import convolutions
 from nst_jax.networks.base import cast
-from nst_jax.objective import (
+from nst_jax.objective.objective import (
     composite,
     evaluate,
     loss_terms,
@@ -22,7 +21,8 @@ from nst_jax.objective import (
     total_loss,
     weighted_sum,
 )
-from nst_jax.targets import make_targets
+from nst_jax.objective.targets import make_targets
+from nst_jax.objective.weights import coefficients
 
 ALPHA, BETA, GAMMA = 1.5, 3e6, 2e-3
 

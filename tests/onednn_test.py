@@ -11,14 +11,14 @@ import pytest
 import reference
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
-from nst_jax import objective, sharding, tiling
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.loss_weights import coefficients
 from nst_jax.networks import convolutions
 from nst_jax.networks.base import cast, features
-from nst_jax.problem import make_problem, shard_problem
-from nst_jax.transfer import stylize_steps
+from nst_jax.objective import objective, sharding, tiling
+from nst_jax.objective.weights import coefficients
+from nst_jax.runs.problem import make_problem, shard_problem
+from nst_jax.runs.transfer import stylize_steps
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 

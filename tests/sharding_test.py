@@ -7,14 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from nst_jax import sharding
 from nst_jax.config import PRESETS, Config
 from nst_jax.errors import InputError, NotEnoughMemory
-from nst_jax.loop import initial_state, run_chunk, start
-from nst_jax.masks import Masks
-from nst_jax.memory_plan import make_plan, memory_use
-from nst_jax.problem import make_problem, shard_problem
-from nst_jax.transfer import stylize_steps
+from nst_jax.images.masks import Masks
+from nst_jax.objective import sharding
+from nst_jax.optimize.loop import initial_state, run_chunk, start
+from nst_jax.runs.memory_plan import make_plan, memory_use
+from nst_jax.runs.problem import make_problem, shard_problem
+from nst_jax.runs.transfer import stylize_steps
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 

@@ -5,16 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nst_jax import judge, steering
 from nst_jax.config import TEXTURE, Config
-from nst_jax.loop import run_chunk, start
-from nst_jax.loss_weights import Dial, steered
-from nst_jax.masks import Masks
-from nst_jax.optimizers import OPTIMIZERS
-from nst_jax.problem import make_problem
-from nst_jax.pyramid import make_problems
-from nst_jax.sweep import sweep
-from nst_jax.transfer import run, stylize, stylize_steps
+from nst_jax.images.masks import Masks
+from nst_jax.metrics import judge
+from nst_jax.objective.weights import Dial, steered
+from nst_jax.optimize import steering
+from nst_jax.optimize.loop import run_chunk, start
+from nst_jax.optimize.optimizers import OPTIMIZERS
+from nst_jax.runs.problem import make_problem
+from nst_jax.runs.pyramid import make_problems
+from nst_jax.runs.sweep import sweep
+from nst_jax.runs.transfer import run, stylize, stylize_steps
 
 LAYERS = {"style_layers": ("conv1_1", "conv2_1"), "content_layers": ("conv2_1",)}
 

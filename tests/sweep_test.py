@@ -2,13 +2,13 @@ import jax
 import numpy as np
 import pytest
 
-from nst_jax import sweep as sweeping
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
-from nst_jax.masks import Masks
-from nst_jax.problem import make_problem, with_hyperparameters
-from nst_jax.sweep import sweep
-from nst_jax.transfer import stylize
+from nst_jax.images.masks import Masks
+from nst_jax.runs import sweep as sweeping
+from nst_jax.runs.problem import make_problem, with_hyperparameters
+from nst_jax.runs.sweep import sweep
+from nst_jax.runs.transfer import stylize
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 

@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 
 import nst_jax as nst
-from nst_jax import objective, report, sharding, tiling
 from nst_jax.errors import InputError
 from nst_jax.launchers import nst as program
 from nst_jax.launchers.console import DONE, WRONG_REQUEST
 from nst_jax.launchers.flags import run as run_program
-from nst_jax.loop import start
-from nst_jax.loss_weights import coefficients
 from nst_jax.losses.base import means
-from nst_jax.objective import summarize
-from nst_jax.problem import make_problem, shard_problem, with_hyperparameters
+from nst_jax.objective import objective, sharding, tiling
+from nst_jax.objective.objective import summarize
+from nst_jax.objective.weights import coefficients
+from nst_jax.optimize.loop import start
+from nst_jax.reports import report
 from nst_jax.runs import Inputs
+from nst_jax.runs.problem import make_problem, shard_problem, with_hyperparameters
+from nst_jax.runs.sweep import sweep
 from nst_jax.runs.sweep_request import SweepOptions, make_sweep_request
-from nst_jax.sweep import sweep
 
 LEVEL = 0.3
 SHALLOW = {"style_layers": ("conv1_1",), "content_layers": ("conv1_2",), "parametrization": "pixels"}

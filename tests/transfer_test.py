@@ -4,16 +4,16 @@ import pytest
 import reference
 
 from nst_jax import images
-from nst_jax import masks as masking
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
-from nst_jax.loop import Inputs, run_chunk, start
-from nst_jax.masks import SEAM, Masks
-from nst_jax.objective import total_loss
-from nst_jax.problem import first_picture, noise_picture
-from nst_jax.pyramid import settled
-from nst_jax.targets import make_targets
-from nst_jax.transfer import stylize, stylize_steps
+from nst_jax.images import masks as masking
+from nst_jax.images.masks import SEAM, Masks
+from nst_jax.objective.objective import total_loss
+from nst_jax.objective.targets import make_targets
+from nst_jax.optimize.loop import Inputs, run_chunk, start
+from nst_jax.runs.problem import first_picture, noise_picture
+from nst_jax.runs.pyramid import settled
+from nst_jax.runs.transfer import stylize, stylize_steps
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 

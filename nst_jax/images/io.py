@@ -24,13 +24,14 @@ from PIL import (
     features,
 )
 
-from nst_jax import files, metadata, png_tiff, tiff
+from nst_jax import files
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.files import atomic_write, check_writable
-from nst_jax.metadata import UNREADABLE
-from nst_jax.png_tiff import SETTINGS
+from nst_jax.images import metadata, png_tiff, tiff
+from nst_jax.images.metadata import UNREADABLE
+from nst_jax.images.png_tiff import SETTINGS
 
-EXAMPLES = Path(__file__).parent / "examples"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 EXAMPLE = "example:"
 MAX_PIXELS = 100_000_000
 BYTES = 10  # that reading takes at its peak for each of MAX_PIXELS, so that it stays below 1 GiB

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64, Integer, UInt8
 
 from nst_jax import images
-from nst_jax import masks as masking
 from nst_jax.errors import InputError
-from nst_jax.masks import Label, Masks
+from nst_jax.images import masks as masking
+from nst_jax.images.masks import Label, Masks
 
 Numbers = UInt8[np.ndarray, "h w"]
 

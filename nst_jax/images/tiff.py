@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8, UInt16
 from PIL import ImageFile, TiffImagePlugin
 
-from nst_jax.metadata import File
+from nst_jax.images.metadata import File
 
 SEPARATE = 2  # PlanarConfiguration: each channel apart
 SIGNED = 2  # SampleFormat

@@ -36,22 +36,22 @@ from nst_jax.launchers.experiments import EXPERIMENTS
 from nst_jax.launchers.flags import ParsedFlags, Program, launch
 from nst_jax.launchers.roofline import own_convolutions, seconds
 from nst_jax.launchers.signals import scratch_folder
-from nst_jax.loop import Inputs, initial_state, run_chunk, run_steps
-from nst_jax.loss_weights import LossWeights
 from nst_jax.losses.style import STYLE_LOSSES
-from nst_jax.memory_plan import bytes_needed
 from nst_jax.networks import NETWORKS, convolutions
 from nst_jax.networks.base import Params, cast, make_params
 from nst_jax.networks.precision import PRECISIONS
-from nst_jax.objective import Spec, Targets, total_loss
-from nst_jax.optimizers import OPTIMIZERS
+from nst_jax.objective.objective import Spec, Targets, total_loss
+from nst_jax.objective.targets import make_targets
+from nst_jax.objective.weights import LossWeights
+from nst_jax.optimize.loop import Inputs, initial_state, run_chunk, run_steps
+from nst_jax.optimize.optimizers import OPTIMIZERS
 from nst_jax.options import check_options, is_tuple, option
-from nst_jax.problem import Problem, make_problem, with_hyperparameters
-from nst_jax.report import PLOT_FORMATS, check_plot, to_json
-from nst_jax.sweep import sweep
+from nst_jax.reports.report import PLOT_FORMATS, check_plot, to_json
+from nst_jax.runs.memory_plan import bytes_needed
+from nst_jax.runs.problem import Problem, make_problem, with_hyperparameters
+from nst_jax.runs.sweep import sweep
+from nst_jax.runs.transfer import stylize_steps
 from nst_jax.system import device
-from nst_jax.targets import make_targets
-from nst_jax.transfer import stylize_steps
 from nst_jax.weights import load_weights
 
 OF_SUITES = {"minutes", "folder", "resume"}  # the flags that go with --suite

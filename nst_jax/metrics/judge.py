@@ -15,12 +15,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from nst_jax import images
-from nst_jax import lpips as perceptual
-from nst_jax.color import oklab
 from nst_jax.errors import InputError
+from nst_jax.images.color import oklab
 from nst_jax.losses.sampling import distance_shares, sample_positions
 from nst_jax.losses.style import STYLE_LOSSES, Statistics
 from nst_jax.losses.style.gaussian import mean_and_covariance
+from nst_jax.metrics import lpips as perceptual
 from nst_jax.networks import JUDGES
 from nst_jax.networks.base import Params, check_size, features, make_params, smallest_side
 from nst_jax.networks.vgg import SIFID_LAYER, STROTSS_LAYERS, convolution

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from nst_jax.loss_weights import LossWeights, coefficients
 from nst_jax.losses import TERMS
 from nst_jax.losses.base import View, Whole, means
 from nst_jax.losses.sampling import Tile
 from nst_jax.networks.base import AnyArray, Params, features
+from nst_jax.objective.weights import LossWeights, coefficients
 from nst_jax.pytrees import Pytree
 from nst_jax.spec import Spec as Spec
 

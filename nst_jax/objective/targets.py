@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int32
 
-from nst_jax import masks as masking
-from nst_jax import sharding, tiling
 from nst_jax.errors import InputError
+from nst_jax.images import masks as masking
+from nst_jax.images.masks import Masks
 from nst_jax.losses import TERMS
 from nst_jax.losses.base import Painting, View
 from nst_jax.losses.sampling import sample_positions
 from nst_jax.losses.style import STYLE_LOSSES
-from nst_jax.masks import Masks
 from nst_jax.networks.base import AnyArray, Params, check_picture, picture_list
-from nst_jax.objective import (
+from nst_jax.objective import sharding, tiling
+from nst_jax.objective.objective import (
     Background,
     Spec,
     Targets,

@@ -17,12 +17,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from nst_jax import objective
 from nst_jax.losses import TERMS
 from nst_jax.losses.base import Min, View, is_node
 from nst_jax.losses.sampling import Tile
 from nst_jax.networks.base import AnyArray, Layer, Params
-from nst_jax.objective import (
+from nst_jax.objective import objective
+from nst_jax.objective.objective import (
     Evaluation,
     PartialSums,
     Spec,

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from nst_jax import images, sharding
-from nst_jax.loop import Inputs, evaluate, start
-from nst_jax.loss_weights import LossWeights, coefficients, in_pulls
+from nst_jax import images
 from nst_jax.losses import TERMS
 from nst_jax.networks.base import AnyArray
-from nst_jax.objective import Spec, in_order
+from nst_jax.objective import sharding
+from nst_jax.objective.objective import Spec, in_order
+from nst_jax.objective.weights import LossWeights, coefficients, in_pulls
+from nst_jax.optimize.loop import Inputs, evaluate, start
 
 MOVED = 3 / 4  # of the pull at the moved content, that counts: below it photographs are as they are
 PAINTED = 1 / 8  # of the pull at the style

@@ -13,12 +13,12 @@ import numpy as np
 from jax.lax import while_loop
 from jaxtyping import Array, Bool, Float, Int
 
-from nst_jax import objective, sharding, tiling
-from nst_jax.loss_weights import Dial, LossWeights, coefficients, steered
 from nst_jax.networks.base import AnyArray, Params
-from nst_jax.objective import Background, Spec, Targets, Terms, composite, seen
-from nst_jax.optimizers import OPTIMIZERS, Iterate
-from nst_jax.parametrizations import PARAMETRIZATIONS
+from nst_jax.objective import objective, sharding, tiling
+from nst_jax.objective.objective import Background, Spec, Targets, Terms, composite, seen
+from nst_jax.objective.weights import Dial, LossWeights, coefficients, steered
+from nst_jax.optimize.optimizers import OPTIMIZERS, Iterate
+from nst_jax.optimize.parametrizations import PARAMETRIZATIONS
 from nst_jax.pytrees import Pytree
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from nst_jax.images import resize, size_to_fit, to_uint8
-from nst_jax.report import draw, new_axes, terms_in
+from nst_jax.reports.report import draw, new_axes, terms_in
 
 Thumbnail = UInt8[np.ndarray, "_ _ 3"]
 

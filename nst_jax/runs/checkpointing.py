@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nst_jax.checkpoint import Checkpoints, Saved, newest
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.memory_plan import TilingMode
 from nst_jax.networks import convolutions
 from nst_jax.options import check_options, option
-from nst_jax.report import Point
+from nst_jax.reports.report import Point
+from nst_jax.runs.checkpoint import Checkpoints, Saved, newest
+from nst_jax.runs.memory_plan import TilingMode
 from nst_jax.system import device
 
 LOG = logging.getLogger(__name__)

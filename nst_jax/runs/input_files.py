@@ -13,19 +13,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import nst_jax
-from nst_jax import images, labels
-from nst_jax import masks as masking
+from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.labels import Labels
-from nst_jax.masks import Masks
+from nst_jax.images import labels
+from nst_jax.images import masks as masking
+from nst_jax.images.labels import Labels
+from nst_jax.images.masks import Masks
 from nst_jax.networks import NETWORKS
 from nst_jax.networks.base import smallest_side
 from nst_jax.options import check_options, option
-from nst_jax.problem import noise_picture
-from nst_jax.report import resolved
+from nst_jax.reports.report import resolved
 from nst_jax.runs.paper import middle, parse_paper
-from nst_jax.sources import digest
+from nst_jax.runs.problem import noise_picture
+from nst_jax.weights.sources import digest
 
 LOG = logging.getLogger(__name__)
 

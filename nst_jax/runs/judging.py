@@ -5,9 +5,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from nst_jax import images, judge
+from nst_jax import images
 from nst_jax.errors import InputError, NotEnoughMemory
-from nst_jax.masks import check_aspect
+from nst_jax.images.masks import check_aspect
+from nst_jax.metrics import judge
 from nst_jax.networks.base import check_size
 from nst_jax.runs.input_files import ImageCache
 from nst_jax.system import device

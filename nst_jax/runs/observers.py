@@ -6,13 +6,13 @@ An observer is a function that takes a Progress and yields events. A job calls i
 import time
 from collections.abc import Iterator
 
-from nst_jax.report import Point
+from nst_jax.reports.report import Point
 from nst_jax.runs.checkpointing import CheckpointWriter, ResumeRecord
 from nst_jax.runs.events import Advanced, Event, Previewed, Saved
 from nst_jax.runs.outputs import Canvas, save_preview
+from nst_jax.runs.transfer import Progress
 from nst_jax.system.device import CompileTime
 from nst_jax.system.distributed import all_max
-from nst_jax.transfer import Progress
 
 CHUNK_SECONDS = 2.0  # that a chunk of steps takes at most, if a step takes less
 

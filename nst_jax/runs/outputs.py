@@ -11,21 +11,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import nst_jax
-from nst_jax import images, judge
-from nst_jax import masks as masking
+from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotWritten
 from nst_jax.files import write_whole
-from nst_jax.masks import Masks
+from nst_jax.images import masks as masking
+from nst_jax.images.masks import Masks
+from nst_jax.metrics import judge
 from nst_jax.networks import convolutions
 from nst_jax.networks.precision import in_force
-from nst_jax.problem import finish
-from nst_jax.report import Point, ended, history, plot_losses, resolved, scales, to_json
+from nst_jax.reports.report import Point, ended, history, plot_losses, resolved, scales, to_json
 from nst_jax.runs.input_files import ImageCache, Inputs, Pictures, working_size
 from nst_jax.runs.judging import try_verdict
+from nst_jax.runs.problem import finish
 from nst_jax.runs.request import OutputOptions, Request
+from nst_jax.runs.transfer import Progress
 from nst_jax.system import device
-from nst_jax.transfer import Progress
 from nst_jax.weights import Weights
 
 LOG = logging.getLogger(__name__)

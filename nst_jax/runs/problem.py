@@ -9,19 +9,21 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32
 
-from nst_jax import color, lpips, sharding
-from nst_jax import masks as masking
-from nst_jax.balancing import balanced
 from nst_jax.config import Config, Scale, lpips_of
 from nst_jax.errors import InputError
-from nst_jax.loop import Inputs
-from nst_jax.loss_weights import LossWeights
+from nst_jax.images import color
+from nst_jax.images import masks as masking
+from nst_jax.images.masks import Masks
 from nst_jax.losses import TERMS
-from nst_jax.masks import Masks
+from nst_jax.metrics import lpips
 from nst_jax.networks.base import Params, cast, check_picture, check_size
-from nst_jax.objective import Spec, Targets
+from nst_jax.objective import sharding
+from nst_jax.objective.objective import Spec, Targets
+from nst_jax.objective.targets import make_targets
+from nst_jax.objective.weights import LossWeights
+from nst_jax.optimize.balancing import balanced
+from nst_jax.optimize.loop import Inputs
 from nst_jax.pytrees import Pytree
-from nst_jax.targets import make_targets
 
 Picture = Float32[np.ndarray, "_ _ 3"]
 

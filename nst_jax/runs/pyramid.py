@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 
 from nst_jax import images
-from nst_jax import masks as masking
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.masks import Masks
+from nst_jax.images import masks as masking
+from nst_jax.images.masks import Masks
 from nst_jax.networks.base import Params
-from nst_jax.problem import Picture, Problem, check_sizes, make_problem, noise_picture
+from nst_jax.runs.problem import Picture, Problem, check_sizes, make_problem, noise_picture
 
 
 def settled(

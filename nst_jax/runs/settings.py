@@ -11,7 +11,7 @@ from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.options import check_options, fields_of, option, renamed
-from nst_jax.report import resolved
+from nst_jax.reports.report import resolved
 from nst_jax.runs.batch_request import parse_value
 from nst_jax.runs.input_files import Inputs
 from nst_jax.runs.request import OutputOptions

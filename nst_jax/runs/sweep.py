@@ -12,20 +12,26 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from nst_jax import masks as masking
-from nst_jax import steering
 from nst_jax.errors import InputError, NotEnoughMemory
-from nst_jax.loop import Inputs, Snapshot, State, initial_state, run_steps, snapshot
-from nst_jax.loss_weights import LossWeights
+from nst_jax.images import masks as masking
+from nst_jax.images.masks import Masks
 from nst_jax.losses import TERMS
-from nst_jax.masks import Masks
-from nst_jax.memory_plan import bytes_needed
-from nst_jax.objective import Background, Spec, Targets
-from nst_jax.problem import Problem
+from nst_jax.objective.objective import Background, Spec, Targets
+from nst_jax.objective.targets import (
+    content_targets,
+    make_background,
+    regions_by_layer,
+    style_targets,
+    traced_numbers,
+)
+from nst_jax.objective.weights import LossWeights
+from nst_jax.optimize import steering
+from nst_jax.optimize.loop import Inputs, Snapshot, State, initial_state, run_steps, snapshot
+from nst_jax.optimize.steering import Ruler, make_ruler
 from nst_jax.pytrees import Pytree
-from nst_jax.steering import Ruler, make_ruler
-from nst_jax.targets import content_targets, make_background, regions_by_layer, style_targets, traced_numbers
-from nst_jax.transfer import Progress, chunk_steps, progress
+from nst_jax.runs.memory_plan import bytes_needed
+from nst_jax.runs.problem import Problem
+from nst_jax.runs.transfer import Progress, chunk_steps, progress
 
 BYTES_PER_PIXEL = 6000  # of a lane with the five usual layers: a guess, which the compiler's count corrects
 

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import jax
 
-from nst_jax import images, judge
-from nst_jax.checkpoint import Checkpoints, Saved, newest, restore
+from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.files import write_whole
+from nst_jax.metrics import judge
 from nst_jax.networks.base import Params
-from nst_jax.problem import Picture, Problem, make_problem, with_hyperparameters
-from nst_jax.report import to_json
+from nst_jax.reports.report import to_json
+from nst_jax.runs.checkpoint import Checkpoints, Saved, newest, restore
 from nst_jax.runs.checkpointing import CheckpointWriter, check_same
 from nst_jax.runs.events import Written
 from nst_jax.runs.input_files import (
@@ -33,6 +33,8 @@ from nst_jax.runs.input_files import (
 from nst_jax.runs.job import seconds_per_pixel
 from nst_jax.runs.judging import judged_sizes, try_verdict
 from nst_jax.runs.observers import ChunkSizer
+from nst_jax.runs.problem import Picture, Problem, make_problem, with_hyperparameters
+from nst_jax.runs.sweep import SweepBatch, SweepProgress, SweepResumeState, sweep
 from nst_jax.runs.sweep_folder import (
     UNFINISHED,
     check_output_folder,
@@ -45,9 +47,8 @@ from nst_jax.runs.sweep_folder import (
 )
 from nst_jax.runs.sweep_request import SweepRequest
 from nst_jax.runs.sweep_sheet import write_sheet
-from nst_jax.sweep import SweepBatch, SweepProgress, SweepResumeState, sweep
+from nst_jax.runs.transfer import chunk_steps
 from nst_jax.system import device
-from nst_jax.transfer import chunk_steps
 from nst_jax.weights import load_weights, on_device
 
 LOG = logging.getLogger(__name__)

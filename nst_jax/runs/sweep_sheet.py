@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from nst_jax import images
-from nst_jax.contact_sheet import (
+from nst_jax.files import write_whole
+from nst_jax.reports.contact_sheet import (
     WIDTH,
     Panel,
     contact_sheet,
@@ -18,8 +19,7 @@ from nst_jax.contact_sheet import (
     thumbnail,
     tile_side,
 )
-from nst_jax.files import write_whole
-from nst_jax.report import can_plot
+from nst_jax.reports.report import can_plot
 from nst_jax.runs.input_files import ImageCache, Inputs
 from nst_jax.runs.sweep_folder import point_of
 from nst_jax.runs.sweep_request import FILES, SweepRequest

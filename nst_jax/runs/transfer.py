@@ -8,19 +8,21 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
-from nst_jax import images, sharding, steering
+from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.loop import Snapshot, State, carried_picture, run_chunk, snapshot, start
-from nst_jax.loss_weights import Dial, steered
-from nst_jax.masks import Masks
-from nst_jax.memory_plan import make_plans
+from nst_jax.images.masks import Masks
 from nst_jax.networks.base import Params, picture_list
-from nst_jax.objective import summarize
-from nst_jax.optimizers import OPTIMIZERS
-from nst_jax.problem import Problem, check_pictures, finish, shard_problem
-from nst_jax.pyramid import make_problems, settled
+from nst_jax.objective import sharding
+from nst_jax.objective.objective import summarize
+from nst_jax.objective.weights import Dial, steered
+from nst_jax.optimize import steering
+from nst_jax.optimize.loop import Snapshot, State, carried_picture, run_chunk, snapshot, start
+from nst_jax.optimize.optimizers import OPTIMIZERS
 from nst_jax.pytrees import Pytree
+from nst_jax.runs.memory_plan import make_plans
+from nst_jax.runs.problem import Problem, check_pictures, finish, shard_problem
+from nst_jax.runs.pyramid import make_problems, settled
 
 
 class ScaleResult(Pytree):

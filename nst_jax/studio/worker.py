@@ -28,12 +28,12 @@ from nst_jax.runs import (
     prepare,
 )
 from nst_jax.runs.job import Job
+from nst_jax.runs.transfer import Progress
 from nst_jax.studio.lines import Lines, end_soon
 from nst_jax.studio.reader import write_views
 from nst_jax.studio.recipes import RESULT, Recipe, make_request
 from nst_jax.studio.store import LIVE, THUMB
 from nst_jax.system import device
-from nst_jax.transfer import Progress
 
 PREVIEW_SECONDS = 0.25  # between previews, at least
 PREVIEW_SHARE = 10  # a preview waits so many times as long as the last one took

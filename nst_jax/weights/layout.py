@@ -13,8 +13,8 @@ import numpy as np
 from nst_jax.errors import InputError
 from nst_jax.networks import known_networks
 from nst_jax.networks.base import Network
-from nst_jax.readers import CAFFE_MEAN, Found, read
-from nst_jax.sources import identify, table
+from nst_jax.weights.readers import CAFFE_MEAN, Found, read
+from nst_jax.weights.sources import identify, table
 
 NORMALIZATIONS = {  # mean and std of RGB in [0, 1]
     "torchvision": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),

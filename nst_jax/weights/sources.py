@@ -53,7 +53,7 @@ def table() -> dict[str, Any]:
     here = Path(__file__).parent
     installed = here / "sources.toml"
     return tomllib.loads(
-        (installed if installed.exists() else here.parent / "weights/sources.toml").read_text()
+        (installed if installed.exists() else here.parents[1] / "weights/sources.toml").read_text()
     )
 
 

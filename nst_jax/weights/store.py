@@ -19,11 +19,11 @@ import safetensors.numpy
 
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.files import check_writable, write_whole
-from nst_jax.layout import NORMALIZATIONS, normalization_arrays, read_arrays
 from nst_jax.networks import NETWORKS, known_networks
 from nst_jax.networks.base import Params, make_params
-from nst_jax.readers import check_finite, check_shapes, read_lpips_heads
-from nst_jax.sources import Progress, Source, check, digest, downloaded, find_source, locate, sources
+from nst_jax.weights.layout import NORMALIZATIONS, normalization_arrays, read_arrays
+from nst_jax.weights.readers import check_finite, check_shapes, read_lpips_heads
+from nst_jax.weights.sources import Progress, Source, check, digest, downloaded, find_source, locate, sources
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ import numpy as np
 
 from nst_jax.errors import InputError
 from nst_jax.networks import known_networks
-from nst_jax.readers.matlab_files import read_variables
-from nst_jax.readers.torch_files import State, open_archive, open_stream
-from nst_jax.readers.unpickle import ARRAYS, read_pickle
+from nst_jax.weights.readers.matlab_files import read_variables
+from nst_jax.weights.readers.torch_files import State, open_archive, open_stream
+from nst_jax.weights.readers.unpickle import ARRAYS, read_pickle
 
 
 class Found(NamedTuple):

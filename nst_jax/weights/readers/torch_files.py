@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from nst_jax.readers.unpickle import Built, Dictionary, Known, read_pickle
+from nst_jax.weights.readers.unpickle import Built, Dictionary, Known, read_pickle
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first thing in a stream, itself pickled
 MAX_COUNT = 2**48  # far above any count in a file, far below where sums overflow
