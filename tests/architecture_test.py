@@ -109,6 +109,33 @@ def test_every_public_name_is_explained():
             assert inspect.getdoc(value), name
 
 
+def functions(body):
+    """Yield the public functions of a module, and those of its public classes."""
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from functions(node.body)
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            yield node
+
+
+def test_from_three_parameters_on_each_is_explained():
+    """But of the programs: what their functions take are flags, which have a help, or colors and brushes."""
+    missing = []
+    for path in PACKAGE.rglob("*.py"):
+        if {"launchers", "examples"} & set(path.parts):
+            continue
+        for node in functions(ast.parse(path.read_text()).body):
+            given = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+            names = [argument.arg for argument in given if argument.arg not in ("self", "cls")]
+            told = (ast.get_docstring(node) or "").partition("\nArgs:\n")[2]
+            missing += [
+                f"{path.relative_to(PACKAGE)}: {node.name}({name})"
+                for name in (names if len(names) > 2 else ())
+                if not re.search(rf"^    {name}: ", told, re.MULTILINE)
+            ]
+    assert not missing, "parameters that no Args: explains:\n" + "\n".join(missing)
+
+
 EXAMPLES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in sorted(PACKAGE.rglob("*.py"))

@@ -62,7 +62,17 @@ def prepare_style(
     """Return the style with its colors brought to the content's, clipped to [0, 1].
 
     With weights (masks) the colors of both are those where the weights lie; every pixel of the style moves.
-    match is a key of COLOR_MATCHES. Raises InputError where colors that must vary do not.
+
+    Args:
+        mode: A key of COLOR_MODES.
+        style: The painting, RGB in [0, 1].
+        content: The photograph (h, w, 3), RGB in [0, 1].
+        match: A key of COLOR_MATCHES.
+        style_weights: Of the style's pixels. None: 1.
+        content_weights: Of the content's pixels. None: 1.
+
+    Raises:
+        InputError: Colors that must vary do not.
     """
     move = COLOR_MODES[mode].style
     if move is None:
@@ -72,7 +82,13 @@ def prepare_style(
 
 
 def finish_picture(mode: str, result: Picture, content: Picture) -> Picture:
-    """Return the result of a transfer with the colors that the mode puts back, of the content."""
+    """Return the result of a transfer with the colors that the mode puts back, of the content.
+
+    Args:
+        mode: A key of COLOR_MODES.
+        result: The picture, RGB in [0, 1].
+        content: Of the same shape.
+    """
     finish = COLOR_MODES[mode].finish
     return result if finish is None else finish(result, content)
 

@@ -311,6 +311,11 @@ def resize(
     """Resample to height by width pixels with an antialiased Lanczos-3 window, clipped to [0, 1].
 
     An array that has this size is returned as it is, the same object.
+
+    Args:
+        array: In [0, 1], with channels or without.
+        height: Rows of the result.
+        width: Columns of the result.
     """
     if array.shape[:2] == (height, width):
         return array
@@ -334,7 +339,13 @@ def _resample(
 
 
 def size_to_fit(height: int, width: int, longest: int) -> tuple[int, int]:
-    """Return (height, width) with the same aspect and the given longest side, rounded half up, at least 1."""
+    """Return (height, width) with the same aspect and the given longest side, rounded half up, at least 1.
+
+    Args:
+        height: Rows.
+        width: Columns.
+        longest: Pixels of the longest side.
+    """
     old = max(height, width)
     return max(1, (2 * height * longest + old) // (2 * old)), max(1, (2 * width * longest + old) // (2 * old))
 
@@ -369,7 +380,13 @@ def _check_extension(path: Path, formats: Collection[str] = FORMATS) -> None:
 
 
 def check_output_size(path: str | Path, height: int, width: int) -> None:
-    """Raise InputError if the format of path cannot hold height by width pixels."""
+    """Raise InputError if the format of path cannot hold height by width pixels.
+
+    Args:
+        path: Its extension names the format.
+        height: Rows.
+        width: Columns.
+    """
     kind = FORMATS[Path(path).suffix.lower()]
     if max(height, width) > kind.longest:
         allowed = f"a side of {kind.name} has at most {kind.longest} pixels"
@@ -391,6 +408,13 @@ def check_space(
     """Raise InputError where the disk of path may be too full for a picture of this size.
 
     What is asked for is the size of the pixels as they are, which no format exceeds.
+
+    Args:
+        path: Where the picture is to be.
+        height: Rows.
+        width: Columns.
+        alpha: Whether it has opacity, too.
+        bit_depth: Bits a channel, 8 or 16.
     """
     kind = FORMATS[Path(path).suffix.lower()]
     channels = 4 if alpha and kind.alpha else 3

@@ -88,7 +88,14 @@ def find(source: images.Source, name: str) -> Labels:
 def match(content: Labels, style: Labels, name: str, of: str) -> UInt8[np.ndarray, " n"]:
     """Return the number in the content's map of each color of a style's, LACKING where it has none NEAR.
 
-    name, of: what the two maps are called. Raises InputError where a color of the content's has none.
+    Args:
+        content: The picture's map.
+        style: The style's map.
+        name: What the style's map is called.
+        of: What the content's map is called.
+
+    Raises:
+        InputError: A color of the content's has none.
     """
     distances = np.abs(style.colors[:, None].astype(int) - content.colors).max(-1)
     numbers = np.where(distances.min(1) <= NEAR, distances.argmin(1), LACKING).astype(np.uint8)

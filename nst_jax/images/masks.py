@@ -77,8 +77,15 @@ class Masks(NamedTuple):
 def load(name: str, soft: bool = False, max_pixels: int = images.MAX_PIXELS) -> tuple[Mask, float]:
     """Read a mask, and the share of its pixels that are neither black nor white (within 25 of 255).
 
-    1 where the gray is above 127 of 255, else 0; the grays themselves where soft. Raises InputError for a
-    file that is no gray picture, and for an all black one.
+    1 where the gray is above 127 of 255, else 0; the grays themselves where soft.
+
+    Args:
+        name: A file, or example:NAME.
+        soft: Whether grays are kept.
+        max_pixels: The largest picture that is read.
+
+    Raises:
+        InputError: The file is no gray picture, or all black.
     """
     source = images.read(name, max_pixels)
     mask = np.empty(source.size, np.float32)
@@ -110,6 +117,13 @@ def check_aspect(
     """Raise InputError where the rows and columns of a mask are not those of a picture, brought to its size.
 
     A pixel off, as programs round differently, or 1 %: a thin mask may well be 5 % off by rounding.
+
+    Args:
+        name: What the mask is called.
+        size: Rows and columns of the mask.
+        picture: Rows and columns of its picture.
+        of: What that is called.
+        kind: What the mask is.
     """
     scale = max(size) / max(picture)
     if any(
@@ -121,7 +135,13 @@ def check_aspect(
 
 
 def resize(mask: Mask, height: int, width: int) -> Float32[np.ndarray, "{height} {width}"]:
-    """Return the mask's average over each pixel of height by width, exact at any ratio."""
+    """Return the mask's average over each pixel of height by width, exact at any ratio.
+
+    Args:
+        mask: In [0, 1].
+        height: Rows of the result.
+        width: Columns of the result.
+    """
     if mask.shape == (height, width):
         return mask
     rows = _averaged(mask, height)
@@ -129,7 +149,13 @@ def resize(mask: Mask, height: int, width: int) -> Float32[np.ndarray, "{height}
 
 
 def resize_all(masks: Masks, size: tuple[int, int], style_sizes: Sequence[tuple[int, int]]) -> Masks:
-    """Return the masks at the picture's rows and columns, and those of sources at those of their styles."""
+    """Return the masks at the picture's rows and columns, and those of sources at those of their styles.
+
+    Args:
+        masks: Of any sizes.
+        size: Rows and columns of the picture.
+        style_sizes: Rows and columns of each style.
+    """
 
     def resized(mask: Any, to: tuple[int, int]) -> Any:
         return None if mask is None else resize(mask, *to)
@@ -222,7 +248,15 @@ def inner(weights: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
 
 
 def check(name: str, mask: Mask, network: Network, layers: Sequence[str], of: str = "picture") -> None:
-    """Raise InputError where less than one position of the deepest layer is left of the region."""
+    """Raise InputError where less than one position of the deepest layer is left of the region.
+
+    Args:
+        name: What the mask is called.
+        mask: In [0, 1].
+        network: The one that the layers are of.
+        layers: Names of those in use.
+        of: What the mask lies over.
+    """
     deepest = network.deepest(layers)
     left, unit = float(pooled(mask, deepest.stride).sum()), deepest.stride
     if left >= 1:
@@ -257,7 +291,14 @@ def preview(
     names: Sequence[str],
     colors: Sequence[str] = COLORS,
 ) -> Float32[np.ndarray, "_ w 3"]:
-    """Return the picture in gray, tinted where each region acts, dark where none does; a legend below."""
+    """Return the picture in gray, tinted where each region acts, dark where none does; a legend below.
+
+    Args:
+        picture: RGB in [0, 1].
+        parts: A mask for each region.
+        names: Of the regions, for the legend.
+        colors: Of the tints, used in turn.
+    """
     height, width, _ = picture.shape
     inks = [ImageColor.getrgb(colors[n % len(colors)]) for n in range(len(parts))]
     shares = parts / np.maximum(parts.sum(0), 1e-6)

@@ -36,7 +36,13 @@ def _rows(shape: tuple[int, int, int], samples: int) -> int:
 
 
 def write_png(file: BinaryIO, header: Header, pixels: Callable[[slice], Band]) -> None:
-    """Write a PNG, asking pixels for one band after the other."""
+    """Write a PNG, asking pixels for one band after the other.
+
+    Args:
+        file: Open for writing.
+        header: Size, type and metadata.
+        pixels: Returns the band of some rows.
+    """
     height, width, channels = header.shape
     color = {3: 2, 4: 6}[channels]
     file.write(b"\x89PNG\r\n\x1a\n")
@@ -84,7 +90,13 @@ def _paeth(
 
 
 def write_tiff(file: BinaryIO, header: Header, pixels: Callable[[slice], Band]) -> None:
-    """Write a TIFF, asking pixels for one band after the other; one of over 4 GiB is a BigTIFF."""
+    """Write a TIFF, asking pixels for one band after the other; one of over 4 GiB is a BigTIFF.
+
+    Args:
+        file: Open for writing.
+        header: Size, type and metadata.
+        pixels: Returns the band of some rows.
+    """
     import tifffile  # not at every start
 
     samples = int(np.prod(header.shape))

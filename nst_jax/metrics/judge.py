@@ -98,9 +98,15 @@ def load() -> Network:
 
 
 def view(network: Network, image: Picture, calm: np.ndarray | None = None) -> ImageFeatures:
-    """Return what the judge sees of an RGB picture in [0, 1]; calm: its calm places, if not its own.
+    """Return what the judge sees of a picture.
 
-    Raises InputError below 16 pixels a side.
+    Args:
+        network: From load().
+        image: RGB in [0, 1].
+        calm: Its calm places. None: those that it has itself.
+
+    Raises:
+        InputError: A side has less than 16 pixels.
     """
     check_size(image.shape, NETWORK.select(LAYERS), "picture")
     positions = sample_positions(np.ones(image.shape[:2]), SAMPLES)
@@ -452,8 +458,16 @@ def measure(
 
     Of several styles: the mean weighted by style_mix (equal without it), and in by_style each one's own, with
     the parts of its style_distance in style_distance_by_layer. Masks play no part: all of it is judged.
-    The result has the content's shape; a style has its own. Raises InputError where it has not, for pictures
-    of less than 16 pixels a side, and for a style_mix of another length or sum 0.
+
+    Args:
+        network: From load().
+        result: The picture, RGB in [0, 1].
+        content: The photograph, of the result's shape. None: there is none.
+        styles: The paintings, each of its own shape.
+        style_mix: A number for each style. Empty: equal.
+
+    Raises:
+        InputError: Shapes differ, a side has less than 16 pixels, or style_mix has another length or sum 0.
     """
     if content is not None and content.shape != result.shape:
         raise InputError("content", f"the result's shape {result.shape}", f"got {content.shape}")

@@ -30,6 +30,11 @@ def distance(one: Maps, other: Maps, layers: Iterable[str] = LAYERS) -> Float[Ar
 
     At least 0, seldom above 1. Zhang et al. 2018 (arXiv 1801.03924), eq. 1; w stands outside the square, as
     in its code.
+
+    Args:
+        one: Weighted features, by layer.
+        other: Those of the other picture.
+        layers: Over which the sum goes.
     """
     terms = [jnp.mean(jnp.sum((one[layer] - other[layer]) ** 2, -1)) for layer in layers]
     return jnp.sum(jnp.stack(terms))

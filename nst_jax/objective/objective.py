@@ -60,7 +60,14 @@ def in_order(names: Mapping[str, Any]) -> list[str]:
 
 
 def network(params: Params, image: AnyArray, layers: Sequence[str], spec: Spec) -> dict[str, Array]:
-    """Return the activations at the layers, as the spec has them computed."""
+    """Return the activations at the layers, as the spec has them computed.
+
+    Args:
+        params: The network.
+        image: RGB in [0, 1].
+        layers: Their names.
+        spec: What is static.
+    """
     return features(params, image, layers, pooling=spec.pooling, precision=spec.precision, rows=spec.rows)
 
 
@@ -87,7 +94,13 @@ def layers_of(names: Sequence[str], spec: Spec) -> tuple[str, ...]:
 def seen(
     image: Float[AnyArray, "h w 3"], background: Background | None, spec: Spec
 ) -> Float[AnyArray, "h w 3"]:
-    """Return what the losses see of an optimized picture: gray for luminance, and within its regions."""
+    """Return what the losses see of an optimized picture: gray for luminance, and within its regions.
+
+    Args:
+        image: As optimized, RGB in [0, 1].
+        background: What lies around the masks. None: there are no masks.
+        spec: What is static.
+    """
     if spec.luminance:  # the mean keeps equal channels equal, so luma is all that ever moves
         image = jnp.broadcast_to(image.mean(-1, keepdims=True), image.shape)
     return image if background is None else _blend(image, background.image, background.optimized)
@@ -96,7 +109,13 @@ def seen(
 def composite(
     image: Float[AnyArray, "h w 3"], background: Background | None, spec: Spec
 ) -> Float[AnyArray, "h w 3"]:
-    """Return the picture that is shown of an optimized one: what the losses see, cut at the masks' seam."""
+    """Return the picture that is shown of an optimized one: what the losses see, cut at the masks' seam.
+
+    Args:
+        image: As optimized, RGB in [0, 1].
+        background: What lies around the masks. None: there are no masks.
+        spec: What is static.
+    """
     image = seen(image, background, spec)
     return image if background is None else _blend(image, background.image, background.opacity)
 
@@ -106,7 +125,14 @@ def _blend(image: AnyArray, background: AnyArray, opacity: AnyArray) -> AnyArray
 
 
 def loss_terms(params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, spec: Spec) -> Terms:
-    """Return the unweighted terms of an RGB picture in [0, 1], by layer and by style."""
+    """Return the unweighted terms of an RGB picture in [0, 1], by layer and by style.
+
+    Args:
+        params: The network.
+        image: As optimized, RGB in [0, 1].
+        targets: What the picture is compared with (make_targets).
+        spec: What is static.
+    """
     pieces = loss_pieces(params, seen(image, targets.background, spec), targets, spec)
     return terms_of(pieces, targets, image.shape, spec)
 
@@ -114,7 +140,15 @@ def loss_terms(params: Params, image: Float[AnyArray, "h w 3"], targets: Targets
 def loss_pieces(
     params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, spec: Spec, part: Tile | None = None
 ) -> PartialSums:
-    """Return what the terms of a seen picture are made of, or those of the positions that are a part's."""
+    """Return what the terms of a seen picture are made of, or those of the positions that are a part's.
+
+    Args:
+        params: The network.
+        image: As seen.
+        targets: What the picture is compared with (make_targets).
+        spec: What is static.
+        part: The window. None: the whole picture.
+    """
     maps = network(params, image, spec.layers, spec)
     return sums_of(spec.terms, image, maps, targets, spec, part)
 
@@ -127,7 +161,16 @@ def sums_of(
     spec: Spec,
     part: Tile | None = None,
 ) -> PartialSums:
-    """Return what some of the terms are made of."""
+    """Return what some of the terms are made of.
+
+    Args:
+        names: Of the terms.
+        image: As seen.
+        maps: Its activations by layer.
+        targets: What the picture is compared with (make_targets).
+        spec: What is static.
+        part: The window. None: the whole picture.
+    """
     view = View(image, maps, targets.numbers, spec, part, targets.regions)
     return {
         name: {} if _is_absent(name, spec) else TERMS[name].sums(view, targets.terms.get(name, {}))
@@ -141,7 +184,14 @@ def _is_absent(name: str, spec: Spec) -> bool:
 
 
 def terms_of(pieces: PartialSums, targets: Targets, shape: Sequence[int], spec: Spec) -> Terms:
-    """Return the terms of a picture of this shape that complete pieces come to."""
+    """Return the terms of a picture of this shape that complete pieces come to.
+
+    Args:
+        pieces: Complete sums, by term.
+        targets: What the picture is compared with (make_targets).
+        shape: Of the picture.
+        spec: What is static.
+    """
     whole, found = Whole(spec.own_size(tuple(shape)), spec), means(pieces)
     for name in spec.terms:
         losses = TERMS[name].losses
@@ -153,14 +203,30 @@ def terms_of(pieces: PartialSums, targets: Targets, shape: Sequence[int], spec: 
 def total_loss(
     params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, weights: LossWeights, spec: Spec
 ) -> Float[Array, ""]:
-    """Return the sum of weight times term, such as alpha L_content, of an RGB picture in [0, 1]."""
+    """Return the sum of weight times term, such as alpha L_content, of an RGB picture in [0, 1].
+
+    Args:
+        params: The network.
+        image: As optimized, RGB in [0, 1].
+        targets: What the picture is compared with (make_targets).
+        weights: Of the terms.
+        spec: What is static.
+    """
     return weighted_sum(coefficients(weights), loss_terms(params, image, targets, spec))
 
 
 def evaluate(
     params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, factors: Terms, spec: Spec
 ) -> Evaluation:
-    """Return value, gradient and terms. The total is linear in its factors: their gradient is the terms."""
+    """Return value, gradient and terms. The total is linear in its factors: their gradient is the terms.
+
+    Args:
+        params: The network.
+        image: As optimized, RGB in [0, 1].
+        targets: What the picture is compared with (make_targets).
+        factors: Coefficients of the terms (weights.coefficients).
+        spec: What is static.
+    """
 
     def total(image: Array, factors: Terms) -> Array:
         return weighted_sum(factors, loss_terms(params, image, targets, spec))

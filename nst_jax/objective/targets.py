@@ -75,7 +75,13 @@ def make_targets(
 def make_background(
     background: Float[AnyArray, "h w 3"] | None, parts: Float32[np.ndarray, "r h w"] | None, spec: Spec
 ) -> Background | None:
-    """Return what lies around the regions, None where there are none."""
+    """Return what lies around the regions, None where there are none.
+
+    Args:
+        background: The picture that shows where no mask is white.
+        parts: A mask for each region. None: there are no masks.
+        spec: What is static.
+    """
     if parts is None:
         return None
     return Background(
@@ -100,7 +106,13 @@ def _lay(array: Any, spec: Spec) -> Array:
 
 @jax.jit(static_argnames="spec")
 def content_targets(params: Params, content: AnyArray, spec: Spec) -> dict[str, Any]:
-    """Return the content targets by term, without those that windows recompute."""
+    """Return the content targets by term, without those that windows recompute.
+
+    Args:
+        params: The network.
+        content: Padded and placed.
+        spec: What is static.
+    """
     names = [
         name for name in of_content(spec) if not (spec.recompute_content and name in recomputed_terms(spec))
     ]
@@ -114,7 +126,15 @@ def content_targets(params: Params, content: AnyArray, spec: Spec) -> dict[str, 
 def style_targets(
     params: Params, styles: Sequence[AnyArray], masks: Masks, numbers: dict[str, Array], spec: Spec
 ) -> dict[str, Any]:
-    """Return what is wanted of the styles, or of the parts that their masks name: by term, stacked."""
+    """Return what is wanted of the styles, or of the parts that their masks name: by term, stacked.
+
+    Args:
+        params: The network.
+        styles: The paintings.
+        masks: Which part of each style is used.
+        numbers: Options that are traced, by name.
+        spec: What is static.
+    """
     wanted = [
         wanted_of_style(*style_arguments(params, style, numbers, source, spec))
         for style, source in zip(styles, masks.sources_of(len(styles)), strict=True)
@@ -129,7 +149,15 @@ def style_arguments(
     source: Float32[np.ndarray, "h w"] | None,
     spec: Spec,
 ) -> tuple[Params, Array, dict[str, Array], dict[str, Array] | None, dict[str, Array], Spec]:
-    """Return what wanted_of_style takes of a style and its mask."""
+    """Return what wanted_of_style takes of a style and its mask.
+
+    Args:
+        params: The network.
+        style: The painting.
+        numbers: Options that are traced, by name.
+        source: Its mask. None: all of it is used.
+        spec: What is static.
+    """
     own = sharding.spec_of(style, spec)
     places = sharding.replicate(_style_positions(style, source, own), own)
     return params, _lay(style, own), numbers, mask_by_layer(source, style.shape, own), places, own
@@ -151,9 +179,12 @@ def _style_positions(
 def regions_by_layer(
     parts: Float32[np.ndarray, "r h w"] | None, shape: Sequence[int], spec: Spec
 ) -> list[dict[str, Float[Array, "_ _"]]]:
-    """Return the regions of a picture of this shape, and their rings, as the layers of styles see them.
+    """Return the regions of a picture, and their rings, as the layers of styles see them.
 
-    None: all of it.
+    Args:
+        parts: A mask for each region. None: the whole picture is one.
+        shape: Of the picture.
+        spec: What is static.
     """
     wide = [None] if parts is None else masking.widened(parts)
     found = [mask_by_layer(part, shape, spec) for part in wide]
@@ -163,9 +194,12 @@ def regions_by_layer(
 def mask_by_layer(
     mask: Float32[np.ndarray, "h w"] | None, shape: Sequence[int], spec: Spec
 ) -> dict[str, Array] | None:
-    """Return a mask of a picture of this shape as the layers of styles see it.
+    """Return a mask as the layers of styles see it.
 
-    None is white everywhere, and stays None unless the style loss leaves out the outermost positions.
+    Args:
+        mask: None: white everywhere. It stays None unless the style loss leaves out the outermost positions.
+        shape: Of its picture.
+        spec: What is static.
     """
     inner = STYLE_LOSSES[spec.style_loss].inner
     if mask is None and not inner:
@@ -194,7 +228,13 @@ def wanted_of_style(
 ) -> dict[str, Any]:
     """Return what is wanted of one style picture, or of the part of it that a mask weighs, by term.
 
-    places: the positions that stand for it, by layer.
+    Args:
+        params: The network.
+        style: Padded and placed.
+        numbers: Options that are traced, by name.
+        mask: Weights of the positions, by layer. None: all count alike.
+        places: Positions that stand for it, by layer.
+        spec: What is static.
     """
     names = of_styles(spec)
     layers, regions = layers_of(names, spec), [] if mask is None else [mask]

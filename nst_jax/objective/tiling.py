@@ -59,9 +59,15 @@ class Window(NamedTuple):
 def split_axis(length: int, tile: int, margin: int, unit: int) -> Axis:
     """Cut a side into windows of at most `tile` pixels, as few and as short as that allows.
 
-    margin: pixels that a core must keep from the window's border, where that is not the picture's; a
-    multiple of unit, on which windows and cores begin. A window ends on a unit or with the picture. It
-    has the picture's own odd rest of pixels, so pooling drops the same rows in it as in the picture.
+    A window ends on a unit or with the picture. It has the picture's own odd rest of pixels, so pooling drops
+    the same rows in it as in the picture.
+
+    Args:
+        length: Pixels of the side.
+        tile: Pixels of a window, at most.
+        margin: Pixels that a core keeps from the window's border, where that is not the picture's; a multiple
+            of unit.
+        unit: Pixels on whose multiples windows and cores begin.
     """
     if length <= tile:
         return Axis(length, length, (0,), (0,))
@@ -169,7 +175,15 @@ def _windowed(image: AnyArray, window: Window, shape: tuple[int, int]) -> Array:
 def evaluate(
     params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, factors: Terms, spec: Spec
 ) -> Evaluation:
-    """Return what objective.evaluate returns, in the memory of one window of spec.tile pixels a side."""
+    """Return what objective.evaluate returns, in the memory of one window of spec.tile pixels a side.
+
+    Args:
+        params: The network.
+        image: As optimized, RGB in [0, 1].
+        targets: What the picture is compared with (make_targets).
+        factors: Coefficients of the terms (weights.coefficients).
+        spec: What is static.
+    """
     windows = grid(image.shape, spec)
     if windows.windows == 1:  # then one pass will do
         return objective.evaluate(params, image, targets, factors, spec)
@@ -294,7 +308,17 @@ def over_windows(
     regions: Sequence[Mapping[str, Array]],
     spec: Spec,
 ) -> Any:
-    """Return what a look sees of all of a style picture, window by window."""
+    """Return what a look sees of all of a style picture, window by window.
+
+    Args:
+        look: Returns what adds up over windows.
+        params: The network.
+        style: The painting.
+        layers: That are looked at.
+        numbers: Options that are traced, by name.
+        regions: Weights by layer, of the style's mask.
+        spec: What is static.
+    """
     windows = grid(style.shape, spec)
 
     def look_here(number: Array) -> Any:
@@ -310,7 +334,14 @@ def over_windows(
 def activations(
     params: Params, image: Float[AnyArray, "h w 3"], layers: Sequence[str], spec: Spec
 ) -> dict[str, Float[Array, "_ _ _"]]:
-    """Return a picture's activations at the layers, window by window."""
+    """Return a picture's activations at the layers, window by window.
+
+    Args:
+        params: The network.
+        image: RGB in [0, 1].
+        layers: Their names.
+        spec: What is static.
+    """
     windows = grid(image.shape, spec)
     shape = windows.window_shape
 

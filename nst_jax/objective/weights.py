@@ -42,6 +42,11 @@ def at_scale(asked: Mapping[str, float], share: float, loss_balancing: str) -> d
 
     Terms of styles are means over positions, the others sums: so the balance of the terms is the same at all
     scales. With loss_balancing=auto it is so by itself.
+
+    Args:
+        asked: Weights by term.
+        share: From 0 to 1.
+        loss_balancing: The option.
     """
     balanced = loss_balancing == "auto"
     return {
@@ -51,7 +56,13 @@ def at_scale(asked: Mapping[str, float], share: float, loss_balancing: str) -> d
 
 
 def in_pulls(weights: LossWeights, pulls: Mapping[str, float], spec: Spec) -> LossWeights:
-    """Return the weights of terms in units of their pulls (balancing.py). A pull of 0 divides nothing."""
+    """Return the weights of terms in units of their pulls (balancing.py). A pull of 0 divides nothing.
+
+    Args:
+        weights: As asked for.
+        pulls: By term; terms without one stay.
+        spec: What is static.
+    """
     units = {name: (pull or 1.0) / TERMS[name].gradient_ratio(spec) for name, pull in pulls.items()}
     return weights.with_terms(**{name: weights.terms[name] / unit for name, unit in units.items()})
 

@@ -63,7 +63,11 @@ def initial_state(
 ) -> State:
     """Return the state of a picture that is not yet evaluated, which the next chunk does before its steps.
 
-    With a decay it averages.
+    Args:
+        image: The first one, RGB in [0, 1].
+        weights: Of the terms.
+        spec: What is static.
+        decay: Of the average over steps, from 0 to 1. None: there is no average.
     """
     terms = jax.tree.map(jnp.zeros_like, coefficients(weights))
     iterate = Iterate(image, jnp.float32(jnp.inf), jnp.zeros_like(image), terms)
@@ -90,9 +94,14 @@ def start(
     decay: Float[Array, ""] | None = None,
     dial: Dial | None = None,
 ) -> State:
-    """Return the state at step 0, after one evaluation; with a decay it averages.
+    """Return the state at step 0, after one evaluation.
 
-    dial: of the scale before.
+    Args:
+        image: The first one, RGB in [0, 1].
+        inputs: What the loop runs on.
+        spec: What is static.
+        decay: Of the average over steps, from 0 to 1. None: there is no average.
+        dial: Of the scale before. None: the run begins.
     """
     state = initial_state(image, inputs.weights, spec, decay)
     if dial is not None:
@@ -111,7 +120,14 @@ def _power_of_two(gradient: Float[Array, "h w 3"]) -> Float[Array, ""]:
 
 
 def run_steps(state: State, steps: Int[Array, ""] | np.int32, inputs: Inputs, spec: Spec) -> State:
-    """Return the state `steps` steps on, or at the last finite picture. `steps` is traced: one program."""
+    """Return the state after some steps, or at the last finite picture.
+
+    Args:
+        state: As start or the last chunk left it.
+        steps: Traced: any number is one program.
+        inputs: What the loop runs on.
+        spec: What is static.
+    """
     stop = state.step + steps
     coordinates = PARAMETRIZATIONS[spec.parametrization](spec)
 
@@ -157,7 +173,15 @@ def _is_unevaluated(state: State) -> Bool[Array, ""]:
 
 
 def evaluate(params: Params, targets: Targets, factors: Terms, spec: Spec, image: AnyArray) -> Iterate:
-    """Return the picture with its total and gradient, made at once or by windows, as the spec has it."""
+    """Return the picture with its total and gradient, made at once or by windows, as the spec has it.
+
+    Args:
+        params: The network.
+        targets: What the picture is compared with (make_targets).
+        factors: Coefficients of the terms (weights.coefficients).
+        spec: What is static.
+        image: As optimized, RGB in [0, 1].
+    """
     how = tiling.evaluate if spec.tile else objective.evaluate
     return Iterate(jnp.asarray(image), *how(params, image, targets, factors, spec))
 
@@ -194,13 +218,25 @@ class Snapshot(Pytree):
 
 
 def visible(state: State, background: Background | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
-    """Return the picture that is shown of a state: the average where there is one, within its regions."""
+    """Return the picture that is shown of a state: the average where there is one, within its regions.
+
+    Args:
+        state: Of the loop.
+        background: What lies around the masks. None: there are no masks.
+        spec: What is static.
+    """
     return composite(_newest(state), background, spec)
 
 
 @jax.jit(static_argnames="spec")
 def snapshot(state: State, background: Background | None, spec: Spec) -> Snapshot:
-    """Return copies of what is told of a state: the next chunk takes the state's own buffers."""
+    """Return copies of what is told of a state: the next chunk takes the state's own buffers.
+
+    Args:
+        state: Of the loop.
+        background: What lies around the masks. None: there are no masks.
+        spec: What is static.
+    """
     return Snapshot(
         image=sharding.gather(visible(state, background, spec), spec),
         terms=state.iterate.terms,
@@ -215,7 +251,13 @@ def snapshot(state: State, background: Background | None, spec: Spec) -> Snapsho
 
 @jax.jit(static_argnames="spec")
 def carried_picture(state: State, background: Background | None, spec: Spec) -> Float[AnyArray, "h w 3"]:
-    """Return the picture as the losses see it, with which the next scale goes on."""
+    """Return the picture as the losses see it, with which the next scale goes on.
+
+    Args:
+        state: Of the loop.
+        background: What lies around the masks. None: there are no masks.
+        spec: What is static.
+    """
     return sharding.gather(seen(_newest(state), background, spec), spec)
 
 

@@ -60,7 +60,12 @@ def contact_sheet(
 ) -> bytes:
     """Return a PNG of the tiles, each at the place of its number, row by row; what went in, in the margin.
 
-    heads: a line above each column; sides: lines beside each row.
+    Args:
+        tiles: Pictures by number.
+        columns: Tiles of a row.
+        inputs: Names and pictures of the margin.
+        heads: A line above each column.
+        sides: Lines beside each row.
     """
     shapes = [tile.image.shape for tile in tiles.values()]
     width = max(tile_side(len(tiles)), *(shape[1] for shape in shapes))
@@ -132,7 +137,13 @@ def knee(points: Sequence[tuple[float, float]]) -> int | None:
 
 
 def plot_tradeoff(points: Sequence[tuple[float, float]], labels: Sequence[str], best: int | None) -> bytes:
-    """Return a PNG of content loss against style loss, each point labeled, the knee marked."""
+    """Return a PNG of content loss against style loss, each point labeled, the knee marked.
+
+    Args:
+        points: Content loss and style loss.
+        labels: One for each point.
+        best: The number of the knee. None: there is none.
+    """
     axes = _scatter(points, labels, best)
     scale = "log" if all(min(point) > 0 for point in points) else "symlog"
     axes.set(xscale=scale, yscale=scale, xlabel="content loss", ylabel="style loss", title="tradeoff")
@@ -141,7 +152,13 @@ def plot_tradeoff(points: Sequence[tuple[float, float]], labels: Sequence[str], 
 
 
 def plot_judged(points: Sequence[tuple[float, float]], labels: Sequence[str], extension: str) -> bytes:
-    """Return a picture of LPIPS to the content against the style distance, each point labeled."""
+    """Return a picture of LPIPS to the content against the style distance, each point labeled.
+
+    Args:
+        points: Style distance and LPIPS.
+        labels: One for each point.
+        extension: Of the file: .png, .svg or .pdf.
+    """
     axes = _scatter(points, labels)
     axes.set(xlim=(0, None), ylim=(0, 1), xlabel="LPIPS to the content", ylabel="style distance")
     return _draw_names(axes, extension)

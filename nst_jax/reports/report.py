@@ -79,7 +79,11 @@ def scales(points: Sequence[Point]) -> list[dict[str, Any]]:
 def ended(points: Sequence[Point], config: Config, finite: bool, converged: bool) -> str:
     """Return why a run ended: iterations, converged, non-finite or interrupted.
 
-    converged: no step would have lowered the loss of the last scale.
+    Args:
+        points: The history.
+        config: The options.
+        finite: Whether the last loss is.
+        converged: Whether no step would have lowered the loss of the last scale.
     """
     if not finite:
         return "non-finite"
@@ -139,10 +143,15 @@ def draw(axes: Any, extension: str) -> bytes:
 def plot_losses(
     columns: dict[str, list[Any]], weights: dict[str, float], config: Config, extension: str
 ) -> bytes:
-    """Return a picture of the weighted losses over the steps, as the bytes of a .png, .svg or .pdf file.
+    """Return a picture of the weighted losses over the steps, as the bytes of a file.
 
-    weights: those of the last scale, by which all of it is weighted. A dotted line stands where a scale
-    begins: there the losses jump to those of a larger picture.
+    A dotted line stands where a scale begins: there the losses jump to those of a larger picture.
+
+    Args:
+        columns: The history, by name.
+        weights: Those of the last scale, by which all of it is weighted.
+        config: The options.
+        extension: Of the file: .png, .svg or .pdf.
     """
     axes = new_axes()
     borders = [n for n, (old, new) in enumerate(itertools.pairwise(columns["scale"]), 1) if old != new]

@@ -220,7 +220,13 @@ class Checkpoints:
     def save(self, step: int, tree: Any, record: dict[str, Any]) -> None:
         """Begin to write a checkpoint; the arrays are free when this returns.
 
-        Raises InputError where this one, or the one before, cannot be written; the last whole one stays.
+        Args:
+            step: Its number.
+            tree: Of arrays.
+            record: What JSON can hold.
+
+        Raises:
+            InputError: This one, or the one before, cannot be written; the last whole one stays.
         """
         import orbax.checkpoint as ocp
 

@@ -68,7 +68,14 @@ def surroundings(devices: int, precision: str) -> dict[str, str]:
 def check_same(
     told: Mapping[str, str], before: Mapping[str, str], folder: Path, allowed: Sequence[str] = ()
 ) -> None:
-    """Raise InputError that names what differs from what the run in a folder was made with."""
+    """Raise InputError that names what differs from what the run in a folder was made with.
+
+    Args:
+        told: What the run depends on, in words.
+        before: The same of the run in the folder.
+        folder: Of the checkpoints.
+        allowed: Names that may differ.
+    """
     differing = [name for name in {**before, **told} if before.get(name) != told.get(name)]
     if differing := [name for name in differing if name not in allowed]:
         name, *others = differing
@@ -147,7 +154,13 @@ class CheckpointWriter:
         return time.monotonic() - self.since >= self.every
 
     def save(self, step: int, tree: Any, record: dict[str, Any]) -> None:
-        """Begin to write a checkpoint, if there is none of this step; the arrays are free afterwards."""
+        """Begin to write a checkpoint, if there is none of this step; the arrays are free afterwards.
+
+        Args:
+            step: Its number.
+            tree: Of arrays.
+            record: What JSON can hold.
+        """
         self.since = time.monotonic()
         self.finish()
         if step == self.last:

@@ -125,7 +125,16 @@ class ImageCache:
         self.sources[name] = images.Source(colors, opacity)
 
     def resize(self, name: str, height: int, width: int) -> np.ndarray:
-        """Return the colors of a file at a size. Raises InputError."""
+        """Return the colors of a file at a size.
+
+        Args:
+            name: A file, or example:NAME.
+            height: Rows.
+            width: Columns.
+
+        Raises:
+            InputError: It cannot be read.
+        """
         key = name, height, width
         if key not in self.resized:
             self.resized[key] = self.read(name).rgb(height, width)
@@ -174,7 +183,14 @@ def check_inputs(inputs: Inputs, config: Config) -> None:
 
 
 def check_different(inputs: Inputs, config: Config, written: Iterable[str], flags: str) -> None:
-    """Refuse to write a file twice, or over one that a run reads."""
+    """Refuse to write a file twice, or over one that a run reads.
+
+    Args:
+        inputs: Files and their options.
+        config: The options.
+        written: Names of files.
+        flags: What the error calls them.
+    """
     check_written(itertools.chain(*files_read(inputs, config).values()), written, flags)
 
 
@@ -188,7 +204,13 @@ def files_read(inputs: Inputs, config: Config) -> dict[str, tuple[str, ...]]:
 
 
 def check_written(read: Iterable[str], written: Iterable[str], flags: str) -> None:
-    """Refuse to write a file twice, or over one that is read."""
+    """Refuse to write a file twice, or over one that is read.
+
+    Args:
+        read: Names of files.
+        written: Names of files.
+        flags: What the error calls them.
+    """
     taken = {_real_path(images.resolve(name)) for name in read if name}
     for name in filter(None, written):
         path = _real_path(Path(name))
@@ -208,6 +230,12 @@ def settings(inputs: Inputs, config: Config, cache: ImageCache, dpi: int = 0) ->
     """Return what made a picture, to be stored in it: no folders, as pictures are shown to others.
 
     Nor its own name, so equal runs give equal bytes. Of files it has the names and the checksums.
+
+    Args:
+        inputs: Files and their options.
+        config: The options.
+        cache: Has the picture files.
+        dpi: Pixels per inch. 0: not told.
     """
     options: dict[str, Any] = {name: value for name, value in dataclasses.asdict(inputs).items() if value}
     options |= resolved(config, len(inputs.style))
@@ -224,7 +252,13 @@ def settings(inputs: Inputs, config: Config, cache: ImageCache, dpi: int = 0) ->
 
 
 def working_size(inputs: Inputs, config: Config, cache: ImageCache) -> tuple[int, int]:
-    """Return the rows and columns that are optimized."""
+    """Return the rows and columns that are optimized.
+
+    Args:
+        inputs: Files and their options.
+        config: The options.
+        cache: Has the picture files.
+    """
     if inputs.print_size:
         return parse_paper(inputs.print_size).size(config.size)
     return cache.size(shape_of(inputs)[0], config.size)
@@ -250,7 +284,14 @@ def shape_of(inputs: Inputs) -> tuple[str, str]:
 
 
 def load_pictures(inputs: Inputs, config: Config, cache: ImageCache, masks: Masks) -> Pictures:
-    """Read the pictures and bring them and the masks to their working sizes."""
+    """Read the pictures and bring them and the masks to their working sizes.
+
+    Args:
+        inputs: Files and their options.
+        config: The options.
+        cache: Has the picture files.
+        masks: As they were read.
+    """
     size = program_size(working_size(inputs, config, cache), inputs)
     init = None
     if config.init == "noise":

@@ -115,7 +115,13 @@ def make_plan(problem: Problem, free: int | None, way: TilingMode | None = None)
 
 
 def make_plans(problems: Sequence[Problem], free: int | None, ways: Sequence[TilingMode] = ()) -> list[Plan]:
-    """Return the plans of the problems of all scales; the last one, the largest, is made first."""
+    """Return the plans of the problems of all scales; the last one, the largest, is made first.
+
+    Args:
+        problems: Of all scales.
+        free: Bytes on each device. None: any number.
+        ways: The only tiling modes that are allowed, by scale.
+    """
     allowed = dict(enumerate(ways))
     numbered = reversed(list(enumerate(problems)))
     return [make_plan(problem, free, allowed.get(number)) for number, problem in numbered][::-1]

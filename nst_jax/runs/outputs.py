@@ -187,7 +187,13 @@ def save_mask_preview(path: str, image: np.ndarray, pictures: Pictures, inputs: 
 
 
 def save_preview(path: str, image: np.ndarray, canvas: Canvas) -> bool:
-    """Write a preview, and return whether that was possible; log why if not."""
+    """Write a preview, and return whether that was possible; log why if not.
+
+    Args:
+        path: Where it is written.
+        image: RGB in [0, 1].
+        canvas: How it is written.
+    """
     return _tried(lambda: canvas.save(path, image))
 
 

@@ -98,9 +98,19 @@ def make_problem(
     masks: Masks | None = None,
     scale: Scale | None = None,
 ) -> Problem:
-    """Return the problem of these pictures (see transfer.stylize_steps). Raises InputError.
+    """Return the problem of some pictures.
 
-    scale: of config.pyramid(), the last one by default.
+    Args:
+        params: The network.
+        content: The photograph. None: there is none.
+        styles: The paintings.
+        config: The options.
+        init: The first picture. None: the one that config.init names.
+        masks: Where each style acts. None: everywhere.
+        scale: Of config.pyramid(). None: the last one.
+
+    Raises:
+        InputError: They do not go together.
     """
     scale = scale or config.pyramid()[-1]
     spec, masks = config.spec(), masks or Masks()
@@ -181,7 +191,14 @@ def finish(
     opacity: Float32[np.ndarray, "h w"] | None,
     preserve_color: str,
 ) -> Float32[np.ndarray, "h w 3"]:
-    """Return the picture with the photograph's colors, where asked, and its pixels where opacity is 0."""
+    """Return the picture with the photograph's colors, where asked, and its pixels where opacity is 0.
+
+    Args:
+        image: As the loop shows it.
+        photograph: The content in its own colors. None: there is none.
+        opacity: Of the regions. None: there are no masks.
+        preserve_color: The option.
+    """
     if photograph is None:
         return image
     image = color.finish_picture(preserve_color, image, photograph)
@@ -194,7 +211,14 @@ def first_picture(
     config: Config,
     init: Float32[np.ndarray, "_ _ 3"] | None = None,
 ) -> Float32[np.ndarray, "_ _ 3"]:
-    """Return the picture the optimization starts from: content, uniform noise, the first style, or init."""
+    """Return the picture the optimization starts from: content, uniform noise, the first style, or init.
+
+    Args:
+        content: None: there is none.
+        styles: The paintings.
+        config: The options.
+        init: None: the one that config.init names.
+    """
     if init is not None:
         if content is not None and init.shape != content.shape:
             raise InputError("init", f"the content's shape {content.shape}", f"got {init.shape}")
@@ -213,7 +237,13 @@ def first_picture(
 
 
 def noise_picture(height: int, width: int, seed: int) -> Float32[np.ndarray, "{height} {width} 3"]:
-    """Return uniform noise in [0, 1): white, as in Gatys et al. 2015."""
+    """Return uniform noise in [0, 1): white, as in Gatys et al. 2015.
+
+    Args:
+        height: Rows.
+        width: Columns.
+        seed: Of the generator.
+    """
     return np.random.default_rng(seed).random((height, width, 3), np.float32)
 
 
@@ -241,7 +271,13 @@ def _color_styles(
 
 
 def check_pictures(content: Any, styles: Sequence[Any], init: Any) -> None:
-    """Raise InputError unless there is a style and all are pictures (h, w, 3), of float32 in [0, 1]."""
+    """Raise InputError unless there is a style and all are pictures (h, w, 3), of float32 in [0, 1].
+
+    Args:
+        content: None: there is none.
+        styles: The paintings.
+        init: None: there is none.
+    """
     if not len(styles):
         raise InputError("style", "at least one style picture", "got none")
     for what, pictures in {"content": [content], "style": styles, "init": [init]}.items():
@@ -276,7 +312,11 @@ def _check_number(masks: Masks, styles: int) -> None:
 def check_sizes(size: Sequence[int], style_sizes: Sequence[Sequence[int]], masks: Masks, spec: Spec) -> None:
     """Raise InputError where a layer sees nothing of a picture, a style or what a mask leaves of them.
 
-    size: rows and columns of the picture. Each mask must have its picture's.
+    Args:
+        size: Rows and columns of the picture.
+        style_sizes: Those of each style.
+        masks: Each of its picture's size.
+        spec: What is static.
     """
     check_size(size, spec.network.select(spec.layers), "content" if spec.content_layers else "picture")
     for style_size in style_sizes:

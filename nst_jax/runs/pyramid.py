@@ -22,6 +22,13 @@ def settled(
     """Return the config without those scales of its own choice (scales auto) whose pictures are too small.
 
     Of a narrow picture, a narrow style or a small mask the deepest layer may see nothing there.
+
+    Args:
+        config: The options.
+        content: None: there is none.
+        styles: The paintings.
+        init: None: there is none.
+        masks: None: there are none.
     """
     scales = config.pyramid()
     if config.scales != "auto" or len(scales) == 1 or not styles:
@@ -62,10 +69,20 @@ def make_problems(
     init: Picture | None = None,
     masks: Masks | None = None,
 ) -> list[Problem]:
-    """Return the problem of each of config.pyramid(), from pictures and masks of the last one's size.
+    """Return the problem of each of config.pyramid().
 
     At a scale a picture has size / config.size of its rows and columns. Noise is made anew at every size.
-    Raises InputError, naming the scale.
+
+    Args:
+        params: The network.
+        content: None: there is none.
+        styles: The paintings.
+        config: The options.
+        init: None: the one that config.init names.
+        masks: Of the last scale's size, as the pictures are.
+
+    Raises:
+        InputError: Something does not go together, at the scale that is named.
     """
     last = make_problem(params, content, styles, config, init, masks)
     scales, size = config.pyramid(), last.first.shape[:2]

@@ -142,7 +142,13 @@ def _as_flag(value: Any) -> str:
 
 
 def alike(request: Request, pictures: Pictures, weights: Weights) -> dict[str, Any]:
-    """Return by name what must be equal in all processes: options, files that were read, versions."""
+    """Return by name what must be equal in all processes: options, files that were read, versions.
+
+    Args:
+        request: What is asked for.
+        pictures: That were read.
+        weights: Of the network.
+    """
     devices = dataclasses.replace(request.devices, process_id=0)
     parts = (request.inputs, request.outputs, devices, request.checkpoint)
     return (

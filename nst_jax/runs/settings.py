@@ -125,7 +125,13 @@ def fewest(options: Mapping[str, Any], styles: int) -> dict[str, Any]:
 def beneath(
     given: Sequence[dict[str, Any]], kinds: Sequence[type], told: Mapping[str, Any]
 ) -> tuple[dict[str, Any], ...]:
-    """Return the given options of each kind over those of some settings; these give way to their like."""
+    """Return the given options of each kind over those of some settings; these give way to their like.
+
+    Args:
+        given: Options of each kind.
+        kinds: Classes whose fields are options.
+        told: Settings by name.
+    """
     gone = {other for part in given for name in part for other in INSTEAD.get(name, ())}
     left = {name: value for name, value in told.items() if name not in gone}
     names = [{field.name for field in fields_of(kind)} for kind in kinds]

@@ -34,7 +34,13 @@ def sweep_settings(request: SweepRequest) -> dict[str, Any]:
 
 
 def told_of(problem: Problem, weights: str, cache: ImageCache) -> dict[str, str]:
-    """Return in words what else the bits of the pictures depend on."""
+    """Return in words what else the bits of the pictures depend on.
+
+    Args:
+        problem: Of the first cell.
+        weights: The checksum of the network's.
+        cache: Has the picture files.
+    """
     read: dict[str, Any] = {
         f"{name} at {width}x{height}": picture for (name, height, width), picture in cache.resized.items()
     }

@@ -28,7 +28,14 @@ from nst_jax.runs.sweep_request import FILES, SweepRequest
 def write_sheet(
     folder: Path, done: Mapping[int, dict[str, Any]], request: SweepRequest, cache: ImageCache
 ) -> Iterator[Path]:
-    """Write the contact sheet, and the tradeoff if there are two points to compare; yield their names."""
+    """Write the contact sheet, and the tradeoff if there are two points to compare; yield their names.
+
+    Args:
+        folder: Of the sweep.
+        done: Entries of sweep.json, by number.
+        request: What is asked for.
+        cache: Has the picture files.
+    """
     if not done:
         return
     yield folder / "sweep.json"

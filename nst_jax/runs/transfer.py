@@ -202,9 +202,12 @@ def run(
 ) -> Iterator[Progress]:
     """Run the problems of the scales, in turn, yielding as stylize_steps does.
 
-    resume_state: what a run of the same problems stood at, from where it goes on to the same bits; that is
-    told first. max_steps: asked before each chunk how many steps it may take; it does not change what comes
-    of them.
+    Args:
+        problems: Of all scales.
+        report_every: Steps from one Progress to the next. 0: a hundredth of all, from 1 to 10.
+        resume_state: What a run of the same problems stood at. It goes on from there to the same bits, and is
+            told first.
+        max_steps: Asked before each chunk how many steps it may take, which changes nothing of what comes.
     """
     report_every = report_every or chunk_steps(sum(problem.steps for problem in problems))
     left: ScaleResult | None = None

@@ -133,7 +133,13 @@ class Run:
         self.due = began + max(PREVIEW_SECONDS, PREVIEW_SHARE * took)
 
     def end(self, last: Progress, how: str, resumable: bool) -> None:
-        """Show the picture that was written, and say how the job ended."""
+        """Show the picture that was written, and say how the job ended.
+
+        Args:
+            last: Where the run stands.
+            how: It ended.
+            resumable: Whether it can go on.
+        """
         with contextlib.suppress(InputError):
             source = images.read(str(self.folder / RESULT), 2**40)
             write_views(source, str(self.folder / LIVE), str(self.folder / THUMB))

@@ -33,8 +33,13 @@ class Layout(NamedTuple):
 def read_arrays(path: Path, network: str, asked: str | None = None) -> tuple[str, dict[str, np.ndarray]]:
     """Return a published file's normalization, and its arrays as they are stored, with mean and std.
 
-    asked is the normalization to take unless the numbers tell. Raises InputError where it contradicts them,
-    where it is None and nothing tells, and as readers.read does.
+    Args:
+        path: The file.
+        network: Its name.
+        asked: The normalization to take unless the numbers tell.
+
+    Raises:
+        InputError: `asked` contradicts the numbers, or is None and nothing tells. Or the file cannot be read.
     """
     found, first = read(path, network), _first_kernel(known_networks()[network])
     layout = _layout(path, found, first, asked)

@@ -118,7 +118,13 @@ def locate(source: Source) -> Path:
 def downloaded(source: Source, folder: Path, progress: Progress | None = None) -> Iterator[Path]:
     """Yield a checked download, kept in folder until the context ends.
 
-    Raises InputError where there is no internet, or the file that came is not the published one.
+    Args:
+        source: What is downloaded.
+        folder: Where it is kept.
+        progress: Called with the bytes so far and, where known, in all.
+
+    Raises:
+        InputError: There is no internet, or the file that came is not the published one.
     """
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".download-") as file:
         try:

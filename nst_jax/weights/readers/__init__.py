@@ -88,7 +88,13 @@ def recognize(path: Path) -> str:
 
 
 def check_shapes(what: str, network: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise InputError unless names and shapes are the network's: its kernels, and biases (out)."""
+    """Raise InputError unless names and shapes are the network's: its kernels, and biases (out).
+
+    Args:
+        what: What the error calls the file.
+        network: Its name.
+        shapes: By name of the array.
+    """
     kernels = known_networks()[network].kernels
     for layer, shape in kernels.items():
         for name, expected in ((f"{layer}.kernel", shape), (f"{layer}.bias", shape[-1:])):

@@ -20,8 +20,14 @@ Known = Mapping[str, Callable[..., Any]]  # "module name" of a global: the funct
 def read_pickle(stream: Any, known: Known, persistent: Callable[[Any], Any] | None = None) -> Any:
     """Return what the pickle at the position of a binary stream describes.
 
-    persistent maps a persistent id to its value. Raises ValueError for any global that is not known, and
-    for a damaged pickle that or TypeError, LookupError, AttributeError, OverflowError, MemoryError.
+    Args:
+        stream: Open for reading.
+        known: What each global stands for.
+        persistent: Maps a persistent id to its value.
+
+    Raises:
+        ValueError: A global is not known, or the pickle is damaged. Then it may also be TypeError,
+            LookupError, AttributeError, OverflowError or MemoryError.
     """
     machine = _Machine(known, persistent)
     for count, (opcode, argument, position) in enumerate(pickletools.genops(stream)):
