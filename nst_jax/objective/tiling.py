@@ -10,6 +10,7 @@ whatever the picture's size; the work about two forward passes and one backward 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -190,10 +191,7 @@ def evaluate(
     picture, unsee = jax.vjp(lambda image: seen(image, targets.background, spec), jnp.asarray(image))
     looked_at = [name for name in spec.terms if not TERMS[name].linear(spec)]
 
-    def near(number: Array) -> tuple[Window, Array, Targets, Tile]:
-        window = windows.window(number)
-        pixels = _windowed(picture, window, windows.window_shape)
-        return window, pixels, _near(params, targets, window, windows, spec), windows.part(window)
+    near = partial(_share, params, picture, targets, windows, spec)
 
     def look(number: Array) -> PartialSums:
         """Return the pieces of a window that the total is not linear in."""
@@ -276,6 +274,15 @@ def _slopes_in(number: Array, slopes: PartialSums, places: list[Array]) -> Parti
         return node
 
     return jax.tree.map(here, slopes, is_leaf=is_node)
+
+
+def _share(
+    params: Params, picture: AnyArray, targets: Targets, windows: Grid, spec: Spec, number: Array
+) -> tuple[Window, Array, Targets, Tile]:
+    """Return a window, its pixels, its targets, and the part of the picture that it stands for."""
+    window = windows.window(number)
+    pixels = _windowed(picture, window, windows.window_shape)
+    return window, pixels, _near(params, targets, window, windows, spec), windows.part(window)
 
 
 def _near(params: Params, targets: Targets, window: Window, windows: Grid, spec: Spec) -> Targets:

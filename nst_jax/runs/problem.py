@@ -116,13 +116,7 @@ def make_problem(
     spec, masks = config.spec(), masks or Masks()
     check_pictures(content, styles, init)
     _check_config(content, config)
-    if other := set(spec.network.names) ^ params.convolutions.keys():
-        came = f"they {'have' if min(other) in params.convolutions else 'lack'} {min(other)}"
-        raise InputError("params", f"the parameters of {config.network}", came)
-    if params.network != spec.network:
-        raise InputError(
-            "params", f"the parameters of {config.network}", f"got those of {params.network.name}"
-        )
+    _check_params(params, spec)
     if content is None:
         spec = spec._replace(content_layers=())
     measurable = content is not None and min(content.shape[:2]) >= lpips.SMALLEST
@@ -286,6 +280,15 @@ def check_pictures(content: Any, styles: Sequence[Any], init: Any) -> None:
                 check_picture(what, picture)
                 if picture.dtype != np.float32:
                     raise InputError(what, "float32 numbers in [0, 1]", f"got {picture.dtype}")
+
+
+def _check_params(params: Params, spec: Spec) -> None:
+    allowed = f"the parameters of {spec.network.name}"
+    if other := set(spec.network.names) ^ params.convolutions.keys():
+        came = f"they {'have' if min(other) in params.convolutions else 'lack'} {min(other)}"
+        raise InputError("params", allowed, came)
+    if params.network != spec.network:
+        raise InputError("params", allowed, f"got those of {params.network.name}")
 
 
 def _check_config(content: Any, config: Config) -> None:

@@ -220,6 +220,81 @@ def run(
             return
 
 
+class _Scale:
+    """A scale in hand: what its loop runs on, and where it stands among the scales."""
+
+    def __init__(self, problem: Problem, place: tuple[int, int], origin: ScaleResult | ResumeState | None):
+        targets, spec = problem.targets(), problem.spec
+        self.problem = problem.balanced(targets)
+        self.inputs = self.problem.inputs(targets)
+        self.place = place
+        self.done, self.spent = (origin.step, origin.evaluations) if origin else (0, 0)
+        self.end = self.done + problem.steps
+        self.carry = None if spec.mesh else OPTIMIZERS[spec.optimizer].carry  # padded, moments would be moved
+        self.ruler, self.aim = steering.make_ruler(problem.content, spec), np.float32(problem.aim)
+        self.on_host = self.problem.replace(weights=jax.device_get(self.problem.weights))
+
+    def begin(self, left: ScaleResult | None) -> State:
+        """Return the state at step 0: of the problem's first picture, or of the last scale's, enlarged."""
+        problem, spec = self.problem, self.problem.spec
+        first = _enlarged(left, problem) if left else problem.first
+        image = sharding.shard(sharding.pad(first, spec), spec)
+        state = start(image, self.inputs, spec, problem.decay, left.dial if left else None)
+        if left and self.carry:
+            memory = self.carry(left.memory, problem.first.shape, state.scale / left.scale)
+            state = state.replace(memory=memory)
+        return state if left else self._steer(state)
+
+    def advance(self, state: State, step: int, stop: int) -> State:
+        """Return the state of a step at another one, corrected on the way where a strength is in force.
+
+        Args:
+            state: Of the loop, donated.
+            step: Where it stands, over all scales.
+            stop: Where it is to go.
+        """
+        while step < stop:
+            steps = steering.piece(step, stop - step) if self.ruler else stop - step
+            state, step = run_chunk(state, np.int32(steps), self.inputs, self.problem.spec), step + steps
+            state = self._steer(state)
+        return state
+
+    def _steer(self, state: State) -> State:
+        if not self.ruler:
+            return state
+        background, done = self.inputs.targets.background, np.int32(self.done)
+        return steering.steer(state, background, self.ruler, self.aim, done, self.problem.spec)
+
+    def told(self, state: State) -> Progress:
+        """Return where the run stands; at the scale's ends the losses are those of an average itself."""
+        now = self._told(state)
+        now = now._replace(step=self.done + now.step, evaluations=self.spent + now.evaluations)
+        if state.average and now.step > self.done and (now.step == self.end or not now.finite):
+            image, decay = state.average.image, self.problem.decay
+            own = self._told(start(image, self.inputs, self.problem.spec, decay, state.dial))
+            finite, evaluations = now.finite and own.finite, now.evaluations + 1
+            now = now._replace(losses=own.losses, finite=finite, evaluations=evaluations)
+        scale, scales = self.place
+        here = ResumeState(state=state, scale=scale, step=self.done, evaluations=self.spent)
+        return now._replace(scale=scale, scales=scales, ends=now.step == self.end, resume_state=here)
+
+    def _told(self, state: State) -> Progress:
+        return progress(snapshot(state, self.inputs.targets.background, self.problem.spec), self.on_host)
+
+    def result(self, state: State, now: Progress) -> ScaleResult:
+        """Return what is left to the next scale."""
+        # As the losses see it: beyond the masks' rings the optimizer's own picture may be anything.
+        image = carried_picture(state, self.inputs.targets.background, self.problem.spec)
+        return ScaleResult(
+            image=np.array(image),
+            memory=state.memory if self.carry else None,
+            scale=state.scale,
+            step=now.step,
+            evaluations=now.evaluations,
+            dial=state.dial,
+        )
+
+
 def _run_scale(
     problem: Problem,
     place: tuple[int, int],
@@ -231,61 +306,17 @@ def _run_scale(
 
     Return what it leaves, None where not finite.
     """
-    targets, spec, shape = problem.targets(), problem.spec, problem.first.shape
-    problem = problem.balanced(targets)
-    inputs = problem.inputs(targets)
-    ruler, aim = steering.make_ruler(problem.content, spec), np.float32(problem.aim)
-    done, spent = (origin.step, origin.evaluations) if origin else (0, 0)
-    end, known = done + problem.steps, problem.replace(weights=jax.device_get(problem.weights))
-
-    def told(state: State) -> Progress:
-        now = progress(snapshot(state, targets.background, spec), known)
-        now = now._replace(step=done + now.step, evaluations=spent + now.evaluations)
-        if state.average and now.step > done and (now.step == end or not now.finite):
-            own_state = start(state.average.image, inputs, spec, problem.decay, state.dial)
-            own = progress(snapshot(own_state, targets.background, spec), known)
-            finite, evaluations = now.finite and own.finite, now.evaluations + 1
-            now = now._replace(losses=own.losses, finite=finite, evaluations=evaluations)
-        scale, scales = place
-        resume_state = ResumeState(state=state, scale=scale, step=done, evaluations=spent)
-        return now._replace(scale=scale, scales=scales, ends=now.step == end, resume_state=resume_state)
-
-    carry = None if spec.mesh else OPTIMIZERS[spec.optimizer].carry  # padded, moments would be moved
-    if isinstance(origin, ResumeState):
-        state = origin.state
-    else:
-        first = _enlarged(origin, problem) if origin else problem.first
-        image, dial = sharding.shard(sharding.pad(first, spec), spec), origin.dial if origin else None
-        state = start(image, inputs, spec, problem.decay, dial)
-        if origin and carry:
-            state = state.replace(memory=carry(origin.memory, shape, state.scale / origin.scale))
-        if ruler and not origin:
-            state = steering.steer(state, targets.background, ruler, aim, np.int32(done), spec)
-    now = told(state)
+    scale = _Scale(problem, place, origin)
+    state = origin.state if isinstance(origin, ResumeState) else scale.begin(origin)
+    now = scale.told(state)
     yield now
-    while now.step < end and now.finite and not now.converged:
-        stop = now.step + min(
-            report_every - now.step % report_every, end - now.step, max_steps() if max_steps else report_every
-        )
-        step = now.step
-        while step < stop:
-            steps = steering.piece(step, stop - step) if ruler else stop - step
-            state, step = run_chunk(state, np.int32(steps), inputs, spec), step + steps
-            if ruler:
-                state = steering.steer(state, targets.background, ruler, aim, np.int32(done), spec)
-        now = told(state)
+    while now.step < scale.end and now.finite and not now.converged:
+        limits = report_every - now.step % report_every, scale.end - now.step
+        steps = min(*limits, max_steps() if max_steps else report_every)
+        state = scale.advance(state, now.step, now.step + steps)
+        now = scale.told(state)
         yield now
-    if not now.finite:
-        return None
-    # As the losses see it: beyond the masks' rings the optimizer's own picture may be anything.
-    return ScaleResult(
-        image=np.array(carried_picture(state, targets.background, spec)),
-        memory=state.memory if carry else None,
-        scale=state.scale,
-        step=now.step,
-        evaluations=now.evaluations,
-        dial=state.dial,
-    )
+    return scale.result(state, now) if now.finite else None
 
 
 def _enlarged(left: ScaleResult, problem: Problem) -> Float32[np.ndarray, "h w 3"]:
