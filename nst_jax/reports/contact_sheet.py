@@ -76,36 +76,53 @@ def contact_sheet(
     left, top = WIDTH + (SIDES if sides else 0), LINE + GAP if heads else 0
     margin = sum(image.shape[0] + LINE + 2 * GAP for _, image in inputs)
     size = (left + columns * cell[1], max(top + rows * cell[0], margin) + GAP)
-    sheet = Image.new("RGB", size, "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(LINE - 4)
-
-    def write(x: int, y: int, text: str, room: int, fill: str = "black") -> None:
-        pen.text((x, y), _cut(text, room, font), fill=fill, font=font)
-
+    sheet = _Sheet(size)
     y = GAP
     for name, image in inputs:
-        write(GAP, y, name, WIDTH - 2 * GAP)
-        sheet.paste(Image.fromarray(image), (GAP, y + LINE))
+        sheet.write(GAP, y, name, WIDTH - 2 * GAP)
+        sheet.paste(GAP, y + LINE, image)
         y += image.shape[0] + LINE + 2 * GAP
     for column, head in enumerate(heads):
-        write(left + column * cell[1] + GAP, GAP, head, width)
+        sheet.write(left + column * cell[1] + GAP, GAP, head, width)
     for row, side in enumerate(sides[:rows]):
         for line, text in enumerate(side):
-            write(WIDTH + GAP, top + row * cell[0] + GAP + (lines + line) * LINE, text, SIDES - 2 * GAP)
+            y = top + row * cell[0] + GAP + (lines + line) * LINE
+            sheet.write(WIDTH + GAP, y, text, SIDES - 2 * GAP)
     for n, tile in tiles.items():
         x, y = left + (n % columns) * cell[1] + GAP, top + (n // columns) * cell[0] + GAP
+        sheet.draw(x, y, tile, lines, width)
+    return sheet.png()
+
+
+class _Sheet:
+    """A white picture that is written on."""
+
+    def __init__(self, size: tuple[int, int]):
+        self.image = Image.new("RGB", size, "white")
+        self.pen, self.font = ImageDraw.Draw(self.image), ImageFont.load_default(LINE - 4)
+
+    def write(self, x: int, y: int, text: str, room: int, fill: str = "black") -> None:
+        self.pen.text((x, y), _cut(text, room, self.font), fill=fill, font=self.font)
+
+    def paste(self, x: int, y: int, image: Thumbnail) -> None:
+        self.image.paste(Image.fromarray(image), (x, y))
+
+    def draw(self, x: int, y: int, tile: Panel, lines: int, width: int) -> None:
+        """Draw a tile: its lines, for which there is room for so many, the picture, the losses, the flag."""
         for line, text in enumerate(tile.lines):
-            write(x, y + line * LINE, text, width)
+            self.write(x, y + line * LINE, text, width)
         y += lines * LINE
-        sheet.paste(Image.fromarray(tile.image), (x, y))
+        self.paste(x, y, tile.image)
         y += tile.image.shape[0]
         for line, term in enumerate(terms_in(tile.losses)):
-            write(x, y + line * LINE, f"{term} {tile.losses[term]:.4g}", width, "#555555")
+            self.write(x, y + line * LINE, f"{term} {tile.losses[term]:.4g}", width, "#555555")
         if tile.flag:
-            write(x + width // 2, y, tile.flag, width // 2, "red")
-    data = io.BytesIO()
-    sheet.save(data, "PNG")
-    return data.getvalue()
+            self.write(x + width // 2, y, tile.flag, width // 2, "red")
+
+    def png(self) -> bytes:
+        data = io.BytesIO()
+        self.image.save(data, "PNG")
+        return data.getvalue()
 
 
 def _cut(text: str, width: int, font: Any) -> str:
