@@ -116,6 +116,16 @@ class Case(NamedTuple):
     batch: int
     convolutions: str = "auto"
 
+    def config(self, iterations: int) -> Config:
+        """Return the options of a picture of this case."""
+        return Config(
+            network=self.network,
+            style_loss=self.style_loss,
+            optimizer=self.optimizer,
+            precision=self.precision,
+            iterations=iterations,
+        )
+
 
 class Programs(NamedTuple):
     """Jitted functions of one picture, or of a batch of pictures with a style weight each."""
@@ -153,30 +163,37 @@ def main(given: ParsedFlags) -> int:
     arrays = {network: load_weights(network).arrays for network in bench.networks}
     with _private_cache(), experiments.replaced(bench.experiment):
         measured = {} if bench.brief else roofline.measure(bench.precisions, bench.repeats)
-        rows = []
-        tell(" ".join(f"{title:>{width}}" for title, width, _ in COLUMNS))
-        cases = itertools.product(
-            bench.networks,
-            bench.sizes,
-            bench.style_losses,
-            bench.optimizers,
-            bench.precisions,
-            bench.batch,
-            bench.convolutions,
-        )
-        for case in itertools.starmap(Case, cases):
-            rows.append({**case._asdict(), **measure(arrays[case.network], case, bench)})
-            tell(_line(rows[-1]))
-            done = [row for row in rows if "does_not_fit" not in row]
-            if bench.report:  # after every row: the next one may take longer than there is time
-                found = {"ceilings": measured, "scaling": roofline.scaling(done, Case._fields), "rows": rows}
-                write_whole(Path(bench.report), to_json({**_circumstances(bench), **found}))
+        done = _measure_all(arrays, measured, bench)
     if bench.report:
         tell(bench.report)
     if bench.plot:
         write_whole(Path(bench.plot), roofline.plot(measured, done, Path(bench.plot).suffix))
         tell(bench.plot)
     return DONE
+
+
+def _measure_all(arrays: dict[str, Any], measured: dict[str, Any], bench: Bench) -> list[dict[str, Any]]:
+    """Print a row for every case, and return those that fit; the report is written after each."""
+    rows: list[dict[str, Any]] = []
+    done: list[dict[str, Any]] = []
+    tell(" ".join(f"{title:>{width}}" for title, width, _ in COLUMNS))
+    cases = itertools.product(
+        bench.networks,
+        bench.sizes,
+        bench.style_losses,
+        bench.optimizers,
+        bench.precisions,
+        bench.batch,
+        bench.convolutions,
+    )
+    for case in itertools.starmap(Case, cases):
+        rows.append({**case._asdict(), **measure(arrays[case.network], case, bench)})
+        tell(_line(rows[-1]))
+        done = [row for row in rows if "does_not_fit" not in row]
+        if bench.report:  # now: the next one may take longer than there is time
+            found = {"ceilings": measured, "scaling": roofline.scaling(done, Case._fields), "rows": rows}
+            write_whole(Path(bench.report), to_json({**_circumstances(bench), **found}))
+    return done
 
 
 def _check_alone(given: ParsedFlags, name: str, its: set[str]) -> None:
@@ -228,13 +245,7 @@ def measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
 
 
 def _measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
-    config = Config(
-        network=case.network,
-        style_loss=case.style_loss,
-        optimizer=case.optimizer,
-        precision=case.precision,
-        iterations=bench.iterations,
-    )
+    config = case.config(bench.iterations)
     params, programs = make_params(NETWORKS[case.network], arrays), _programs(config, case.batch)
     row = _compile(cast(params, case.precision), case, config.spec(), programs, bench.brief)
     content, style = np.random.default_rng(0).random((2, case.size, case.size, 3), np.float32)
