@@ -1,4 +1,4 @@
-"""Pytrees whose fields have names: flax's dataclasses, made by keywords, changed by .replace()."""
+"""Pytrees with names for their fields: flax's dataclasses, made by keywords and changed by .replace()."""
 
 from typing import Any, dataclass_transform
 
@@ -7,7 +7,7 @@ from flax import struct
 
 @dataclass_transform(kw_only_default=True)
 class Pytree(struct.PyTreeNode):
-    """A frozen dataclass of arrays; a field with static() is no array, and another value compiles anew."""
+    """A frozen dataclass that JAX maps over, as State and Targets are."""
 
     # JAX fills one with anything, such as shapes, axes and batches: its fields' types are not executed.
     __no_type_check__ = True
