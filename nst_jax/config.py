@@ -260,7 +260,7 @@ class Config:
     precision: str = _option(
         "auto",
         "of the network's activations and products; statistics and losses are float32. auto: bfloat16 on a "
-        "GPU, float32 elsewhere",
+        "GPU, and on a CPU that multiplies it where the native part is built; float32 elsewhere",
         choices=("auto", *PRECISIONS),
     )
     learning_rate: float = _option(

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from nst_jax.networks import convolutions
 from nst_jax.networks.base import Params
 from nst_jax.weights import Weights, load_weights, on_device
 
@@ -22,6 +23,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_enable_compilation_cache", False)  # the user's: neither read nor written
+# The twins are exact to float32, so auto is float32 on every processor. Programs that tests start choose freely.
+convolutions.using.set_global("xla")
 
 
 @pytest.fixture(scope="session")

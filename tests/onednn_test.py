@@ -229,8 +229,10 @@ def test_two_runs_give_the_same_bytes(params):
 @native
 def test_what_is_chosen(params):
     library = convolutions.library()
-    best = "onednn" if library.has_bfloat16() else "xla"
-    assert [convolutions.chosen(dtype) for dtype in ("bfloat16", "float32")] == [best, "xla"]
+    best = ["onednn", "onednn"] if library.has_bfloat16() else ["xla", "xla"]
+    with convolutions.using("auto"):
+        assert [convolutions.chosen(precision) for precision in ("bfloat16", "auto")] == best
+        assert convolutions.chosen("float32") == "xla"
     with convolutions.using("onednn"):
         packed = cast(params, "float32")
         assert {c.kernel.ndim for c in packed.convolutions.values()} == {1}
@@ -251,6 +253,7 @@ def test_where_it_is_not_built_xla_runs_them(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="not used"):
         assert find() is None
     monkeypatch.setattr(convolutions, "library", lambda: None)
-    assert convolutions.chosen("bfloat16") == "xla"
+    with convolutions.using("auto"):
+        assert convolutions.chosen("bfloat16") == "xla"
     with convolutions.using("onednn"), pytest.raises(InputError, match="not built"):
         convolutions.chosen("bfloat16")

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,9 +8,8 @@ import reference
 
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.networks import NETWORKS, vgg
+from nst_jax.networks import NETWORKS, convolutions, vgg
 from nst_jax.networks.base import check_layers, features, make_params
-from nst_jax.networks.precision import AUTO, in_force
 from nst_jax.objective import objective
 from nst_jax.objective.targets import make_targets
 from nst_jax.objective.weights import coefficients
@@ -138,8 +139,25 @@ def test_max_pooling_shares_the_gradient_of_equal_ones_as_max_does(rng):
     np.testing.assert_array_equal(back(slope)[0], expected_back(slope)[0])
 
 
-def test_auto_is_a_precision_for_each_platform(monkeypatch):
-    assert in_force("auto") == "float32"
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert in_force("auto") == AUTO["gpu"]
-    assert in_force("float32") == "float32"
+@pytest.mark.parametrize(
+    ("platform", "built", "multiplies", "choice", "expected"),
+    [
+        ("gpu", False, False, "auto", "bfloat16"),
+        ("tpu", True, True, "auto", "float32"),
+        ("cpu", True, True, "auto", "bfloat16"),
+        ("cpu", True, False, "auto", "float32"),
+        ("cpu", False, True, "auto", "float32"),
+        ("cpu", True, True, "xla", "float32"),
+        ("cpu", True, True, "onednn", "bfloat16"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_device_is_fast_at_it(
+    monkeypatch, platform, built, multiplies, choice, expected
+):
+    native = SimpleNamespace(has_bfloat16=lambda: multiplies)
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    monkeypatch.setattr(convolutions, "library", lambda: native if built else None)
+    with convolutions.using(choice):
+        assert convolutions.in_force("auto") == expected
+        assert convolutions.in_force("float32") == "float32"
+        assert convolutions.in_force("bfloat16") == "bfloat16"

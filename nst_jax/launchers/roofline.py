@@ -16,7 +16,8 @@ from jax import lax
 
 from nst_jax.networks import NETWORKS, convolutions, vgg
 from nst_jax.networks.base import Layer, Network, Params
-from nst_jax.networks.precision import PRECISIONS, in_force
+from nst_jax.networks.convolutions import in_force
+from nst_jax.networks.precision import PRECISIONS
 from nst_jax.objective.objective import Spec
 from nst_jax.reports.report import draw, new_axes
 

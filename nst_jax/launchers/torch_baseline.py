@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from nst_jax.networks.precision import in_force
+from nst_jax.networks.convolutions import in_force
 from nst_jax.runs.problem import Problem
 
 VARIANTS = {  # memory layout, whether compiled

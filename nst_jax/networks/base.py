@@ -14,7 +14,8 @@ from jaxtyping import Array, Float
 
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.networks import convolutions
-from nst_jax.networks.precision import PRECISIONS, in_force
+from nst_jax.networks.convolutions import in_force
+from nst_jax.networks.precision import PRECISIONS
 
 AnyArray = Array | np.ndarray  # host arrays are welcome wherever a picture comes in
 

@@ -1,4 +1,4 @@
-"""Whose convolutions a network runs: XLA's, or oneDNN's where the native part is built (native/)."""
+"""Which precision auto stands for, and whose convolutions a network runs: XLA's, or oneDNN's (native/)."""
 
 import functools
 import sys
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from nst_jax.errors import InputError, did_you_mean
-from nst_jax.networks.precision import PRECISIONS, in_force
+from nst_jax.networks.precision import PRECISIONS
 
 LIBRARY = "libnst_jax_onednn.so"  # native/build.py leaves it there: beside oneDNN's own
 CHOICES = ("auto", "xla", "onednn")
@@ -33,6 +33,23 @@ def library() -> Any:
     return onednn
 
 
+def in_force(precision: str) -> str:
+    """Return the key of PRECISIONS that a precision stands for.
+
+    auto is bfloat16 on a GPU, and on a CPU that multiplies it where the native part is built; else float32.
+    """
+    if precision != "auto":
+        return precision
+    return "bfloat16" if jax.default_backend() == "gpu" or _narrow() else "float32"
+
+
+def _narrow() -> bool:
+    """Return whether oneDNN may run here in bfloat16, on a processor that multiplies it."""
+    if using.value == "xla" or jax.default_backend() != "cpu":
+        return False
+    return bool((there := library()) and there.has_bfloat16())
+
+
 def chosen(precision: str) -> str:
     """Return whose convolutions are run here in this precision, a key of PRECISIONS or auto: xla or onednn.
 
@@ -49,7 +66,7 @@ def chosen(precision: str) -> str:
     if choice == "onednn" and not there:
         allowed = "auto or xla, as the native part (native/build.py) is not built for this device"
         raise InputError("`convolutions`", allowed, "got onednn")
-    return "onednn" if choice == "onednn" or (there and there.has_bfloat16()) else "xla"
+    return "onednn" if choice == "onednn" or _narrow() else "xla"
 
 
 def native(precision: str) -> Any:

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -19,9 +18,3 @@ PRECISIONS = {
     "tensorfloat32": Precision(jnp.float32, lax.Precision.HIGH),  # GPU: TF32; TPU: three bfloat16 passes
     "bfloat16": Precision(jnp.bfloat16, lax.Precision.HIGH),
 }
-AUTO = {"gpu": "bfloat16"}  # by platform; else float32: see benchmarks/NOTES.md for why
-
-
-def in_force(precision: str) -> str:
-    """Return the key of PRECISIONS that a precision stands for: auto is what this platform is best at."""
-    return AUTO.get(jax.default_backend(), "float32") if precision == "auto" else precision

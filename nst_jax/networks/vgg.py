@@ -15,7 +15,8 @@ from jaxtyping import Array, Float
 
 from nst_jax.networks import convolutions
 from nst_jax.networks.base import AnyArray, Convolution, Network, Params, Step, describe, keep_rows
-from nst_jax.networks.precision import PRECISIONS, in_force
+from nst_jax.networks.convolutions import in_force
+from nst_jax.networks.precision import PRECISIONS
 
 CHANNELS = (64, 128, 256, 512, 512)  # of each block; a 2x2 pooling lies between blocks
 

@@ -19,7 +19,7 @@ from nst_jax.images import masks as masking
 from nst_jax.images.masks import Masks
 from nst_jax.metrics import judge
 from nst_jax.networks import convolutions
-from nst_jax.networks.precision import in_force
+from nst_jax.networks.convolutions import in_force
 from nst_jax.reports.report import Point, ended, history, plot_losses, resolved, scales, to_json
 from nst_jax.runs.input_files import ImageCache, Inputs, Pictures, working_size
 from nst_jax.runs.judging import try_verdict

@@ -1,6 +1,6 @@
-"""Write golden.json: what the presets come to on two example pictures, as plain numbers.
+"""Write golden.json: what the presets come to on two example pictures, by precision, as plain numbers.
 
-Example, with what conftest.py sets: JAX_NUM_CPU_DEVICES=4 XLA_FLAGS=--xla_backend_optimization_level=0 python tests/golden/generate.py
+Those of bfloat16 are the native part's, on a processor that multiplies it. Example, with what conftest.py sets: JAX_NUM_CPU_DEVICES=4 XLA_FLAGS=--xla_backend_optimization_level=0 python tests/golden/generate.py
 """
 
 import json
@@ -13,6 +13,7 @@ import nst_jax as nst
 from nst_jax.networks.base import features
 
 FILE = Path(__file__).with_name("golden.json")
+PRECISIONS = ("float32", "bfloat16")
 SIZE = 64
 LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_2", "conv5_1")
 RUNS = {  # preset, options
@@ -29,20 +30,20 @@ def picture(name: str) -> np.ndarray:
     return nst.images.resize(pixels, *nst.images.size_to_fit(*pixels.shape[:2], SIZE))
 
 
-def run(params: Any, name: str) -> list[nst.Progress]:
+def run(params: Any, name: str, precision: str) -> list[nst.Progress]:
     """Return where one of RUNS stands after its chunks."""
     preset, options = RUNS[name]
-    config = nst.Config.from_preset(preset, **{"size": SIZE, **options})
+    config = nst.Config.from_preset(preset, **{"size": SIZE, "precision": precision, **options})
     return list(nst.stylize_steps(params, picture("coffee"), [picture("night")], config=config))
 
 
-def measure(params: Any, runs: dict[str, list[nst.Progress]]) -> dict[str, dict[str, float]]:
+def measure(params: Any, runs: dict[str, list[nst.Progress]], precision: str) -> dict[str, dict[str, float]]:
     """Return by group and name the numbers that are kept."""
     content, style = picture("coffee"), picture("night")
-    maps = features(params, content, LAYERS)
+    maps = features(params, content, LAYERS, precision=precision)
     found = {
         "pictures": {"content": float(content.mean()), "style": float(style.mean())},
-        "features": {layer: float(np.mean(maps[layer])) for layer in LAYERS},
+        "features": {layer: float(np.mean(np.float32(maps[layer]))) for layer in LAYERS},
     }
     for name, (first, *_, last) in runs.items():  # at the start the content loss is 0 but for rounding
         found[f"{name}, start"] = {term: first.losses[term] for term in ("total", "style", "tv")}
@@ -52,6 +53,9 @@ def measure(params: Any, runs: dict[str, list[nst.Progress]]) -> dict[str, dict[
 
 if __name__ == "__main__":
     params = nst.load_vgg()
-    numbers = measure(params, {name: run(params, name) for name in RUNS})
+    numbers = {
+        precision: measure(params, {name: run(params, name, precision) for name in RUNS}, precision)
+        for precision in PRECISIONS
+    }
     FILE.write_text(json.dumps(numbers, indent=1) + "\n")
     print(FILE)

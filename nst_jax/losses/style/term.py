@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 from nst_jax.losses.base import Painting, Reach, Term, View, Weight, Whole
 from nst_jax.losses.style import STYLE_LOSSES, StatisticFn, Statistics, StyleLoss, Sums, term_names
 from nst_jax.networks.base import AnyArray
-from nst_jax.networks.precision import PRECISIONS, in_force
+from nst_jax.networks.convolutions import in_force
+from nst_jax.networks.precision import PRECISIONS
 from nst_jax.spec import Spec
 
 
