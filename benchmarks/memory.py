@@ -34,9 +34,9 @@ def resident() -> int:
 def measure(size: int, tile: str) -> dict[str, float]:
     """Return forecast and measured bytes beyond those before, and the seconds of the fastest evaluation."""
     from nst_jax.config import Config
-    from nst_jax.memory_plan import make_plan
-    from nst_jax.problem import make_problem
-    from nst_jax.transfer import run
+    from nst_jax.runs.memory_plan import make_plan
+    from nst_jax.runs.problem import make_problem
+    from nst_jax.runs.transfer import run
     from nst_jax.weights import load_vgg
 
     rng = np.random.default_rng(0)

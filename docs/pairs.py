@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from study import sheet
 
-from nst_jax import judge
 from nst_jax.launchers.flags import run as run_program
 from nst_jax.launchers.nst import PROGRAM
+from nst_jax.metrics import judge
 from nst_jax.runs.input_files import ImageCache
 from nst_jax.runs.judging import References, verdict
 

@@ -16,9 +16,10 @@ import numpy as np
 from pairs import SETS, inputs
 from strength import load
 
-from nst_jax import images, judge
+from nst_jax import images
 from nst_jax.config import Config
-from nst_jax.transfer import stylize
+from nst_jax.metrics import judge
+from nst_jax.runs.transfer import stylize
 from nst_jax.weights import load_vgg
 
 DOCS = Path(__file__).parent

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from pairs import SETS, inputs
 
-from nst_jax import images, judge
+from nst_jax import images
 from nst_jax.config import TEXTURE, Config
-from nst_jax.transfer import stylize
+from nst_jax.metrics import judge
+from nst_jax.runs.transfer import stylize
 from nst_jax.weights import load_vgg
 
 DOCS = Path(__file__).parent

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from nst_jax.config import PRESETS
-from nst_jax.judge import METRICS
 from nst_jax.launchers.flags import run as run_program
 from nst_jax.launchers.nst import PROGRAM
 from nst_jax.losses.style import STYLE_LOSSES
+from nst_jax.metrics.judge import METRICS
 
 DOCS = Path(__file__).parent
 PAIRS = ("coffee night", "cat waves", "rocket glass", "coffee glass", "cat night", "rocket ink")

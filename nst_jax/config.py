@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from nst_jax.color import COLOR_MATCHES, COLOR_MODES
 from nst_jax.errors import InputError, did_you_mean
+from nst_jax.images.color import COLOR_MATCHES, COLOR_MODES
 from nst_jax.losses import TERMS
 from nst_jax.losses.base import Weight
 from nst_jax.losses.content import CONTENT_LOSSES
@@ -19,11 +19,12 @@ from nst_jax.networks import NETWORKS
 from nst_jax.networks.base import check_layers
 from nst_jax.networks.precision import PRECISIONS
 from nst_jax.networks.vgg import POOLINGS
-from nst_jax.objective import LossWeights, Spec, layers_of
-from nst_jax.optimizers import OPTIMIZERS
+from nst_jax.objective.objective import Spec, layers_of
+from nst_jax.objective.tiling import least_tile
+from nst_jax.objective.weights import LossWeights, at_scale
+from nst_jax.optimize.optimizers import OPTIMIZERS
+from nst_jax.optimize.parametrizations import PARAMETRIZATIONS
 from nst_jax.options import Field, check_option, fields_of, is_tuple, option
-from nst_jax.parametrizations import PARAMETRIZATIONS
-from nst_jax.tiling import least_tile
 
 # By name: what differs from the fields' defaults below, which are `gatys`.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -393,13 +394,8 @@ class Config:
 
     @property
     def aim(self) -> float | None:
-        """The LPIPS to the photograph that the strength wants: TEXTURE times it.
-
-        NaN at 0, where nothing is to be corrected. None where no strength is in force.
-        """
-        if self.strength is None:
-            return None
-        return self.strength * TEXTURE if self.strength else math.nan
+        """The LPIPS to the photograph that the strength wants (lpips_of). None without a strength."""
+        return None if self.strength is None else lpips_of(self.strength)
 
     @property
     def steps(self) -> int:
@@ -449,17 +445,17 @@ class Config:
         """Return what changes the compiled program: layers from the bottom up, and names of functions."""
         terms = self._terms()
         spec = Spec(
-            self._layers(self.content_layers),
-            self._layers(self.style_layers),
-            terms,
-            self.style_loss,
-            self.content_loss,
-            self.pooling,
-            self.optimizer,
-            self.parametrization,
-            COLOR_MODES[self.preserve_color].luminance,
-            self.precision,
-            int(self.tile) if self.tile.isdecimal() else 0,
+            content_layers=self._layers(self.content_layers),
+            style_layers=self._layers(self.style_layers),
+            terms=terms,
+            style_loss=self.style_loss,
+            content_loss=self.content_loss,
+            pooling=self.pooling,
+            optimizer=self.optimizer,
+            parametrization=self.parametrization,
+            luminance=COLOR_MODES[self.preserve_color].luminance,
+            precision=self.precision,
+            tile=int(self.tile) if self.tile.isdecimal() else 0,
             plugged=(
                 STYLE_LOSSES[self.style_loss],
                 CONTENT_LOSSES[self.content_loss],
@@ -481,8 +477,10 @@ class Config:
         hint = did_you_mean(self.tile, ("auto", "off"))
         raise InputError("`tile`", f"auto, off, or at least {least} ({sees})", f"got {self.tile!r}{hint}")
 
-    def loss_weights(self, styles: int) -> LossWeights:
+    def loss_weights(self, styles: int, share: float = 1.0) -> LossWeights:
         """Return alpha, beta, gamma ..., the weights w_l of the layers and the mix of the styles, as arrays.
+
+        share: of the last scale's pixels (loss_weights.at_scale).
 
         Style: uniform w_l = 1/n over the n terms, geometric 2^(D-d), numbers as given, each to sum 1;
         telescoped: 2^-(n-2), 2^-(n-2), 2^-(n-3), ..., 1/2, -1, the sum of the published tutorial's
@@ -498,8 +496,9 @@ class Config:
             shares = _normalized([2.0**d for d in range(1, len(spec.content_layers) + 1)])
             parts["content"] |= dict(zip(spec.content_layers, shares, strict=True))
         parts["style"] = dict(zip(self._style_terms(), self._style_layer_weights(), strict=True))
+        asked = {name: self.weight(name) for name in spec.terms}
         return LossWeights(
-            terms=_traced({name: self.weight(name) for name in spec.terms}),
+            terms=_traced(at_scale(asked, share, self.loss_balancing)),
             parts={name: _traced(weights) for name, weights in parts.items()},
             style_mix=jnp.asarray(_normalized(self.style_mix or [1.0] * styles), jnp.float32),
         )
@@ -573,6 +572,11 @@ def _resolve(given: dict[str, Any]) -> dict[str, Any]:
             options |= _weights(SHARES[options["preset"]], loss)
         options |= given
     return options
+
+
+def lpips_of(strength: float) -> float:
+    """Return the LPIPS to the photograph that a strength wants; NaN at 0, where nothing is corrected."""
+    return strength * TEXTURE if strength else math.nan
 
 
 def _first_share(strength: float) -> float:

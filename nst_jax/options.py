@@ -29,7 +29,8 @@ def option(
     Args:
         default: The value where none is given.
         help: The help text of the flag.
-        low, high: The bounds of a number.
+        low: The least number.
+        high: The largest one.
         choices: The allowed texts or numbers. A dict is read at every check, so entries may be added later.
         repeated: Whether the flag of a tuple may be given several times. Else it is one comma list.
     """

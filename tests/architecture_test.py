@@ -36,36 +36,44 @@ def imports(path):
     return {"launchers" if name.startswith("launchers") else name for name in found} - {""}
 
 
-def allowed():
-    """Return BUILD.md's table: module -> modules it may import."""
-    block = re.search(r"```imports\n(.*?)```", (ROOT / "BUILD.md").read_text(), re.DOTALL)[1]
-    rows = (line.split(":") for line in block.splitlines())
-    return {module.strip(): set(others.split()) for module, others in rows}
-
-
-def test_modules_import_what_the_table_says_and_no_more():
+def every_import():
+    """Return by module of ours what it imports of ours."""
     found = {}
     for path in PACKAGE.rglob("*.py"):
         if path != PACKAGE / "__init__.py":
             name = module_name(path)
             found[name] = found.get(name, set()) | (imports(path) - {name})
-    found.pop("launchers")  # may import everything
-    table = allowed()
-    rows = [
-        f"{name}: {' '.join(sorted(found.get(name, ())))}"
-        for name in sorted(found.keys() | table.keys())
-        if found.get(name) != table.get(name)
+    return found
+
+
+def levels():
+    """Return the line of BUILD.md's list on which a folder, or a module beside the folders, stands."""
+    block = re.search(r"```imports\n(.*?)```", (ROOT / "BUILD.md").read_text(), re.DOTALL)[1]
+    return {name: level for level, line in enumerate(block.splitlines()) for name in line.split()}
+
+
+def folder(module):
+    return module.partition(".")[0]
+
+
+def test_folders_import_what_stands_above_them_and_no_more():
+    level, found = levels(), every_import()
+    assert {folder(module) for module in found} == level.keys(), "the list in BUILD.md has all folders"
+    wrong = [
+        f"{module} imports {other}"
+        for module, others in found.items()
+        for other in others
+        if folder(module) != folder(other) and level[folder(other)] >= level[folder(module)]
     ]
-    assert not rows, "the imports in BUILD.md, of modules that have others:\n" + "\n".join(rows)
+    assert not wrong, "imports of what does not stand above in BUILD.md:\n" + "\n".join(sorted(wrong))
 
 
-def test_the_table_has_no_circles():
-    table = allowed()
-    order = []
-    while len(order) < len(table):
-        ready = sorted(name for name in table if name not in order and table[name] <= set(order))
-        assert ready, f"a circle among {set(table) - set(order)}"
-        order += ready
+def test_no_modules_import_each_other_in_a_circle():
+    found, order = every_import(), set()
+    while len(order) < len(found):
+        ready = {name for name in found.keys() - order if found[name] <= order}
+        assert ready, f"a circle among {sorted(found.keys() - order)}"
+        order |= ready
 
 
 def test_one_number_goes_by_at_most_eight_functions_that_are_there():
@@ -99,6 +107,33 @@ def test_every_public_name_is_explained():
     for name, value in vars(nst_jax).items():
         if not name.startswith("_") and not inspect.ismodule(value):
             assert inspect.getdoc(value), name
+
+
+def functions(body):
+    """Yield the public functions of a module, and those of its public classes."""
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from functions(node.body)
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            yield node
+
+
+def test_from_three_parameters_on_each_is_explained():
+    """But of the programs: what their functions take are flags, which have a help, or colors and brushes."""
+    missing = []
+    for path in PACKAGE.rglob("*.py"):
+        if {"launchers", "examples"} & set(path.parts):
+            continue
+        for node in functions(ast.parse(path.read_text()).body):
+            given = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+            names = [argument.arg for argument in given if argument.arg not in ("self", "cls")]
+            told = (ast.get_docstring(node) or "").partition("\nArgs:\n")[2]
+            missing += [
+                f"{path.relative_to(PACKAGE)}: {node.name}({name})"
+                for name in (names if len(names) > 2 else ())
+                if not re.search(rf"^    {name}: ", told, re.MULTILINE)
+            ]
+    assert not missing, "parameters that no Args: explains:\n" + "\n".join(missing)
 
 
 EXAMPLES = [

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 import nst_jax as nst
-from nst_jax.balancing import balanced
 from nst_jax.errors import InputError
-from nst_jax.loop import start
 from nst_jax.losses.style import STYLE_LOSSES
-from nst_jax.problem import make_problem
+from nst_jax.optimize.loop import start
+from nst_jax.runs.problem import make_problem
 
 LAYERS = {"content_layers": ("conv2_1",), "style_layers": ("conv1_1", "conv2_1")}
 
@@ -30,27 +29,28 @@ def test_the_terms_pull_as_their_weights_say(params, pictures):
     options = {f"{name}_weight": weight for name, weight in given.items()}
     problem = problem_of(params, pictures, loss_balancing="auto", photorealistic=True, **options)
     targets, content = problem.targets(), pictures[0]
-    weights = balanced(problem, targets).weights
+    weights = problem.balanced(targets).weights
     for name, expected in {**given, "style": 0.5 * STYLE_LOSSES["gram"].gradient_ratio}.items():
         alone = weights.with_terms(**{other: np.float32(0) for other in given if other != name})
         turned, moved = content[::-1, ::-1].copy(), np.roll(content, (23, 33), (0, 1))
         places = {"style": [(1, content)], "tv": [(1, content), (1 / 8, pictures[1])]}
         pulls = []
         for share, picture in places.get(name, [(1, turned), (3 / 4, moved), (1 / 8, pictures[1])]):
-            state = start(params, jnp.asarray(picture), targets, alone, problem.learning_rate, problem.spec)
+            inputs = problem.replace(weights=alone).inputs(targets)
+            state = start(jnp.asarray(picture), inputs, problem.spec)
             pulls.append(share * np.linalg.norm(np.float64(state.iterate.gradient)) / state.scale)
         np.testing.assert_allclose(max(pulls), expected, rtol=1e-4, err_msg=name)
 
 
 def test_a_balanced_weight_is_in_proportion_to_the_given_one(params, pictures):
     once, thrice = (problem_of(params, pictures, loss_balancing="auto", style_weight=w) for w in (1.0, 3.0))
-    once, thrice = (float(balanced(p, p.targets()).weights.terms["style"]) for p in (once, thrice))
+    once, thrice = (float(p.balanced(p.targets()).weights.terms["style"]) for p in (once, thrice))
     np.testing.assert_allclose(thrice, 3 * once, rtol=1e-6)
 
 
 def test_without_balance_nothing_changes(params, pictures):
     problem = problem_of(params, pictures)
-    assert balanced(problem, problem.targets()) is problem
+    assert problem.balanced(problem.targets()) is problem
 
 
 def drawn(kind, height, width, rng):
@@ -95,7 +95,7 @@ def test_weights_are_near_those_of_a_shifted_twin(params, pictures, kind, rng):
         content = drawn(kind, 48, 64, rng)
         twin = np.roll(content, rng.integers(3, 9, 2), (0, 1))
         found = [
-            balanced(problem, problem.targets()).weights
+            problem.balanced(problem.targets()).weights
             for problem in (
                 problem_of(params, (each, pictures[1]), loss_balancing="auto") for each in (content, twin)
             )
@@ -108,7 +108,7 @@ def test_weights_are_near_those_of_a_shifted_twin(params, pictures, kind, rng):
 def test_a_term_without_a_pull_anywhere_keeps_its_weight(params):
     flat = np.full((16, 16, 3), 0.5, np.float32)
     problem = problem_of(params, (flat, flat), loss_balancing="auto")
-    weights = balanced(problem, problem.targets()).weights
+    weights = problem.balanced(problem.targets()).weights
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights))
     assert float(weights.terms["tv"]) == pytest.approx(0.07)
 

@@ -10,8 +10,8 @@ from nst_jax.config import Config
 from nst_jax.launchers import bench, selftest
 from nst_jax.launchers.flags import run
 from nst_jax.networks import vgg
-from nst_jax.objective import total_loss
-from nst_jax.problem import make_problem
+from nst_jax.objective.objective import total_loss
+from nst_jax.runs.problem import make_problem
 from nst_jax.system import device
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")

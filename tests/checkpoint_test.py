@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nst_jax import checkpoint, files, images
-from nst_jax.checkpoint import Checkpoints, newest, restore
+from nst_jax import files, images
 from nst_jax.errors import InputError, NotWritten
 from nst_jax.launchers import nst
 from nst_jax.launchers.flags import run
-from nst_jax.runs import checkpointing, job
+from nst_jax.runs import checkpoint, checkpointing, job
+from nst_jax.runs.checkpoint import Checkpoints, newest, restore
 from nst_jax.system import device
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")

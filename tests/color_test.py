@@ -9,8 +9,8 @@ from PIL import Image
 from scipy.linalg import sqrtm
 
 from nst_jax import images
-from nst_jax.color import COLOR_MATCHES, COLOR_MODES, finish_picture, luma, prepare_style, swap_luma
 from nst_jax.errors import InputError
+from nst_jax.images.color import COLOR_MATCHES, COLOR_MODES, finish_picture, luma, prepare_style, swap_luma
 
 MATCHES = sorted(COLOR_MATCHES)
 MODES = sorted(COLOR_MODES)

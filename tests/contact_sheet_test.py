@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from nst_jax.contact_sheet import Panel, contact_sheet, describe, knee, plot_tradeoff, thumbnail, tile_side
+from nst_jax.reports.contact_sheet import (
+    Panel,
+    contact_sheet,
+    describe,
+    knee,
+    plot_tradeoff,
+    thumbnail,
+    tile_side,
+)
 
 RED, GREEN, BLUE, GOLD = (200, 0, 0), (0, 160, 0), (0, 0, 210), (190, 150, 0)
 LOSSES = {"total": 1234567.0, "content": 0.5, "style": 2e-5, "tv": math.nan}

@@ -10,8 +10,8 @@ from nst_jax.losses.base import View
 from nst_jax.losses.content import BOX, CONTENT_LOSSES, laplacian
 from nst_jax.losses.sampling import LEVEL, sample_positions
 from nst_jax.networks.base import features
-from nst_jax.objective import loss_terms
-from nst_jax.targets import make_targets
+from nst_jax.objective.objective import loss_terms
+from nst_jax.objective.targets import make_targets
 
 LAYERS = ("conv1_2", "conv2_1")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nst_jax.judge import METRICS
+from nst_jax.metrics.judge import METRICS
 from nst_jax.options import check_option, fields_of, option_type, parse_option
 
 ROOT = Path(__file__).parents[1]

@@ -21,11 +21,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from nst_jax.checkpoint import newest
 from nst_jax.launchers import nst
 from nst_jax.launchers.console import not_of_orbax, tell_unraisable
 from nst_jax.launchers.flags import run
 from nst_jax.runs import job
+from nst_jax.runs.checkpoint import newest
 
 OLD = b"old"
 SHORT = [

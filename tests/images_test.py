@@ -19,8 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, features
 
-from nst_jax import images, png_tiff
+from nst_jax import images
 from nst_jax.errors import InputError
+from nst_jax.images import io as image_io
+from nst_jax.images import png_tiff
 
 SUFFIXES = sorted(images.FORMATS)
 COLORS = np.array(
@@ -153,7 +155,7 @@ def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     for name in ("cat", "coffee"):
         Image.fromarray(COLORS).save(folder / f"{name}.jpg")
-    monkeypatch.setattr(images, "EXAMPLES", folder)
+    monkeypatch.setattr(image_io, "EXAMPLES", folder)
     return folder
 
 
@@ -350,7 +352,7 @@ DEEP_FILES: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("kind", DEEP_FILES)
 def test_sixteen_bits_of_color_are_kept(tmp_path: Path, kind: str, channels: int) -> None:
     (suffix, options), samples = DEEP_FILES[kind], _deep(5, 7, channels)
-    for icc in (b"", images._srgb_icc()):
+    for icc in (b"", image_io._srgb_icc()):
         _write_deep(tmp_path / f"in{suffix}", samples, icc, **options)
         source = images.read(str(tmp_path / f"in{suffix}"))
         np.testing.assert_array_equal(source.colors, samples[..., :3])
@@ -532,7 +534,7 @@ def test_primaries_of_the_profile_are_used(tmp_path: Path) -> None:
 
 def test_the_srgb_profile_changes_nothing(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    rgb = _load(tmp_path, Image.fromarray(pixels), icc_profile=images._srgb_icc()).rgb
+    rgb = _load(tmp_path, Image.fromarray(pixels), icc_profile=image_io._srgb_icc()).rgb
     np.testing.assert_array_equal(rgb, (pixels / 255).astype(np.float32))
 
 
@@ -672,7 +674,7 @@ def _deep_samples() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("png", "tiff", "deflated tiff"):
             suffix, options = DEEP_FILES[kind]
-            _write_deep(Path(folder, f"in{suffix}"), _deep(14, 18, 4), images._srgb_icc(), **options)
+            _write_deep(Path(folder, f"in{suffix}"), _deep(14, 18, 4), image_io._srgb_icc(), **options)
             found[f"deep {kind}"] = Path(folder, f"in{suffix}").read_bytes()
     return found
 
@@ -680,7 +682,7 @@ def _deep_samples() -> dict[str, bytes]:
 def _samples() -> dict[str, bytes]:
     rgba = Image.fromarray(images.to_uint8(np.dstack([_smooth(14, 18), _random(14, 18)])))
     rgb, exif = rgba.convert("RGB"), _orientation(6)
-    tags: dict[str, Any] = {"exif": exif, "icc_profile": images._srgb_icc()}
+    tags: dict[str, Any] = {"exif": exif, "icc_profile": image_io._srgb_icc()}
     return {
         "png": _bytes(rgba, "PNG", **tags),
         "palette": _bytes(rgb.convert("P"), "PNG"),
@@ -810,7 +812,7 @@ def test_a_source_at_a_size_is_its_picture_resized_to_the_bit(
         rgb = colors.repeat(3, -1)
     if "alpha" in kind:
         rgb = np.clip(rgb * alpha + (1 - alpha), 0, 1)
-    monkeypatch.setattr(images, "BAND_SAMPLES", tall)
+    monkeypatch.setattr(image_io, "BAND_SAMPLES", tall)
     source = images.Source(colors, opacity if "alpha" in kind else None)
     result = source.rgb(*size)
     assert result.dtype == np.float32
@@ -884,7 +886,7 @@ def test_lossless_files_give_back_every_pixel(
 def test_every_format_is_srgb_deterministic_and_near(tmp_path: Path, suffix: str) -> None:
     rgb, first, second = _smooth(40, 50), tmp_path / f"1{suffix}", tmp_path / f"2{suffix}"
     images.save(first, rgb, settings="{}")
-    images._srgb_icc.cache_clear()
+    image_io._srgb_icc.cache_clear()
     images.save(second, rgb, settings="{}")
     assert first.read_bytes() == second.read_bytes()
     with Image.open(first) as image:
@@ -1069,7 +1071,7 @@ def test_resolution_profile_and_settings_of_every_format(tmp_path: Path, suffix:
     assert first.read_bytes() == second.read_bytes()
     assert images.read_settings(first) == '{"a": "☃"}'
     with Image.open(first) as image:
-        assert image.info["icc_profile"] == images._srgb_icc()
+        assert image.info["icc_profile"] == image_io._srgb_icc()
         told, exif = image.info.get("dpi"), image.getexif()
     if suffix in (".webp", ".avif"):
         told = exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution]
@@ -1114,7 +1116,7 @@ def test_a_photograph_takes_little_more_room_than_with_pillow(tmp_path: Path) ->
     for name in ("cat", "rocket"):
         rgb = images.load(f"example:{name}").rgb
         images.save(tmp_path / "out.png", rgb)
-        pillow = len(_bytes(Image.fromarray(images.to_uint8(rgb)), "PNG", icc_profile=images._srgb_icc()))
+        pillow = len(_bytes(Image.fromarray(images.to_uint8(rgb)), "PNG", icc_profile=image_io._srgb_icc()))
         assert (tmp_path / "out.png").stat().st_size < 1.05 * pillow
 
 
@@ -1162,9 +1164,9 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_the_old_file(
         return whole_numbers(array, bit_depth)
 
     images.save(path, _smooth(40, 50))
-    before, whole_numbers = path.read_bytes(), images._whole_numbers
+    before, whole_numbers = path.read_bytes(), image_io._whole_numbers
     monkeypatch.setattr(png_tiff, "BAND_SAMPLES", 500)
-    monkeypatch.setattr(images, "_whole_numbers", fill)
+    monkeypatch.setattr(image_io, "_whole_numbers", fill)
     with pytest.raises(
         InputError, match="out.*: must be a file that can be written; No space left on device"
     ):

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from nst_jax import images
-from nst_jax.checkpoint import newest
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory, NotWritten
 from nst_jax.launchers import nst
@@ -35,6 +34,7 @@ from nst_jax.runs import (
     Written,
     prepare,
 )
+from nst_jax.runs.checkpoint import newest
 from nst_jax.runs.sweep_job import SweepAdvanced, prepare_sweep
 from nst_jax.runs.sweep_request import SweepOptions, make_sweep_request
 from nst_jax.system import device

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nst_jax import images, judge
+from nst_jax import images
 from nst_jax.launchers import judge as launcher
 from nst_jax.launchers import nst, sweep
 from nst_jax.launchers.flags import run
+from nst_jax.metrics import judge
 from nst_jax.runs import judging
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")

@@ -13,10 +13,10 @@ from golden import judge_pairs
 from scipy.linalg import sqrtm
 from scipy.optimize import linear_sum_assignment
 
-from nst_jax import judge
-from nst_jax.color import oklab
 from nst_jax.errors import InputError
+from nst_jax.images.color import oklab
 from nst_jax.losses.sampling import sample_positions
+from nst_jax.metrics import judge
 from nst_jax.networks.alexnet import ALEXNET
 from nst_jax.weights import load_lpips_heads
 

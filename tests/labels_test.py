@@ -10,15 +10,18 @@ import pytest
 import reference
 from PIL import Image, ImageDraw
 
-from nst_jax import images, labels, masks, objective, tiling
+from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError
+from nst_jax.images import labels, masks
 from nst_jax.launchers import nst
 from nst_jax.launchers.flags import run
-from nst_jax.problem import make_problem
+from nst_jax.objective import objective, tiling
+from nst_jax.objective.weights import coefficients
 from nst_jax.runs import request
 from nst_jax.runs.input_files import Pictures
-from nst_jax.transfer import stylize
+from nst_jax.runs.problem import make_problem
+from nst_jax.runs.transfer import stylize
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -187,8 +190,8 @@ def test_terms_and_gradient_equal_the_float64_twin(params, weights, scene, rng):
     content, styles, regions, made = scene
     options = {"style_weight": 3e6, "tv_weight": 2e-3, "style_mix": (3.0, 1.0)}
     problem = make_problem(params, content, styles, Config(**options, **LOW), masks=made)
-    image, targets = rng.random(content.shape, np.float32), problem.targets()._replace(background=None)
-    given = params, image, targets, objective.coefficients(problem.weights), problem.spec
+    image, targets = rng.random(content.shape, np.float32), problem.targets().replace(background=None)
+    given = params, image, targets, coefficients(problem.weights), problem.spec
     whole = jax.jit(objective.evaluate, static_argnames="spec")(*given)
     rows = np.arange(33) // 11 + 1
     parts = [np.repeat((rows == label)[:, None], 47, 1) for label in (1, 2, 3)]
@@ -212,7 +215,7 @@ def test_terms_and_gradient_equal_the_float64_twin(params, weights, scene, rng):
     assert np.linalg.norm(whole.gradient - gradient) / np.linalg.norm(gradient) < 1e-4
 
     spec = problem.spec._replace(tile=24)
-    windows = problem._replace(spec=spec).targets()._replace(background=None)
+    windows = problem.replace(spec=spec).targets().replace(background=None)
     found = jax.jit(tiling.evaluate, static_argnames="spec")(params, image, windows, given[3], spec)
     assert np.linalg.norm(found.gradient - whole.gradient) / np.linalg.norm(gradient) < 1e-5
 

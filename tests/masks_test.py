@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nst_jax import images, masks
+from nst_jax import images
 from nst_jax.errors import InputError
-from nst_jax.masks import COLORS, RING, SEAM, Masks
+from nst_jax.images import masks
+from nst_jax.images.masks import COLORS, RING, SEAM, Masks
 from nst_jax.networks import NETWORKS
 from nst_jax.networks.base import features, make_params
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from nst_jax import memory_plan
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
-from nst_jax.memory_plan import make_plan, make_plans, memory_use, work
-from nst_jax.problem import make_problem
-from nst_jax.pyramid import make_problems
-from nst_jax.transfer import stylize_steps
+from nst_jax.runs import memory_plan
+from nst_jax.runs.memory_plan import make_plan, make_plans, memory_use, work
+from nst_jax.runs.problem import make_problem
+from nst_jax.runs.pyramid import make_problems
+from nst_jax.runs.transfer import stylize_steps
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -41,7 +41,7 @@ def test_auto_takes_what_fits_at_once_then_windows_then_activations_made_anew(pr
     assert 0 < tile < 397
     assert not found.problem.spec.recompute_content
     assert found.needed == memory_use(found.problem).peak < found.whole == whole.peak
-    larger = found.problem._replace(spec=found.problem.spec._replace(tile=384))
+    larger = found.problem.replace(spec=found.problem.spec._replace(tile=384))
     assert tile == 384 or memory_use(larger).peak >= whole.peak  # the fastest that fits
     assert "windows of" in str(found)
 
@@ -58,11 +58,11 @@ def test_problems_of_one_shape_are_compiled_once(problem, monkeypatch):
     monkeypatch.setattr(memory_plan, "_KNOWN", {})
     one = problem(tile="off")
     first, count = memory_use(one), len(read)
-    assert memory_use(one._replace(first=1 - one.first, styles=[1 - one.styles[0]])) == first
+    assert memory_use(one.replace(first=1 - one.first, styles=[1 - one.styles[0]])) == first
     assert len(read) == count == 3  # the style's, the content's, the loop's
-    other = one._replace(first=one.first[:288], content=one.content[:288])
+    other = one.replace(first=one.first[:288], content=one.content[:288])
     assert memory_use(other).peak < first.peak
-    memory_use(one._replace(spec=one.spec._replace(pooling="average")))
+    memory_use(one.replace(spec=one.spec._replace(pooling="average")))
     assert len(read) == 3 + 2 + 3  # of the other, the style's is known
 
 
@@ -117,7 +117,7 @@ def test_memory_in_windows_hardly_grows_with_the_picture(params, pictures):
     for times in (1, 4):
         large = np.tile(content, (times, times, 1))
         problem = make_problem(params, large, [style], Config(**LOW, tile="128", optimizer="adam"))
-        found = memory_use(problem._replace(spec=problem.spec._replace(recompute_content=True)))
+        found = memory_use(problem.replace(spec=problem.spec._replace(recompute_content=True)))
         sizes.append(
             found.loop / 2**20 - 14 * large.size * 4 / 2**20
         )  # but for pictures, of which there are few

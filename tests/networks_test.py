@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nst_jax import objective, sharding, tiling
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.masks import Masks
+from nst_jax.images.masks import Masks
 from nst_jax.networks import JUDGES, NETWORKS, known_networks
 from nst_jax.networks.base import features, make_params
-from nst_jax.objective import coefficients
-from nst_jax.targets import make_targets
-from nst_jax.transfer import stylize, stylize_steps
+from nst_jax.objective import objective, sharding, tiling
+from nst_jax.objective.targets import make_targets
+from nst_jax.objective.weights import coefficients
+from nst_jax.runs.transfer import stylize, stylize_steps
 from nst_jax.weights import load_weights
 
 LAYERS = {"content_layers": ("coarse",), "style_layers": ("coarse", "fine")}

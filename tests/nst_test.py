@@ -22,13 +22,14 @@ from PIL import Image
 import nst_jax
 from nst_jax import images
 from nst_jax.errors import RENAMED, NotWritten
+from nst_jax.images import io as image_io
 from nst_jax.launchers import nst, progress_bar
 from nst_jax.launchers.flags import run
 from nst_jax.losses.matting import EPSILON
 from nst_jax.options import fields_of
 from nst_jax.runs import job, outputs
+from nst_jax.runs.transfer import Progress
 from nst_jax.system import device
-from nst_jax.transfer import Progress
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -268,7 +269,7 @@ def test_a_picture_for_print(call, tmp_path, rng, suffix):
     with Image.open(f"a.{suffix}") as picture:
         assert picture.size == (48, 29)
         assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.01)
-        assert picture.info["icc_profile"] == images._srgb_icc()
+        assert picture.info["icc_profile"] == image_io._srgb_icc()
     assert json.loads(images.read_settings(f"a.{suffix}"))["config"]["size"] == 48
     assert read_json("r.json")["config"]["bit_depth"] == 16
     if suffix == "tif":

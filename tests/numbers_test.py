@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nst_jax.config import Config
-from nst_jax.transfer import stylize_steps
+from nst_jax.runs.transfer import stylize_steps
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 

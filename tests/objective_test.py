@@ -9,12 +9,11 @@ import reference
 from jax.extend.core import jaxprs_in_params
 
 from nst_jax.config import PRESETS, Config
+from nst_jax.images.masks import Masks
 from nst_jax.losses.variation import total_variation
-from nst_jax.masks import Masks
 from nst_jax.networks import convolutions
 from nst_jax.networks.base import cast
-from nst_jax.objective import (
-    coefficients,
+from nst_jax.objective.objective import (
     composite,
     evaluate,
     loss_terms,
@@ -22,7 +21,8 @@ from nst_jax.objective import (
     total_loss,
     weighted_sum,
 )
-from nst_jax.targets import make_targets
+from nst_jax.objective.targets import make_targets
+from nst_jax.objective.weights import coefficients
 
 ALPHA, BETA, GAMMA = 1.5, 3e6, 2e-3
 
@@ -59,7 +59,7 @@ def compare(params, weights, pictures, masks=None, **options):
         tv_power=config.tv_power,
         masks=masks,
     )
-    targets = targets._replace(background=None)  # which has a test of its own
+    targets = targets.replace(background=None)  # which has a test of its own
     _, gradient, terms = compiled_evaluate(params, image, targets, coefficients(factors), spec)
     twin, twin_gradient = reference.objective(
         weights.arrays,
@@ -301,7 +301,7 @@ def test_a_region_is_compared_with_its_own_style_only(params, pictures):
     left[:, :30] = 1
     right = np.zeros((48, 61), np.float32)
     right[:, 30:] = 1  # they meet: neither has a ring in the other
-    targets = make_targets(params, content, styles, spec, masks=Masks(styles=[left, right]))._replace(
+    targets = make_targets(params, content, styles, spec, masks=Masks(styles=[left, right])).replace(
         background=None
     )
     changed = image.copy()

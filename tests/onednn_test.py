@@ -11,14 +11,14 @@ import pytest
 import reference
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
-from nst_jax import objective, sharding, tiling
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.networks import convolutions
 from nst_jax.networks.base import cast, features
-from nst_jax.objective import coefficients
-from nst_jax.problem import make_problem, shard_problem
-from nst_jax.transfer import stylize_steps
+from nst_jax.objective import objective, sharding, tiling
+from nst_jax.objective.weights import coefficients
+from nst_jax.runs.problem import make_problem, shard_problem
+from nst_jax.runs.transfer import stylize_steps
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -126,7 +126,7 @@ def test_the_gradient_is_the_slope_of_finite_differences(params, onednn):
     way = np.float32(gradient / np.linalg.norm(gradient))
     step = 1e-2
     up, down = (
-        evaluated(problem._replace(first=np.clip(problem.first + sign * step * way, 0, 1))).value
+        evaluated(problem.replace(first=np.clip(problem.first + sign * step * way, 0, 1))).value
         for sign in (1, -1)
     )
     slope = (float(up) - float(down)) / (2 * step)

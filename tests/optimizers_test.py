@@ -7,8 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from nst_jax import optimizers
-from nst_jax.optimizers import OPTIMIZERS, PIXELS, Coordinates, Iterate
+from nst_jax.optimize import optimizers
+from nst_jax.optimize.optimizers import OPTIMIZERS, PIXELS, Coordinates, Iterate
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 

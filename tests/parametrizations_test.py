@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nst_jax import optimizers, sharding
 from nst_jax.config import Config
-from nst_jax.optimizers import OPTIMIZERS, Coordinates, Iterate
-from nst_jax.parametrizations import PARAMETRIZATIONS
+from nst_jax.objective import sharding
+from nst_jax.optimize import optimizers
+from nst_jax.optimize.optimizers import OPTIMIZERS, Coordinates, Iterate
+from nst_jax.optimize.parametrizations import PARAMETRIZATIONS
 
 SPEC = Config().spec()
 SCALE, SQUARE = PARAMETRIZATIONS["fourier"](SPEC)

@@ -13,7 +13,7 @@ from rich.console import Console
 from nst_jax.config import Config
 from nst_jax.launchers import progress_bar
 from nst_jax.launchers.progress_bar import Display, Seldom, shares
-from nst_jax.transfer import Progress
+from nst_jax.runs.transfer import Progress
 
 WEIGHTS = {"content": 1.0, "style": 1e8, "tv": 1e-3, "matting": 1e2}
 LOSSES = {"total": 6.1e7, "content": 2e7, "style": 0.39, "tv": 1.7e9, "matting": 3e3, "weights": WEIGHTS}

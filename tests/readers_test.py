@@ -18,12 +18,12 @@ import scipy.io
 from fuzz import bombs
 from published import FAMILIES, WRITERS, Arrays, make_arrays
 
-from nst_jax import readers
 from nst_jax.errors import InputError
-from nst_jax.layout import read_arrays
 from nst_jax.networks import NETWORKS
-from nst_jax.readers import matlab_files, unpickle
-from nst_jax.readers.unpickle import ARRAYS, read_pickle
+from nst_jax.weights import readers
+from nst_jax.weights.layout import read_arrays
+from nst_jax.weights.readers import matlab_files, unpickle
+from nst_jax.weights.readers.unpickle import ARRAYS, read_pickle
 
 
 @pytest.fixture
@@ -246,7 +246,7 @@ def test_what_is_said_may_not_contradict_the_numbers(tmp_path: Path, rng: np.ran
 def test_a_published_checksum_tells_the_family(
     tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nst_jax import sources
+    from nst_jax.weights import sources
 
     arrays = make_arrays("vgg16", rng)
     published.write_archive(tmp_path / "file", published.torch_state("vgg16", published.bgr(arrays), None))

@@ -5,9 +5,9 @@ import jax
 import numpy as np
 import pytest
 
-from nst_jax import report
 from nst_jax.config import Config
-from nst_jax.report import Point, ended, history, plot_losses, resolved, scales, to_json
+from nst_jax.reports import report
+from nst_jax.reports.report import Point, ended, history, plot_losses, resolved, scales, to_json
 
 WEIGHTS = {"content": 1.0, "style": 1e8, "tv": 1e-3}
 STEPS = [

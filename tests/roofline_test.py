@@ -6,8 +6,8 @@ from nst_jax.config import Config
 from nst_jax.launchers import roofline
 from nst_jax.networks import NETWORKS
 from nst_jax.networks.precision import PRECISIONS
-from nst_jax.objective import total_loss
-from nst_jax.targets import make_targets
+from nst_jax.objective.objective import total_loss
+from nst_jax.objective.targets import make_targets
 
 FIVE = Config().spec()  # VGG-16 to conv5_1
 

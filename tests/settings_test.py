@@ -11,7 +11,7 @@ from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.launchers import nst
 from nst_jax.launchers.flags import run
-from nst_jax.report import resolved
+from nst_jax.reports.report import resolved
 from nst_jax.runs.settings import fewest, parse_options, read_options
 
 PAIR = ["--content=example:cat", "--style=example:waves"]

@@ -7,14 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from nst_jax import sharding
 from nst_jax.config import PRESETS, Config
 from nst_jax.errors import InputError, NotEnoughMemory
-from nst_jax.loop import initial_state, run_chunk, start
-from nst_jax.masks import Masks
-from nst_jax.memory_plan import make_plan, memory_use
-from nst_jax.problem import make_problem, shard_problem
-from nst_jax.transfer import stylize_steps
+from nst_jax.images.masks import Masks
+from nst_jax.objective import sharding
+from nst_jax.optimize.loop import initial_state, run_chunk, start
+from nst_jax.runs.memory_plan import make_plan, memory_use
+from nst_jax.runs.problem import make_problem, shard_problem
+from nst_jax.runs.transfer import stylize_steps
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -42,7 +42,7 @@ def prepare(params, shape, devices, masked=False, tile=0, **options):
         masks = Masks(styles=[np.float32(round_), np.float32(y > 0.6 * shape[0])], sources=sources)
     styles = [picture(61, 37, 5), picture(61, 37, 6)]  # of one size, for one program
     problem = make_problem(params, picture(*shape, 1), styles, Config(**options), picture(*shape, 2), masks)
-    problem = problem._replace(spec=problem.spec._replace(tile=tile))
+    problem = problem.replace(spec=problem.spec._replace(tile=tile))
     return shard_problem(problem, sharding.make_mesh(devices))
 
 
@@ -50,8 +50,8 @@ def begin(problem):
     """Return the state at step 0, and what a chunk takes beside it."""
     targets, spec = problem.targets(), problem.spec
     first = sharding.shard(sharding.pad(problem.first, spec), spec)
-    rest = problem.params, targets, problem.weights, problem.learning_rate, spec
-    return start(problem.params, first, *rest[1:]), rest
+    rest = problem.inputs(targets), spec
+    return start(first, *rest), rest
 
 
 def loop(problem):
@@ -60,8 +60,7 @@ def loop(problem):
     targets = sharding.placed(jax.eval_shape(problem.targets), spec)
     first = sharding.shard(sharding.pad(problem.first, spec), spec)
     state = jax.eval_shape(partial(initial_state, spec=spec), first, problem.weights)
-    rest = problem.params, targets, problem.weights, problem.learning_rate, spec
-    return run_chunk.lower(sharding.placed(state, spec), np.int32(1), *rest).compile()
+    return run_chunk.lower(sharding.placed(state, spec), np.int32(1), problem.inputs(targets), spec).compile()
 
 
 SMALLEST_LOOP = {"optimizer": "adam", "parametrization": "pixels"}  # where what is tested is the evaluation
@@ -127,7 +126,7 @@ def test_the_state_stays_where_it_is(params, optimizer, compilations):
     """The optimizer's memory by rows from the first chunk on, so that a second one compiles nothing."""
     problem = prepare(params, (93, 32), 4, masked=True, optimizer=optimizer, **LOW)
     state, rest = begin(problem)
-    targets = rest[1]
+    targets = rest[0].targets
     for leaf in jax.tree.leaves((targets.terms["content"], targets.regions, targets.background)):
         assert not leaf.sharding.is_fully_replicated
     before = jax.tree.map(lambda leaf: leaf.sharding, state)

@@ -5,15 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nst_jax import judge, steering
 from nst_jax.config import TEXTURE, Config
-from nst_jax.loop import Dial, run_chunk, start, weights_in_force
-from nst_jax.masks import Masks
-from nst_jax.optimizers import OPTIMIZERS
-from nst_jax.problem import make_problem
-from nst_jax.pyramid import make_problems
-from nst_jax.sweep import sweep
-from nst_jax.transfer import run, stylize, stylize_steps
+from nst_jax.images.masks import Masks
+from nst_jax.metrics import judge
+from nst_jax.objective.weights import Dial, steered
+from nst_jax.optimize import steering
+from nst_jax.optimize.loop import run_chunk, start
+from nst_jax.optimize.optimizers import OPTIMIZERS
+from nst_jax.runs.problem import make_problem
+from nst_jax.runs.pyramid import make_problems
+from nst_jax.runs.sweep import sweep
+from nst_jax.runs.transfer import run, stylize, stylize_steps
 
 LAYERS = {"style_layers": ("conv1_1", "conv2_1"), "content_layers": ("conv2_1",)}
 
@@ -51,12 +53,11 @@ def test_pictures_are_measured_at_256_pixels_and_within_the_masks(params, rng):
     mask[:, :40] = 1
     config = Config(strength=0.5, **LAYERS)
     problem = make_problem(params, content, [style], config, masks=Masks(content=mask))
-    ruler, targets = steering.make_ruler(problem), problem.targets()
+    ruler, targets = steering.make_ruler(problem.content, problem.spec), problem.targets()
     assert ruler is not None
     assert ruler.photograph["conv1_2"].shape == (256, 82, 64)
     image = rng.random(content.shape, np.float32)
-    rest = targets, problem.weights, problem.learning_rate, problem.spec
-    state = start(params, jnp.asarray(image), *rest)
+    state = start(jnp.asarray(image), problem.inputs(targets), problem.spec)
     found = steering.steer(state, targets.background, ruler, jnp.float32(0.3), np.int32(0), problem.spec)
     opacity = np.asarray(targets.background.opacity)
     shown = opacity[..., None] * image + (1 - opacity[..., None]) * content
@@ -66,9 +67,9 @@ def test_pictures_are_measured_at_256_pixels_and_within_the_masks(params, rng):
 
 def state_at(problem, targets, seen, step):
     """Return a state whose picture was last seen at a distance, after some steps from the photograph."""
-    rest = targets, problem.weights, problem.learning_rate, problem.spec
-    state = start(problem.params, jnp.asarray(seen), *rest)
-    return state._replace(step=jnp.int32(step), dial=Dial(jnp.float32(0.5), jnp.float32(0), jnp.float32(0)))
+    state = start(jnp.asarray(seen), problem.inputs(targets), problem.spec)
+    dial = Dial(log_ratio=jnp.float32(0.5), first=jnp.float32(0), seen=jnp.float32(0))
+    return state.replace(step=jnp.int32(step), dial=dial)
 
 
 @pytest.mark.parametrize(
@@ -84,9 +85,9 @@ def state_at(problem, targets, seen, step):
 def test_the_correction_is_the_law_by_hand(params, pair, rng, step, aim, converged, acts):
     content, style = pair
     problem = make_problem(params, content, [style], Config(strength=0.5, **LAYERS))
-    targets, ruler = problem.targets(), steering.make_ruler(problem)
+    targets, ruler = problem.targets(), steering.make_ruler(problem.content, problem.spec)
     image = np.clip(content + 0.05 * rng.standard_normal(content.shape).astype(np.float32), 0, 1)
-    state = state_at(problem, targets, image, step)._replace(converged=jnp.asarray(converged))
+    state = state_at(problem, targets, image, step).replace(converged=jnp.asarray(converged))
     found = steering.steer(state, None, ruler, jnp.float32(aim), np.int32(20), problem.spec)
     seen = measured(image, content)
     wanted = aim * (1 - np.exp(-(20 + step) / 6))
@@ -96,7 +97,7 @@ def test_the_correction_is_the_law_by_hand(params, pair, rng, step, aim, converg
     assert bool(np.isinf(found.iterate.value)) == acts
     assert bool(np.any(found.iterate.gradient)) != acts
     assert bool(found.converged) == (converged and not acts)
-    before, after = problem.weights.terms, weights_in_force(problem.weights, found.dial).terms
+    before, after = problem.weights.terms, steered(problem.weights, found.dial).terms
     ratio = (after["style"] / after["content"]) / (before["style"] / before["content"])
     assert after["tv"] == before["tv"]
     np.testing.assert_allclose(ratio, np.exp(0.5 + moved), rtol=2e-3)
@@ -107,12 +108,11 @@ def test_the_correction_is_the_law_by_hand(params, pair, rng, step, aim, converg
 def test_a_picture_of_other_weights_is_evaluated_and_nothing_else_changes(params, pair, optimizer):
     content, style = pair
     problem = make_problem(params, content, [style], Config(optimizer=optimizer, strength=0.5, **LAYERS))
-    targets = problem.targets()
-    rest = params, targets, problem.weights, problem.learning_rate, problem.spec
-    state = run_chunk(start(params, jnp.asarray(content), *rest[1:]), np.int32(12), *rest)
+    rest = problem.inputs(problem.targets()), problem.spec
+    state = run_chunk(start(jnp.asarray(content), *rest), np.int32(12), *rest)
     stands = jax.device_get(state)
     iterate = state.iterate
-    again = state._replace(
+    again = state.replace(
         iterate=iterate._replace(value=jnp.float32(np.inf), gradient=0 * iterate.gradient),
         step=state.step + 0,
     )
@@ -134,7 +134,7 @@ def test_neither_chunks_nor_a_rest_between_change_what_comes_of_it(params, pair)
     problems = make_problems(params, content, [style], config)
     for seen in run(problems, report_every=3):
         if seen.step == 15:
-            stands = seen.resume_state._replace(state=jax.device_get(seen.resume_state.state))
+            stands = seen.resume_state.replace(state=jax.device_get(seen.resume_state.state))
     *_, resumed = run(problems, report_every=4, resume_state=stands)
     np.testing.assert_array_equal(whole.image, resumed.image)
     assert whole.losses == resumed.losses
@@ -160,7 +160,7 @@ def test_strengths_are_lanes_of_one_program(params, pair, compilations):
     content, style = pair[0][:, :56], pair[1]  # not compiled by other tests
     configs = [Config(strength=strength, iterations=10, **LAYERS) for strength in (0.0, 0.2, 0.3, 0.6)]
     problems = [make_problem(params, content, [style], config) for config in configs]
-    problems = [problem._replace(content=content, styles=problems[0].styles) for problem in problems]
+    problems = [problem.replace(content=content, styles=problems[0].styles) for problem in problems]
     found = {}
     for now in sweep(problems, batch_size=4):
         found |= now.finished
@@ -203,5 +203,8 @@ def test_only_a_strength_with_a_photograph_to_measure_against_steers(params, pai
 def test_rulers_have_the_shapes_that_the_plan_is_told(params, pair):
     content, style = pair
     problem = make_problem(params, content, [style], Config(strength=0.5, **LAYERS))
-    shapes, ruler = steering.ruler_shapes(problem), steering.make_ruler(problem)
+    shapes, ruler = (
+        steering.ruler_shapes(problem.content, problem.spec),
+        steering.make_ruler(problem.content, problem.spec),
+    )
     assert jax.tree.map(lambda leaf: leaf.shape, shapes) == jax.tree.map(lambda leaf: leaf.shape, ruler)

@@ -31,7 +31,7 @@ from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.options import fields_of
-from nst_jax.report import resolved
+from nst_jax.reports.report import resolved
 from nst_jax.studio import recipes
 from nst_jax.studio.recipes import Recipe, command, fewest, make_request, parse_recipe, restore
 from nst_jax.studio.store import Store

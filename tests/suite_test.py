@@ -11,14 +11,14 @@ import jax
 import numpy as np
 import pytest
 
-from nst_jax import objective
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.launchers import bench, experiments, nst, suite
 from nst_jax.launchers.experiments import EXPERIMENTS
 from nst_jax.launchers.flags import _given, _parse, run
-from nst_jax.objective import coefficients
-from nst_jax.targets import make_targets
+from nst_jax.objective import objective
+from nst_jax.objective.targets import make_targets
+from nst_jax.objective.weights import coefficients
 
 BENCH = "nst-bench --sizes=16 --optimizers=adam --brief --iterations=0 --repeats=1"
 NST = "nst --content=example:coffee --style=example:night --size=32 --iterations=1"

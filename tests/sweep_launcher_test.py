@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from nst_jax import images
-from nst_jax.contact_sheet import knee
 from nst_jax.launchers import nst, progress_bar, sweep
 from nst_jax.launchers.flags import run
+from nst_jax.reports.contact_sheet import knee
 from nst_jax.runs import sweep_folder, sweep_job, sweep_sheet
 from nst_jax.runs.sweep_request import SweepOptions, make_cells
 from nst_jax.system import device

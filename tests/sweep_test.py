@@ -2,13 +2,13 @@ import jax
 import numpy as np
 import pytest
 
-from nst_jax import sweep as sweeping
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
-from nst_jax.masks import Masks
-from nst_jax.problem import make_problem, with_hyperparameters
-from nst_jax.sweep import sweep
-from nst_jax.transfer import stylize
+from nst_jax.images.masks import Masks
+from nst_jax.runs import sweep as sweeping
+from nst_jax.runs.problem import make_problem, with_hyperparameters
+from nst_jax.runs.sweep import sweep
+from nst_jax.runs.transfer import stylize
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -110,8 +110,8 @@ def test_what_lanes_share_is_computed_once_and_held_once(params, pictures, monke
         params, pictures, [Config(style_weight=w, iterations=1, **LAYERS) for w in (1.0, 2.0, 3.0, 4.0)]
     )
     parts = sweeping._Parts(problems, mesh_of(1))
-    _, batch = parts.batch(range(4), 4)
-    targets, weights = batch.targets, batch.weights
+    _, inputs = parts.inputs(range(4), 4)
+    targets, weights = inputs.targets, inputs.weights
     assert calls == ["content_targets", "style_targets"]
     single = problems[0].targets()
     assert jax.tree.map(np.shape, targets.terms) == jax.tree.map(np.shape, single.terms)
@@ -149,7 +149,7 @@ def test_lanes_are_spread_evenly_over_the_devices(params, pictures):
     )
     assert jax.device_count() == 4
     parts = sweeping._Parts(problems, mesh_of(4))
-    states = sweeping._start(*parts.batch(range(6), 8), parts.layout)
+    states = sweeping._start(*parts.inputs(range(6), 8), parts.layout)
     shards = states.iterate.image.addressable_shards
     assert sorted(shard.device.id for shard in shards) == [0, 1, 2, 3]
     assert {shard.data.shape for shard in shards} == {(2, 36, 48, 3)}
@@ -179,9 +179,9 @@ def test_passes_are_of_one_size(count, lanes, devices, even):
 def needed(problems, lanes):
     """Return the bytes that the compiler counts for so many lanes, on each device."""
     parts = sweeping._Parts(problems, mesh_of(1))
-    first, batch = parts.batch((0,), lanes)
-    states = sweeping._start(first, batch, parts.layout)
-    memory = sweeping._advance.lower(states, np.int32(0), batch, parts.layout).compile().memory_analysis()
+    first, inputs = parts.inputs((0,), lanes)
+    states = sweeping._start(first, inputs, parts.layout)
+    memory = sweeping._advance.lower(states, np.int32(0), inputs, parts.layout).compile().memory_analysis()
     return memory.temp_size_in_bytes + memory.argument_size_in_bytes
 
 

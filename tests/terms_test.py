@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 
 import nst_jax as nst
-from nst_jax import objective, report, sharding, tiling
-from nst_jax.balancing import balanced
 from nst_jax.errors import InputError
 from nst_jax.launchers import nst as program
 from nst_jax.launchers.console import DONE, WRONG_REQUEST
 from nst_jax.launchers.flags import run as run_program
-from nst_jax.loop import start
 from nst_jax.losses.base import means
-from nst_jax.objective import coefficients, summarize
-from nst_jax.problem import make_problem, shard_problem, with_hyperparameters
+from nst_jax.objective import objective, sharding, tiling
+from nst_jax.objective.objective import summarize
+from nst_jax.objective.weights import coefficients
+from nst_jax.optimize.loop import start
+from nst_jax.reports import report
 from nst_jax.runs import Inputs
+from nst_jax.runs.problem import make_problem, shard_problem, with_hyperparameters
+from nst_jax.runs.sweep import sweep
 from nst_jax.runs.sweep_request import SweepOptions, make_sweep_request
-from nst_jax.sweep import sweep
 
 LEVEL = 0.3
 SHALLOW = {"style_layers": ("conv1_1",), "content_layers": ("conv1_2",), "parametrization": "pixels"}
@@ -61,7 +62,7 @@ def close(found, expected, rtol=1e-5):
 @pytest.mark.parametrize("tile", [0, 24])
 def test_value_and_gradient_equal_the_float64_twin_s_at_once_and_by_windows(params, pictures, tile):
     problem = problem_of(params, pictures, **ALONE)
-    problem = problem._replace(spec=problem.spec._replace(tile=tile))
+    problem = problem.replace(spec=problem.spec._replace(tile=tile))
     assert not tile or tiling.grid((45, 51), problem.spec).windows > 4
     how = jax.jit(tiling.evaluate if tile else objective.evaluate, static_argnames="spec")
     given = params, pictures[2], problem.targets(), coefficients(problem.weights)
@@ -76,7 +77,7 @@ def test_over_devices_what_pads_the_picture_counts_for_nothing(params, pictures)
     problem = shard_problem(problem_of(params, pictures, **ALONE), sharding.make_mesh(4))
     first = sharding.shard(sharding.pad(problem.first, problem.spec), problem.spec)
     assert first.shape[0] > 45
-    state = start(params, first, problem.targets(), problem.weights, problem.learning_rate, problem.spec)
+    state = start(first, problem.inputs(problem.targets()), problem.spec)
     expected, slope = brightness(pictures[2])
     np.testing.assert_allclose(state.iterate.terms["brightness"], expected, rtol=1e-4)
     gradient = np.asarray(state.iterate.gradient) / float(state.scale)
@@ -120,8 +121,8 @@ def config_of(weight):
 
 def test_a_balanced_weight_is_in_units_of_its_pull(params, pictures):
     problem = problem_of(params, pictures, loss_balancing="auto", brightness_weight=3.0)
-    assert problem_of(params, pictures, loss_balancing="auto").config.weight("brightness") == 1
-    weights = balanced(problem, problem.targets()).weights
+    assert problem_of(params, pictures, loss_balancing="auto").weights.terms["brightness"] == 1
+    weights = problem.balanced(problem.targets()).weights
     pulls = [
         share * np.linalg.norm(brightness(picture)[1])
         for share, picture in ((1, pictures[0]), (1 / 8, pictures[1]))
@@ -198,7 +199,7 @@ def test_a_term_may_want_something_of_the_content_or_of_each_style(params, pictu
     config = nst.Config.from_preset("gatys", **SHALLOW, style_mix=(3.0, 1.0))
     content, *styles = pictures
     problem = make_problem(params, content, styles, config)
-    problem = problem._replace(spec=problem.spec._replace(tile=tile))
+    problem = problem.replace(spec=problem.spec._replace(tile=tile))
     how = jax.jit(tiling.evaluate if tile else objective.evaluate, static_argnames="spec")
     given = params, 0.5 * content, problem.targets(), coefficients(problem.weights)
     found = summarize(*jax.device_get((how(*given, spec=problem.spec).terms, problem.weights)))

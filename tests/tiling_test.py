@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nst_jax import objective, tiling
 from nst_jax.config import PRESETS, Config
+from nst_jax.images.masks import Masks
 from nst_jax.losses.style import STYLE_LOSSES
 from nst_jax.losses.style.gaussian import Gaussian
-from nst_jax.masks import Masks
 from nst_jax.networks import NETWORKS
 from nst_jax.networks.base import features
-from nst_jax.objective import coefficients
-from nst_jax.targets import make_targets, style_arguments, wanted_of_style
+from nst_jax.objective import objective, tiling
+from nst_jax.objective.targets import make_targets, style_arguments, wanted_of_style
+from nst_jax.objective.weights import coefficients
 
 WEIGHTS = {"content_weight": 1.5, "style_weight": 3e6, "tv_weight": 2e-3}
 whole = jax.jit(objective.evaluate, static_argnames="spec")

@@ -4,16 +4,16 @@ import pytest
 import reference
 
 from nst_jax import images
-from nst_jax import masks as masking
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotEnoughMemory
-from nst_jax.loop import run_chunk, start
-from nst_jax.masks import SEAM, Masks
-from nst_jax.objective import total_loss
-from nst_jax.problem import first_picture, noise_picture
-from nst_jax.pyramid import settled
-from nst_jax.targets import make_targets
-from nst_jax.transfer import stylize, stylize_steps
+from nst_jax.images import masks as masking
+from nst_jax.images.masks import SEAM, Masks
+from nst_jax.objective.objective import total_loss
+from nst_jax.objective.targets import make_targets
+from nst_jax.optimize.loop import Inputs, run_chunk, start
+from nst_jax.runs.problem import first_picture, noise_picture
+from nst_jax.runs.pyramid import settled
+from nst_jax.runs.transfer import stylize, stylize_steps
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -143,9 +143,10 @@ def test_the_state_has_a_fixed_type(params, pictures, optimizer):
     spec, weights = config.spec(), config.loss_weights(1)
     targets = make_targets(params, content, [style], spec)
     rate = jax.numpy.float32(0.01)
-    before = start(params, jax.numpy.asarray(content), targets, weights, rate, spec)
+    inputs = Inputs(params=params, targets=targets, weights=weights, learning_rate=rate)
+    before = start(jax.numpy.asarray(content), inputs, spec)
     types = jax.tree.map(jax.typeof, before)
-    after = run_chunk(before, np.int32(1), params, targets, weights, rate, spec)
+    after = run_chunk(before, np.int32(1), inputs, spec)
     assert jax.tree.map(jax.typeof, after) == types
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import reference
 
-from nst_jax import objective
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.networks import NETWORKS, convolutions, vgg
 from nst_jax.networks.base import check_layers, features, make_params
-from nst_jax.objective import coefficients
-from nst_jax.targets import make_targets
+from nst_jax.objective import objective
+from nst_jax.objective.targets import make_targets
+from nst_jax.objective.weights import coefficients
 
 FIVE = ("conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3")
 

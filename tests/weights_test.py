@@ -19,10 +19,10 @@ import published
 import pytest
 import safetensors.numpy
 
-from nst_jax import sources, weights
 from nst_jax.errors import InputError
 from nst_jax.networks import NETWORKS, known_networks
-from nst_jax.weights import Weights, convert, fetch, load_vgg, load_weights, read_weights, verify
+from nst_jax.weights import Weights, convert, fetch, load_vgg, load_weights, read_weights, sources, verify
+from nst_jax.weights import store as weights
 
 BUNDLED_SHA256 = "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
 

@@ -36,21 +36,22 @@ from nst_jax.launchers.experiments import EXPERIMENTS
 from nst_jax.launchers.flags import ParsedFlags, Program, launch
 from nst_jax.launchers.roofline import own_convolutions, seconds
 from nst_jax.launchers.signals import scratch_folder
-from nst_jax.loop import initial_state, run_chunk, run_steps
 from nst_jax.losses.style import STYLE_LOSSES
-from nst_jax.memory_plan import bytes_needed
 from nst_jax.networks import NETWORKS, convolutions
 from nst_jax.networks.base import Params, cast, make_params
 from nst_jax.networks.precision import PRECISIONS
-from nst_jax.objective import LossWeights, Spec, Targets, total_loss
-from nst_jax.optimizers import OPTIMIZERS
+from nst_jax.objective.objective import Spec, Targets, total_loss
+from nst_jax.objective.targets import make_targets
+from nst_jax.objective.weights import LossWeights
+from nst_jax.optimize.loop import Inputs, initial_state, run_chunk, run_steps
+from nst_jax.optimize.optimizers import OPTIMIZERS
 from nst_jax.options import check_options, is_tuple, option
-from nst_jax.problem import Problem, make_problem, with_hyperparameters
-from nst_jax.report import PLOT_FORMATS, check_plot, to_json
-from nst_jax.sweep import sweep
+from nst_jax.reports.report import PLOT_FORMATS, check_plot, to_json
+from nst_jax.runs.memory_plan import bytes_needed
+from nst_jax.runs.problem import Problem, make_problem, with_hyperparameters
+from nst_jax.runs.sweep import sweep
+from nst_jax.runs.transfer import stylize_steps
 from nst_jax.system import device
-from nst_jax.targets import make_targets
-from nst_jax.transfer import stylize_steps
 from nst_jax.weights import load_weights
 
 OF_SUITES = {"minutes", "folder", "resume"}  # the flags that go with --suite
@@ -115,6 +116,16 @@ class Case(NamedTuple):
     batch: int
     convolutions: str = "auto"
 
+    def config(self, iterations: int) -> Config:
+        """Return the options of a picture of this case."""
+        return Config(
+            network=self.network,
+            style_loss=self.style_loss,
+            optimizer=self.optimizer,
+            precision=self.precision,
+            iterations=iterations,
+        )
+
 
 class Programs(NamedTuple):
     """Jitted functions of one picture, or of a batch of pictures with a style weight each."""
@@ -152,30 +163,37 @@ def main(given: ParsedFlags) -> int:
     arrays = {network: load_weights(network).arrays for network in bench.networks}
     with _private_cache(), experiments.replaced(bench.experiment):
         measured = {} if bench.brief else roofline.measure(bench.precisions, bench.repeats)
-        rows = []
-        tell(" ".join(f"{title:>{width}}" for title, width, _ in COLUMNS))
-        cases = itertools.product(
-            bench.networks,
-            bench.sizes,
-            bench.style_losses,
-            bench.optimizers,
-            bench.precisions,
-            bench.batch,
-            bench.convolutions,
-        )
-        for case in itertools.starmap(Case, cases):
-            rows.append({**case._asdict(), **measure(arrays[case.network], case, bench)})
-            tell(_line(rows[-1]))
-            done = [row for row in rows if "does_not_fit" not in row]
-            if bench.report:  # after every row: the next one may take longer than there is time
-                found = {"ceilings": measured, "scaling": roofline.scaling(done, Case._fields), "rows": rows}
-                write_whole(Path(bench.report), to_json({**_circumstances(bench), **found}))
+        done = _measure_all(arrays, measured, bench)
     if bench.report:
         tell(bench.report)
     if bench.plot:
         write_whole(Path(bench.plot), roofline.plot(measured, done, Path(bench.plot).suffix))
         tell(bench.plot)
     return DONE
+
+
+def _measure_all(arrays: dict[str, Any], measured: dict[str, Any], bench: Bench) -> list[dict[str, Any]]:
+    """Print a row for every case, and return those that fit; the report is written after each."""
+    rows: list[dict[str, Any]] = []
+    done: list[dict[str, Any]] = []
+    tell(" ".join(f"{title:>{width}}" for title, width, _ in COLUMNS))
+    cases = itertools.product(
+        bench.networks,
+        bench.sizes,
+        bench.style_losses,
+        bench.optimizers,
+        bench.precisions,
+        bench.batch,
+        bench.convolutions,
+    )
+    for case in itertools.starmap(Case, cases):
+        rows.append({**case._asdict(), **measure(arrays[case.network], case, bench)})
+        tell(_line(rows[-1]))
+        done = [row for row in rows if "does_not_fit" not in row]
+        if bench.report:  # now: the next one may take longer than there is time
+            found = {"ceilings": measured, "scaling": roofline.scaling(done, Case._fields), "rows": rows}
+            write_whole(Path(bench.report), to_json({**_circumstances(bench), **found}))
+    return done
 
 
 def _check_alone(given: ParsedFlags, name: str, its: set[str]) -> None:
@@ -227,13 +245,7 @@ def measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
 
 
 def _measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
-    config = Config(
-        network=case.network,
-        style_loss=case.style_loss,
-        optimizer=case.optimizer,
-        precision=case.precision,
-        iterations=bench.iterations,
-    )
+    config = case.config(bench.iterations)
     params, programs = make_params(NETWORKS[case.network], arrays), _programs(config, case.batch)
     row = _compile(cast(params, case.precision), case, config.spec(), programs, bench.brief)
     content, style = np.random.default_rng(0).random((2, case.size, case.size, 3), np.float32)
@@ -250,13 +262,13 @@ def _measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
         own = partial(own_convolutions, problem.params, problem.spec, case.size, case.batch)
         calls |= {"convolutions": own, "ceiling": partial(roofline.convolution_rate, case.precision)}
     if case.style_loss != "gram":
-        gram = _lone_gram(params, problem, pictures, case.batch)
+        gram = _lone_gram(params, problem, config, pictures, case.batch)
         calls["gram"] = lambda: seconds(gram) / case.batch
     if case.convolutions != "auto":
-        calls["xla"] = _lone_xla(params, problem, pictures, case.batch)
+        calls["xla"] = _lone_xla(params, problem, config, pictures, case.batch)
     spans: list[tuple[float, int]] = []
     if bench.iterations:
-        calls["run"] = partial(seconds, partial(_run, problem, case.batch, spans))
+        calls["run"] = partial(seconds, partial(_run, problem, config, case.batch, spans))
     for call in calls.values():
         call()  # compiles what is left
     row["memory"]["peak_bytes"] = row["peak_memory_bytes"] = device.peak_memory()
@@ -272,17 +284,21 @@ def _measure(arrays: Any, case: Case, bench: Bench) -> dict[str, Any]:
     return row | {"idle_share": _idle(spans[1:], statistics.median(timed["loop"]))}
 
 
-def _lone_gram(params: Params, problem: Problem, pictures: jax.Array, batch: int) -> Callable[[], Any]:
+def _lone_gram(
+    params: Params, problem: Problem, config: Config, pictures: jax.Array, batch: int
+) -> Callable[[], Any]:
     """Return what evaluates the same problem with the style loss gram."""
-    config = dataclasses.replace(problem.config, style_loss="gram")
+    config = dataclasses.replace(config, style_loss="gram")
     problem = make_problem(params, problem.content, problem.styles, config)
     programs = _programs(config, batch)
     return partial(programs.evaluate, pictures, problem.params, problem.targets(), programs.weights)
 
 
-def _lone_xla(params: Params, problem: Problem, pictures: jax.Array, batch: int) -> Callable[[], float]:
+def _lone_xla(
+    params: Params, problem: Problem, config: Config, pictures: jax.Array, batch: int
+) -> Callable[[], float]:
     """Return what times an evaluation of the same problem with XLA's convolutions in float32."""
-    config = dataclasses.replace(problem.config, precision="float32")
+    config = dataclasses.replace(config, precision="float32")
     with convolutions.using("xla"):
         plain = make_problem(params, problem.content, problem.styles, config)
         targets = plain.targets()
@@ -301,9 +317,10 @@ def _programs(config: Config, batch: int) -> Programs:
     evaluate = jax.value_and_grad(partial(_loss, spec=spec))
     if batch == 1:
         return Programs(initial_state, run_chunk, jax.jit(evaluate), (spec,), (), weights)
-    shared: Any = jax.tree.map(lambda _: None, weights)
-    own = shared.with_terms(style=0)
-    advance = jax.vmap(partial(run_steps, spec=spec), in_axes=(0, None, None, None, own, None))
+    shared: Any = None
+    own: Any = jax.tree.map(lambda _: None, weights).with_terms(style=0)
+    inputs = Inputs(params=shared, targets=shared, weights=own, learning_rate=shared)
+    advance = jax.vmap(partial(run_steps, spec=spec), in_axes=(0, None, inputs))
     return Programs(
         jax.jit(jax.vmap(partial(initial_state, spec=spec), in_axes=(0, own))),
         jax.jit(advance, donate_argnums=0),
@@ -353,11 +370,11 @@ def _compile(params: Params, case: Case, spec: Spec, programs: Programs, brief: 
 
 def _compile_loop(params: Params, pictures: Any, targets: Any, programs: Programs) -> Any:
     """Compile the first state and the loop, as calls will find them; return the loop."""
-    number = jax.ShapeDtypeStruct((), jnp.float32)
+    rate: Any = jax.ShapeDtypeStruct((), jnp.float32)
     first = programs.initial_state.lower(pictures, programs.weights, *programs.static)
     first.compile()
-    rest = params, targets, programs.weights, number, *programs.static
-    return programs.advance.lower(first.out_info, STEPS, *rest).compile()
+    inputs = Inputs(params=params, targets=targets, weights=programs.weights, learning_rate=rate)
+    return programs.advance.lower(first.out_info, STEPS, inputs, *programs.static).compile()
 
 
 def _loop(
@@ -365,13 +382,14 @@ def _loop(
 ) -> tuple[Callable[[], float], int]:
     """Return what times the first chunk, and how many evaluations that is: the same work in every round."""
     weights, static = programs.weights, programs.static
-    rest = problem.params, targets, weights, problem.learning_rate, *static
+    inputs = problem.inputs(targets).replace(weights=weights)
 
     def begin() -> Any:
-        return programs.advance(programs.initial_state(pictures, weights, *static), np.int32(0), *rest)
+        state = programs.initial_state(pictures, weights, *static)
+        return programs.advance(state, np.int32(0), inputs, *static)
 
     def advance(state: Any) -> Any:
-        return programs.advance(state, STEPS, *rest)
+        return programs.advance(state, STEPS, inputs, *static)
 
     def chunk_seconds() -> float:
         return seconds(partial(advance, jax.block_until_ready(begin())))
@@ -379,20 +397,20 @@ def _loop(
     return chunk_seconds, int(np.sum(advance(begin()).evaluations - 1))  # one is the first picture's
 
 
-def _run(problem: Problem, batch: int, spans: list[tuple[float, int]]) -> None:
+def _run(problem: Problem, config: Config, batch: int, spans: list[tuple[float, int]]) -> None:
     """Run from start to finish, as nst does, or nst-sweep for a batch.
 
     Of one picture, add to the spans the seconds and evaluations between the first picture and the last.
     """
     if batch == 1:
-        steps = stylize_steps(problem.params, problem.content, problem.styles, config=problem.config)
+        steps = stylize_steps(problem.params, problem.content, problem.styles, config=config)
         first, began = next(steps), time.perf_counter()
         *_, last = first, *steps
         spans.append((time.perf_counter() - began, last.evaluations - first.evaluations))
         return
-    weights = problem.config.style_weight * _factors(batch)
+    weights = config.style_weight * _factors(batch)
     lanes = [
-        with_hyperparameters(problem, dataclasses.replace(problem.config, style_weight=float(weight)))
+        with_hyperparameters(problem, dataclasses.replace(config, style_weight=float(weight)))
         for weight in weights
     ]
     deque(sweep(lanes, batch_size=batch, devices=jax.devices()[:1]), maxlen=0)

@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nst_jax import loop
 from nst_jax.losses.style import term
 from nst_jax.networks import vgg
-from nst_jax.optimizers import Coordinates
-from nst_jax.parametrizations import PARAMETRIZATIONS
+from nst_jax.optimize import loop
+from nst_jax.optimize.optimizers import Coordinates
+from nst_jax.optimize.parametrizations import PARAMETRIZATIONS
 from nst_jax.system import device
 
 

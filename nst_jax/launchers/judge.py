@@ -11,18 +11,19 @@ from typing import Any
 from absl import logging
 
 import nst_jax
-from nst_jax import images, judge
-from nst_jax.contact_sheet import plot_judged
+from nst_jax import images
 from nst_jax.errors import InputError
 from nst_jax.files import check_writable, write_whole
 from nst_jax.launchers.console import DONE, tell
 from nst_jax.launchers.flags import ParsedFlags, Program, launch
+from nst_jax.metrics import judge
 from nst_jax.options import check_options, option
-from nst_jax.report import PLOT_FORMATS, check_plot, to_json
+from nst_jax.reports.contact_sheet import plot_judged
+from nst_jax.reports.report import PLOT_FORMATS, check_plot, to_json
 from nst_jax.runs.input_files import ImageCache, check_written
 from nst_jax.runs.judging import MAX_SIDE_PIXELS, References, judged_sizes, verdict
-from nst_jax.sources import find_source
 from nst_jax.system import device
+from nst_jax.weights.sources import find_source
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rich.table import Column
 
 from nst_jax.config import Scale
 from nst_jax.launchers.signals import surely
-from nst_jax.transfer import Progress
+from nst_jax.runs.transfer import Progress
 
 LINE_SECONDS = 5.0  # seconds between two lines
 

@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nst_jax import objective
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.launchers.console import DONE, WRONG_NUMBERS, fail, tell
 from nst_jax.networks.base import Params
 from nst_jax.networks.precision import PRECISIONS
-from nst_jax.objective import coefficients
+from nst_jax.objective import objective
+from nst_jax.objective.targets import make_targets
+from nst_jax.objective.weights import coefficients
 from nst_jax.system import device
-from nst_jax.targets import make_targets
 from nst_jax.weights import load_vgg
 
 FILE = Path(__file__).with_name("selftest.npz")  # written by tests/selftest_values.py

@@ -27,7 +27,7 @@ from nst_jax.files import check_folder, check_writable, write_whole
 from nst_jax.launchers.console import DONE, tell
 from nst_jax.launchers.experiments import EXPERIMENTS
 from nst_jax.launchers.signals import scratch_folder, surely
-from nst_jax.report import can_plot, draw, new_axes, to_json
+from nst_jax.reports.report import can_plot, draw, new_axes, to_json
 from nst_jax.system import device
 
 HERE = Path(__file__).resolve().parent

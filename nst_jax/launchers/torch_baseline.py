@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from nst_jax.networks.convolutions import in_force
-from nst_jax.problem import Problem
+from nst_jax.runs.problem import Problem
 
 VARIANTS = {  # memory layout, whether compiled
     "torch_nchw": (torch.contiguous_format, False),

@@ -17,11 +17,11 @@ from rich.progress import Progress as Bar
 from nst_jax.errors import InputError
 from nst_jax.launchers.console import DONE, WRONG_REQUEST, tell
 from nst_jax.launchers.flags import ParsedFlags, Program, launch
-from nst_jax.layout import NORMALIZATIONS
 from nst_jax.networks import NETWORKS
 from nst_jax.options import check_options, option
-from nst_jax.sources import sources
 from nst_jax.weights import convert, fetch, verify
+from nst_jax.weights.layout import NORMALIZATIONS
+from nst_jax.weights.sources import sources
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,11 @@ def matting_loss(
     x_c^T L x_c = sum_w min_(a, b) sum_(i in w) (x_ic - a.I_i - b)^2 + EPSILON |a|^2, over all windows w of
     3 x 3 pixels. Levin et al. 2008 (A closed-form solution to
     natural image matting, IEEE TPAMI 30), eq. 12; as a loss Luan et al. 2017 (arXiv 1703.07511), eq. 2.
-    weights: of the windows, by their middle; None: 1.
+
+    Args:
+        image: x, RGB in [0, 1].
+        guide: I, of its shape.
+        weights: Of the windows, by their middle. None: 1.
     """
     inside = (jnp.ones(image.shape[:2]) if weights is None else weights)[1:-1, 1:-1]
     ours, theirs = _centered(image), _centered(guide)

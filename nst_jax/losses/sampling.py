@@ -34,6 +34,11 @@ class Samples(NamedTuple):
         """Return the patches around the layer's positions; zeros lie beyond the picture's border.
 
         Of a window zeros come for the positions that are others': the windows' patches add up.
+
+        Args:
+            layer: The name of a layer.
+            map_: Its activations.
+            side: Positions a side of a patch.
         """
         rows, columns = jnp.asarray(self.positions[layer]).T
         shares = jnp.ones(len(self.positions[layer]))

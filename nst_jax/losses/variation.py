@@ -15,7 +15,11 @@ def total_variation(
     """Return sum (dx^2 + dy^2)^(p/2) over the top-left (h-1) x (w-1) corner and channels, in 0..255 units.
 
     dx, dy: differences to the right and lower neighbor. The published tutorial code; p = 2.5 there.
-    weights: of the pixels; None: 1.
+
+    Args:
+        image: RGB in [0, 1].
+        power: p.
+        weights: Of the pixels. None: 1.
     """
     pixels = 255 * image
     corner = pixels[:-1, :-1]

@@ -199,7 +199,13 @@ def features(
 
 
 def check_layers(network: Network, layers: Sequence[str], what: str = "layers") -> None:
-    """Raise InputError unless every name is a layer of the network and stands there once."""
+    """Raise InputError unless every name is a layer of the network and stands there once.
+
+    Args:
+        network: The one that the layers are of.
+        layers: Their names.
+        what: What the error calls them.
+    """
     known = network.names
     _check_known(layers, known, what, f"layers of {network.name} are {known[0]} ... {known[-1]}, or all")
     if len(set(layers)) != len(layers):
@@ -218,7 +224,13 @@ def smallest_side(layers: Sequence[Layer]) -> int:
 
 
 def check_size(shape: Sequence[int], layers: Sequence[Layer], what: str) -> None:
-    """Raise InputError where a picture of this shape is too small to reach the deepest of the layers."""
+    """Raise InputError where a picture of this shape is too small to reach the deepest of the layers.
+
+    Args:
+        shape: Rows and columns of the picture.
+        layers: In use.
+        what: What the error calls the picture.
+    """
     least = smallest_side(layers)
     if min(shape[:2]) < least:
         allowed = f"at least {least} pixels a side for layer {layers[-1].name}"
@@ -248,7 +260,13 @@ def check_picture(what: str, picture: Any) -> None:
 
 
 def keep_rows(x: Float[AnyArray, "..."], rows: int, axis: int = 0) -> Float[AnyArray, "..."]:
-    """Return x with zeros from so many rows on; 0 keeps all."""
+    """Return x with zeros from so many rows on; 0 keeps all.
+
+    Args:
+        x: Of any shape.
+        rows: How many are kept.
+        axis: The one of the rows.
+    """
     if rows in (0, x.shape[axis]):
         return x
     index = lax.broadcasted_iota(jnp.int32, x.shape, axis)

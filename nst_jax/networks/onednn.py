@@ -64,7 +64,14 @@ def pack_all(convolutions: Any, dtype: Any) -> Any:
 def forward(
     x: Float[Array, "n h w i"], kernel: UInt8[Array, " _"], bias: Float[Array, " o"], padding: int = 1
 ) -> Float[Array, "n _ w o"]:
-    """Return relu(x * kernel + bias), with so many rows of zeros above and below, and a column beside."""
+    """Return relu(x * kernel + bias), with so many rows of zeros above and below, and a column beside.
+
+    Args:
+        x: Activations.
+        kernel: Packed for the native part.
+        bias: Of each channel.
+        padding: Rows of zeros above and below.
+    """
     n, h, w, _ = x.shape
     shape = jax.ShapeDtypeStruct((n, h + 2 * padding - 2, w, bias.shape[0]), x.dtype)
     call = jax.ffi.ffi_call("nst_forward", shape, vmap_method="expand_dims")
@@ -77,7 +84,14 @@ def backward(
     flipped: UInt8[Array, " _"],
     padding: int = 1,
 ) -> Float[Array, "n _ w i"]:
-    """Return the cotangent where y is above 0, convolved with the flipped kernel."""
+    """Return the cotangent where y is above 0, convolved with the flipped kernel.
+
+    Args:
+        cotangent: Of y.
+        y: What forward returned.
+        flipped: The kernel, turned and packed.
+        padding: Rows of zeros above and below.
+    """
     n, h, w, outputs = y.shape
     inputs = (flipped.shape[0] - HEADER) // (9 * outputs * y.dtype.itemsize)
     shape = jax.ShapeDtypeStruct((n, h + 2 * padding - 2, w, inputs), y.dtype)

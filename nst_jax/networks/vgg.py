@@ -33,6 +33,11 @@ def make_network(name: str, blocks: Sequence[int], channels: Sequence[int] = CHA
 
     >>> make_network("vgg16", (2, 2, 3, 3, 3)).layers[10]
     Layer(name='conv5_1', depth=11, stride=16, reach=58, least=16, kernel=(3, 3, 512, 512))
+
+    Args:
+        name: What it is called.
+        blocks: Convolutions of each block.
+        channels: Of the blocks.
     """
     steps, torch, before, n = [], {}, 3, 0  # n: torchvision counts convolutions, ReLUs and poolings
     for block, (count, width) in enumerate(zip(blocks, channels, strict=True), 1):
@@ -115,6 +120,11 @@ def convolution(
     """Return the zero-padded cross-correlation of x with kernel, summed in float32, in float32.
 
     On an accelerator the sums of bfloat16 are rounded to bfloat16.
+
+    Args:
+        x: Activations.
+        kernel: Of 3 x 3 positions.
+        products: Their precision.
     """
     return lax.conv_general_dilated(
         x,

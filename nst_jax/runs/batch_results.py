@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import nst_jax
 from nst_jax.errors import InputError
-from nst_jax.report import to_json
+from nst_jax.reports.report import to_json
 from nst_jax.runs.input_files import ImageCache, settings
 from nst_jax.runs.request import Request
 from nst_jax.system import storage

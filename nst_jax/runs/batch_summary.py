@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from nst_jax import images
-from nst_jax.contact_sheet import Panel, contact_sheet, thumbnail
 from nst_jax.errors import InputError
-from nst_jax.report import can_plot, draw, new_axes, to_json
+from nst_jax.reports.contact_sheet import Panel, contact_sheet, thumbnail
+from nst_jax.reports.report import can_plot, draw, new_axes, to_json
 from nst_jax.runs.batch_results import Results
 from nst_jax.runs.batch_staging import Staging
 from nst_jax.system import storage

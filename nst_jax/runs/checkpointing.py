@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nst_jax.checkpoint import Checkpoints, Saved, newest
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.memory_plan import TilingMode
 from nst_jax.networks import convolutions
 from nst_jax.options import check_options, option
-from nst_jax.report import Point
+from nst_jax.reports.report import Point
+from nst_jax.runs.checkpoint import Checkpoints, Saved, newest
+from nst_jax.runs.memory_plan import TilingMode
 from nst_jax.system import device
 
 LOG = logging.getLogger(__name__)
@@ -68,7 +68,14 @@ def surroundings(devices: int, precision: str) -> dict[str, str]:
 def check_same(
     told: Mapping[str, str], before: Mapping[str, str], folder: Path, allowed: Sequence[str] = ()
 ) -> None:
-    """Raise InputError that names what differs from what the run in a folder was made with."""
+    """Raise InputError that names what differs from what the run in a folder was made with.
+
+    Args:
+        told: What the run depends on, in words.
+        before: The same of the run in the folder.
+        folder: Of the checkpoints.
+        allowed: Names that may differ.
+    """
     differing = [name for name in {**before, **told} if before.get(name) != told.get(name)]
     if differing := [name for name in differing if name not in allowed]:
         name, *others = differing
@@ -147,7 +154,13 @@ class CheckpointWriter:
         return time.monotonic() - self.since >= self.every
 
     def save(self, step: int, tree: Any, record: dict[str, Any]) -> None:
-        """Begin to write a checkpoint, if there is none of this step; the arrays are free afterwards."""
+        """Begin to write a checkpoint, if there is none of this step; the arrays are free afterwards.
+
+        Args:
+            step: Its number.
+            tree: Of arrays.
+            record: What JSON can hold.
+        """
         self.since = time.monotonic()
         self.finish()
         if step == self.last:

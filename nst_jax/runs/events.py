@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from nst_jax.memory_plan import Plan
-from nst_jax.transfer import Progress
+from nst_jax.runs.memory_plan import Plan
+from nst_jax.runs.transfer import Progress
 
 
 class Planned(NamedTuple):

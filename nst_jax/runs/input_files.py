@@ -13,19 +13,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import nst_jax
-from nst_jax import images, labels
-from nst_jax import masks as masking
+from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.labels import Labels
-from nst_jax.masks import Masks
+from nst_jax.images import labels
+from nst_jax.images import masks as masking
+from nst_jax.images.labels import Labels
+from nst_jax.images.masks import Masks
 from nst_jax.networks import NETWORKS
 from nst_jax.networks.base import smallest_side
 from nst_jax.options import check_options, option
-from nst_jax.problem import noise_picture
-from nst_jax.report import resolved
+from nst_jax.reports.report import resolved
 from nst_jax.runs.paper import middle, parse_paper
-from nst_jax.sources import digest
+from nst_jax.runs.problem import noise_picture
+from nst_jax.weights.sources import digest
 
 LOG = logging.getLogger(__name__)
 
@@ -124,7 +125,16 @@ class ImageCache:
         self.sources[name] = images.Source(colors, opacity)
 
     def resize(self, name: str, height: int, width: int) -> np.ndarray:
-        """Return the colors of a file at a size. Raises InputError."""
+        """Return the colors of a file at a size.
+
+        Args:
+            name: A file, or example:NAME.
+            height: Rows.
+            width: Columns.
+
+        Raises:
+            InputError: It cannot be read.
+        """
         key = name, height, width
         if key not in self.resized:
             self.resized[key] = self.read(name).rgb(height, width)
@@ -173,7 +183,14 @@ def check_inputs(inputs: Inputs, config: Config) -> None:
 
 
 def check_different(inputs: Inputs, config: Config, written: Iterable[str], flags: str) -> None:
-    """Refuse to write a file twice, or over one that a run reads."""
+    """Refuse to write a file twice, or over one that a run reads.
+
+    Args:
+        inputs: Files and their options.
+        config: The options.
+        written: Names of files.
+        flags: What the error calls them.
+    """
     check_written(itertools.chain(*files_read(inputs, config).values()), written, flags)
 
 
@@ -187,7 +204,13 @@ def files_read(inputs: Inputs, config: Config) -> dict[str, tuple[str, ...]]:
 
 
 def check_written(read: Iterable[str], written: Iterable[str], flags: str) -> None:
-    """Refuse to write a file twice, or over one that is read."""
+    """Refuse to write a file twice, or over one that is read.
+
+    Args:
+        read: Names of files.
+        written: Names of files.
+        flags: What the error calls them.
+    """
     taken = {_real_path(images.resolve(name)) for name in read if name}
     for name in filter(None, written):
         path = _real_path(Path(name))
@@ -207,6 +230,12 @@ def settings(inputs: Inputs, config: Config, cache: ImageCache, dpi: int = 0) ->
     """Return what made a picture, to be stored in it: no folders, as pictures are shown to others.
 
     Nor its own name, so equal runs give equal bytes. Of files it has the names and the checksums.
+
+    Args:
+        inputs: Files and their options.
+        config: The options.
+        cache: Has the picture files.
+        dpi: Pixels per inch. 0: not told.
     """
     options: dict[str, Any] = {name: value for name, value in dataclasses.asdict(inputs).items() if value}
     options |= resolved(config, len(inputs.style))
@@ -223,7 +252,13 @@ def settings(inputs: Inputs, config: Config, cache: ImageCache, dpi: int = 0) ->
 
 
 def working_size(inputs: Inputs, config: Config, cache: ImageCache) -> tuple[int, int]:
-    """Return the rows and columns that are optimized."""
+    """Return the rows and columns that are optimized.
+
+    Args:
+        inputs: Files and their options.
+        config: The options.
+        cache: Has the picture files.
+    """
     if inputs.print_size:
         return parse_paper(inputs.print_size).size(config.size)
     return cache.size(shape_of(inputs)[0], config.size)
@@ -249,7 +284,14 @@ def shape_of(inputs: Inputs) -> tuple[str, str]:
 
 
 def load_pictures(inputs: Inputs, config: Config, cache: ImageCache, masks: Masks) -> Pictures:
-    """Read the pictures and bring them and the masks to their working sizes."""
+    """Read the pictures and bring them and the masks to their working sizes.
+
+    Args:
+        inputs: Files and their options.
+        config: The options.
+        cache: Has the picture files.
+        masks: As they were read.
+    """
     size = program_size(working_size(inputs, config, cache), inputs)
     init = None
     if config.init == "noise":

@@ -30,14 +30,13 @@ from typing import Any, NamedTuple
 
 import jax
 
-from nst_jax import checkpoint, images, sharding
-from nst_jax import masks as masking
+from nst_jax import images
 from nst_jax.config import PRESETS, Config
 from nst_jax.errors import InputError
-from nst_jax.memory_plan import Plan, TilingMode, make_plans, state_shapes, work
+from nst_jax.images import masks as masking
 from nst_jax.networks.base import Params
-from nst_jax.problem import Problem, shard_problem
-from nst_jax.pyramid import make_problems, settled
+from nst_jax.objective import sharding
+from nst_jax.runs import checkpoint
 from nst_jax.runs.checkpointing import CheckpointWriter, ResumeRecord, check_iterations, check_same, find
 from nst_jax.runs.events import (
     Event,
@@ -53,6 +52,7 @@ from nst_jax.runs.events import (
 )
 from nst_jax.runs.input_files import ImageCache, Pictures, load_masks, load_pictures, settings, working_size
 from nst_jax.runs.judging import judged_sizes
+from nst_jax.runs.memory_plan import Plan, TilingMode, make_plans, state_shapes, work
 from nst_jax.runs.observers import ChunkSizer, History, Previews, Saves
 from nst_jax.runs.outputs import (
     Canvas,
@@ -63,10 +63,12 @@ from nst_jax.runs.outputs import (
     write_all,
 )
 from nst_jax.runs.print_size import on_paper
+from nst_jax.runs.problem import Problem, shard_problem
+from nst_jax.runs.pyramid import make_problems, settled
 from nst_jax.runs.request import Request, alike, check, facts_of
+from nst_jax.runs.transfer import ResumeState, chunk_steps, run
 from nst_jax.system import device
 from nst_jax.system.distributed import DeviceOptions, all_min, is_primary
-from nst_jax.transfer import ResumeState, chunk_steps, run
 from nst_jax.weights import Weights, load_weights, on_device
 
 LOG = logging.getLogger(__name__)
@@ -131,7 +133,7 @@ class Job:
         pace = seconds_per_pixel(self._small())
         first, found = len(problems) - len(plans), []
         for number, plan in enumerate(plans, first):
-            steps = self.request.config.pyramid()[number].iterations
+            steps = plan.problem.steps
             if self.resume and number == first:
                 steps -= self.resume.saved.step - self.resume.step
             found.append(Forecast(number + 1, plan, steps, steps * work(plan.problem) * pace))
@@ -214,10 +216,10 @@ class Job:
         if not resume:
             return None
         state = checkpoint.restore(resume.saved, state_shapes(problems[resume.scale - 1]))
-        left = problems[-1].config.pyramid()[-1].iterations - (resume.saved.step - resume.step)
+        left = problems[-1].steps - (resume.saved.step - resume.step)
         finished = "converged" if state.converged else "" if left else "iterations"
         yield Resumed(resume.saved.step, finished if resume.scale == len(problems) else "")
-        return ResumeState(state, resume.scale, resume.step, resume.evaluations)
+        return ResumeState(state=state, scale=resume.scale, step=resume.step, evaluations=resume.evaluations)
 
     def _writer(self, problems: Sequence[Problem]) -> CheckpointWriter | None:
         """Return what writes the checkpoints, if there are to be any. Raises InputError."""
@@ -238,10 +240,7 @@ class Job:
             )[0]
         except InputError:
             small = self._problems(config)[0]
-        size = max(small.first.shape[:2])
-        return small._replace(
-            config=dataclasses.replace(config, size=size, scales="", effort="normal", iterations=(6,))
-        )
+        return small.replace(steps=6)
 
 
 def prepare(

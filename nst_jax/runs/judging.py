@@ -5,9 +5,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from nst_jax import images, judge
+from nst_jax import images
 from nst_jax.errors import InputError, NotEnoughMemory
-from nst_jax.masks import check_aspect
+from nst_jax.images.masks import check_aspect
+from nst_jax.metrics import judge
 from nst_jax.networks.base import check_size
 from nst_jax.runs.input_files import ImageCache
 from nst_jax.system import device
@@ -33,7 +34,18 @@ def verdict(
     """Return the measures of a picture file by name, and at which size it was judged.
 
     optimized: those of the judge's layers that the run which made it optimized; None where the file does not
-    tell. Raises InputError, and NotEnoughMemory.
+    tell.
+
+    Args:
+        network: From judge.load().
+        name: The file.
+        against: Content and styles.
+        cache: Has the picture files.
+        max_pixels: The largest picture that is read.
+
+    Raises:
+        InputError: Files do not go together.
+        NotEnoughMemory: They are too large.
     """
     result = images.read(name, max_pixels)
     (height, width), style_sizes = judged_sizes(name, result.size, against, cache)
@@ -57,7 +69,14 @@ def verdict(
 def try_verdict(
     network: judge.Network, name: str, against: References, cache: ImageCache
 ) -> dict[str, Any] | None:
-    """Return verdict(...); where it cannot be had say why: no reason to lose what has been made."""
+    """Return verdict(...); where it cannot be had say why: no reason to lose what has been made.
+
+    Args:
+        network: From judge.load().
+        name: The file.
+        against: Content and styles.
+        cache: Has the picture files.
+    """
     try:
         return verdict(network, name, against, cache)
     except (InputError, NotEnoughMemory) as error:
@@ -68,9 +87,16 @@ def try_verdict(
 def judged_sizes(
     name: str, size: tuple[int, int], against: References, cache: ImageCache
 ) -> tuple[tuple[int, int], list[tuple[int, int]]]:
-    """Return rows and columns at which a result of this size is compared, and those of its styles.
+    """Return rows and columns at which a result is compared, and those of its styles.
 
-    Raises InputError where it has not the content's aspect, or something is too small.
+    Args:
+        name: What the error calls it.
+        size: Its rows and columns.
+        against: Content and styles.
+        cache: Has the picture files.
+
+    Raises:
+        InputError: It has not the content's aspect, or something is too small.
     """
     if against.content:
         check_aspect(name, size, cache.read(against.content).size, "the content", "a result")

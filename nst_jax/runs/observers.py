@@ -6,13 +6,13 @@ An observer is a function that takes a Progress and yields events. A job calls i
 import time
 from collections.abc import Iterator
 
-from nst_jax.report import Point
+from nst_jax.reports.report import Point
 from nst_jax.runs.checkpointing import CheckpointWriter, ResumeRecord
 from nst_jax.runs.events import Advanced, Event, Previewed, Saved
 from nst_jax.runs.outputs import Canvas, save_preview
+from nst_jax.runs.transfer import Progress
 from nst_jax.system.device import CompileTime
 from nst_jax.system.distributed import all_max
-from nst_jax.transfer import Progress
 
 CHUNK_SECONDS = 2.0  # that a chunk of steps takes at most, if a step takes less
 
@@ -102,11 +102,11 @@ class Saves:
     def save(self, now: Progress, last: bool = False) -> Iterator[Event]:
         """Begin a checkpoint from which the run goes on from here; wait for the last one."""
         assert now.resume_state is not None  # it is the newest progress
-        state, scale, step, evaluations = now.resume_state
-        where = {"rung": scale, "step": step, "evaluations": evaluations}
+        here = now.resume_state
+        where = {"rung": here.scale, "step": here.step, "evaluations": here.evaluations}
         told = {"history": list(self.history.points), "seconds": self.history.seconds}
         whole = self.writer.last
-        self.writer.save(now.step, state, where | told)
+        self.writer.save(now.step, here.state, where | told)
         if last:
             self.writer.finish()
         if self.writer.last > whole:

@@ -11,21 +11,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import nst_jax
-from nst_jax import images, judge
-from nst_jax import masks as masking
+from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError, NotWritten
 from nst_jax.files import write_whole
-from nst_jax.masks import Masks
+from nst_jax.images import masks as masking
+from nst_jax.images.masks import Masks
+from nst_jax.metrics import judge
 from nst_jax.networks import convolutions
 from nst_jax.networks.convolutions import in_force
-from nst_jax.problem import finish
-from nst_jax.report import Point, ended, history, plot_losses, resolved, scales, to_json
+from nst_jax.reports.report import Point, ended, history, plot_losses, resolved, scales, to_json
 from nst_jax.runs.input_files import ImageCache, Inputs, Pictures, working_size
 from nst_jax.runs.judging import try_verdict
+from nst_jax.runs.problem import finish
 from nst_jax.runs.request import OutputOptions, Request
+from nst_jax.runs.transfer import Progress
 from nst_jax.system import device
-from nst_jax.transfer import Progress
 from nst_jax.weights import Weights
 
 LOG = logging.getLogger(__name__)
@@ -46,7 +47,9 @@ class Canvas(NamedTuple):
     def save(self, path: str, image: np.ndarray) -> None:
         """Write an image at the size of the output. Raises NotWritten."""
         if image.shape[:2] != self.size:
-            image = finish(images.resize(image, *self.size), self.photograph, self.opacity, self.config)
+            image = finish(
+                images.resize(image, *self.size), self.photograph, self.opacity, self.config.preserve_color
+            )
         bit_depth, dpi = self.files.bit_depth, self.files.dpi
         images.save(path, image, alpha=self.alpha, settings=self.settings, bit_depth=bit_depth, dpi=dpi)
 
@@ -184,7 +187,13 @@ def save_mask_preview(path: str, image: np.ndarray, pictures: Pictures, inputs: 
 
 
 def save_preview(path: str, image: np.ndarray, canvas: Canvas) -> bool:
-    """Write a preview, and return whether that was possible; log why if not."""
+    """Write a preview, and return whether that was possible; log why if not.
+
+    Args:
+        path: Where it is written.
+        image: RGB in [0, 1].
+        canvas: How it is written.
+    """
     return _tried(lambda: canvas.save(path, image))
 
 

@@ -13,7 +13,7 @@ from nst_jax.config import Config
 from nst_jax.errors import InputError, as_flags
 from nst_jax.files import check_folder, check_writable
 from nst_jax.options import check_options, option
-from nst_jax.report import PLOT_FORMATS, check_plot
+from nst_jax.reports.report import PLOT_FORMATS, check_plot
 from nst_jax.runs.checkpointing import CheckpointOptions, surroundings
 from nst_jax.runs.input_files import NO_SETTINGS, Inputs, Pictures, check_different, check_inputs
 from nst_jax.runs.judging import References
@@ -142,7 +142,13 @@ def _as_flag(value: Any) -> str:
 
 
 def alike(request: Request, pictures: Pictures, weights: Weights) -> dict[str, Any]:
-    """Return by name what must be equal in all processes: options, files that were read, versions."""
+    """Return by name what must be equal in all processes: options, files that were read, versions.
+
+    Args:
+        request: What is asked for.
+        pictures: That were read.
+        weights: Of the network.
+    """
     devices = dataclasses.replace(request.devices, process_id=0)
     parts = (request.inputs, request.outputs, devices, request.checkpoint)
     return (

@@ -11,7 +11,7 @@ from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.options import check_options, fields_of, option, renamed
-from nst_jax.report import resolved
+from nst_jax.reports.report import resolved
 from nst_jax.runs.batch_request import parse_value
 from nst_jax.runs.input_files import Inputs
 from nst_jax.runs.request import OutputOptions
@@ -125,7 +125,13 @@ def fewest(options: Mapping[str, Any], styles: int) -> dict[str, Any]:
 def beneath(
     given: Sequence[dict[str, Any]], kinds: Sequence[type], told: Mapping[str, Any]
 ) -> tuple[dict[str, Any], ...]:
-    """Return the given options of each kind over those of some settings; these give way to their like."""
+    """Return the given options of each kind over those of some settings; these give way to their like.
+
+    Args:
+        given: Options of each kind.
+        kinds: Classes whose fields are options.
+        told: Settings by name.
+    """
     gone = {other for part in given for name in part for other in INSTEAD.get(name, ())}
     left = {name: value for name, value in told.items() if name not in gone}
     names = [{field.name for field in fields_of(kind)} for kind in kinds]

@@ -11,16 +11,16 @@ from typing import Any
 import jax
 
 from nst_jax import images
-from nst_jax.contact_sheet import knee
 from nst_jax.errors import InputError, as_flags
 from nst_jax.files import check_folder, check_writable, write_whole
-from nst_jax.problem import Problem
-from nst_jax.report import terms_in, to_json
+from nst_jax.reports.contact_sheet import knee
+from nst_jax.reports.report import terms_in, to_json
 from nst_jax.runs.checkpointing import surroundings
 from nst_jax.runs.input_files import ImageCache, settings
+from nst_jax.runs.problem import Problem
 from nst_jax.runs.sweep_request import SweepRequest
+from nst_jax.runs.transfer import Progress
 from nst_jax.system.distributed import fingerprint
-from nst_jax.transfer import Progress
 
 UNFINISHED = "unfinished"  # folder in --output_dir, of checkpoints
 MAX_SWEEP_JSON_BYTES = 2**26  # bytes of a sweep.json, 2000 for each of 30 thousand pictures
@@ -34,12 +34,18 @@ def sweep_settings(request: SweepRequest) -> dict[str, Any]:
 
 
 def told_of(problem: Problem, weights: str, cache: ImageCache) -> dict[str, str]:
-    """Return in words what else the bits of the pictures depend on."""
+    """Return in words what else the bits of the pictures depend on.
+
+    Args:
+        problem: Of the first cell.
+        weights: The checksum of the network's.
+        cache: Has the picture files.
+    """
     read: dict[str, Any] = {
         f"{name} at {width}x{height}": picture for (name, height, width), picture in cache.resized.items()
     }
     read |= {as_flags(name): mask for name, mask, _ in problem.masks.named()}
-    told = read | {"weights": weights} | surroundings(jax.device_count(), problem.config.precision)
+    told = read | {"weights": weights} | surroundings(jax.device_count(), problem.spec.precision)
     return {name: fingerprint(value) for name, value in told.items()}
 
 

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 import jax
 
-from nst_jax import images, judge
-from nst_jax.checkpoint import Checkpoints, Saved, newest, restore
+from nst_jax import images
+from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.files import write_whole
+from nst_jax.metrics import judge
 from nst_jax.networks.base import Params
-from nst_jax.problem import Picture, Problem, make_problem, with_hyperparameters
-from nst_jax.report import to_json
+from nst_jax.reports.report import to_json
+from nst_jax.runs.checkpoint import Checkpoints, Saved, newest, restore
 from nst_jax.runs.checkpointing import CheckpointWriter, check_same
 from nst_jax.runs.events import Written
 from nst_jax.runs.input_files import (
@@ -32,6 +33,8 @@ from nst_jax.runs.input_files import (
 from nst_jax.runs.job import seconds_per_pixel
 from nst_jax.runs.judging import judged_sizes, try_verdict
 from nst_jax.runs.observers import ChunkSizer
+from nst_jax.runs.problem import Picture, Problem, make_problem, with_hyperparameters
+from nst_jax.runs.sweep import SweepBatch, SweepProgress, SweepResumeState, sweep
 from nst_jax.runs.sweep_folder import (
     UNFINISHED,
     check_output_folder,
@@ -44,9 +47,8 @@ from nst_jax.runs.sweep_folder import (
 )
 from nst_jax.runs.sweep_request import SweepRequest
 from nst_jax.runs.sweep_sheet import write_sheet
-from nst_jax.sweep import SweepBatch, SweepProgress, SweepResumeState, sweep
+from nst_jax.runs.transfer import chunk_steps
 from nst_jax.system import device
-from nst_jax.transfer import chunk_steps
 from nst_jax.weights import load_weights, on_device
 
 LOG = logging.getLogger(__name__)
@@ -125,19 +127,20 @@ class SweepJob:
 
     def forecast(self) -> list[tuple[int, str, int, float]]:
         """Return by size how many pictures are missing, that size, their steps, and the seconds of all."""
-        pace = seconds_per_pixel(_small(self.problems[0]))
+        config = self.request.config(self.request.cells[0])
+        pace = seconds_per_pixel(_small(self.problems[0], config))
         found = []
         for group in _groups(self.problems):
             height, width, _ = self.problems[group.numbers[0]].first.shape
             left = len(set(group.numbers) - self.entries.keys())
-            steps = self.problems[group.numbers[0]].config.steps
+            steps = self.problems[group.numbers[0]].steps
             found.append((left, f"{width}x{height}", steps, left * steps * height * width * pace))
         return found
 
     def _make(self, entries: Entries, stop: Callable[[], Any]) -> Iterator[SweepEvent]:
         """Make the pictures that are left, writing those of each pass as it ends, until stopped."""
         wanted, lanes, sizer = self.request.wanted, list(self.lanes), ChunkSizer()
-        steps, total = self.problems[0].config.steps, len(self.problems)
+        steps, total = self.problems[0].steps, len(self.problems)
         saved = newest(self.folder / UNFINISHED) if wanted.resume else None
         writer: CheckpointWriter | None = None
         with contextlib.ExitStack() as at_end:
@@ -170,14 +173,14 @@ class SweepJob:
         self, entries: Entries, lanes: Sequence[int], saved: Saved | None, sizer: ChunkSizer
     ) -> Iterator[tuple[int, Group, SweepProgress]]:
         """Run what is not there, group after group; yield its number, the group and where it stands."""
-        report_every = chunk_steps(self.problems[0].config.steps)
+        report_every = chunk_steps(self.problems[0].steps)
         stopped = _stopped(saved) if saved else None
         for n, group in enumerate(_groups(self.problems)):
             made = [k for k, number in enumerate(group.numbers) if number in entries]
             if len(made) == len(group.numbers):
                 continue
             own = [self.problems[number] for number in group.numbers]
-            here = stopped and stopped._replace(first=stopped.first - group.place)
+            here = stopped and stopped.replace(first=stopped.first - group.place)
             own_lanes = lanes[n] if n < len(lanes) else self.request.wanted.batch_size
             free = device.free_memory(jax.local_device_count())
             with device.running_out(*own[0].first.shape[:2]):
@@ -209,7 +212,10 @@ class SweepJob:
 def check_sweep(request: SweepRequest) -> None:
     """Raise InputError if an option of a cell is out of bounds, or has no effect; reads no file."""
     for cell in request.cells:
-        check_inputs(request.cell_inputs(cell), request.config(cell))
+        config = request.config(cell)
+        check_inputs(request.cell_inputs(cell), config)
+        if config.scales:  # a sweep is one program, of one size
+            raise InputError("`scales`", "not in a sweep", f"got {config.scales}")
     if "seed" in request.axes and (init := request.config(request.cells[0]).init) != "noise":
         raise InputError("`sweep=seed`", "with `init=noise`, where a seed matters", f"got `init={init}`")
 
@@ -249,7 +255,7 @@ def _problems(request: SweepRequest, params: Params, cache: ImageCache) -> list[
     return problems
 
 
-def _small(problem: Problem) -> Problem:
+def _small(problem: Problem, config: Config) -> Problem:
     """Return the problem with pictures of 256 pixels at most, and a few steps, to see what a step takes."""
     height, width, _ = problem.first.shape
     share = min(1, 256 / max(height, width))
@@ -257,7 +263,7 @@ def _small(problem: Problem) -> Problem:
     def small(picture: Picture) -> Picture:
         return images.resize(picture, *(max(16, round(share * side)) for side in picture.shape[:2]))
 
-    config = dataclasses.replace(problem.config, effort="normal", iterations=(6,))
+    config = dataclasses.replace(config, effort="normal", iterations=(6,))
     content = None if problem.content is None else small(problem.content)
     return make_problem(
         problem.params, content, list(map(small, problem.styles)), config, small(problem.first)
@@ -284,9 +290,9 @@ def _save(writer: CheckpointWriter, batch: SweepBatch, place: int, steps: int) -
         place: pictures in the groups before.
         steps: of each picture.
     """
-    states, first, lanes, step = batch
-    number = (place + first) * (steps + 1) + step
-    writer.save(number, states, {"first": place + first, "lanes": lanes, "step": step})
+    first = place + batch.first
+    number = first * (steps + 1) + batch.step
+    writer.save(number, batch.states, {"first": first, "lanes": batch.batch_size, "step": batch.step})
 
 
 def _stopped(saved: Saved) -> SweepResumeState:
@@ -296,4 +302,4 @@ def _stopped(saved: Saved) -> SweepResumeState:
     except (KeyError, TypeError, ValueError) as error:
         allowed = "a checkpoint of nst-sweep"
         raise InputError(str(saved.folder), allowed, f"{type(error).__name__}: {error}") from error
-    return SweepResumeState(first, lanes, step, partial(restore, saved))
+    return SweepResumeState(first=first, batch_size=lanes, step=step, states=partial(restore, saved))

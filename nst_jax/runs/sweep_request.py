@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from nst_jax import images
 from nst_jax.config import Config
-from nst_jax.contact_sheet import describe
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.losses import TERMS
 from nst_jax.options import check_options, fields_of, option, parse_option
+from nst_jax.reports.contact_sheet import describe
 from nst_jax.runs.input_files import NO_SETTINGS, Inputs
 from nst_jax.runs.judging import References
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from nst_jax import images
-from nst_jax.contact_sheet import (
+from nst_jax.files import write_whole
+from nst_jax.reports.contact_sheet import (
     WIDTH,
     Panel,
     contact_sheet,
@@ -18,8 +19,7 @@ from nst_jax.contact_sheet import (
     thumbnail,
     tile_side,
 )
-from nst_jax.files import write_whole
-from nst_jax.report import can_plot
+from nst_jax.reports.report import can_plot
 from nst_jax.runs.input_files import ImageCache, Inputs
 from nst_jax.runs.sweep_folder import point_of
 from nst_jax.runs.sweep_request import FILES, SweepRequest
@@ -28,7 +28,14 @@ from nst_jax.runs.sweep_request import FILES, SweepRequest
 def write_sheet(
     folder: Path, done: Mapping[int, dict[str, Any]], request: SweepRequest, cache: ImageCache
 ) -> Iterator[Path]:
-    """Write the contact sheet, and the tradeoff if there are two points to compare; yield their names."""
+    """Write the contact sheet, and the tradeoff if there are two points to compare; yield their names.
+
+    Args:
+        folder: Of the sweep.
+        done: Entries of sweep.json, by number.
+        request: What is asked for.
+        cache: Has the picture files.
+    """
     if not done:
         return
     yield folder / "sweep.json"

@@ -39,7 +39,16 @@ def look(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_views(source: images.Source, view: str, thumb: str) -> None:
-    """Write a picture as the page shows it, large and small. Raises NotWritten."""
+    """Write a picture as the page shows it, large and small.
+
+    Args:
+        source: The picture.
+        view: The large file.
+        thumb: The small file.
+
+    Raises:
+        NotWritten: It could not be written.
+    """
     for path, longest in ((view, VIEW), (thumb, THUMB)):
         size = images.size_to_fit(*source.size, min(longest, max(source.size)))
         images.save(path, source.rgb(*size))

@@ -148,14 +148,23 @@ def _placed(inputs: Mapping[str, Any], place: Callable[[str], str]) -> dict[str,
 
 
 def check_recipe(recipe: Recipe, place: Callable[[str], str], folder: Path) -> None:
-    """Raise InputError where a job of this recipe, in a folder that is there, would be refused at once."""
+    """Raise InputError where a job of this recipe, in a folder that is there, would be refused at once.
+
+    Args:
+        recipe: What the page asks for.
+        place: Gives the path of a reference.
+        folder: Of the job.
+    """
     check(make_request(recipe, place, folder, overrides={}, every=60.0, max_pixels=images.MAX_PIXELS))
 
 
 def command(recipe: Recipe, name_of: Callable[[str], str], platform: str = "cpu") -> str:
     """Return the nst command that makes the same bytes.
 
-    name_of: gives what people call a reference. platform: of the device.
+    Args:
+        recipe: What the page asks for.
+        name_of: Gives what people call a reference.
+        platform: Of the device.
     """
     flags = [f"--{name}={name_of(recipe.inputs[name])}" for name in LONE if recipe.inputs.get(name)]
     for name in LISTS:

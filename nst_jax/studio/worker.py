@@ -28,12 +28,12 @@ from nst_jax.runs import (
     prepare,
 )
 from nst_jax.runs.job import Job
+from nst_jax.runs.transfer import Progress
 from nst_jax.studio.lines import Lines, end_soon
 from nst_jax.studio.reader import write_views
 from nst_jax.studio.recipes import RESULT, Recipe, make_request
 from nst_jax.studio.store import LIVE, THUMB
 from nst_jax.system import device
-from nst_jax.transfer import Progress
 
 PREVIEW_SECONDS = 0.25  # between previews, at least
 PREVIEW_SHARE = 10  # a preview waits so many times as long as the last one took
@@ -133,7 +133,13 @@ class Run:
         self.due = began + max(PREVIEW_SECONDS, PREVIEW_SHARE * took)
 
     def end(self, last: Progress, how: str, resumable: bool) -> None:
-        """Show the picture that was written, and say how the job ended."""
+        """Show the picture that was written, and say how the job ended.
+
+        Args:
+            last: Where the run stands.
+            how: It ended.
+            resumable: Whether it can go on.
+        """
         with contextlib.suppress(InputError):
             source = images.read(str(self.folder / RESULT), 2**40)
             write_views(source, str(self.folder / LIVE), str(self.folder / THUMB))

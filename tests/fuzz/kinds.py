@@ -26,21 +26,24 @@ from PIL import ExifTags, Image
 from fuzz import bombs, mutate
 from fuzz.bombs import Bomb
 from fuzz.mutate import Mutator, pick
-from nst_jax import __version__, checkpoint, images, labels, masks, weights
-from nst_jax.checkpoint import Checkpoints
+from nst_jax import __version__, images, weights
 from nst_jax.config import Config
 from nst_jax.errors import InputError
+from nst_jax.images import io as image_io
+from nst_jax.images import labels, masks
 from nst_jax.launchers import nst
 from nst_jax.launchers.console import not_of_orbax, tell_unraisable
 from nst_jax.launchers.flags import run
 from nst_jax.networks import NETWORKS
 from nst_jax.options import fields_of
-from nst_jax.report import to_json
-from nst_jax.runs import DeviceOptions, Inputs, OutputOptions, sweep_folder, sweep_sheet
+from nst_jax.reports.report import to_json
+from nst_jax.runs import DeviceOptions, Inputs, OutputOptions, checkpoint, sweep_folder, sweep_sheet
 from nst_jax.runs.batch_job import prepare_batch
 from nst_jax.runs.batch_request import BatchOptions, make_batch_request
+from nst_jax.runs.checkpoint import Checkpoints
 from nst_jax.runs.checkpointing import read_record
 from nst_jax.runs.sweep_request import SweepOptions, SweepRequest
+from nst_jax.weights import store
 
 SMALL = 2**20  # pixels of a picture that is loaded whole: damage may claim many, bombs have their own cases
 
@@ -82,7 +85,7 @@ def pictures() -> Iterator[bytes]:
     rgb, gray = rgba.convert("RGB"), rgba.convert("L")
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    tags: dict[str, Any] = {"exif": exif, "icc_profile": images._srgb_icc()}
+    tags: dict[str, Any] = {"exif": exif, "icc_profile": image_io._srgb_icc()}
     yield from (_saved(rgba, name, **tags) for name in ("PNG", "WEBP", "TIFF", "AVIF"))
     yield from (_saved(rgb, "JPEG", **tags, **more) for more in ({}, {"progressive": True, "quality": 30}))
     yield from (
@@ -183,13 +186,13 @@ def _published(form: str, arrays: published.Arrays) -> bytes:
 
 
 def _converted(arrays: published.Arrays) -> bytes:
-    made = weights.Weights("vgg16", "torchvision", "seed", "0" * 64, arrays)
-    weights._write(made, Path("seed"))
+    made = store.Weights("vgg16", "torchvision", "seed", "0" * 64, arrays)
+    store._write(made, Path("seed"))
     return Path("seed").read_bytes()
 
 
 def _own() -> published.Arrays:
-    from nst_jax.layout import normalization_arrays
+    from nst_jax.weights.layout import normalization_arrays
 
     return _arrays() | normalization_arrays("torchvision")
 

@@ -105,7 +105,13 @@ STYLE_LOSSES = {
 
 
 def term_names(style_loss: str, network: Network, layers: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of the terms that a style loss makes of these layers, from the bottom up."""
+    """Return the names of the terms that a style loss makes of these layers, from the bottom up.
+
+    Args:
+        style_loss: A key of STYLE_LOSSES.
+        network: The one that the layers are of.
+        layers: Names of those in use, from the bottom up.
+    """
     return _term_names(STYLE_LOSSES[style_loss], network, layers)
 
 

@@ -18,6 +18,12 @@ def moment_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, 
 
     Channels by channels and one; with the shift s of F + s, which changes no difference of two means and no
     covariance.
+
+    Args:
+        features: Activations by layer.
+        shift: s, which is added to activations.
+        mask: Weights of the positions, by layer. None: all count alike.
+        network: The one that the layers are of.
     """
     found = {}
     for layer, maps in features.items():

@@ -17,6 +17,12 @@ def gram_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, ne
     activation shift s of Novak & Nikulin 2016 (1605.04603), 3.3. Differs from the papers: divided by the
     mask's mass (without a mask: the map's own number of positions), so that pictures of other sizes compare;
     Gatys et al. 2017 (1611.07865) weigh by the square of their guide, here the mask itself is the weight.
+
+    Args:
+        features: Activations by layer.
+        shift: s, which is added to activations.
+        mask: Weights of the positions, by layer. None: all count alike.
+        network: The one that the layers are of.
     """
     return {layer: gram_sum(maps, shift, at(mask, layer)) for layer, maps in features.items()}
 
@@ -27,6 +33,12 @@ def chain_sums(features: Features, shift: Float[Array, ""], mask: Mask | None, n
     sum_p m_p up(F^l + s)_p (F^(l-1) + s)_p^T and sum_p m_p, over the positions p of layer l-1. up repeats
     each value 2x2 for every pooling in between. A last odd row or column of layer l-1 is left out.
     Novak & Nikulin 2016 (arXiv 1605.04603), 3.5; without a mask divided by the positions that are used.
+
+    Args:
+        features: Activations by layer.
+        shift: s, which is added to activations.
+        mask: Weights of the positions, by layer. None: all count alike.
+        network: The one that the layers are of.
     """
     found = {}
     for below, above in pairwise(network.select(features)):

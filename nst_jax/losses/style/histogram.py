@@ -25,7 +25,15 @@ NODES = (0.0, *(2.0 ** (k / 2) for k in range(-6, 9)))
 def histogram_aim(
     features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, samples: Samples
 ) -> Sums:
-    """Return the sums of a style's Gram matrices."""
+    """Return the sums of a style's Gram matrices.
+
+    Args:
+        features: Activations by layer.
+        shift: s, which is added to activations.
+        mask: Weights of the positions, by layer. None: all count alike.
+        network: The one that the layers are of.
+        samples: Positions that stand for the style, by layer.
+    """
     return gram_sums(features, shift, mask, network)
 
 
@@ -34,9 +42,15 @@ def histogram_sums(
 ) -> Sums:
     """Return gram_sums' sums, and beside them sum_p m_p clip((F_pc - t_kc) / (t_k+1,c - t_kc), 0, 1).
 
-    t_kc: NODES k in channel c; aims: the style's Grams, from which their units come. The mean is the share of
-    the positions above each pair of nodes, those between them in proportion. So the histogram is made of
-    means over positions, and has a slope.
+    t_kc: NODES k in channel c. The mean is the share of the positions above each pair of nodes, those between
+    them in proportion. So the histogram is made of means over positions, and has a slope.
+
+    Args:
+        features: Activations by layer.
+        shift: s, which is added to activations.
+        mask: Weights of the positions, by layer. None: all count alike.
+        network: The one that the layers are of.
+        aims: The style's Grams, from which the units of the nodes come.
     """
     found = {}
     for layer, gram in gram_sums(features, shift, mask, network).items():

@@ -43,14 +43,30 @@ class Directions(NamedTuple):
 def sampled_features(
     features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, samples: Samples
 ) -> Sums:
-    """Return a style's features at its samples."""
+    """Return a style's features at its samples.
+
+    Args:
+        features: Activations by layer.
+        shift: s, which is added to activations.
+        mask: Weights of the positions, by layer. None: all count alike.
+        network: The one that the layers are of.
+        samples: Positions that stand for the style, by layer.
+    """
     return {layer: samples.patches(layer, map_, 1)[:, 0, 0] for layer, map_ in features.items()}
 
 
 def sampled_patches(
     features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, samples: Samples
 ) -> Sums:
-    """Return the patches around a style's samples."""
+    """Return the patches around a style's samples.
+
+    Args:
+        features: Activations by layer.
+        shift: s, which is added to activations.
+        mask: Weights of the positions, by layer. None: all count alike.
+        network: The one that the layers are of.
+        samples: Positions that stand for the style, by layer.
+    """
     return {layer: samples.patches(layer, map_, SIDE) for layer, map_ in features.items()}
 
 
@@ -76,6 +92,13 @@ def nearest_sums(
     """Return Nearest: the mean over positions p of min_j 1 - cos(F_p - m, S_j - m), and moment_sums.
 
     S_j: the style's features at its samples; m: their mean.
+
+    Args:
+        features: Activations by layer.
+        shift: s, which is added to activations.
+        mask: Weights of the positions, by layer. None: all count alike.
+        network: The one that the layers are of.
+        aims: What is wanted of the style, by term.
     """
     found, moments = {}, moment_sums(features, shift, mask, network)
     for layer, map_ in features.items():
@@ -90,7 +113,15 @@ def nearest_sums(
 def remd_sums(
     features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, aims: Statistics
 ) -> Sums:
-    """Return nearest_sums' Nearest, and beside it for every j min_p 1 - cos(F_p - m, S_j - m)."""
+    """Return nearest_sums' Nearest, and beside it for every j min_p 1 - cos(F_p - m, S_j - m).
+
+    Args:
+        features: Activations by layer.
+        shift: s, which is added to activations.
+        mask: Weights of the positions, by layer. None: all count alike.
+        network: The one that the layers are of.
+        aims: What is wanted of the style, by term.
+    """
     found, moments = {}, moment_sums(features, shift, mask, network)
     for layer, map_ in features.items():
         x, unit = _directions_of(map_, aims[layer]), aims[layer].unit
@@ -111,6 +142,13 @@ def patch_sums(
     P_p: the 3x3 positions around p, of C channels; S_j: the style's patches at its samples. Most like is of
     the largest P_p . S_j / |S_j|. Li & Wand 2016 (arXiv 1601.04589), eq. 2 and 3. Differs from the paper:
     patches reach over the border, where zeros lie, in both pictures.
+
+    Args:
+        features: Activations by layer.
+        shift: s, which is added to activations.
+        mask: Weights of the positions, by layer. None: all count alike.
+        network: The one that the layers are of.
+        aims: What is wanted of the style, by term.
     """
     found = {}
     for layer, map_ in features.items():
@@ -180,7 +218,12 @@ def matches(
 ) -> tuple[Int[Array, "h w"], Int[Array, " n"]]:
     """Return for every position the patch with the largest product, and for every patch the position.
 
-    The latter among the positions that are counted; without these, zeros. Which they are has no slope.
+    Which they are has no slope.
+
+    Args:
+        map_: Activations of a layer.
+        patches: Of k x k positions each, k odd.
+        counted: Positions among which a patch looks for its own. None: zeros are returned for these.
     """
     map_, patches = lax.stop_gradient((jnp.asarray(map_), patches))
     (height, width, _), count = map_.shape, len(patches)

@@ -82,9 +82,14 @@ class StyleLoss(NamedTuple):
         places: Mapping[str, AnyArray],
         positions: Mapping[str, int],
     ) -> Statistics:
-        """Return what is wanted of a style. over(look): what a look sees of all parts of the style together.
+        """Return what is wanted of a style.
 
-        places: its samples, by layer. positions: as of means.
+        Args:
+            over: Returns what a look sees of all parts of the style together.
+            shift: s, which is added to activations.
+            network: The one that the layers are of.
+            places: Its samples, by layer.
+            positions: How many a layer has, as means takes them.
         """
 
         def sums(*aims: Statistics) -> StatisticFn:
@@ -105,7 +110,14 @@ class StyleLoss(NamedTuple):
     def statistics(
         self, features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network
     ) -> Statistics:
-        """Return the statistics of a whole picture's features, of a loss without an aim."""
+        """Return the statistics of a whole picture's features, of a loss without an aim.
+
+        Args:
+            features: Activations by layer.
+            shift: s, which is added to activations.
+            mask: Weights of the positions, by layer. None: all count alike.
+            network: The one that the layers are of.
+        """
         return self.means(self.sums(features, shift, mask, network), positions_of(features))
 
 
@@ -132,6 +144,11 @@ def gram_sum(
     """Return the sum over positions, weighted by the mask, of (F + s)_p (F + s)_p^T, in float32.
 
     Factors are held as maps are.
+
+    Args:
+        maps: F, activations of a layer.
+        shift: s, which is added to activations.
+        mask: Weights of the positions. None: 1.
     """
     height, width, channels = maps.shape
     values = (maps.astype(jnp.float32) + shift).astype(maps.dtype).reshape(height * width, channels)
@@ -178,7 +195,15 @@ def cross_sum(
     shift: Float[Array, ""],
     mask: Float[AnyArray, "_ _"] | None,
 ) -> Sum:
-    """Return the sum over below's positions, weighted by the mask, of up(above + s)_p (below + s)_p^T."""
+    """Return the sum over below's positions, weighted by the mask, of up(above + s)_p (below + s)_p^T.
+
+    Args:
+        above: F of a layer l.
+        below: F of the layer below it, larger by the rate.
+        rate: How often up repeats a value, along each side.
+        shift: s, which is added to activations.
+        mask: Weights of below's positions. None: 1.
+    """
     height, width, _ = above.shape
     used = below[: height * rate, : width * rate] + shift
     mass = jnp.asarray(height * width * rate * rate, jnp.float32)

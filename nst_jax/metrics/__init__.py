@@ -1,0 +1,1 @@
+"""How different pictures look: LPIPS, and the metrics of the judge."""

@@ -1,0 +1,1 @@
+"""What is told of runs: reports, plots and contact sheets."""
