@@ -48,6 +48,12 @@ class Problem(NamedTuple):
         aim = self.config.aim if self.spec.steered else None
         return math.nan if aim is None else aim
 
+    def with_term(self, name: str, weight: float) -> "Problem":
+        """Return the problem with a term that no option has, whose targets are given (Term.given)."""
+        spec, weights = self.spec, self.weights.with_terms(**{name: jnp.float32(weight)})
+        spec = spec._replace(terms=(*spec.terms, name), plugged=(*spec.plugged, TERMS[name]))
+        return self._replace(spec=spec, weights=weights)
+
     def targets(self) -> Targets:
         """Return the content's activations and the styles' statistics. This runs the network."""
         return make_targets(

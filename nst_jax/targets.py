@@ -21,6 +21,7 @@ from nst_jax.objective import (
     Background,
     Spec,
     Targets,
+    given_terms,
     layers_of,
     network,
     of_content,
@@ -63,6 +64,7 @@ def make_targets(
     parts = masking.regions(masks)
     around = content if background is None else background
     wanted = {} if content is None else content_targets(params, _lay(content, spec), spec)
+    wanted |= {} if around is None else {name: _none_given(name, around, spec) for name in given_terms(spec)}
     return Targets(
         terms=wanted | style_targets(params, paintings, masks, traced, spec),
         numbers=traced,
@@ -209,6 +211,12 @@ def wanted_of_style(
     painting = Painting(by_windows if spec.tile else at_once, places, numbers, size, spec)
     wanted: dict[str, Any] = sharding.constrain({name: _of_style(name, painting) for name in names}, spec)
     return wanted
+
+
+def _none_given(name: str, picture: AnyArray, spec: Spec) -> dict[str, Array]:
+    make = TERMS[name].given
+    assert make is not None
+    return {part: _lay(array, spec) for part, array in make(*picture.shape[:2]).items()}
 
 
 def _of_content(name: str, view: View) -> Any:
