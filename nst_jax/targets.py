@@ -1,6 +1,6 @@
 """What a picture is compared with: what the losses want of the content and of the styles."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -71,6 +71,28 @@ def make_targets(
         regions=[] if around is None else regions_by_layer(parts, around.shape, spec),
         background=make_background(around, parts, spec),
         original=_lay(content, spec) if spec.recompute_content else None,
+    )
+
+
+def with_content(
+    targets: Targets,
+    params: Params,
+    content: Float[AnyArray, "h w 3"],
+    spec: Spec,
+    masks: Masks,
+    given: Mapping[str, Mapping[str, AnyArray]],
+) -> Targets:
+    """Return targets with another content of the same size; those of the styles stay.
+
+    given: Of the terms that take them (Term.given), the arrays, by term and name.
+    """
+    laid = _lay(content, spec)
+    wanted = content_targets(params, laid, spec)
+    wanted |= {name: {part: _lay(array, spec) for part, array in own.items()} for name, own in given.items()}
+    return targets._replace(
+        terms=targets.terms | wanted,
+        background=make_background(content, masking.regions(masks), spec),
+        original=laid if spec.recompute_content else None,
     )
 
 

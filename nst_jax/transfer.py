@@ -16,7 +16,7 @@ from nst_jax.loop import Dial, Snapshot, State, carried_picture, run_chunk, snap
 from nst_jax.masks import Masks
 from nst_jax.memory_plan import make_plans
 from nst_jax.networks.base import Params, picture_list
-from nst_jax.objective import summarize
+from nst_jax.objective import Targets, summarize
 from nst_jax.optimizers import OPTIMIZERS
 from nst_jax.problem import Problem, check_pictures, finish, shard_problem
 from nst_jax.pyramid import make_problems, settled
@@ -196,12 +196,13 @@ def run(
     report_every: int = 0,
     resume_state: ResumeState | None = None,
     max_steps: Callable[[], int] | None = None,
+    targets: Targets | None = None,
 ) -> Iterator[Progress]:
     """Run the problems of the scales, in turn, yielding as stylize_steps does.
 
     resume_state: what a run of the same problems stood at, from where it goes on to the same bits; that is
     told first. max_steps: asked before each chunk how many steps it may take; it does not change what comes
-    of them.
+    of them. targets: of the only problem, whose weights are then balanced already.
     """
     config = problems[-1].config
     scales, report_every = config.pyramid(), report_every or chunk_steps(config.steps)
@@ -211,7 +212,7 @@ def run(
             continue
         place = number, len(scales)
         left = yield from _run_scale(
-            problem, scale.iterations, place, left or resume_state, report_every, max_steps
+            problem, scale.iterations, place, left or resume_state, report_every, max_steps, targets
         )
         if left is None:
             return
@@ -224,13 +225,14 @@ def _run_scale(
     origin: ScaleResult | ResumeState | None,
     report_every: int,
     max_steps: Callable[[], int] | None,
+    made: Targets | None,
 ) -> Generator[Progress, None, ScaleResult | None]:
     """Run the scale at a place, from what the last one left or from where it stood before.
 
     Return what it leaves, None where not finite.
     """
-    targets, spec, shape = problem.targets(), problem.spec, problem.first.shape
-    problem = balanced(problem, targets)
+    targets, spec, shape = made or problem.targets(), problem.spec, problem.first.shape
+    problem = problem if made else balanced(problem, targets)
     rest = targets, problem.weights, problem.learning_rate, spec
     ruler, aim = steering.make_ruler(problem), np.float32(problem.aim)
     done, spent = (origin.step, origin.evaluations) if origin else (0, 0)
