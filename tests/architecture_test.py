@@ -117,7 +117,9 @@ def test_the_examples_in_docstrings_hold(name):
 
 def test_every_program_has_its_shim_its_script_and_its_line_in_the_readme():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    programs = {module.PROGRAM.name: module for module in (nst, sweep, batch, video, studio, judge, bench, weights)}
+    programs = {
+        module.PROGRAM.name: module for module in (nst, sweep, batch, video, studio, judge, bench, weights)
+    }
     assert scripts.keys() == programs.keys()
     for name, module in programs.items():
         assert scripts[name] == f"nst_programs:{name.replace('-', '_')}"

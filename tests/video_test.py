@@ -4,6 +4,7 @@ import dataclasses
 import json
 from fractions import Fraction
 
+import jax
 import numpy as np
 import pytest
 from clips_test import encode, packets, rgb_frame
@@ -17,7 +18,7 @@ from nst_jax.launchers.flags import run as run_program
 from nst_jax.runs import Inputs
 from nst_jax.video.clips import ALL, probe, read
 from nst_jax.video.flow import Before
-from nst_jax.video.job import Encoded, Finished, FrameMade, Resumed, prepare_video, warping_error
+from nst_jax.video.job import Encoded, Finished, FrameMade, Resumed, prepare_video
 from nst_jax.video.request import VideoOptions, VideoRequest
 from nst_jax.video.sequence import anchored
 
@@ -92,6 +93,7 @@ def test_a_clip_has_the_frames_times_and_audio_of_its_source(tmp_path, panned):
 
 
 def test_one_program_serves_all_frames(tmp_path, panned, compilations):
+    jax.clear_caches()
     run(request_of(panned, tmp_path / "o.mkv"))
     assert compilations("run_steps") == 1
     assert compilations("content_targets") == 1
@@ -308,14 +310,3 @@ def test_a_clip_is_not_written_over_itself(panned):
     request = request_of(panned, panned)
     with pytest.raises(InputError, match="named twice"):
         prepare_video(dataclasses.replace(request))
-
-
-def test_the_warping_error_is_that_of_pixels_that_are_known(rng):
-    from nst_jax.video.flow import Motion
-
-    before, image = rng.random((2, 5, 6, 3), np.float32)
-    holds = rng.random((5, 6)) > 0.5
-    moved = Motion(np.zeros((5, 6, 2), np.float32), holds)
-    expected = 255 * np.sqrt(np.mean((np.float64(image) - before)[holds] ** 2))
-    np.testing.assert_allclose(warping_error(image, before, moved), expected, rtol=1e-5)
-    assert np.isnan(warping_error(image, before, moved._replace(holds=holds & False)))

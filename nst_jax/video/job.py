@@ -41,6 +41,7 @@ from nst_jax.system import device
 from nst_jax.video import clips, flow
 from nst_jax.video.clips import Clip, Frame, Output
 from nst_jax.video.flow import Before, Motion
+from nst_jax.video.measures import warping_error
 from nst_jax.video.request import VideoRequest, check
 from nst_jax.video.sequence import Made, Shot, Steps, unstored
 from nst_jax.video.store import Kept, Store
@@ -104,6 +105,7 @@ class Next(NamedTuple):
     frame: Frame  # at the working size
     motions: dict[int, Motion]  # to earlier frames, by how many back; none where it begins a shot
     earlier: dict[int, Image]  # their contents
+    kept: Kept | None  # from an earlier run
 
     def known(self, pictures: dict[int, Image]) -> Before:
         """Return what pictures of earlier frames show of it."""
@@ -180,8 +182,7 @@ class VideoJob:
         resumed = number = 0
         with ThreadPoolExecutor(1) as reader:
             for coming in _ahead(reader, self._frames(store), FRAMES_AHEAD):
-                number, began = coming.number, time.monotonic()
-                kept = store.load(number, self.size)
+                number, began, kept = coming.number, time.monotonic(), coming.kept
                 if kept:
                     begins, now = kept.start == number, kept.made
                     resumed += 1
@@ -234,7 +235,7 @@ class VideoJob:
         options = self.request.options
         recent: collections.deque[Image] = collections.deque(maxlen=max(LONG_TERM))  # of the shot
         for number, frame in enumerate(clips.read(self.clip, options.selection), 1):
-            image = images.resize(frame.image, *self.size)
+            image, kept = images.resize(frame.image, *self.size), store.load(number, self.size)
             earlier = {back: recent[-back] for back in LONG_TERM if back <= len(recent)}
             motions: dict[int, Motion] = {}
             if earlier:
@@ -242,13 +243,13 @@ class VideoJob:
                 if flow.is_cut(image, earlier[1], motions[1]):
                     motions, earlier = {}, {}
                     recent.clear()
-                elif not store.has(number):
+                elif kept is None:
                     further = {
                         back: flow.motion(image, earlier[back], options.flow) for back in earlier if back > 1
                     }
                     motions |= further
             recent.append(image)
-            yield Next(number, frame._replace(image=image), motions, earlier)
+            yield Next(number, frame._replace(image=image), motions, earlier, kept)
 
     def _shot(self, pictures: Pictures) -> Shot:
         options = self.request.options
@@ -308,16 +309,14 @@ def prepare_video(request: VideoRequest) -> VideoJob:
     inputs, options, config = request.inputs, request.options, request.config
     clip = clips.probe(inputs.content)
     clips.check_output(options.output, codec, clip.audio if options.audio else "")
-    total = options.selection.count(clip.frames)
-    if not total:
-        raise InputError(
-            "`first`", f"from 1 to {clip.frames}, as many frames as there are", f"got {options.first}"
-        )
-    first = next(clips.read(clip, options.selection)).image
+    total, first = options.selection.count(clip.frames), next(clips.read(clip, options.selection), None)
+    if not total or first is None:
+        allowed = f"from 1 to {clip.frames}, as many frames as there are"
+        raise InputError("`first`", allowed, f"got {options.first}")
     size = working_size(clip.size, config.size, codec in clips.CODECS and clips.CODECS[codec].even)
     config = dataclasses.replace(config, size=max(size)) if max(size) != config.size else config
     cache = ImageCache(inputs.max_pixels)
-    cache.sources[inputs.content] = images.Source(images.resize(first, *size), None)
+    cache.sources[inputs.content] = images.Source(images.resize(first.image, *size), None)
     pictures = load_pictures(inputs, config, cache, load_masks(inputs, cache))
     config = settled(config, *pictures)
     request = dataclasses.replace(request, config=config)
@@ -346,14 +345,6 @@ def frame_bytes(size: tuple[int, int], request: VideoRequest) -> int:
 def shown(made: Made) -> Image:
     """Return the picture that is shown of a frame."""
     return made.image if made.shown is None else unstored(made.shown)
-
-
-def warping_error(image: Image, before: Image, moved: Motion) -> float:
-    """Return the root mean square of x - w over the pixels whose flow holds, in 255ths; NaN for none."""
-    if not moved.holds.any():
-        return math.nan
-    apart = (image - flow.warp(before, moved.flow))[moved.holds]
-    return float(255 * np.sqrt((apart**2).mean(dtype=np.float64)))
 
 
 def _ahead(reader: ThreadPoolExecutor, items: Iterator[Next], count: int) -> Iterator[Next]:

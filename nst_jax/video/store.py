@@ -76,10 +76,6 @@ class Store:
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:08d}.npz"
 
-    def has(self, number: int) -> bool:
-        """Tell whether a frame is there, from 1."""
-        return self._path(number).is_file()
-
     def load(self, number: int, size: tuple[int, int]) -> Kept | None:
         """Return a frame of so many rows and columns; None where it is not there, or damaged."""
         try:
