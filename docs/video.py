@@ -20,8 +20,11 @@ from nst_jax.video.job import LONG_TERM, working_size
 from nst_jax.video.sequence import Made, Shot, Steps
 from nst_jax.weights import load_vgg
 
-RUNS = {f"{steps} steps, weight {weight:g}": Steps(steps, weight) for steps, weight in
-        ((8, 1), (3, 1), (20, 1), (8, 0), (8, 10))}  # fmt: skip
+RUNS = {
+    f"{steps} steps, weight {weight:g}": Steps(steps, weight)
+    for steps, weight in ((8, 1.0), (3, 1.0), (8, 0.0), (8, 10.0), (20, 1.0))
+}
+ALONE = Steps(1)
 STYLE = "example:night"
 NOISE = 0.01  # standard deviation in the still clip
 
@@ -33,9 +36,8 @@ def frames_of(path: str, size: int, count: int) -> list[np.ndarray]:
     return [images.resize(frame.image, *to) for frame in clips.read(clip, clips.Selection(1, count))]
 
 
-def follow(shot: Shot, first: Made, frames: list[np.ndarray], steps: Steps) -> list[np.ndarray]:
+def follow(shot: Shot, first: Made, frames: list[np.ndarray]) -> list[np.ndarray]:
     """Return the pictures of a shot whose first frame is made."""
-    shot.steps = steps
     shot.resume(first)
     made = [first]
     for number in range(1, len(frames)):
@@ -72,15 +74,14 @@ def main() -> None:
     config = Config.from_preset(size=max(frames[0].shape[:2]), iterations=(25,), scales="")
     params = load_vgg()
 
-    def shot_of(content: np.ndarray) -> Shot:
-        return Shot(params, Pictures(content, [style], None, Masks()), config, Steps(1))
+    def shot_of(content: np.ndarray, steps: Steps = ALONE) -> Shot:
+        return Shot(params, Pictures(content, [style], None, Masks()), config, steps)
 
-    shot = shot_of(frames[0])
-    first = shot.begin()
+    first = shot_of(frames[0]).begin()
     assert first is not None
     if given.still:
         for anchor in (False, True):
-            pictures = follow(shot, first, frames, Steps(given.steps, 1.0, anchor))
+            pictures = follow(shot_of(frames[0], Steps(given.steps, 1.0, anchor)), first, frames)
             means = [255 * float(picture.mean(dtype=np.float64)) for picture in pictures]
             print(
                 f"anchor {anchor}:",
@@ -104,10 +105,10 @@ def main() -> None:
         images.save(given.out / "sheet.png", np.concatenate(rows, 0))
 
     tell("the clip itself", frames)
+    alone = [first, *(shot_of(frame).begin() for frame in frames[1:])]
+    tell("frame by frame, 25 steps each", [made.image for made in alone if made])
     for name, steps in RUNS.items():
-        tell(name, follow(shot, first, frames, steps))
-    alone = [first.image, *(made.image for frame in frames[1:] if (made := shot_of(frame).begin()))]
-    tell("frame by frame, 25 steps each", alone)
+        tell(name, follow(shot_of(frames[0], steps), first, frames))
 
 
 if __name__ == "__main__":

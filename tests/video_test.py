@@ -100,14 +100,20 @@ def test_one_program_serves_all_frames(tmp_path, panned, compilations):
     assert compilations("wanted_of_style") == 1
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, cut):
+    """Return the bytes that a run of the clip with a cut comes to."""
+    path = tmp_path_factory.mktemp("whole") / "whole.mkv"
+    run(request_of(cut, path))
+    return path.read_bytes()
+
+
 class Killed(BaseException):
     """What ends a run at once, as SIGKILL would."""
 
 
 @pytest.mark.parametrize("at", [0, 3, 7, 9, 12, 15])
-def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, cut, at):
-    whole = tmp_path / "whole.mkv"
-    run(request_of(cut, whole))
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, cut, whole, at):
     output, asked = tmp_path / "o.mkv", iter(range(at))
 
     def stop():
@@ -122,7 +128,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, cut, at):
     resumed = sum(event.frames for event in events if isinstance(event, Resumed))
     assert resumed + sum(isinstance(event, FrameMade) for event in events) == 6
     assert resumed == {0: 0, 3: 0, 7: 1, 9: 2, 12: 3, 15: 3}[at]
-    assert output.read_bytes() == whole.read_bytes()
+    assert output.read_bytes() == whole
 
 
 def test_a_frame_that_is_damaged_is_made_again(tmp_path, panned):

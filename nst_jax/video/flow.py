@@ -5,11 +5,11 @@ pixels, columns first. The formulas and constants are those of Ruder et al. 2016
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from nst_jax import images
 from nst_jax.errors import InputError
@@ -55,24 +55,54 @@ def find(one: Image, other: Image, precision: str = "fine") -> Flow:
     return found
 
 
-def warp(array: Float32[np.ndarray, "h w c"], flow: Flow) -> Float32[np.ndarray, "h w c"]:
-    """Return array(x + u(x)), bilinear; beyond its border the array is mirrored."""
+def _linear(share: Weights) -> dict[int, Weights]:
+    """Return the weights of the pixels below a place and above it, by how many farther on they are."""
+    return {0: 1 - share, 1: share}
+
+
+def _cubic(share: Weights) -> dict[int, Weights]:
+    """Return the weights of four pixels: Catmull and Rom's spline."""
+    square = share**2
+    cube = square * share
+    return {
+        -1: (2 * square - cube - share) / 2,
+        0: (3 * cube - 5 * square + 2) / 2,
+        1: (4 * square - 3 * cube + share) / 2,
+        2: (cube - square) / 2,
+    }
+
+
+def warp(
+    array: Float32[np.ndarray, "h w c"],
+    flow: Flow,
+    weights: Callable[[Weights], dict[int, Weights]] = _linear,
+) -> Float32[np.ndarray, "h w c"]:
+    """Return array(x + u(x)), by default bilinear; beyond its border the array is mirrored."""
     height, width = flow.shape[:2]
-    places = []
-    for flowed, axis, size in (
-        (flow[..., 1], np.arange(height)[:, None], height),
-        (flow[..., 0], np.arange(width), width),
-    ):
-        at = np.abs(axis + flowed.astype(np.float64))
-        period = max(1, 2 * (size - 1))
-        at = at % period
-        at = np.minimum(at, period - at) if size > 1 else 0 * at
-        low = np.minimum(at.astype(np.int64), max(0, size - 2))
-        places.append((low, np.minimum(low + 1, size - 1), (at - low).astype(np.float32)[..., None]))
-    (top, bottom, down), (left, right, across) = places
-    upper = array[top, left] * (1 - across) + array[top, right] * across
-    lower = array[bottom, left] * (1 - across) + array[bottom, right] * across
-    return upper * (1 - down) + lower * down
+    rows = _taps(np.arange(height)[:, None] + np.float64(flow[..., 1]), height, weights)
+    columns = _taps(np.arange(width) + np.float64(flow[..., 0]), width, weights)
+    warped = np.zeros(array.shape, np.float32)
+    for row, down in rows:
+        for column, across in columns:
+            warped += (down * across)[..., None] * array[row, column]
+    return warped
+
+
+def _taps(
+    at: Float64[np.ndarray, "h w"], size: int, weights: Callable[[Weights], dict[int, Weights]]
+) -> list[tuple[Int64[np.ndarray, "h w"], Weights]]:
+    """Return the pixels around places on an axis, and their weights."""
+    low, period = np.floor(at), max(1, 2 * (size - 1))
+    found = []
+    for farther, weight in weights((at - low).astype(np.float32)).items():
+        index = (low.astype(np.int64) + farther) % period
+        found.append((np.minimum(index, period - index), weight))
+    return found
+
+
+def warp_picture(picture: Image, flow: Flow) -> Image:
+    """Return a picture along a flow, bicubic: bilinear would blur it more with every frame."""
+    return warp(picture, flow, _cubic).clip(0, 1)
 
 
 def holds(backward: Flow, forward: Flow) -> Bool[np.ndarray, "h w"]:
@@ -126,7 +156,7 @@ def combine(motions: Mapping[int, Motion], pictures: Mapping[int, Image]) -> Bef
     """
     known, picture = None, None
     for back, moved in motions.items():
-        shown = warp(pictures[back], moved.flow)
+        shown = warp_picture(pictures[back], moved.flow)
         new = moved.holds if known is None else moved.holds & ~known
         picture = shown if picture is None else np.where(new[..., None], shown, picture)
         known = new if known is None else known | new
