@@ -57,6 +57,11 @@ def nst_studio() -> None:
     _run("nst_jax.launchers.studio")
 
 
+def nst_video() -> None:
+    """Run nst-video."""
+    _run("nst_jax.launchers.video")
+
+
 def nst_bench() -> None:
     """Run nst-bench."""
     _run("nst_jax.launchers.bench")

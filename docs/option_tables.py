@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nst_jax.launchers import batch, bench, judge, nst, studio, sweep, weights
+from nst_jax.launchers import batch, bench, judge, nst, studio, sweep, video, weights
 from nst_jax.options import default_values, describe_range, fields_of, is_tuple
 
-PROGRAMS = [module.PROGRAM for module in (nst, sweep, batch, studio, judge, weights, bench)]
+PROGRAMS = [module.PROGRAM for module in (nst, sweep, batch, video, studio, judge, weights, bench)]
 OPTIONS = {kind.__name__: kind for program in PROGRAMS for kind in program.options}
 HEAD = "| flag | default | values | |\n|---|---|---|---|\n"
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from nst_jax.errors import InputError, did_you_mean
 from nst_jax.images.color import COLOR_MATCHES, COLOR_MODES
-from nst_jax.losses import TERMS
+from nst_jax.losses import TERMS, own_terms
 from nst_jax.losses.base import Weight
 from nst_jax.losses.content import CONTENT_LOSSES
 from nst_jax.losses.style import STYLE_LOSSES, StyleLoss, term_names
@@ -349,7 +349,7 @@ class Config:
     def more_options() -> tuple[Field, ...]:
         """Return the weights of the terms that have no field of their own."""
         there = Config.__dataclass_fields__
-        further = {name: term.weight for name, term in TERMS.items() if f"{name}_weight" not in there}
+        further = {name: term.weight for name, term in own_terms().items() if f"{name}_weight" not in there}
         return _term_weights(tuple(further.items()))
 
     def values(self) -> dict[str, Any]:
@@ -361,7 +361,8 @@ class Config:
         return float(self.values()[f"{term}_weight"])
 
     def _terms(self) -> tuple[str, ...]:
-        return tuple(name for name, term in TERMS.items() if not term.when or getattr(self, term.when))
+        own = own_terms().items()
+        return tuple(name for name, term in own if not term.when or getattr(self, term.when))
 
     @property
     def given(self) -> dict[str, Any]:
@@ -373,7 +374,7 @@ class Config:
         found = {}
         if self.optimizer == "lbfgs":
             found["learning_rate"] = "for `optimizer=adam`", "lbfgs searches its own step size"
-        for name in TERMS.keys() - set(self._terms()):
+        for name in own_terms().keys() - set(self._terms()):
             option = TERMS[name].when
             found[f"{name}_weight"] = f"for `{option}`", f"got no `{option}`"
         if self.preserve_color != "match":
@@ -561,12 +562,13 @@ def _resolve(given: dict[str, Any]) -> dict[str, Any]:
     preset = PRESETS[given.get("preset", options["preset"])]
     options |= preset | ({"loss_balancing": "auto"} if "strength" in given else {}) | given
     if options["loss_balancing"] == "auto":
-        options |= {f"{name}_weight": term.weight.balanced for name, term in TERMS.items()}
+        options |= {f"{name}_weight": term.weight.balanced for name, term in own_terms().items()}
         loss, strength = STYLE_LOSSES[options["style_loss"]], options["strength"]
         if strength is not None:
             options |= _weights(_first_share(strength), loss)
             if strength == 0:  # the photograph to the bit: nothing smooths it, nothing enlarges it
-                options |= {f"{name}_weight": 0.0 for name, term in TERMS.items() if not term.of_content}
+                loose = [name for name, term in own_terms().items() if not term.of_content]
+                options |= dict.fromkeys((f"{name}_weight" for name in loose), 0.0)
                 options["scales"] = "" if len(options["iterations"]) < 2 else options["scales"]
         elif options["preset"] in SHARES and not given.keys() & {"content_weight", "style_weight"}:
             options |= _weights(SHARES[options["preset"]], loss)

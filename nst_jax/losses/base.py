@@ -158,6 +158,8 @@ class Term(NamedTuple):
         pixels, of which each window has its share.
     numbers: options that it takes traced, with their defaults.
     when: the option without which the term is not there; none: it always is.
+    given: (rows, columns) -> arrays (rows, columns, channels) that stand for none. The term compares the
+        picture with such arrays, which are put into the targets. No option has it: Problem.with_term adds it.
     places: of balancing.py, at whose pictures its pull is asked for.
     gradient_ratio: what its weight of 1 is, with loss_balancing=auto, in units of its pull.
     """
@@ -174,5 +176,6 @@ class Term(NamedTuple):
     local: Callable[[Spec], bool] = _no
     numbers: tuple[tuple[str, float], ...] = ()
     when: str = ""
+    given: Callable[[int, int], dict[str, Any]] | None = None
     places: tuple[str, ...] = ("content", "painted")
     gradient_ratio: Callable[[Spec], float] = _one

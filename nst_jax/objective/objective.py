@@ -86,6 +86,11 @@ def recomputed_terms(spec: Spec) -> list[str]:
     return [name for name in of_content(spec) if TERMS[name].local(spec)]
 
 
+def given_terms(spec: Spec) -> list[str]:
+    """Return the terms whose targets are given, beside the content and the styles."""
+    return [name for name in spec.terms if TERMS[name].given]
+
+
 def layers_of(names: Sequence[str], spec: Spec) -> tuple[str, ...]:
     """Return the layers that terms read, each once."""
     return tuple(dict.fromkeys(layer for name in names for layer in TERMS[name].layers(spec)))

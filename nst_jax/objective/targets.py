@@ -1,6 +1,6 @@
 """What a picture is compared with: what the losses want of the content and of the styles."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from nst_jax.objective.objective import (
     Background,
     Spec,
     Targets,
+    given_terms,
     layers_of,
     network,
     of_content,
@@ -63,12 +64,35 @@ def make_targets(
     parts = masking.regions(masks)
     around = content if background is None else background
     wanted = {} if content is None else content_targets(params, _lay(content, spec), spec)
+    wanted |= {} if around is None else {name: _none_given(name, around, spec) for name in given_terms(spec)}
     return Targets(
         terms=wanted | style_targets(params, paintings, masks, traced, spec),
         numbers=traced,
         regions=[] if around is None else regions_by_layer(parts, around.shape, spec),
         background=make_background(around, parts, spec),
         original=_lay(content, spec) if spec.recompute_content else None,
+    )
+
+
+def with_content(
+    targets: Targets,
+    params: Params,
+    content: Float[AnyArray, "h w 3"],
+    spec: Spec,
+    masks: Masks,
+    given: Mapping[str, Mapping[str, AnyArray]],
+) -> Targets:
+    """Return targets with another content of the same size; those of the styles stay.
+
+    given: Of the terms that take them (Term.given), the arrays, by term and name.
+    """
+    laid = _lay(content, spec)
+    wanted = content_targets(params, laid, spec)
+    wanted |= {name: {part: _lay(array, spec) for part, array in own.items()} for name, own in given.items()}
+    return targets.replace(
+        terms=targets.terms | wanted,
+        background=make_background(content, masking.regions(masks), spec),
+        original=laid if spec.recompute_content else None,
     )
 
 
@@ -249,6 +273,12 @@ def wanted_of_style(
     painting = Painting(by_windows if spec.tile else at_once, places, numbers, size, spec)
     wanted: dict[str, Any] = sharding.constrain({name: _of_style(name, painting) for name in names}, spec)
     return wanted
+
+
+def _none_given(name: str, picture: AnyArray, spec: Spec) -> dict[str, Array]:
+    make = TERMS[name].given
+    assert make is not None
+    return {part: _lay(array, spec) for part, array in make(*picture.shape[:2]).items()}
 
 
 def _of_content(name: str, view: View) -> Any:

@@ -29,6 +29,7 @@ from nst_jax.objective.objective import (
     Spec,
     Targets,
     Terms,
+    given_terms,
     layers_of,
     loss_pieces,
     network,
@@ -288,6 +289,7 @@ def _share(
 def _near(params: Params, targets: Targets, window: Window, windows: Grid, spec: Spec) -> Targets:
     """Return the targets of a window: its share of what is kept, or its content's activations made anew."""
     shape, names = windows.window_shape, recomputed_terms(spec)
+    given = {name: _near_maps(targets.terms[name], window, shape, spec) for name in given_terms(spec)}
     original = None if targets.original is None else _windowed(targets.original, window, shape)
     if original is None:
         own = {name: _near_maps(targets.terms[name], window, shape, spec) for name in names}
@@ -296,7 +298,7 @@ def _near(params: Params, targets: Targets, window: Window, windows: Grid, spec:
         view = View(original, network(params, original, layers, spec), targets.numbers, spec)
         own = {name: make(view) for name in names if (make := TERMS[name].of_content)}
     regions = [_near_maps(region, window, shape, spec) for region in targets.regions]
-    return targets.replace(terms=targets.terms | own, regions=regions, original=original)
+    return targets.replace(terms=targets.terms | own | given, regions=regions, original=original)
 
 
 def _near_maps(

@@ -59,6 +59,12 @@ class Problem(Pytree):
         """The LPIPS to the photograph that the strength wants; NaN where it is left to the weights."""
         return math.nan if self.strength is None else lpips_of(self.strength)
 
+    def with_term(self, name: str, weight: float) -> "Problem":
+        """Return the problem with a term that no option has, whose targets are given (Term.given)."""
+        spec, weights = self.spec, self.weights.with_terms(**{name: jnp.float32(weight)})
+        spec = spec._replace(terms=(*spec.terms, name), plugged=(*spec.plugged, TERMS[name]))
+        return self.replace(spec=spec, weights=weights)
+
     def targets(self) -> Targets:
         """Return the content's activations and the styles' statistics. This runs the network."""
         return make_targets(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError, did_you_mean
-from nst_jax.losses import TERMS
+from nst_jax.losses import own_terms
 from nst_jax.options import check_options, fields_of, option, parse_option
 from nst_jax.reports.contact_sheet import describe
 from nst_jax.runs.input_files import NO_SETTINGS, Inputs
@@ -25,7 +25,7 @@ FILES = ("style", "content")
 
 def sweepable() -> tuple[str, ...]:
     """Return the names that may be swept."""
-    weights = (f"{term}_weight" for term in TERMS)
+    weights = (f"{term}_weight" for term in own_terms())
     return (
         "strength",
         *weights,

@@ -14,7 +14,7 @@ from nst_jax.errors import InputError
 from nst_jax.images.masks import Masks
 from nst_jax.networks.base import Params, picture_list
 from nst_jax.objective import sharding
-from nst_jax.objective.objective import summarize
+from nst_jax.objective.objective import Targets, summarize
 from nst_jax.objective.weights import Dial, steered
 from nst_jax.optimize import steering
 from nst_jax.optimize.loop import Snapshot, State, carried_picture, run_chunk, snapshot, start
@@ -199,6 +199,7 @@ def run(
     report_every: int = 0,
     resume_state: ResumeState | None = None,
     max_steps: Callable[[], int] | None = None,
+    targets: Targets | None = None,
 ) -> Iterator[Progress]:
     """Run the problems of the scales, in turn, yielding as stylize_steps does.
 
@@ -208,6 +209,7 @@ def run(
         resume_state: What a run of the same problems stood at. It goes on from there to the same bits, and is
             told first.
         max_steps: Asked before each chunk how many steps it may take, which changes nothing of what comes.
+        targets: Of the only problem, whose weights are then balanced already. None: made here.
     """
     report_every = report_every or chunk_steps(sum(problem.steps for problem in problems))
     left: ScaleResult | None = None
@@ -215,7 +217,7 @@ def run(
         if resume_state and number < resume_state.scale:
             continue
         place = number, len(problems)
-        left = yield from _run_scale(problem, place, left or resume_state, report_every, max_steps)
+        left = yield from _run_scale(problem, place, left or resume_state, report_every, max_steps, targets)
         if left is None:
             return
 
@@ -223,9 +225,15 @@ def run(
 class _Scale:
     """A scale in hand: what its loop runs on, and where it stands among the scales."""
 
-    def __init__(self, problem: Problem, place: tuple[int, int], origin: ScaleResult | ResumeState | None):
-        targets, spec = problem.targets(), problem.spec
-        self.problem = problem.balanced(targets)
+    def __init__(
+        self,
+        problem: Problem,
+        place: tuple[int, int],
+        origin: ScaleResult | ResumeState | None,
+        made: Targets | None,
+    ):
+        targets, spec = made or problem.targets(), problem.spec
+        self.problem = problem if made else problem.balanced(targets)
         self.inputs = self.problem.inputs(targets)
         self.place = place
         self.done, self.spent = (origin.step, origin.evaluations) if origin else (0, 0)
@@ -301,12 +309,13 @@ def _run_scale(
     origin: ScaleResult | ResumeState | None,
     report_every: int,
     max_steps: Callable[[], int] | None,
+    made: Targets | None,
 ) -> Generator[Progress, None, ScaleResult | None]:
     """Run the scale at a place, from what the last one left or from where it stood before.
 
     Return what it leaves, None where not finite.
     """
-    scale = _Scale(problem, place, origin)
+    scale = _Scale(problem, place, origin, made)
     state = origin.state if isinstance(origin, ResumeState) else scale.begin(origin)
     now = scale.told(state)
     yield now

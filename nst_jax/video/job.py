@@ -1,0 +1,356 @@
+"""A video job makes a clip from a clip: it is prepared, run as a stream of events, and leaves files.
+
+    request = VideoRequest(
+        inputs=Inputs(content="clip.mp4", style=("example:night",)),
+        options=VideoOptions(output="out.mp4"),
+    )
+    for event in prepare_video(request).run(stop=lambda: False):
+        match event:
+            case FrameMade(number, total):
+                print(number, total)
+
+The first frame of each shot is made as nst makes it. The next ones begin with it, warped, and take few steps.
+Decoding and flow are a thread's, ahead of the optimization. What depends on frames only is never stored.
+"""
+
+import collections
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32
+
+import nst_jax
+from nst_jax import images
+from nst_jax.errors import InputError
+from nst_jax.files import check_space, write_whole
+from nst_jax.networks.base import Params
+from nst_jax.reports.report import resolved, to_json
+from nst_jax.runs.input_files import ImageCache, Pictures, load_masks, load_pictures
+from nst_jax.runs.job import load_network, seconds_per_pixel
+from nst_jax.runs.memory_plan import work
+from nst_jax.runs.pyramid import make_problems, settled
+from nst_jax.runs.request import OutputOptions, Request, facts_of
+from nst_jax.system import device
+from nst_jax.video import clips, flow
+from nst_jax.video.clips import Clip, Frame, Output
+from nst_jax.video.flow import Before, Motion
+from nst_jax.video.measures import warping_error
+from nst_jax.video.request import VideoRequest, check
+from nst_jax.video.sequence import Made, Shot, Steps, unstored
+from nst_jax.video.store import Kept, Store
+from nst_jax.weights import Weights
+
+LOG = logging.getLogger(__name__)
+Image = Float32[np.ndarray, "h w 3"]
+LONG_TERM = (1, 2, 4)  # how many frames back, as in Ruder et al. 2016
+FRAMES_AHEAD = 2  # frames that are decoded before their turn
+SMALL_SIDE = 256  # pixels, at which the forecast's steps are timed
+SPARE_BYTES = 2**24
+MADE_OF = ("frame_steps", "temporal_weight", "flow", "anchor", "first", "every")  # what frames depend on
+
+
+class FrameMade(NamedTuple):
+    """A frame is made and kept."""
+
+    number: int  # from 1, of the selected ones
+    total: int
+    begins: bool  # a shot
+    seconds: float
+    warping_error: float  # NaN where it begins a shot
+
+
+class Resumed(NamedTuple):
+    """So many frames were made before."""
+
+    frames: int
+
+
+class Encoded(NamedTuple):
+    """A file was written."""
+
+    path: str
+
+
+class Finished(NamedTuple):
+    """The job is done, or was stopped after some frames."""
+
+    frames: int
+    stopped: Any
+
+
+Event = FrameMade | Resumed | Encoded | Finished
+
+
+class VideoForecast(NamedTuple):
+    """What a run will take."""
+
+    frames: int
+    size: tuple[int, int]  # rows, columns
+    seconds: float
+    disk: int  # bytes of the frames that are kept until the clip is written
+    shots: int  # that the seconds are for
+
+
+class Next(NamedTuple):
+    """A frame with what is known of it before it is made."""
+
+    number: int
+    frame: Frame  # at the working size
+    motions: dict[int, Motion]  # to earlier frames, by how many back; none where it begins a shot
+    earlier: dict[int, Image]  # their contents
+    kept: Kept | None  # from an earlier run
+
+    def known(self, pictures: dict[int, Image]) -> Before:
+        """Return what pictures of earlier frames show of it."""
+        return flow.combine(self.motions, {back: pictures[back] for back in self.motions})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VideoJob:
+    """A request whose files are read and checked; see the module."""
+
+    request: VideoRequest
+    clip: Clip
+    codec: str
+    size: tuple[int, int]
+    total: int  # frames that are selected
+    pictures: Pictures  # of the first frame
+    weights: Weights
+    params: Params
+    told: dict[str, str]  # what the frames depend on
+
+    def run(self, stop: Callable[[], Any] = lambda: False) -> Iterator[Event]:
+        """Make the frames that are not made yet, then write the clip; yield what happens.
+
+        Args:
+            stop: Asked after each chunk of steps whether to end early. The frame in hand is then not kept.
+
+        Raises:
+            InputError: The clip cannot be decoded, or the folder of the frames is of another run.
+            NotEnoughMemory: A frame does not fit into the device's memory.
+            NotWritten: A file cannot be written.
+        """
+        options, began = self.request.options, time.monotonic()
+        store = Store(options.folder, self.told)
+        try:
+            count = yield from self._make(store, stop)
+            if not stop():
+                self._write(store, count)
+                yield Encoded(options.output)
+                if options.report:
+                    write_whole(Path(options.report), to_json(self._report(store, count, began)))
+                    yield Encoded(options.report)
+                if not options.keep_frames:
+                    store.remove()
+            yield Finished(count, stop())
+        finally:
+            store.close()
+
+    def forecast(self) -> VideoForecast:
+        """Return what the run will take, from a few steps of a small picture. Raises NotEnoughMemory."""
+        config, options = self.request.config, self.request.options
+        shot = self._shot(self.pictures)
+        scales = config.pyramid()
+        first = sum(
+            scale.iterations * work(plan.problem) for scale, plan in zip(scales, shot.plans, strict=True)
+        )
+        further = (self.total - 1) * (options.frame_steps + 1) * work(shot.plans[-1].problem)
+        size = min(config.size, SMALL_SIDE)
+        scaled = f"{size},{config.size}" if size < config.size else ""
+        small = dataclasses.replace(config, scales=scaled, effort="normal", iterations=(6,))
+        content, styles, init, masks = self.pictures
+        problem = make_problems(self.params, content, styles, small, init, masks)[0]
+        seconds = (first + further) * seconds_per_pixel(problem.replace(steps=6))
+        return VideoForecast(
+            self.total, self.size, seconds, self.total * frame_bytes(self.size, self.request), 1
+        )
+
+    def _make(self, store: Store, stop: Callable[[], Any]) -> Generator[Event, None, int]:
+        """Make the frames; return how many there are in all."""
+        shot: Shot | None = None
+        start = 0  # of the shot, whose first frame's content and picture are
+        first: tuple[Image, Made] | None = None
+        made: dict[int, Made] = {}
+        resumed = number = 0
+        with ThreadPoolExecutor(1) as reader:
+            for coming in _ahead(reader, self._frames(store), FRAMES_AHEAD):
+                number, began, kept = coming.number, time.monotonic(), coming.kept
+                if kept:
+                    begins, now = kept.start == number, kept.made
+                    resumed += 1
+                else:
+                    if resumed:
+                        yield Resumed(resumed)
+                        resumed = 0
+                    begins = not coming.motions
+                    now = None
+                if begins:
+                    shot, start, first = None, number, None
+                if now is None:
+                    if shot is None:
+                        content = coming.frame.image if first is None else first[0]
+                        shot = self._shot(self.pictures._replace(content=content))
+                        if first:
+                            shot.resume(first[1])
+                    now, error = self._frame(shot, coming, made, stop, begins)
+                    if now is None:
+                        return number - 1
+                    seconds = time.monotonic() - began
+                    frame = coming.frame
+                    store.save(number, Kept(now, frame.time, frame.duration, start, seconds, error))
+                    yield FrameMade(number, self.total, begins, seconds, error)
+                if begins:
+                    first = coming.frame.image, now
+                made[number] = now
+                made.pop(number - max(LONG_TERM), None)
+        if resumed:
+            yield Resumed(resumed)
+        return number
+
+    def _frame(
+        self, shot: Shot, coming: Next, made: dict[int, Made], stop: Callable[[], Any], begins: bool
+    ) -> tuple[Made | None, float]:
+        """Return a frame and its warping error; None where stopped."""
+        height, width = self.size
+        with device.running_out(height, width):
+            if begins:
+                return shot.begin(stop), math.nan
+            pictures = {back: made[coming.number - back].image for back in coming.motions}
+            known, content = coming.known(pictures), coming.known(coming.earlier)
+            now = shot.follow(coming.frame.image, known, content, stop)
+        if now is None:
+            return None, math.nan
+        return now, warping_error(shown(now), shown(made[coming.number - 1]), coming.motions[1])
+
+    def _frames(self, store: Store) -> Iterator[Next]:
+        """Yield the frames at the working size, each with its motions unless it is made already."""
+        options = self.request.options
+        recent: collections.deque[Image] = collections.deque(maxlen=max(LONG_TERM))  # of the shot
+        for number, frame in enumerate(clips.read(self.clip, options.selection), 1):
+            image, kept = images.resize(frame.image, *self.size), store.load(number, self.size)
+            earlier = {back: recent[-back] for back in LONG_TERM if back <= len(recent)}
+            motions: dict[int, Motion] = {}
+            if earlier:
+                motions[1] = flow.motion(image, earlier[1], options.flow)
+                if flow.is_cut(image, earlier[1], motions[1]):
+                    motions, earlier = {}, {}
+                    recent.clear()
+                elif kept is None:
+                    further = {
+                        back: flow.motion(image, earlier[back], options.flow) for back in earlier if back > 1
+                    }
+                    motions |= further
+            recent.append(image)
+            yield Next(number, frame._replace(image=image), motions, earlier, kept)
+
+    def _shot(self, pictures: Pictures) -> Shot:
+        options = self.request.options
+        steps = Steps(options.frame_steps, options.temporal_weight, options.anchor)
+        return Shot(self.params, pictures, self.request.config, steps, device.free_memory())
+
+    def _kept(self, store: Store, count: int) -> Iterator[Kept]:
+        for number in range(1, count + 1):
+            kept = store.load(number, self.size)
+            if kept is None:
+                raise InputError(
+                    str(store.folder), "the frames that were made", f"frame {number} is gone or damaged"
+                )
+            yield kept
+
+    def _write(self, store: Store, count: int) -> None:
+        """Write the clip of the frames that are kept."""
+        options = self.request.options
+        frames = (Frame(shown(kept.made), kept.time, kept.duration) for kept in self._kept(store, count))
+        output = Output(options.output, self.codec, options.quality, options.bit_depth)
+        clips.write(output, self.clip, frames, options.selection, options.audio)
+
+    def _report(self, store: Store, count: int, began: float) -> dict[str, Any]:
+        """Return what the report tells."""
+        config, inputs = self.request.config, self.request.inputs
+        asked = dataclasses.asdict(inputs) | dataclasses.asdict(self.request.options)
+        frames = [
+            {
+                "frame": number,
+                "seconds_from_start": float(kept.time * self.clip.time_base),
+                "shot": kept.start,
+                "steps": kept.made.steps,
+                "seconds": kept.seconds,
+                "warping_error": kept.warping_error,
+                "losses": kept.made.losses,
+            }
+            for number, kept in enumerate(self._kept(store, count), 1)
+        ]
+        return {
+            "nst_jax": nst_jax.__version__,
+            "config": asked | resolved(config, len(inputs.style)),
+            "clip": {
+                "size": self.size,
+                "rate": str(self.clip.rate),
+                "frames": self.clip.frames,
+                "audio": self.clip.audio,
+            },
+            "frames": frames,
+            "seconds": time.monotonic() - began,
+            "device": device.describe(1),
+        }
+
+
+def prepare_video(request: VideoRequest) -> VideoJob:
+    """Check a request and read its files and the clip's first frame; write nothing. Raises InputError."""
+    codec = check(request)
+    inputs, options, config = request.inputs, request.options, request.config
+    clip = clips.probe(inputs.content)
+    clips.check_output(options.output, codec, clip.audio if options.audio else "")
+    total, first = options.selection.count(clip.frames), next(clips.read(clip, options.selection), None)
+    if not total or first is None:
+        allowed = f"from 1 to {clip.frames}, as many frames as there are"
+        raise InputError("`first`", allowed, f"got {options.first}")
+    size = working_size(clip.size, config.size, codec in clips.CODECS and clips.CODECS[codec].even)
+    config = dataclasses.replace(config, size=max(size)) if max(size) != config.size else config
+    cache = ImageCache(inputs.max_pixels)
+    cache.sources[inputs.content] = images.Source(images.resize(first.image, *size), None)
+    pictures = load_pictures(inputs, config, cache, load_masks(inputs, cache))
+    config = settled(config, *pictures)
+    request = dataclasses.replace(request, config=config)
+    still = Request(inputs=inputs, outputs=OutputOptions(), config=config)
+    weights, params = load_network(still)
+    check_space(options.folder.parent / "x", total * frame_bytes(size, request) + SPARE_BYTES)
+    told = facts_of(still, pictures, weights, 1)["told"]
+    made_of = {f"--{name}": str(getattr(options, name)) for name in MADE_OF}
+    told |= made_of | {"the clip": cache.sha256(inputs.content)}
+    return VideoJob(request, clip, codec, size, total, pictures, weights, params, told)
+
+
+def working_size(size: tuple[int, int], longest: int, even: bool) -> tuple[int, int]:
+    """Return the rows and columns that are optimized, even ones where the codec wants them."""
+    height, width = images.size_to_fit(*size, longest)
+    return (max(2, height // 2 * 2), max(2, width // 2 * 2)) if even else (height, width)
+
+
+def frame_bytes(size: tuple[int, int], request: VideoRequest) -> int:
+    """Return the bytes of a frame that is kept: twice those of a picture where colors or masks change it."""
+    inputs = request.inputs
+    masked = inputs.content_mask or any(inputs.style_mask) or inputs.content_labels
+    return size[0] * size[1] * 3 * 2 * (2 if masked or request.config.preserve_color != "none" else 1)
+
+
+def shown(made: Made) -> Image:
+    """Return the picture that is shown of a frame."""
+    return made.image if made.shown is None else unstored(made.shown)
+
+
+def _ahead(reader: ThreadPoolExecutor, items: Iterator[Next], count: int) -> Iterator[Next]:
+    """Yield items that a thread makes, so many before their turn."""
+    waiting: collections.deque[Future[Next | None]] = collections.deque()
+    for _ in range(count):
+        waiting.append(reader.submit(next, items, None))
+    while (item := waiting.popleft().result()) is not None:
+        waiting.append(reader.submit(next, items, None))
+        yield item

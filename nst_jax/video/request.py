@@ -1,0 +1,100 @@
+"""What a video job is asked for."""
+
+import dataclasses
+from pathlib import Path
+
+from nst_jax.config import Config
+from nst_jax.errors import InputError
+from nst_jax.files import check_writable
+from nst_jax.options import check_options, option
+from nst_jax.runs.input_files import Inputs, check_different
+from nst_jax.video.clips import CODECS, Selection, codec_of
+from nst_jax.video.flow import FINEST
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoOptions:
+    """The clip: frames, codec and how they hang together."""
+
+    output: str = option("", "clip to write: .mp4 .mkv .mov .webm, or a PNG for each frame: frame_%06d.png")
+    codec: str = option(
+        "", "h264; av1; or ffv1, lossless, in .mkv; empty: av1 in .webm, else h264", choices=("", *CODECS)
+    )
+    quality: int = option(
+        18, "constant rate factor of h264 and av1: the lower, the better and larger", low=0, high=51
+    )
+    bit_depth: int = option(8, "bits a channel of PNG files", choices=(8, 16))
+    audio: bool = option(True, "copy the clip's audio")
+    first: int = option(1, "first frame that is used, from 1", low=1, high=2**31)
+    last: int = option(0, "last frame that is used; 0: the clip's last", low=0, high=2**31)
+    every: int = option(1, "2: every other frame", low=1, high=10**6)
+    frame_steps: int = option(
+        10,
+        "steps of the optimizer for each frame but a shot's first, which is made as nst makes it",
+        low=1,
+        high=10**6,
+    )
+    temporal_weight: float = option(
+        1.0,
+        "how much a frame is held to what earlier ones show of it; 0: not at all",
+        low=0,
+        high=1e30,
+    )
+    flow: str = option(
+        "fine", "dense flow between frames: fine, or fast, which is less exact", choices=FINEST
+    )
+    anchor: bool = option(True, "hold the mean color along the flow, which may drift otherwise")
+    frames_dir: str = option(
+        "", "folder for the frames that are made, from which a run goes on; empty: OUTPUT.frames"
+    )
+    keep_frames: bool = option(False, "keep that folder when the clip is written")
+    report: str = option("", "JSON file for each frame's losses, shot, warping error and seconds")
+    dry_run: bool = option(False, "print frames, size, time and disk of the run, and write nothing")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    @property
+    def selection(self) -> Selection:
+        """Which frames are used."""
+        return Selection(self.first, self.last, self.every)
+
+    @property
+    def folder(self) -> Path:
+        """Where the frames are kept."""
+        return Path(self.frames_dir or f"{self.output.replace('%', '')}.frames")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VideoRequest:
+    """What a video job is asked for: inputs.content is the clip."""
+
+    inputs: Inputs
+    options: VideoOptions
+    config: Config = dataclasses.field(default_factory=Config.from_preset)
+
+
+def check(request: VideoRequest) -> str:
+    """Return the codec. Raises InputError for what can be told before a file is read."""
+    inputs, options, config = request.inputs, request.options, request.config
+    if not inputs.content:
+        raise InputError("`content`", "a video file", "not given")
+    if not options.output:
+        raise InputError(
+            "`output`", "a clip to write, .mp4 .mkv .mov .webm, or PNG files, %06d.png", "not given"
+        )
+    for name in ("print_size", "crop", "round_aspects"):
+        if getattr(inputs, name):
+            raise InputError(f"`{name}`", "for pictures", "it was given for a clip")
+    codec = codec_of(options.output, options.codec)
+    if options.bit_depth != 8 and codec != "png":
+        raise InputError("`bit_depth`", "8, or 16 for PNG files", f"got {options.bit_depth} for {codec}")
+    if options.last and options.last < options.first:
+        raise InputError("`last`", f"`first={options.first}` or more", f"got {options.last}")
+    if codec in CODECS and CODECS[codec].even and config.size % 2:
+        raise InputError("`size`", f"an even number for {codec}", f"got {config.size}")
+    if options.report:
+        check_writable(Path(options.report))
+    written = [options.output, options.report, str(options.folder)]
+    check_different(inputs, config, written, "`output`, `report`, `frames_dir`")
+    return codec

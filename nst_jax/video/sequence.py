@@ -1,0 +1,195 @@
+"""The frames of one shot as pictures: the first as nst makes it, each further one from those before.
+
+    shot = Shot(params, pictures, config, Steps(10, 1.0))
+    first = shot.begin()
+    second = shot.follow(frame, known, known_content)
+
+All further frames run in one compiled program: what earlier frames show is an array among the targets.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32, UInt16
+
+from nst_jax.config import Config
+from nst_jax.errors import InputError
+from nst_jax.images import color
+from nst_jax.images import masks as masking
+from nst_jax.losses import TERMS
+from nst_jax.networks.base import Params
+from nst_jax.objective.targets import make_background, with_content
+from nst_jax.objective.weights import Dial, steered
+from nst_jax.optimize.loop import carried_picture
+from nst_jax.runs.input_files import Pictures
+from nst_jax.runs.memory_plan import make_plans
+from nst_jax.runs.problem import Problem, finish
+from nst_jax.runs.pyramid import make_problems
+from nst_jax.runs.transfer import Progress, run
+from nst_jax.video.flow import Before
+
+Image = Float32[np.ndarray, "h w 3"]
+Stored = UInt16[np.ndarray, "h w 3"]
+LEVELS = 65535  # of a stored picture
+TERM = "temporal"
+
+
+class Steps(NamedTuple):
+    """How the frames after the first are made."""
+
+    each: int
+    weight: float = 1.0  # of the temporal term, times its default
+    anchor: bool = True  # whether their colors are held
+
+
+class Made(NamedTuple):
+    """A frame that is made."""
+
+    picture: Stored  # as the losses see it, from which the next one begins
+    shown: Stored | None  # None: the same
+    log_ratio: float  # of the strength's dial; NaN: there is none
+    steps: int
+    losses: dict[str, Any]
+
+    @property
+    def image(self) -> Image:
+        """The picture in [0, 1], from which the next one begins."""
+        return unstored(self.picture)
+
+
+class Shot:
+    """Frames that show one scene."""
+
+    def __init__(
+        self, params: Params, pictures: Pictures, config: Config, steps: Steps, free_memory: int | None = None
+    ):
+        """Plan a shot whose first frame is the content of pictures. Raises InputError, NotEnoughMemory."""
+        content, styles, init, masks = pictures
+        *smaller, last = make_problems(params, content, styles, config, init, masks)
+        default = TERMS[TERM].weight
+        weight = default.balanced if config.loss_balancing == "auto" else default.default
+        last = last.with_term(TERM, steps.weight * weight)
+        self.plans = make_plans([*smaller, last], free_memory)
+        self.problems = [plan.problem for plan in self.plans]
+        self.steps = steps
+        parts = masking.regions(masks)
+        self.opacity = None if parts is None else masking.opacity(parts)
+
+    def begin(self, stop: Callable[[], Any] = lambda: False) -> Made | None:
+        """Return the first frame, which further ones follow; None where stopped. Raises InputError."""
+        last, problem = _last(run(self.problems), stop), self.problems[-1]
+        if last is None:
+            return None
+        background = make_background(problem.background, masking.regions(problem.masks), problem.spec)
+        made = self._made(last, _carried(last, background, problem.spec), problem)
+        self.resume(made)
+        return made
+
+    def resume(self, first: Made) -> None:
+        """Take up a shot whose first frame was made before.
+
+        The weights of all further frames are those that balance the first one. The temporal term's pull is
+        asked for with the first picture as the earlier one.
+        """
+        problem, spec = self.problems[-1], self.problems[-1].spec
+        assert problem.content is not None
+        everywhere = np.ones((*first.picture.shape[:2], 1), np.float32)
+        given = {TERM: {"picture": first.image, "weights": everywhere}}
+        self.targets = with_content(
+            problem.targets(), problem.params, problem.content, spec, problem.masks, given
+        )
+        problem = problem.balanced(self.targets)
+        unknown = jnp.float32(math.nan)
+        log_ratio = jnp.float32(first.log_ratio)
+        dial = Dial(log_ratio=log_ratio, first=unknown, seen=unknown) if spec.steered else None
+        self.following = problem.replace(
+            weights=steered(problem.weights, dial),
+            spec=spec._replace(steered=False),
+            strength=None,
+            steps=self.steps.each,
+        )
+
+    def follow(
+        self, frame: Image, known: Before, known_content: Before, stop: Callable[[], Any] = lambda: False
+    ) -> Made | None:
+        """Return the next frame; None where stopped. Raises InputError.
+
+        Args:
+            frame: Its content.
+            known: What earlier pictures show of it, with which it begins.
+            known_content: The same of their contents.
+            stop: Asked whether to end early.
+        """
+        spec, masks = self.following.spec, self.following.masks
+        content = color.luma(frame) if spec.luminance else frame
+        problem = self.following.replace(first=known.picture, content=content, photograph=frame)
+        given = {TERM: {"picture": known.picture, "weights": known.weights[..., None]}}
+        targets = with_content(self.targets, problem.params, content, spec, masks, given)
+        last = _last(run([problem], targets=targets), stop)
+        if last is None:
+            return None
+        image = _carried(last, targets.background, spec)
+        if self.steps.anchor:
+            image = anchored(image, known, content - known_content.picture)
+        return self._made(last, image, problem)
+
+    def _made(self, last: Progress, image: Image, problem: Problem) -> Made:
+        """Return a frame as it is kept: in whole numbers, so that a resumed run goes on from the same."""
+        if not last.finite:
+            raise InputError(
+                "loss", "finite numbers (smaller weights?)", f"not finite after step {last.step}"
+            )
+        picture = stored(image)
+        shown = image = unstored(picture)
+        if self.opacity is not None:
+            shown = self.opacity[..., None] * image + (1 - self.opacity[..., None]) * problem.background
+        shown = finish(shown, problem.photograph, self.opacity, problem.preserve_color)
+        assert last.resume_state is not None
+        dial = last.resume_state.state.dial
+        return Made(
+            picture=picture,
+            shown=None if shown is image else stored(shown),
+            log_ratio=math.nan if dial is None else float(dial.log_ratio),
+            steps=last.step,
+            losses=last.losses,
+        )
+
+
+def _last(steps: Iterator[Progress], stop: Callable[[], Any]) -> Progress | None:
+    """Return where steps end; None where they are stopped."""
+    for now in steps:
+        last = now
+        if stop():
+            return None
+    return last
+
+
+def _carried(last: Progress, background: Any, spec: Any) -> Image:
+    assert last.resume_state is not None
+    return np.array(carried_picture(last.resume_state.state, background, spec))
+
+
+def stored(image: Image) -> Stored:
+    """Return a picture in whole numbers of 16 bits."""
+    return (LEVELS * image.clip(0, 1)).round().astype(np.uint16)
+
+
+def unstored(picture: Stored) -> Image:
+    """Return what is stored as a picture in [0, 1]."""
+    return picture.astype(np.float32) / np.float32(LEVELS)
+
+
+def anchored(image: Image, known: Before, change: Image) -> Image:
+    """Return an image whose mean color, where earlier frames show it, changes as the content's does.
+
+    x - mean_c(x - w - (I - I_w)), c the weights, w and I_w the earlier picture and content, warped. Each
+    frame begins with the one before, so what all of them lose of their brightness would add up.
+    """
+    mass = known.weights.sum(dtype=np.float64)
+    if not mass:
+        return image
+    drift = (known.weights[..., None] * (image - known.picture - change)).sum((0, 1), dtype=np.float64) / mass
+    return (image - drift.astype(np.float32)).clip(0, 1)

@@ -1,0 +1,125 @@
+"""The frames that are made, in a folder: each whole or not there, so that a killed run goes on."""
+
+import contextlib
+import fcntl
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nst_jax.errors import InputError
+from nst_jax.files import atomic_write, check_folder, remove_stale, write_whole
+from nst_jax.runs.checkpointing import check_same
+from nst_jax.video.sequence import Made
+
+NAME = re.compile(r"\d{8}\.npz|run\.json|run\.lock|\.nst_jax-[0-9a-f]{16}\.tmp")  # all that is ours
+MAX_RECORD_BYTES = 2**24
+
+
+class Kept(NamedTuple):
+    """A frame as it is kept."""
+
+    made: Made
+    time: int  # in units of the clip's time base, as its duration is
+    duration: int
+    start: int  # number of the first frame of its shot
+    seconds: float  # that it took
+    warping_error: float  # NaN: of a shot's first frame
+
+
+class Store:
+    """The frames of one run; to be closed."""
+
+    def __init__(self, folder: Path, told: Mapping[str, str]):
+        """Open a folder, made if it is not there. told: what the frames depend on, in words.
+
+        Raises InputError where it holds other things, frames of another run, or is in use.
+        """
+        check_folder(folder)
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        strange = sorted(path.name for path in folder.iterdir() if not NAME.fullmatch(path.name))
+        if strange:
+            raise InputError(str(folder), "an empty folder, or frames of nst-video", f"it holds {strange[0]}")
+        self.lock = (folder / "run.lock").open("w")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.lock.close()
+            raise InputError(str(folder), "a folder that no other run uses", "one does") from error
+        try:
+            self._check(told)
+        except BaseException:
+            self.lock.close()
+            raise
+        remove_stale(folder)
+
+    def _check(self, told: Mapping[str, str]) -> None:
+        path = self.folder / "run.json"
+        if not path.exists():
+            write_whole(path, json.dumps(dict(told), indent=1).encode())
+        try:
+            with path.open("rb") as file:
+                before = json.loads(file.read(MAX_RECORD_BYTES))
+            before = {str(name): str(value) for name, value in before.items()}
+        except (AttributeError, OSError, ValueError, RecursionError) as error:
+            raise InputError(
+                str(path), "as nst-video wrote it; remove the folder to begin anew", f"{error}"
+            ) from error
+        check_same(told, before, self.folder)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:08d}.npz"
+
+    def load(self, number: int, size: tuple[int, int]) -> Kept | None:
+        """Return a frame of so many rows and columns; None where it is not there, or damaged."""
+        try:
+            with np.load(self._path(number), allow_pickle=False) as file:
+                record = json.loads(str(file["record"]))
+                picture, shown = file["picture"], file.get("shown", None)
+            for array in (picture, *([] if shown is None else [shown])):
+                if array.shape != (*size, 3) or array.dtype != np.uint16:
+                    raise ValueError("of another size")
+            made = Made(
+                picture, shown, float(record["log_ratio"]), int(record["steps"]), dict(record["losses"])
+            )
+            return Kept(
+                made,
+                *(int(record[name]) for name in ("time", "duration", "start")),
+                *(float(record[name]) for name in ("seconds", "warping_error")),
+            )
+        except (
+            AttributeError,
+            EOFError,
+            KeyError,
+            OSError,
+            RecursionError,
+            TypeError,
+            ValueError,
+            zipfile.BadZipFile,
+        ):
+            return None
+
+    def save(self, number: int, kept: Kept) -> None:
+        """Write a frame. Raises NotWritten."""
+        made = kept.made
+        record = kept._asdict() | made._asdict()
+        for name in ("made", "picture", "shown"):
+            del record[name]
+        arrays = {"picture": made.picture} | ({} if made.shown is None else {"shown": made.shown})
+        with atomic_write(self._path(number)) as file:
+            np.savez(file, allow_pickle=False, record=np.array(json.dumps(record)), **arrays)
+
+    def remove(self) -> None:
+        """Remove the frames, and the folder."""
+        with contextlib.suppress(OSError):
+            shutil.rmtree(self.folder)
+
+    def close(self) -> None:
+        """Let other runs have the folder."""
+        self.lock.close()

@@ -1,0 +1,318 @@
+"""A video job: its frames follow each other, a cut begins anew, a killed run goes on to the same bytes."""
+
+import dataclasses
+import json
+from fractions import Fraction
+
+import jax
+import numpy as np
+import pytest
+from clips_test import encode, packets, rgb_frame
+
+from nst_jax import images
+from nst_jax.config import Config
+from nst_jax.errors import InputError
+from nst_jax.launchers import video
+from nst_jax.launchers.console import DONE, WRONG_REQUEST
+from nst_jax.launchers.flags import run as run_program
+from nst_jax.runs import Inputs
+from nst_jax.video.clips import ALL, probe, read
+from nst_jax.video.flow import Before
+from nst_jax.video.job import Encoded, Finished, FrameMade, Resumed, prepare_video
+from nst_jax.video.request import VideoOptions, VideoRequest
+from nst_jax.video.sequence import anchored
+
+TIMES = (0, 40, 90, 120, 170, 200)
+QUICK = {
+    "size": 48,
+    "iterations": (4,),
+    "scales": "",
+    "content_layers": ("conv1_2",),
+    "style_layers": ("conv1_1",),
+}
+
+
+def frame(name, left=0, shape=(36, 48)):
+    """Return a part of an example, from a column on."""
+    whole = images.load(f"example:{name}").rgb
+    small = images.resize(whole, 60, 90)
+    return small[10 : 10 + shape[0], left : left + shape[1]]
+
+
+def clip_of(path, pictures, **options):
+    frames = [rgb_frame(picture).reformat(format="bgr0") for picture in pictures]
+    return encode(path, frames, "ffv1", times=list(TIMES[: len(frames)]), **options)
+
+
+@pytest.fixture(scope="module")
+def panned(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clips") / "pan.mkv"
+    return clip_of(path, [frame("cat", 4 * n) for n in range(5)], sound="pcm_s16le")
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clips") / "cut.mkv"
+    return clip_of(path, [frame("cat", 4 * n) for n in range(3)] + [frame("rocket", 4 * n) for n in range(3)])
+
+
+def request_of(clip, output, *, inputs=None, config=None, **options):
+    options = {"frame_steps": 2, "codec": "ffv1", "flow": "fast", **options}
+    return VideoRequest(
+        inputs=Inputs(content=str(clip), style=("example:night",), **(inputs or {})),
+        options=VideoOptions(output=str(output), **options),
+        config=Config.from_preset(**{**QUICK, **(config or {})}),
+    )
+
+
+def run(request, stop=lambda: False):
+    return list(prepare_video(request).run(stop))
+
+
+def pictures_of(path):
+    return [shown.image for shown in read(probe(str(path)), ALL)]
+
+
+def test_a_clip_has_the_frames_times_and_audio_of_its_source(tmp_path, panned):
+    output, report = tmp_path / "o.mkv", tmp_path / "o.json"
+    *events, written, told, finished = run(request_of(panned, output, report=str(report)))
+    assert [(event.number, event.total, event.begins) for event in events] == [
+        (n, 5, n == 1) for n in range(1, 6)
+    ]
+    assert [written, told, finished] == [Encoded(str(output)), Encoded(str(report)), Finished(5, False)]
+    source, made = probe(panned), probe(str(output))
+    assert made.size == (36, 48)
+    times = [shown.time * made.time_base for shown in read(made, ALL)]
+    assert times == [Fraction(time, 1000) for time in TIMES[:5]]
+    assert packets(str(output)) == packets(source.path)
+    frames = json.loads(report.read_text())["frames"]
+    assert [entry["shot"] for entry in frames] == [1] * 5
+    assert [entry["steps"] for entry in frames] == [4, 2, 2, 2, 2]
+    assert all(entry["losses"]["temporal"] > 0 for entry in frames[1:])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.json", "o.mkv"]
+
+
+def test_one_program_serves_all_frames(tmp_path, panned, compilations):
+    jax.clear_caches()
+    run(request_of(panned, tmp_path / "o.mkv"))
+    assert compilations("run_steps") == 1
+    assert compilations("content_targets") == 1
+    assert compilations("wanted_of_style") == 1
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, cut):
+    """Return the bytes that a run of the clip with a cut comes to."""
+    path = tmp_path_factory.mktemp("whole") / "whole.mkv"
+    run(request_of(cut, path))
+    return path.read_bytes()
+
+
+class Killed(BaseException):
+    """What ends a run at once, as SIGKILL would."""
+
+
+@pytest.mark.parametrize("at", [0, 3, 7, 9, 12, 15])
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, cut, whole, at):
+    output, asked = tmp_path / "o.mkv", iter(range(at))
+
+    def stop():
+        if next(asked, None) is None:
+            raise Killed
+        return False
+
+    with pytest.raises(Killed):
+        run(request_of(cut, output), stop)
+    assert not output.exists()
+    events = run(request_of(cut, output))
+    resumed = sum(event.frames for event in events if isinstance(event, Resumed))
+    assert resumed + sum(isinstance(event, FrameMade) for event in events) == 6
+    assert resumed == {0: 0, 3: 0, 7: 1, 9: 2, 12: 3, 15: 3}[at]
+    assert output.read_bytes() == whole
+
+
+def test_a_frame_that_is_damaged_is_made_again(tmp_path, panned):
+    first = tmp_path / "a.mkv"
+    run(request_of(panned, first, keep_frames=True))
+    folder = tmp_path / "a.mkv.frames"
+    path = folder / "00000003.npz"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    (folder / "00000005.npz").unlink()
+    before = first.read_bytes()
+    events = run(request_of(panned, first, keep_frames=True))
+    assert [event.number for event in events if isinstance(event, FrameMade)] == [3, 5]
+    assert first.read_bytes() == before
+
+
+def test_a_stopped_run_keeps_its_frames(tmp_path, panned):
+    answers = iter([False] * 6 + [130] * 99)
+    events = run(request_of(panned, tmp_path / "o.mkv"), lambda: next(answers))
+    assert events[-1] == Finished(1, 130)
+    assert not (tmp_path / "o.mkv").exists()
+    assert (tmp_path / "o.mkv.frames" / "00000001.npz").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"frame_steps": 3}, {"config": {"tv_weight": 0.5}}, {"temporal_weight": 2.0}, {"every": 2}]
+)
+def test_frames_of_other_options_are_not_used(tmp_path, panned, change):
+    answers = iter([False] * 6 + [130] * 99)
+    run(request_of(panned, tmp_path / "o.mkv"), lambda: next(answers))
+    name = next(iter(change.get("config", change)))
+    with pytest.raises(InputError, match=f"--{name}: as in the run in"):
+        run(request_of(panned, tmp_path / "o.mkv", **change))
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path, panned):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="it holds letter.txt"):
+        run(request_of(panned, tmp_path / "o.mkv", frames_dir=str(tmp_path / "mine")))
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+
+
+def test_a_cut_begins_anew_and_nothing_smears(tmp_path, cut):
+    events = run(request_of(cut, tmp_path / "o.mkv"))
+    assert [event.begins for event in events[:6]] == [True, False, False, True, False, False]
+    run(request_of(cut, tmp_path / "second.mkv", first=4))
+    for one, other in zip(
+        pictures_of(tmp_path / "o.mkv")[3:], pictures_of(tmp_path / "second.mkv"), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_still_clip_stays_still_by_the_term(tmp_path):
+    """Without it the frames go on to change, as steps go on."""
+    clip = clip_of(tmp_path / "still.mkv", [frame("cat")] * 4)
+    apart = {}
+    for weight in (0.0, 1e3):
+        run(request_of(clip, tmp_path / "o.mkv", temporal_weight=weight))
+        shown = pictures_of(tmp_path / "o.mkv")
+        apart[weight] = np.abs(shown[3] - shown[0]).mean()
+    assert apart[0.0] > 4 / 255
+    assert apart[1e3] < apart[0.0] / 8
+
+
+def test_outside_of_a_mask_is_the_content(tmp_path, panned):
+    mask = np.zeros((36, 48, 3), np.float32)
+    mask[:, 16:] = 1
+    images.save(tmp_path / "mask.png", mask)
+    inputs = {"content_mask": str(tmp_path / "mask.png")}
+    run(request_of(panned, tmp_path / "o.mkv", inputs=inputs, keep_frames=True))
+    for shown, content in zip(pictures_of(tmp_path / "o.mkv"), pictures_of(panned), strict=True):
+        np.testing.assert_array_equal(shown[:, :16], content[:, :16])
+        assert np.abs(shown[:, 24:] - content[:, 24:]).mean() > 0.02
+
+
+@pytest.mark.parametrize("mode", ["luma", "luma_swap"])
+def test_colors_that_are_kept_are_each_frame_s_own(tmp_path, panned, mode):
+    run(request_of(panned, tmp_path / "o.mkv", config={"preserve_color": mode}))
+    for shown, content in zip(pictures_of(tmp_path / "o.mkv"), pictures_of(panned), strict=True):
+        chroma = [image[..., 2] - image @ np.float32([0.299, 0.587, 0.114]) for image in (shown, content)]
+        inside = ((shown > 0.02) & (shown < 0.98)).all(-1)  # not clipped
+        assert np.abs(chroma[0] - chroma[1])[inside].max() < 3 / 255
+
+
+def test_a_strength_is_found_for_the_first_frame_and_kept(tmp_path, panned):
+    config = {"strength": 0.8, "iterations": (12,), "size": 64}
+    run(request_of(panned, tmp_path / "o.mkv", config=config))
+    answers, output = iter([False] * 18 + [130] * 99), tmp_path / "again.mkv"
+    run(request_of(panned, output, config=config), lambda: next(answers))
+    assert any(isinstance(event, Resumed) for event in run(request_of(panned, output, config=config)))
+    assert output.read_bytes() == (tmp_path / "o.mkv").read_bytes()
+
+
+def test_windows_give_the_frames_of_the_whole(tmp_path, panned):
+    found = {}
+    for tile in ("off", "32"):
+        run(
+            request_of(panned, tmp_path / "o.mkv", config={"tile": tile, "parametrization": "pixels"}, last=3)
+        )
+        found[tile] = pictures_of(tmp_path / "o.mkv")
+    for one, other in zip(*found.values(), strict=True):
+        assert np.abs(one - other).mean() < 1.5 / 255
+
+
+def test_the_anchor_moves_the_mean_as_the_content_s(rng):
+    image, earlier, change = rng.uniform(0.4, 0.6, (3, 8, 9, 3)).astype(np.float32)
+    change = (change - 0.5) / 5
+    weights = np.float32(rng.random((8, 9)) > 0.4)
+    held = anchored(image, Before(earlier, weights), change)
+    mean = [(weights[..., None] * moved).sum((0, 1)) / weights.sum() for moved in (held - earlier, change)]
+    np.testing.assert_allclose(*mean, atol=1e-6)
+    np.testing.assert_allclose((held - image).std((0, 1)), 0, atol=1e-6)
+    np.testing.assert_array_equal(anchored(image, Before(earlier, 0 * weights), change), image)
+
+
+def test_png_frames_of_16_bits(tmp_path, panned):
+    output = tmp_path / "f_%04d.png"
+    run(request_of(panned, output, codec="", bit_depth=16, first=2, last=4, every=2))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f_0001.png", "f_0002.png"]
+    assert images.read(tmp_path / "f_0001.png").colors.dtype == np.uint16
+
+
+def arguments(**given):
+    plain = {
+        **{name: value for name, value in QUICK.items() if value},
+        "iterations": 4,
+        "frame_steps": 2,
+        **given,
+    }
+    text = {name: ",".join(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+    return [f"--{name}={value}" for name, value in text.items()]
+
+
+def test_the_program_makes_a_clip_and_forecasts_it(tmp_path, panned, capsys):
+    given = arguments(content=panned, style="example:night", output=tmp_path / "o.mp4", audio="false")
+    assert run_program(video.PROGRAM, [*given, "--dry_run"]) == DONE
+    out = capsys.readouterr().out
+    assert "5 frames of 48x36 pixels" in out
+    assert not list(tmp_path.iterdir())
+    assert run_program(video.PROGRAM, given) == DONE
+    assert capsys.readouterr().out == f"{tmp_path / 'o.mp4'}\n"
+    assert probe(str(tmp_path / "o.mp4")).frames == 5
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"content": ""}, "--content: a video file"),
+        ({"output": ""}, "--output: a clip to write"),
+        ({"output": "o.avi"}, "must end in one of"),
+        ({"style": "no.png"}, "no.png"),
+        ({"content": "example:cat"}, "a video that FFmpeg reads"),
+        ({"first": 6}, "--first: from 1 to 5"),
+        ({"first": 3, "last": 2}, "--last: --first=3 or more"),
+        ({"size": 49}, "--size: an even number for h264"),
+        ({"print_size": "10x10cm"}, "--print_size: for pictures"),
+        ({"bit_depth": 16}, "--bit_depth: 8, or 16 for PNG files"),
+        ({"output": "o.webm"}, "audio that .webm can hold, --audio=false, or an output that ends in .mkv"),
+        ({"flow": "best"}, "--flow: fine or fast"),
+        ({"report": "no/report.json"}, "there is no folder"),
+    ],
+)
+def test_a_wrong_request_is_one_line(tmp_path, panned, capsys, monkeypatch, given, said):
+    monkeypatch.chdir(tmp_path)
+    plain = {"content": panned, "style": "example:night", "output": "o.mp4", **given}
+    assert run_program(video.PROGRAM, arguments(**plain)) == WRONG_REQUEST
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path, panned):
+    job = prepare_video(request_of(panned, tmp_path / "o.mkv"))
+    events = job.run()
+    next(events)
+    with pytest.raises(InputError, match="a folder that no other run uses"):
+        run(request_of(panned, tmp_path / "o.mkv"))
+    events.close()
+
+
+def test_a_clip_is_not_written_over_itself(panned):
+    request = request_of(panned, panned)
+    with pytest.raises(InputError, match="named twice"):
+        prepare_video(dataclasses.replace(request))
