@@ -255,6 +255,29 @@ def test_a_clip_that_is_cut_off_says_which_frames_are_left(tmp_path):
         probe(str(tmp_path / "cut.mp4"))
 
 
+def test_a_stream_that_is_cut_off_has_the_frames_before(tmp_path):
+    whole, cut = tmp_path / "in.ts", tmp_path / "cut.ts"
+    encode(
+        whole,
+        [rgb_frame(picture(n)).reformat(format="yuv420p") for n in range(20)],
+        "mpeg2video",
+        times=list(range(20)),
+        base=Fraction(1, 25),
+    )
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    found, expected = (list(read(probe(str(path)), ALL)) for path in (cut, whole))
+    assert 2 < len(found) < len(expected) == 20
+    for one, other in zip(found[:-1], expected, strict=False):
+        np.testing.assert_array_equal(one.image, other.image)
+
+
+def test_frames_that_are_too_large_are_not_decoded(tmp_path, monkeypatch):
+    path = simple(tmp_path / "in.mkv")
+    monkeypatch.setattr(clips.images, "MAX_PIXELS", 48 * 32 - 1)
+    with pytest.raises(InputError, match="frames of at most 1535 pixels; they have 48x32"):
+        probe(path)
+
+
 def no_video(tmp_path):
     path = tmp_path / "in.mkv"
     with av.open(str(path), "w") as container:

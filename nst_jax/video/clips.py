@@ -116,8 +116,12 @@ def probe(name: str) -> Clip:
             time_base=stream.time_base,
             rate=Fraction(rate),
             frames=_count(name),
-            audio=next((audio.codec_context.name for audio in container.streams.audio), ""),
+            audio=next((_codec_name(audio) for audio in container.streams.audio), ""),
         )
+
+
+def _codec_name(stream: Any) -> str:
+    return str(stream.codec_context.name) if stream.codec_context else "of a codec that is not known"
 
 
 def _count(name: str) -> int:
@@ -170,6 +174,9 @@ def _video(container: Any, name: str) -> Any:
         raise InputError(name, "a video", "it has no video stream")
     if streams[0].codec_context is None:
         raise InputError(name, "a video that FFmpeg decodes", "its codec is not known")
+    width, height = streams[0].width, streams[0].height
+    if width * height > images.MAX_PIXELS:
+        raise InputError(name, f"frames of at most {images.MAX_PIXELS} pixels", f"they have {width}x{height}")
     streams[0].thread_type = "AUTO"
     return streams[0]
 
@@ -234,7 +241,7 @@ def _same_colors(frame: Any, format: str, range: int) -> Any:
 def to_rgb(planes: np.ndarray, matrix: int, full: bool) -> Image:
     """Return RGB in [0, 1] of luma and chroma (h, w, 3) in units of 8 bits.
 
-    R = Y + 2 (1 - kr) Cr, B = Y + 2 (1 - kb) Cb, Y = kr R + (1 - kr - kb) G + kb B.
+    R = Y + 2 (1 - kr) Cr and B = Y + 2 (1 - kb) Cb. G follows from Y = kr R + (1 - kr - kb) G + kb B.
     """
     red, blue = LUMA[matrix]
     luma = planes[..., 0] / 255 if full else (planes[..., 0] - 16) / 219

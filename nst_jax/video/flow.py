@@ -1,7 +1,7 @@
 """Dense flow between frames: where each pixel was before, where that is known, and cuts.
 
-A flow u(x) from frame t to frame s says that what lies at x in t lies at x + u(x) in s: rows and columns of
-pixels, columns first. The formulas and constants are those of Ruder et al. 2016 (arXiv 1604.08610), 4.2.
+A flow u(x) from frame t to frame s: what lies at x in t lies at x + u(x) in s. In pixels, columns first. The
+formulas and constants are those of Ruder et al. 2016 (arXiv 1604.08610), 4.2.
 """
 
 import functools
@@ -108,9 +108,11 @@ def warp_picture(picture: Image, flow: Flow) -> Image:
 def holds(backward: Flow, forward: Flow) -> Bool[np.ndarray, "h w"]:
     """Tell where a frame's flow to an earlier one holds: not what was covered there, nor motion's borders.
 
-    With w the flow back, and w~(x) = forward(x + w(x)): covered where
-    |w + w~|^2 > 0.01 (|w|^2 + |w~|^2) + 0.5, a border where |grad u|^2 + |grad v|^2 > 0.01 |w|^2 + 0.002.
-    What comes from outside of the earlier frame does not hold either.
+    w is the flow back, and w~(x) = forward(x + w(x)). Covered is where
+    |w + w~|^2 > 0.01 (|w|^2 + |w~|^2) + 0.5.
+
+    A border is where |grad u|^2 + |grad v|^2 > 0.01 |w|^2 + 0.002. What comes from outside of the earlier
+    frame does not hold either.
     """
     height, width = backward.shape[:2]
     there = warp(forward, backward)
