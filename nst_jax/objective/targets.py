@@ -84,7 +84,13 @@ def with_content(
 ) -> Targets:
     """Return targets with another content of the same size; those of the styles stay.
 
-    given: Of the terms that take them (Term.given), the arrays, by term and name.
+    Args:
+        targets: Made once, with the first content.
+        params: The network.
+        content: The new one (h, w, 3), as the network is to see it.
+        spec: What is static.
+        masks: Where styles act.
+        given: Of the terms that take them (Term.given), the arrays, by term and name.
     """
     laid = _lay(content, spec)
     wanted = content_targets(params, laid, spec)

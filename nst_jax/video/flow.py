@@ -44,7 +44,13 @@ def _cv2() -> Any:
 
 
 def find(one: Image, other: Image, precision: str = "fine") -> Flow:
-    """Return the flow from one frame to another, by dense inverse search (Kroeger et al. 2016)."""
+    """Return the flow from one frame to another, by dense inverse search (Kroeger et al. 2016).
+
+    Args:
+        one: Where it starts.
+        other: Where it leads, of the same size.
+        precision: A key of FINEST.
+    """
     cv2 = _cv2()
     gray = [cv2.cvtColor(images.to_uint8(image), cv2.COLOR_RGB2GRAY) for image in (one, other)]
     if min(one.shape[:2]) < SMALLEST:
@@ -77,7 +83,13 @@ def warp(
     flow: Flow,
     weights: Callable[[Weights], dict[int, Weights]] = _linear,
 ) -> Float32[np.ndarray, "h w c"]:
-    """Return array(x + u(x)), by default bilinear; beyond its border the array is mirrored."""
+    """Return array(x + u(x)), by default bilinear; beyond its border the array is mirrored.
+
+    Args:
+        array: Of any channels.
+        flow: u, in pixels.
+        weights: Of the pixels around a place on an axis, from how far it is beyond one.
+    """
     height, width = flow.shape[:2]
     rows = _taps(np.arange(height)[:, None] + np.float64(flow[..., 1]), height, weights)
     columns = _taps(np.arange(width) + np.float64(flow[..., 0]), width, weights)
@@ -135,13 +147,25 @@ class Motion(NamedTuple):
 
 
 def motion(frame: Image, earlier: Image, precision: str = "fine") -> Motion:
-    """Return the flow from a frame back to an earlier one, and where it holds."""
+    """Return the flow from a frame back to an earlier one, and where it holds.
+
+    Args:
+        frame: The later one.
+        earlier: Of the same size.
+        precision: A key of FINEST.
+    """
     backward = find(frame, earlier, precision)
     return Motion(backward, holds(backward, find(earlier, frame, precision)))
 
 
 def is_cut(frame: Image, before: Image, moved: Motion) -> bool:
-    """Tell whether a frame shows another scene than the one before it."""
+    """Tell whether a frame shows another scene than the one before it.
+
+    Args:
+        frame: The later one.
+        before: The one before it.
+        moved: From the frame back to that.
+    """
     apart = np.abs(frame - warp(before, moved.flow)).mean()
     return bool(moved.holds.mean() < LEAST_COVERED or apart > MOST_APART)
 

@@ -329,7 +329,13 @@ def prepare_video(request: VideoRequest) -> VideoJob:
 
 
 def working_size(size: tuple[int, int], longest: int, even: bool) -> tuple[int, int]:
-    """Return the rows and columns that are optimized, even ones where the codec wants them."""
+    """Return the rows and columns that are optimized, even ones where the codec wants them.
+
+    Args:
+        size: Rows and columns of the clip.
+        longest: The longest side wanted, in pixels.
+        even: Whether both have to be even.
+    """
     height, width = images.size_to_fit(*size, longest)
     return (max(2, height // 2 * 2), max(2, width // 2 * 2)) if even else (height, width)
 

@@ -25,7 +25,13 @@ class Steadiness(NamedTuple):
 
 
 def warping_error(image: Image, before: Image, moved: Motion) -> float:
-    """Return the root mean square of x_t - w(x_(t-1)), w along the flow from t back to t - 1."""
+    """Return the root mean square of x_t - w(x_(t-1)), w along the flow from t back to t - 1.
+
+    Args:
+        image: x_t.
+        before: x_(t-1).
+        moved: From t back to t - 1, of the contents.
+    """
     return _root_mean_square(image - flow.warp(before, moved.flow), moved.holds)
 
 
@@ -33,6 +39,13 @@ def flicker(before: Image, image: Image, after: Image, back: Motion, forth: Moti
     """Return the root mean square of x_t - (w(x_(t-1)) + w(x_(t+1))) / 2, both along the flow from t.
 
     What moves evenly, or fades evenly, has none.
+
+    Args:
+        before: x_(t-1).
+        image: x_t.
+        after: x_(t+1).
+        back: From t to t - 1, of the contents.
+        forth: From t to t + 1.
     """
     between = (flow.warp(before, back.flow) + flow.warp(after, forth.flow)) / 2
     return _root_mean_square(image - between, back.holds & forth.holds)

@@ -187,6 +187,11 @@ def anchored(image: Image, known: Before, change: Image) -> Image:
 
     x - mean_c(x - w - (I - I_w)), c the weights, w and I_w the earlier picture and content, warped. Each
     frame begins with the one before, so what all of them lose of their brightness would add up.
+
+    Args:
+        image: x, in [0, 1].
+        known: w and c.
+        change: I - I_w.
     """
     mass = known.weights.sum(dtype=np.float64)
     if not mass:
