@@ -242,6 +242,11 @@ def to_rgb(planes: np.ndarray, matrix: int, full: bool) -> Image:
     """Return RGB in [0, 1] of luma and chroma (h, w, 3) in units of 8 bits.
 
     R = Y + 2 (1 - kr) Cr and B = Y + 2 (1 - kb) Cb. G follows from Y = kr R + (1 - kr - kb) G + kb B.
+
+    Args:
+        planes: Y, Cb and Cr.
+        matrix: Its number in H.273, a key of LUMA.
+        full: Whether all of 0 to 255 is used, else the limited range.
     """
     red, blue = LUMA[matrix]
     luma = planes[..., 0] / 255 if full else (planes[..., 0] - 16) / 219
@@ -290,7 +295,13 @@ def codec_of(output: str, codec: str) -> str:
 
 
 def check_output(output: str, codec: str, audio: str) -> None:
-    """Raise InputError where a file of a codec and a clip's audio cannot be written. Leaves no trace."""
+    """Raise InputError where a file of a codec and a clip's audio cannot be written. Leaves no trace.
+
+    Args:
+        output: The file.
+        codec: A key of CODECS, or png.
+        audio: The name of the clip's audio codec; empty: there is none to copy.
+    """
     if codec == "png":
         check_folder(Path(output).parent)
         return
