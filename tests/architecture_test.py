@@ -91,10 +91,11 @@ def test_only_networks_and_presets_know_the_names_of_layers():
             assert not re.search(r"conv\d_\d|convB_K|block_of", path.read_text()), path
 
 
-def test_only_launchers_know_absl():
+def test_only_launchers_know_absl_and_the_terminal():
     for path in PACKAGE.rglob("*.py"):
         if "launchers" not in path.parts:
             assert "absl" not in path.read_text(), path
+            assert not re.search(r"^ *(import|from) rich\b", path.read_text(), re.MULTILINE), path
 
 
 def test_importing_the_package_loads_no_plots_no_torch_and_no_absl_app():

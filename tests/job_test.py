@@ -264,7 +264,7 @@ ALONE = """
 import sys
 class Nowhere:
     def find_spec(self, name, *_):
-        if name.startswith(("absl.app", "rich", "nst_jax.launchers")):
+        if name.startswith(("absl.app", "nst_jax.launchers")):  # rich is there, as flax imports it
             raise ImportError(f"{name} is not for jobs")
 sys.meta_path.insert(0, Nowhere())
 from nst_jax.runs import Config, Inputs, OutputOptions, Request, prepare
