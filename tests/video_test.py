@@ -316,3 +316,8 @@ def test_a_clip_is_not_written_over_itself(panned):
     request = request_of(panned, panned)
     with pytest.raises(InputError, match="named twice"):
         prepare_video(dataclasses.replace(request))
+
+
+def test_a_stop_while_the_clip_is_written_is_too_late(tmp_path, panned):
+    output = tmp_path / "o.mkv"
+    assert run(request_of(panned, output), output.exists)[-1] == Finished(5, False)

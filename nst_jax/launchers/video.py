@@ -63,7 +63,7 @@ def _run(job: VideoJob) -> int:
 
 def _forecast(job: VideoJob) -> int:
     """Print what the run will take."""
-    frames, (height, width), seconds, disk, _ = job.forecast()
+    frames, (height, width), seconds, disk = job.forecast()
     seconds_long = float(frames * job.request.options.every / job.clip.rate)
     tell(f"{frames} frames of {width}x{height} pixels, {seconds_long:.3g} s, as {job.codec}")
     tell(f"about {in_minutes(seconds)}, some seconds to compile, and more for each further shot")

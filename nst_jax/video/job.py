@@ -93,9 +93,8 @@ class VideoForecast(NamedTuple):
 
     frames: int
     size: tuple[int, int]  # rows, columns
-    seconds: float
+    seconds: float  # of one shot
     disk: int  # bytes of the frames that are kept until the clip is written
-    shots: int  # that the seconds are for
 
 
 class Next(NamedTuple):
@@ -141,7 +140,8 @@ class VideoJob:
         store = Store(options.folder, self.told)
         try:
             count = yield from self._make(store, stop)
-            if not stop():
+            stopped = stop()
+            if not stopped:
                 self._write(store, count)
                 yield Encoded(options.output)
                 if options.report:
@@ -149,7 +149,7 @@ class VideoJob:
                     yield Encoded(options.report)
                 if not options.keep_frames:
                     store.remove()
-            yield Finished(count, stop())
+            yield Finished(count, stopped)
         finally:
             store.close()
 
@@ -168,51 +168,46 @@ class VideoJob:
         content, styles, init, masks = self.pictures
         problem = make_problems(self.params, content, styles, small, init, masks)[0]
         seconds = (first + further) * seconds_per_pixel(problem.replace(steps=6))
-        return VideoForecast(
-            self.total, self.size, seconds, self.total * frame_bytes(self.size, self.request), 1
-        )
+        disk = self.total * frame_bytes(self.size, self.request)
+        return VideoForecast(self.total, self.size, seconds, disk)
 
     def _make(self, store: Store, stop: Callable[[], Any]) -> Generator[Event, None, int]:
         """Make the frames; return how many there are in all."""
         shot: Shot | None = None
-        start = 0  # of the shot, whose first frame's content and picture are
-        first: tuple[Image, Made] | None = None
+        opening: tuple[Image, Made] | None = None  # of the shot, its first frame's content and picture
         made: dict[int, Made] = {}
-        resumed = number = 0
+        resumed = number = start = 0
         with ThreadPoolExecutor(1) as reader:
             for coming in _ahead(reader, self._frames(store), FRAMES_AHEAD):
-                number, began, kept = coming.number, time.monotonic(), coming.kept
+                number, frame, kept, began = coming.number, coming.frame, coming.kept, time.monotonic()
+                begins = kept.start == number if kept else not coming.motions
+                if begins:
+                    shot, opening, start = None, None, number
                 if kept:
-                    begins, now = kept.start == number, kept.made
-                    resumed += 1
+                    made[number], resumed = kept.made, resumed + 1
                 else:
                     if resumed:
                         yield Resumed(resumed)
-                        resumed = 0
-                    begins = not coming.motions
-                    now = None
-                if begins:
-                    shot, start, first = None, number, None
-                if now is None:
-                    if shot is None:
-                        content = coming.frame.image if first is None else first[0]
-                        shot = self._shot(self.pictures._replace(content=content))
-                        if first:
-                            shot.resume(first[1])
-                    now, error = self._frame(shot, coming, made, stop, begins)
-                    if now is None:
+                    resumed = 0
+                    shot = shot or self._opened(frame.image, opening)
+                    found, error = self._frame(shot, coming, made, stop, begins)
+                    if found is None:
                         return number - 1
-                    seconds = time.monotonic() - began
-                    frame = coming.frame
-                    store.save(number, Kept(now, frame.time, frame.duration, start, seconds, error))
+                    made[number], seconds = found, time.monotonic() - began
+                    store.save(number, Kept(found, frame.time, frame.duration, start, seconds, error))
                     yield FrameMade(number, self.total, begins, seconds, error)
-                if begins:
-                    first = coming.frame.image, now
-                made[number] = now
+                opening = opening or (frame.image, made[number])
                 made.pop(number - max(LONG_TERM), None)
         if resumed:
             yield Resumed(resumed)
         return number
+
+    def _opened(self, content: Image, opening: tuple[Image, Made] | None) -> Shot:
+        """Return a shot that begins with a content, or one whose opening was made by an earlier run."""
+        shot = self._shot(self.pictures._replace(content=opening[0] if opening else content))
+        if opening:
+            shot.resume(opening[1])
+        return shot
 
     def _frame(
         self, shot: Shot, coming: Next, made: dict[int, Made], stop: Callable[[], Any], begins: bool
