@@ -155,11 +155,11 @@ def main(given: ParsedFlags) -> int:
     if where and where != jax.default_backend():
         came = f"this is {jax.default_backend()}"
         raise InputError(f"--experiment={bench.experiment}", f"on {where} only", came)
+    if bench.selftest:
+        return selftest.main()
     for choice in bench.convolutions:
         with convolutions.using(choice):
             convolutions.chosen("auto")  # raises where it cannot be had
-    if bench.selftest:
-        return selftest.main()
     arrays = {network: load_weights(network).arrays for network in bench.networks}
     with _private_cache(), experiments.replaced(bench.experiment):
         measured = {} if bench.brief else roofline.measure(bench.precisions, bench.repeats)
