@@ -1,5 +1,6 @@
 """Clips: frames, times, colors, rotation and audio are those of the file; what is no clip is one line."""
 
+import os
 import shutil
 from fractions import Fraction
 
@@ -94,6 +95,22 @@ def test_times_and_colors_are_kept_by_every_container(tmp_path, output, codec):
         apart = 255 * (frame.image - picture(number))[4:-4, 4:-4]
         assert np.sqrt((apart**2).mean()) < typical
         assert abs(apart.mean()) < bias
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="needs Linux")
+def test_the_av1_encoder_makes_no_thread_a_real_time_one(tmp_path):
+    """It does for root, and what such a thread starts is one, too: three of them hung a machine of two cores."""
+    source = probe(simple(tmp_path / "in.mkv"))
+    policies = []
+
+    def watched():
+        for frame in read(source, ALL):
+            policies.append({os.sched_getscheduler(int(task)) for task in os.listdir("/proc/self/task")})
+            yield frame
+
+    clips.write(Output(str(tmp_path / "o.webm"), "av1", 30), source, watched())
+    assert len(policies) == 6
+    assert set.union(*policies, {os.sched_getscheduler(0)}) == {os.SCHED_OTHER}
 
 
 def test_a_constant_rate_keeps_its_rate_and_duration(tmp_path):

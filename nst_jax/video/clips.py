@@ -4,6 +4,7 @@ FFmpeg decodes, encodes and spreads the chroma over all pixels. Colors are conve
 is off by up to 3 of 255 and, on average, by 1 darker, which a chain of frames would add up.
 """
 
+import contextlib
 import itertools
 import logging
 import os
@@ -397,6 +398,8 @@ def _encode(
     whole = itertools.chain([first], frames)
     with _open(clip.path) as source:
         sound = _sound(source, container, origin, clip) if audio else None
+        with _ordinary_threads():
+            container.start_encoding()
         for frame in whole:
             coded = _coded(frame.image, codec)
             coded.pts, coded.duration, coded.time_base = (
@@ -411,6 +414,21 @@ def _encode(
         container.mux(stream.encode())
         if sound and not selection.last:
             sound(None)
+
+
+@contextlib.contextmanager
+def _ordinary_threads() -> Iterator[None]:
+    """Undo what SVT-AV1 does for root: real-time threads, its caller's among them, which starve the machine."""
+    tasks = Path("/proc/self/task")
+    if not tasks.exists():
+        yield
+        return
+    before, policy = set(os.listdir(tasks)), (os.sched_getscheduler(0), os.sched_getparam(0))
+    yield
+    os.sched_setscheduler(0, *policy)
+    for task in set(os.listdir(tasks)) - before:
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.sched_setscheduler(int(task), *policy)
 
 
 def _sound(source: Any, container: Any, origin: int, clip: Clip) -> Callable[[Fraction | None], None]:
