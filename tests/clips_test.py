@@ -99,7 +99,7 @@ def test_times_and_colors_are_kept_by_every_container(tmp_path, output, codec):
 
 @pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="needs Linux")
 def test_the_av1_encoder_makes_no_thread_a_real_time_one(tmp_path):
-    """It does for root, and what such a thread starts is one, too: three of them hung a machine of two cores."""
+    """It does for root, and what such a thread starts is one, too. Three of them stopped a machine for minutes."""
     source = probe(simple(tmp_path / "in.mkv"))
     policies = []
 

@@ -418,7 +418,7 @@ def _encode(
 
 @contextlib.contextmanager
 def _ordinary_threads() -> Iterator[None]:
-    """Undo what SVT-AV1 does for root: real-time threads, its caller's among them, which starve the machine."""
+    """Undo what SVT-AV1 does for root: real-time threads, its caller among them, which starve others."""
     tasks = Path("/proc/self/task")
     if not tasks.exists():
         yield
