@@ -143,7 +143,7 @@ def make_problem(
         loss_balancing=config.loss_balancing,
         tile=config.tile,
         preserve_color=config.preserve_color,
-        seed=config.seed if init is None and config.init == "noise" else None,
+        seed=config.seed if config.init == "noise" else None,
         **_hyperparameters(config, spec, masks.pictures(len(styles)), scale),
     )
 
