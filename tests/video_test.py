@@ -275,6 +275,14 @@ def test_the_program_makes_a_clip_and_forecasts_it(tmp_path, panned, capsys):
     assert probe(str(tmp_path / "o.mp4")).frames == 5
 
 
+def test_a_clip_that_is_too_narrow_at_256_pixels_has_a_forecast(tmp_path):
+    content = clip_of(tmp_path / "in.mkv", [images.resize(frame("cat"), 18, 320)] * 2)
+    config = {"size": 320, "style_layers": ("conv5_1",), "iterations": (1,)}
+    found = prepare_video(request_of(content, tmp_path / "o.mkv", config=config)).forecast()
+    assert found.size == (18, 320)
+    assert found.seconds > 0
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

@@ -130,7 +130,7 @@ class Job:
     def forecast(self) -> list[Forecast]:
         """Return what each scale will take, from a few steps of a small picture. Raises NotEnoughMemory."""
         problems, plans = self._plans()
-        pace = seconds_per_pixel(self._small())
+        pace = seconds_per_pixel(small_problem(self._problems, self.request.config))
         first, found = len(problems) - len(plans), []
         for number, plan in enumerate(plans, first):
             steps = plan.problem.steps
@@ -229,19 +229,6 @@ class Job:
         ways = [TilingMode(problem.spec.tile, problem.spec.recompute_content) for problem in problems]
         return CheckpointWriter(options.folder, options.checkpoint_every, saved, self.facts | {"ways": ways})
 
-    def _small(self) -> Problem:
-        """Return a problem of few steps and 256 pixels, or of the first scale's if those are too few."""
-        config = self.request.config
-        size = min(config.size, 256)
-        scales = f"{size},{config.size}" if size < config.size else ""
-        try:
-            small = self._problems(
-                dataclasses.replace(config, scales=scales, effort="normal", iterations=(6,))
-            )[0]
-        except InputError:
-            small = self._problems(config)[0]
-        return small.replace(steps=6)
-
 
 def prepare(
     request: Request,
@@ -328,6 +315,20 @@ def _warn(config: Config, weights: Weights, pictures: Pictures) -> None:
     small = config.style_weight <= 100 * PRESETS["tutorial"]["style_weight"]
     if config.preset == "tutorial" and small and weights.normalization == "torchvision":
         LOG.warning("--preset=tutorial is for VGG-19 of Keras; with these weights it shows no style")
+
+
+def small_problem(make: Callable[[Config], list[Problem]], config: Config) -> Problem:
+    """Return a problem of few steps and 256 pixels, or of the first scale's if those are too few.
+
+    make: Returns the problems of all scales of a config.
+    """
+    size = min(config.size, 256)
+    scales = f"{size},{config.size}" if size < config.size else ""
+    try:
+        small = make(dataclasses.replace(config, scales=scales, effort="normal", iterations=(6,)))[0]
+    except InputError:
+        small = make(config)[0]
+    return small.replace(steps=6)
 
 
 def seconds_per_pixel(problem: Problem) -> float:

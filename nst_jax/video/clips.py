@@ -424,11 +424,13 @@ def _ordinary_threads() -> Iterator[None]:
         yield
         return
     before, policy = set(os.listdir(tasks)), (os.sched_getscheduler(0), os.sched_getparam(0))
-    yield
-    os.sched_setscheduler(0, *policy)
-    for task in set(os.listdir(tasks)) - before:
-        with contextlib.suppress(ProcessLookupError):  # it has ended
-            os.sched_setscheduler(int(task), *policy)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *policy)
+        for task in set(os.listdir(tasks)) - before:
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.sched_setscheduler(int(task), *policy)
 
 
 def _sound(source: Any, container: Any, origin: int, clip: Clip) -> Callable[[Fraction | None], None]:

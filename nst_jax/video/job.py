@@ -28,13 +28,15 @@ from jaxtyping import Float32
 
 import nst_jax
 from nst_jax import images
+from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.files import check_space, write_whole
 from nst_jax.networks.base import Params
 from nst_jax.reports.report import resolved, to_json
 from nst_jax.runs.input_files import ImageCache, Pictures, load_masks, load_pictures
-from nst_jax.runs.job import load_network, seconds_per_pixel
+from nst_jax.runs.job import load_network, seconds_per_pixel, small_problem
 from nst_jax.runs.memory_plan import work
+from nst_jax.runs.problem import Problem
 from nst_jax.runs.pyramid import make_problems, settled
 from nst_jax.runs.request import OutputOptions, Request, facts_of
 from nst_jax.system import device
@@ -51,7 +53,6 @@ LOG = logging.getLogger(__name__)
 Image = Float32[np.ndarray, "h w 3"]
 LONG_TERM = (1, 2, 4)  # how many frames back, as in Ruder et al. 2016
 FRAMES_AHEAD = 2  # frames that are decoded before their turn
-SMALL_SIDE = 256  # pixels, at which the forecast's steps are timed
 SPARE_BYTES = 2**24
 MADE_OF = ("frame_steps", "temporal_weight", "flow", "anchor", "first", "every")  # what frames depend on
 
@@ -142,10 +143,10 @@ class VideoJob:
             count = yield from self._make(store, stop)
             stopped = stop()
             if not stopped:
-                self._write(store, count)
+                frames = self._write(store, count)
                 yield Encoded(options.output)
                 if options.report:
-                    write_whole(Path(options.report), to_json(self._report(store, count, began)))
+                    write_whole(Path(options.report), to_json(self._report(frames, began)))
                     yield Encoded(options.report)
                 if not options.keep_frames:
                     store.remove()
@@ -162,12 +163,12 @@ class VideoJob:
             scale.iterations * work(plan.problem) for scale, plan in zip(scales, shot.plans, strict=True)
         )
         further = (self.total - 1) * (options.frame_steps + 1) * work(shot.plans[-1].problem)
-        size = min(config.size, SMALL_SIDE)
-        scaled = f"{size},{config.size}" if size < config.size else ""
-        small = dataclasses.replace(config, scales=scaled, effort="normal", iterations=(6,))
         content, styles, init, masks = self.pictures
-        problem = make_problems(self.params, content, styles, small, init, masks)[0]
-        seconds = (first + further) * seconds_per_pixel(problem.replace(steps=6))
+
+        def make(config: Config) -> list[Problem]:
+            return make_problems(self.params, content, styles, config, init, masks)
+
+        seconds = (first + further) * seconds_per_pixel(small_problem(make, config))
         disk = self.total * frame_bytes(self.size, self.request)
         return VideoForecast(self.total, self.size, seconds, disk)
 
@@ -250,38 +251,38 @@ class VideoJob:
         steps = Steps(options.frame_steps, options.temporal_weight, options.anchor)
         return Shot(self.params, pictures, self.request.config, steps, device.free_memory())
 
-    def _kept(self, store: Store, count: int) -> Iterator[Kept]:
-        for number in range(1, count + 1):
-            kept = store.load(number, self.size)
-            if kept is None:
-                raise InputError(
-                    str(store.folder), "the frames that were made", f"frame {number} is gone or damaged"
-                )
-            yield kept
+    def _write(self, store: Store, count: int) -> list[dict[str, Any]]:
+        """Write the clip of the frames that are kept; return what the report tells of each."""
+        options, told = self.request.options, []
 
-    def _write(self, store: Store, count: int) -> None:
-        """Write the clip of the frames that are kept."""
-        options = self.request.options
-        frames = (Frame(shown(kept.made), kept.time, kept.duration) for kept in self._kept(store, count))
+        def frames() -> Iterator[Frame]:
+            for number in range(1, count + 1):
+                kept = store.load(number, self.size)
+                if kept is None:
+                    came = f"frame {number} is gone or damaged"
+                    raise InputError(str(store.folder), "the frames that were made", came)
+                told.append(self._told_of(number, kept))
+                yield Frame(shown(kept.made), kept.time, kept.duration)
+
         output = Output(options.output, self.codec, options.quality, options.bit_depth)
-        clips.write(output, self.clip, frames, options.selection, options.audio)
+        clips.write(output, self.clip, frames(), options.selection, options.audio)
+        return told
 
-    def _report(self, store: Store, count: int, began: float) -> dict[str, Any]:
+    def _told_of(self, number: int, kept: Kept) -> dict[str, Any]:
+        return {
+            "frame": number,
+            "seconds_from_start": float(kept.time * self.clip.time_base),
+            "shot": kept.start,
+            "steps": kept.made.steps,
+            "seconds": kept.seconds,
+            "warping_error": kept.warping_error,
+            "losses": kept.made.losses,
+        }
+
+    def _report(self, frames: list[dict[str, Any]], began: float) -> dict[str, Any]:
         """Return what the report tells."""
         config, inputs = self.request.config, self.request.inputs
         asked = dataclasses.asdict(inputs) | dataclasses.asdict(self.request.options)
-        frames = [
-            {
-                "frame": number,
-                "seconds_from_start": float(kept.time * self.clip.time_base),
-                "shot": kept.start,
-                "steps": kept.made.steps,
-                "seconds": kept.seconds,
-                "warping_error": kept.warping_error,
-                "losses": kept.made.losses,
-            }
-            for number, kept in enumerate(self._kept(store, count), 1)
-        ]
         return {
             "nst_jax": nst_jax.__version__,
             "config": asked | resolved(config, len(inputs.style)),
@@ -316,7 +317,7 @@ def prepare_video(request: VideoRequest) -> VideoJob:
     request = dataclasses.replace(request, config=config)
     still = Request(inputs=inputs, outputs=OutputOptions(), config=config)
     weights, params = load_network(still)
-    check_space(options.folder.parent / "x", total * frame_bytes(size, request) + SPARE_BYTES)
+    check_space(options.folder, total * frame_bytes(size, request) + SPARE_BYTES)
     told = facts_of(still, pictures, weights, 1)["told"]
     made_of = {f"--{name}": str(getattr(options, name)) for name in MADE_OF}
     told |= made_of | {"the clip": cache.sha256(inputs.content)}
