@@ -2,8 +2,11 @@
 
 import logging
 import os
+import runpy
 import signal
 import subprocess
+from pathlib import Path
+from typing import Any
 
 # Before JAX starts: several CPU devices, so that what is sharded is tested on a laptop.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
@@ -17,6 +20,8 @@ import pytest
 from nst_jax.networks import convolutions
 from nst_jax.networks.base import Params
 from nst_jax.weights import Weights, load_weights, on_device
+
+ROOT = Path(__file__).parents[1]
 
 # Ignored in a job in the background, and so in every program that a test starts and sends it to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -36,6 +41,19 @@ def weights() -> Weights:
 @pytest.fixture(scope="session")
 def params(weights: Weights) -> Params:
     return on_device(weights)
+
+
+@pytest.fixture(scope="session")
+def native_part() -> Any:
+    """Return the module that calls the native part; skip where something stands in the way of building it.
+
+    Else one that is not there fails, and is not skipped.
+    """
+    if missing := runpy.run_path(str(ROOT / "native" / "build.py"))["missing"]():
+        pytest.skip(missing)
+    library = convolutions.library()
+    assert library, "the native part is not built: python native/build.py"
+    return library
 
 
 @pytest.fixture

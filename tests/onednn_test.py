@@ -1,8 +1,6 @@
 """The native part: the numbers of a float64 twin and of XLA, in every way that programs run convolutions."""
 
 import concurrent.futures
-import runpy
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +20,7 @@ from nst_jax.runs.transfer import stylize_steps
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
-BUILD = Path(__file__).parents[1] / "native" / "build.py"
-# Where nothing stands in the way of building it, a native part that is not there fails, and is not skipped.
-MISSING = runpy.run_path(str(BUILD))["missing"]()
-native = pytest.mark.skipif(bool(MISSING), reason=MISSING)
+native = pytest.mark.usefixtures("native_part")
 TYPES = {"float32": 1e-6, "bfloat16": 4e-3}  # rounding of one convolution's factors and result
 LOW = {"style_layers": ("conv1_1", "conv3_1"), "content_layers": ("conv2_2",), "preset": "gatys"}
 

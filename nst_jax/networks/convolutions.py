@@ -45,9 +45,12 @@ def in_force(precision: str) -> str:
 
 def _narrow() -> bool:
     """Return whether oneDNN may run here in bfloat16, on a processor that multiplies it."""
-    if using.value == "xla" or jax.default_backend() != "cpu":
-        return False
-    return bool((there := library()) and there.has_bfloat16())
+    return bool(using.value != "xla" and (there := _built()) and there.has_bfloat16())
+
+
+def _built() -> Any:
+    """Return the module that calls the native part, None where it is not for this device."""
+    return library() if jax.default_backend() == "cpu" else None
 
 
 def chosen(precision: str) -> str:
@@ -62,8 +65,7 @@ def chosen(precision: str) -> str:
         raise InputError("`convolutions`", f"one of {', '.join(CHOICES)}", f"got {choice!r}{hint}")
     if choice == "xla" or (choice == "auto" and not narrow):
         return "xla"
-    there = jax.default_backend() == "cpu" and library()
-    if choice == "onednn" and not there:
+    if choice == "onednn" and not _built():
         allowed = "auto or xla, as the native part (native/build.py) is not built for this device"
         raise InputError("`convolutions`", allowed, "got onednn")
     return "onednn" if choice == "onednn" or _narrow() else "xla"
