@@ -11,7 +11,7 @@ from PIL import Image
 
 from nst_jax import images
 
-BIN = Path(__file__).parents[1] / "bin"
+BIN = Path(__file__).parents[2] / "bin"
 PROGRAMS = sorted(path.name for path in BIN.iterdir())
 QUICK = "--style=example:waves --size=32 --iterations=1 --style_layers=conv1_1 --content_layers=conv2_1 --scales= "
 QUICK = [*QUICK.split(), "--loss_balancing=none", "--devices=1"]

@@ -627,7 +627,7 @@ def test_ray_that_is_not_there_is_one_line(call, monkeypatch):
     not importlib.util.find_spec("ray"), reason="needs ray, which is not among the tests' packages"
 )
 def test_a_node_of_a_ray_cluster_that_goes_away_loses_no_row():
-    script = Path(__file__).with_name("batch_ray.py")
+    script = Path(__file__).parents[1] / "batch_ray.py"
     done = subprocess.run([sys.executable, script, "--rows=20", "--size=32"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
