@@ -21,6 +21,7 @@ from scipy import interpolate, ndimage, spatial
 Array = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int_]
 Number = int | float
 Field = Callable[[Array, Array], Array]  # a function of position (x, y)
 
@@ -278,7 +279,7 @@ def glass(size: tuple[int, int], seed: int) -> Pixels:
     return canvas.finish(rgb * (1 - cover) + metal[..., None] * np.array([0.95, 1.0, 1.1]) * cover)
 
 
-def _panes(canvas: Canvas, rng: np.random.Generator, sun: Array) -> tuple[Array, Array, Array]:
+def _panes(canvas: Canvas, rng: np.random.Generator, sun: Array) -> tuple[Array, Numbers, Numbers]:
     """Return where the panes of glass are (n, 2), and of each its theme and its hue (n,).
 
     Args:

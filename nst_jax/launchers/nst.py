@@ -30,7 +30,7 @@ from nst_jax.runs.events import (
     Started,
     Written,
 )
-from nst_jax.runs.input_files import Inputs
+from nst_jax.runs.input_files import InputOptions
 from nst_jax.runs.job import Job, prepare
 from nst_jax.runs.outputs import missed_strength
 from nst_jax.runs.request import OutputOptions, Request
@@ -39,7 +39,7 @@ from nst_jax.system import device
 from nst_jax.system.distributed import DeviceOptions, all_max, is_primary, prepare_on_all
 from nst_programs import ENDINGS
 
-OPTIONS = (Inputs, OutputOptions, DeviceOptions, CheckpointOptions, Config)
+OPTIONS = (InputOptions, OutputOptions, DeviceOptions, CheckpointOptions, Config)
 # What is of one command and not of its run: a checkpoint does not hand it on.
 OWN = (
     "dry_run",
@@ -77,7 +77,7 @@ def _prepare(
     """Return the job of what was given, and what must be equal in all processes. Raises InputError."""
     inputs, outputs, devices, checkpoint, config = given
     request = Request(
-        inputs=Inputs(**inputs),
+        inputs=InputOptions(**inputs),
         outputs=OutputOptions(**outputs),
         devices=DeviceOptions(**devices),
         checkpoint=CheckpointOptions(**checkpoint),

@@ -26,7 +26,6 @@ from nst_jax.objective import objective
 from nst_jax.objective.objective import (
     Evaluation,
     PartialSums,
-    Spec,
     Targets,
     Terms,
     given_terms,
@@ -39,6 +38,7 @@ from nst_jax.objective.objective import (
     terms_of,
     weighted_sum,
 )
+from nst_jax.spec import Spec
 
 
 class Axis(NamedTuple):

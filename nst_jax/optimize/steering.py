@@ -16,9 +16,10 @@ from jaxtyping import Array, Float, Int
 from nst_jax.metrics import lpips
 from nst_jax.networks.base import Params, features
 from nst_jax.objective import sharding
-from nst_jax.objective.objective import Background, Spec
+from nst_jax.objective.objective import Background
 from nst_jax.objective.weights import Dial
 from nst_jax.optimize.loop import State, visible
+from nst_jax.spec import Spec
 from nst_jax.weights import load_lpips_heads, load_vgg
 
 EVERY = 5  # steps between two corrections

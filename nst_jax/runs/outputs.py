@@ -21,7 +21,7 @@ from nst_jax.metrics import judge
 from nst_jax.networks import convolutions
 from nst_jax.networks.convolutions import in_force
 from nst_jax.reports.report import Point, ended, history, plot_losses, resolved, scales, to_json
-from nst_jax.runs.input_files import ImageCache, Inputs, Pictures, working_size
+from nst_jax.runs.input_files import ImageCache, InputOptions, Pictures, working_size
 from nst_jax.runs.judging import try_verdict
 from nst_jax.runs.problem import finish
 from nst_jax.runs.request import OutputOptions, Request
@@ -163,7 +163,7 @@ def _judged(request: Request) -> dict[str, Any] | None:
     return try_verdict(judge.load(), request.outputs.output, request.references, cache)
 
 
-def save_mask_preview(path: str, image: np.ndarray, pictures: Pictures, inputs: Inputs) -> bool:
+def save_mask_preview(path: str, image: np.ndarray, pictures: Pictures, inputs: InputOptions) -> bool:
     """Write the picture that shows which style acts where; log why if that fails.
 
     Args:

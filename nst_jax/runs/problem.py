@@ -18,12 +18,13 @@ from nst_jax.losses import TERMS
 from nst_jax.metrics import lpips
 from nst_jax.networks.base import Params, cast, check_picture, check_size
 from nst_jax.objective import sharding
-from nst_jax.objective.objective import Spec, Targets
+from nst_jax.objective.objective import Targets
 from nst_jax.objective.targets import make_targets
 from nst_jax.objective.weights import LossWeights
 from nst_jax.optimize.balancing import balanced
 from nst_jax.optimize.loop import Inputs
 from nst_jax.pytrees import Pytree
+from nst_jax.spec import Spec
 
 Picture = Float32[np.ndarray, "_ _ 3"]
 

@@ -16,7 +16,7 @@ from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.images import masks as masking
 from nst_jax.images.masks import Masks
 from nst_jax.losses import TERMS
-from nst_jax.objective.objective import Background, Spec, Targets
+from nst_jax.objective.objective import Background, Targets
 from nst_jax.objective.targets import (
     content_targets,
     make_background,
@@ -32,6 +32,7 @@ from nst_jax.pytrees import Pytree
 from nst_jax.runs.memory_plan import bytes_needed
 from nst_jax.runs.problem import Problem
 from nst_jax.runs.transfer import Progress, chunk_steps, progress
+from nst_jax.spec import Spec
 
 BYTES_PER_PIXEL = 6000  # of a lane with the five usual layers: a guess, which the compiler's count corrects
 
