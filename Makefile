@@ -37,4 +37,4 @@ $(SETUP): pyproject.toml native/build.py native/convolution.cc
 	touch $@
 
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) .xla_cache out
