@@ -395,7 +395,7 @@ class Config:
         return found
 
     @property
-    def aim(self) -> float | None:
+    def target_lpips(self) -> float | None:
         """The LPIPS to the photograph that the strength wants (lpips_of). None without a strength."""
         return None if self.strength is None else lpips_of(self.strength)
 

@@ -162,12 +162,13 @@ def _dials(config: Config) -> str:
     """Say what the dials come to."""
     names = ("content_weight", "style_weight", "tv_weight")
     weights = ", ".join(f"{name} {getattr(config, name):g}" for name in names)
-    if config.aim is None:
+    if config.target_lpips is None:
         units = "in units of the terms' pulls" if config.loss_balancing == "auto" else "raw"
         return f"weights {units}: {weights}; stroke size {config.stroke_size:g}"
-    aim = "" if math.isnan(config.aim) else f" (LPIPS to the photograph {config.aim:.2f})"
+    target = config.target_lpips
+    lpips = "" if math.isnan(target) else f" (LPIPS to the photograph {target:.2f})"
     begins = f"begins with {weights}, in units of the terms' pulls"
-    return f"strength {config.strength:g}{aim}, {begins}; stroke size {config.stroke_size:g}"
+    return f"strength {config.strength:g}{lpips}, {begins}; stroke size {config.stroke_size:g}"
 
 
 def _forecast(job: Job) -> int:

@@ -165,8 +165,8 @@ def memory_use(problem: Problem) -> MemoryUse:
     state, inputs = state_shapes(problem), problem.inputs(targets)
     arguments, temporary = _needs_of(loop.run_chunk, state, np.int32(0), inputs, spec)
     if ruler := ruler_shapes(problem.content, spec):
-        aim = np.float32(0)
-        _, steering = _needs_of(steer, state, targets.background, ruler, aim, np.int32(0), spec)
+        target_lpips = np.float32(0)
+        _, steering = _needs_of(steer, state, targets.background, ruler, target_lpips, np.int32(0), spec)
         arguments, temporary = arguments + _bytes(ruler), max(temporary, steering)
     content = _bytes([targets.terms.get(name) for name in recomputed_terms(spec) if layers_of([name], spec)])
     style, largest = max((size, picture.shape[:2]) for size, picture in once)
