@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 SETUP := $(VENV)/set-up
+DOCS := $(VENV)/set-up-docs
 
-.PHONY: demo test check bench studio setup clean
+.PHONY: demo test check bench studio docs setup clean
 
 demo: setup  ## one picture from the examples, its report and its loss plot, in out/
 	mkdir -p out
@@ -27,6 +28,9 @@ bench: setup  ## this machine's seconds per evaluation
 studio: setup  ## a page on which people make pictures
 	$(RUN)/nst-studio --open
 
+docs: $(DOCS)  ## the site, out/site/docs/index.html; this runs the tutorial
+	$(RUN)/sphinx-build -W --keep-going -c docs . out/site
+
 setup: $(SETUP)
 
 $(SETUP): pyproject.toml native/build.py native/convolution.cc
@@ -34,6 +38,10 @@ $(SETUP): pyproject.toml native/build.py native/convolution.cc
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/pip install --quiet --editable '.[dev]'
 	-$(RUN)/pip install --quiet --editable '.[cpu]' && $(RUN)/python native/build.py >/dev/null
+	touch $@
+
+$(DOCS): $(SETUP)
+	$(RUN)/pip install --quiet --editable '.[docs]'
 	touch $@
 
 clean:
