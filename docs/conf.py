@@ -47,7 +47,9 @@ def add_contents(app: Any, page: str, source: list[str]) -> None:
         return
     for part in re.split(r"^## ", source[0], flags=re.MULTILINE)[1:]:
         heading, links = part.splitlines()[0], re.findall(r"\[([^]]+)\]\(([^):#]+)\.md\)", part)
-        entries = "\n".join(f"{title[0].upper()}{title[1:]} <{target}>" for title, target in links)
+        entries = "\n".join(
+            f"{title[0].upper()}{title[1:]} <{target}>".replace("`", "") for title, target in links
+        )
         source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {heading}\n\n{entries}\n```\n"
 
 

@@ -28,6 +28,7 @@ SOURCES = [
     ROOT / "nst_programs.py",
     *sorted(path for path in STATIC if path.suffix in (".css", ".html", ".js")),
 ]
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 SHARED = {"quiet", "flagfile", "version", "help", "helpfull"}
 LONGEST = 30  # words of a sentence
 
@@ -98,8 +99,18 @@ def test_links_lead_somewhere(page):
 
 def test_every_page_is_in_the_index():
     index = (ROOT / "docs" / "index.md").read_text()
+    index += (ROOT / "docs" / "decisions.md").read_text()
     missing = [page for page in PAGES if f"({page.relative_to(ROOT / 'docs')})" not in index]
     assert missing == [ROOT / "docs" / "index.md"]
+
+
+def test_decisions_are_dated_and_whole():
+    index = (ROOT / "docs" / "decisions.md").read_text()
+    for page in DECISIONS:
+        title, date, *parts = page.read_text().strip().split("\n\n")
+        assert f"- [{title.removeprefix('# ')}](decisions/{page.name}), {date.strip('*')}\n" in index
+        assert page.name.startswith(date.strip("*"))
+        assert sum(part.startswith("**Decision.**") for part in parts) == 1, page
 
 
 def test_the_api_page_has_every_public_name():
@@ -175,7 +186,12 @@ def test_sentences_of_docstrings_are_short(module):
 
 @pytest.mark.parametrize(
     "page",
-    [*TOP[:4], ROOT / "docs" / "start.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))],
+    [
+        *TOP[:4],
+        *(ROOT / "docs" / name for name in ("decisions.md", "start.md")),
+        *sorted((ROOT / "docs" / "howto").glob("*.md")),
+        *DECISIONS,
+    ],
     ids=NAMES.get,
 )
 def test_sentences_are_short(page):
