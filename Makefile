@@ -45,4 +45,4 @@ $(DOCS): $(SETUP)
 	touch $@
 
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) .xla_cache out

@@ -4,7 +4,7 @@ from nst_jax import images as images
 from nst_jax.config import Config as Config
 from nst_jax.errors import InputError as InputError
 from nst_jax.errors import NotEnoughMemory as NotEnoughMemory
-from nst_jax.images import labels as labels
+from nst_jax.images import label_maps as label_maps
 from nst_jax.images.masks import Masks as Masks
 from nst_jax.losses import TERMS as TERMS
 from nst_jax.losses.base import Sum as Sum
@@ -20,7 +20,6 @@ from nst_jax.networks import NETWORKS as NETWORKS
 from nst_jax.networks.base import Network as Network
 from nst_jax.networks.base import Params as Params
 from nst_jax.networks.base import features as features
-from nst_jax.objective.objective import Spec as Spec
 from nst_jax.objective.objective import Targets as Targets
 from nst_jax.objective.objective import loss_terms as loss_terms
 from nst_jax.objective.objective import total_loss as total_loss
@@ -32,6 +31,7 @@ from nst_jax.optimize.optimizers import Step as Step
 from nst_jax.runs.transfer import Progress as Progress
 from nst_jax.runs.transfer import stylize as stylize
 from nst_jax.runs.transfer import stylize_steps as stylize_steps
+from nst_jax.spec import Spec as Spec
 from nst_jax.weights import load_vgg as load_vgg
 
 __version__ = "0.1.0"

@@ -19,12 +19,13 @@ from nst_jax.networks import NETWORKS
 from nst_jax.networks.base import check_layers
 from nst_jax.networks.precision import PRECISIONS
 from nst_jax.networks.vgg import POOLINGS
-from nst_jax.objective.objective import Spec, layers_of
+from nst_jax.objective.objective import layers_of
 from nst_jax.objective.tiling import least_tile
 from nst_jax.objective.weights import LossWeights, at_scale
 from nst_jax.optimize.optimizers import OPTIMIZERS
 from nst_jax.optimize.parametrizations import PARAMETRIZATIONS
 from nst_jax.options import Field, check_option, fields_of, is_tuple, option
+from nst_jax.spec import Spec
 
 # By name: what differs from the fields' defaults below, which are `gatys`.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -394,7 +395,7 @@ class Config:
         return found
 
     @property
-    def aim(self) -> float | None:
+    def target_lpips(self) -> float | None:
         """The LPIPS to the photograph that the strength wants (lpips_of). None without a strength."""
         return None if self.strength is None else lpips_of(self.strength)
 

@@ -166,7 +166,7 @@ def test_a_statistic_a_content_loss_and_an_optimizer_of_ones_own(params, picture
 
 def test_options_from_the_third_argument_on_are_keywords():
     public = {f"nst.{name}": value for name, value in vars(nst).items() if not name.startswith("_")}
-    for module in (nst.images, nst.labels):
+    for module in (nst.images, nst.label_maps):
         public |= {
             f"{module.__name__}.{name}": value
             for name, value in vars(module).items()
@@ -181,7 +181,7 @@ def test_options_from_the_third_argument_on_are_keywords():
 
 def test_the_entry_points_explain_each_argument():
     documented = nst.stylize, nst.stylize_steps, nst.make_targets, nst.features
-    for function in (*documented, images.save, nst.labels.make_masks):
+    for function in (*documented, images.save, nst.label_maps.make_masks):
         text = inspect.getdoc(function)
         for name in inspect.signature(function).parameters:
             assert f"    {name}:" in text, (function.__name__, name)

@@ -137,6 +137,12 @@ def test_from_three_parameters_on_each_is_explained():
     assert not missing, "parameters that no Args: explains:\n" + "\n".join(missing)
 
 
+def test_tests_lie_in_the_folders_of_what_they_test():
+    others = {"fuzz", "golden"}  # a harness, and numbers that are kept
+    folders = {path.name for path in (ROOT / "tests").iterdir() if any(path.glob("*.py"))}
+    assert folders - others <= {path.name for path in PACKAGE.iterdir()}
+
+
 EXAMPLES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in sorted(PACKAGE.rglob("*.py"))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from nst_jax import examples
 from nst_jax.examples.draw import LABELS, MASKS, SHIPPED, STYLES, Pixels, draw, labels, mask
-from nst_jax.images import labels as label_maps
+from nst_jax.images import label_maps
 
 FOLDER = Path(examples.__file__).parent
 PICTURES = sorted(FOLDER.glob("*.jpg"))

@@ -157,7 +157,7 @@ def look_at_cache(disk: Path) -> str:
         f"--output={disk.parent}/a.png",
         "--quiet",
     ]
-    environment = os.environ | {"XDG_CACHE_HOME": str(disk)}
+    environment = os.environ | {"XDG_CACHE_HOME": str(disk), "JAX_COMPILATION_CACHE_DIR": ""}
     done = subprocess.run(
         [sys.executable, nst_program, *flags], env=environment, capture_output=True, text=True
     )

@@ -21,6 +21,7 @@ from scipy import interpolate, ndimage, spatial
 Array = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int_]
 Number = int | float
 Field = Callable[[Array, Array], Array]  # a function of position (x, y)
 
@@ -157,10 +158,17 @@ def night(size: tuple[int, int], seed: int) -> Pixels:
     """Draw a night of whirling brush strokes over hills and poplars."""
     rng = np.random.default_rng(seed)
     canvas = Canvas(size, "10204a80")
-    w, h = canvas.width, canvas.height
     wander, patches, sway = noise(rng, 170), noise(rng, 60, 2), noise(rng, 40)
-    # x, y, radius (and turn): two great whirls that turn against each other; the moon and the stars.
-    whirls = [(0.40, 0.35, 105.0, 2.6), (0.635, 0.49, 75.0, -2.4)]
+    _whirls(canvas, rng, wander, patches)
+    _hills(canvas, rng, patches)
+    _poplars(canvas, rng, patches, sway)
+    return canvas.finish(impasto(canvas, 1.2))
+
+
+def _whirls(canvas: Canvas, rng: np.random.Generator, wander: Field, patches: Field) -> None:
+    """Paint the sky of night: two great whirls that turn against each other, the moon and the stars."""
+    w, h = canvas.width, canvas.height
+    whirls = [(0.40, 0.35, 105.0, 2.6), (0.635, 0.49, 75.0, -2.4)]  # x, y, radius, turn
     lights = [(0.86, 0.17, 82.0), (0.09, 0.15, 54.0), (0.27, 0.09, 38.0), (0.55, 0.11, 46.0)]
     lights += [(0.71, 0.25, 32.0), (0.12, 0.46, 44.0), (0.24, 0.58, 28.0), (0.80, 0.52, 36.0)]
     vortices = whirls + [(*light, 3.0) for light in lights]
@@ -187,6 +195,11 @@ def night(size: tuple[int, int], seed: int) -> Pixels:
         paths = trace(sky, x, y, 4, length // 4)
         brush(canvas, rng, paths, sky_color(*paths[:, length // 8].T), width)
 
+
+def _hills(canvas: Canvas, rng: np.random.Generator, patches: Field) -> None:
+    """Paint the hills of night, the farthest first."""
+    h = canvas.height
+
     def hill(layer: int) -> Field:
         ridge = noise(rng, 150 - 15 * layer, 2)
         top = h * (0.70 + 0.075 * layer)
@@ -206,6 +219,10 @@ def night(size: tuple[int, int], seed: int) -> Pixels:
         near = ramp("0b1a2a 12343f 1f5145 67802f d8b440", tone)
         brush(canvas, rng, trace(swayed(ground, 10), x, y, 4, 7), far + (near - far) * layer / 3, 8)
 
+
+def _poplars(canvas: Canvas, rng: np.random.Generator, patches: Field, sway: Field) -> None:
+    """Paint the poplars of night."""
+    w, h = canvas.width, canvas.height
     for cx, top, wide in ((0.925, 0.36, 34.0), (0.855, 0.50, 26.0), (0.975, 0.52, 26.0)):
         x, y = canvas.scatter(rng, 4.5)
         rise = np.clip((y / h - top) / (1.02 - top), 0, 1)
@@ -215,7 +232,6 @@ def night(size: tuple[int, int], seed: int) -> Pixels:
         tone = 0.38 + 0.3 * np.sin(side / 5 + patches(x, y)) - 0.006 * side + rng.normal(0, 0.16, x.shape)
         flames = trace(lambda x, y: x + 7 * sway(x, y), x, y, 4, 8)
         brush(canvas, rng, flames, ramp("081214 10251f 1d3f2b 3f5426 8a6a2c", tone), 7)
-    return canvas.finish(impasto(canvas, 1.2))
 
 
 # Two tones for every theme of the window: the sun's rings, its two kinds of rays, three hills and water.
@@ -229,25 +245,8 @@ def glass(size: tuple[int, int], seed: int) -> Pixels:
     """Draw a stained-glass window: a sun with its rays over hills and water."""
     rng = np.random.default_rng(seed)
     canvas = Canvas(size, "000000")
-    w, h = canvas.width, canvas.height
-    sun = np.array([0.60 * w, 0.34 * h])
-    free = np.stack(canvas.scatter(rng, 38), -1)
-    rings = [sun[None]]
-    for radius, panes in ((34.0, 7), (68.0, 14), (104.0, 14), (140.0, 28)):
-        spokes = np.arange(panes) * 2 * np.pi / panes + radius
-        rings.append(sun + radius * np.stack([np.cos(spokes), np.sin(spokes)], -1))
-    sites = np.concatenate([*rings, free[np.linalg.norm(free - sun, axis=-1) > 155]])
-
-    x, y = sites.T
-    radius = np.linalg.norm(sites - sun, axis=-1)
-    ray = np.arctan2(y - sun[1], x - sun[0]) * 7 // np.pi % 2
-    hills = noise(rng, 260)
-    below = [y > h * top + 45 * hills(x, np.full_like(x, 900 * top)) for top in (0.60, 0.70, 0.80)]
-    theme = np.where(np.any(below, axis=0), 6 + np.sum(below, axis=0), 5 + ray).astype(int)
-    theme = np.where(radius < 150, np.searchsorted([20, 50, 85, 120], radius), theme)
-    stray = (rng.uniform(size=x.shape) < 0.08) & (radius > 150)
-    hue = np.where(stray, rng.integers(0, 10, x.shape), theme)
-    hue = np.where((theme == 9) & (y // 26 % 3 == 0), 5, hue)  # the water mirrors the sky
+    sun = np.array([0.60 * canvas.width, 0.34 * canvas.height])
+    sites, theme, hue = _panes(canvas, rng, sun)
 
     px, py = canvas.grid()
     sway = noise(rng, 45), noise(rng, 45)
@@ -269,7 +268,7 @@ def glass(size: tuple[int, int], seed: int) -> Pixels:
     tone = np.clip(rng.uniform(size=len(sites))[pane] + 0.5 * across[..., 0] + 0.4 * streaks, 0, 1)[..., None]
     dark, pale = ramp(JEWELS, np.linspace(0, 1, 20)).reshape(10, 2, 3)[hue].swapaxes(0, 1)
     rgb = dark[pane] * (1 - tone) + pale[pane] * tone
-    light = 1.15 - 0.3 * np.linalg.norm(np.stack([px, py], -1) - sun, axis=-1) / h
+    light = 1.15 - 0.3 * np.linalg.norm(np.stack([px, py], -1) - sun, axis=-1) / canvas.height
     light += 0.22 * across[..., 0] + 0.2 * slope + 0.05 * hammered
     light *= 1 - 0.4 * np.exp(-np.maximum(lead - 1, 0) * 2.2)  # dirt gathers along the lead
     rgb = rgb * light[..., None] + 90 * np.clip(slope - 0.2, 0, 1)[..., None]
@@ -278,6 +277,35 @@ def glass(size: tuple[int, int], seed: int) -> Pixels:
     metal = 24 + 8 * hammered + 110 * np.clip(lit(bar) * canvas.scale, 0, 1)
     cover = np.clip((1 - lead) * 3, 0, 1)[..., None]
     return canvas.finish(rgb * (1 - cover) + metal[..., None] * np.array([0.95, 1.0, 1.1]) * cover)
+
+
+def _panes(canvas: Canvas, rng: np.random.Generator, sun: Array) -> tuple[Array, Numbers, Numbers]:
+    """Return where the panes of glass are (n, 2), and of each its theme and its hue (n,).
+
+    Args:
+        canvas: for its size.
+        rng: of the picture.
+        sun: where it stands (2,).
+    """
+    h = canvas.height
+    free = np.stack(canvas.scatter(rng, 38), -1)
+    rings = [sun[None]]
+    for radius, panes in ((34.0, 7), (68.0, 14), (104.0, 14), (140.0, 28)):
+        spokes = np.arange(panes) * 2 * np.pi / panes + radius
+        rings.append(sun + radius * np.stack([np.cos(spokes), np.sin(spokes)], -1))
+    sites = np.concatenate([*rings, free[np.linalg.norm(free - sun, axis=-1) > 155]])
+
+    x, y = sites.T
+    radius = np.linalg.norm(sites - sun, axis=-1)
+    ray = np.arctan2(y - sun[1], x - sun[0]) * 7 // np.pi % 2
+    hills = noise(rng, 260)
+    below = [y > h * top + 45 * hills(x, np.full_like(x, 900 * top)) for top in (0.60, 0.70, 0.80)]
+    theme = np.where(np.any(below, axis=0), 6 + np.sum(below, axis=0), 5 + ray).astype(int)
+    theme = np.where(radius < 150, np.searchsorted([20, 50, 85, 120], radius), theme)
+    stray = (rng.uniform(size=x.shape) < 0.08) & (radius > 150)
+    hue = np.where(stray, rng.integers(0, 10, x.shape), theme)
+    hue = np.where((theme == 9) & (y // 26 % 3 == 0), 5, hue)  # the water mirrors the sky
+    return sites, theme, hue
 
 
 # A breaking wave's outside and inside, from its foot to the tip of its lip; height 1, y up.

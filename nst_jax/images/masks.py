@@ -37,7 +37,7 @@ class Label(NamedTuple):
 class Masks(NamedTuple):
     """The masks of a run, in [0, 1]. None, or nothing at all, is white everywhere.
 
-    With labels (labels.make_masks) a style picture has several: it is a style for each of its regions.
+    With labels (label_maps.make_masks) a style picture has several: it is a style for each of its regions.
     """
 
     content: Mask | None = None  # of the picture's size: where any style may act

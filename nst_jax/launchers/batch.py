@@ -24,7 +24,7 @@ from nst_jax.runs.batch_job import Batch, BatchEvent, RowFinished, prepare_batch
 from nst_jax.runs.batch_ray import RunnerOptions, ray_session, run_on_ray
 from nst_jax.runs.batch_request import BatchOptions, make_batch_request
 from nst_jax.runs.batch_summary import write_summary
-from nst_jax.runs.input_files import Inputs
+from nst_jax.runs.input_files import InputOptions
 from nst_jax.runs.request import OutputOptions
 from nst_jax.system import device
 from nst_programs import ENDINGS
@@ -117,7 +117,7 @@ def _exit_code(batch: Batch, counts: Counts, stopped: int) -> int:
 
 FIRST = ("manifest", "content", "style", "output", "strength", "effort", "size", "preset")
 PROGRAM = Program(
-    "nst-batch", __doc__, (Inputs, OutputOptions, BatchOptions, RunnerOptions, Config), main, FIRST
+    "nst-batch", __doc__, (InputOptions, OutputOptions, BatchOptions, RunnerOptions, Config), main, FIRST
 )
 
 

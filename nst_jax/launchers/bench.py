@@ -40,7 +40,7 @@ from nst_jax.losses.style import STYLE_LOSSES
 from nst_jax.networks import NETWORKS, convolutions
 from nst_jax.networks.base import Params, cast, make_params
 from nst_jax.networks.precision import PRECISIONS
-from nst_jax.objective.objective import Spec, Targets, total_loss
+from nst_jax.objective.objective import Targets, total_loss
 from nst_jax.objective.targets import make_targets
 from nst_jax.objective.weights import LossWeights
 from nst_jax.optimize.loop import Inputs, initial_state, run_chunk, run_steps
@@ -51,6 +51,7 @@ from nst_jax.runs.memory_plan import bytes_needed
 from nst_jax.runs.problem import Problem, make_problem, with_hyperparameters
 from nst_jax.runs.sweep import sweep
 from nst_jax.runs.transfer import stylize_steps
+from nst_jax.spec import Spec
 from nst_jax.system import device
 from nst_jax.weights import load_weights
 

@@ -30,7 +30,7 @@ from nst_jax.runs.events import (
     Started,
     Written,
 )
-from nst_jax.runs.input_files import Inputs
+from nst_jax.runs.input_files import InputOptions
 from nst_jax.runs.job import Job, prepare
 from nst_jax.runs.outputs import missed_strength
 from nst_jax.runs.request import OutputOptions, Request
@@ -39,7 +39,7 @@ from nst_jax.system import device
 from nst_jax.system.distributed import DeviceOptions, all_max, is_primary, prepare_on_all
 from nst_programs import ENDINGS
 
-OPTIONS = (Inputs, OutputOptions, DeviceOptions, CheckpointOptions, Config)
+OPTIONS = (InputOptions, OutputOptions, DeviceOptions, CheckpointOptions, Config)
 # What is of one command and not of its run: a checkpoint does not hand it on.
 OWN = (
     "dry_run",
@@ -77,7 +77,7 @@ def _prepare(
     """Return the job of what was given, and what must be equal in all processes. Raises InputError."""
     inputs, outputs, devices, checkpoint, config = given
     request = Request(
-        inputs=Inputs(**inputs),
+        inputs=InputOptions(**inputs),
         outputs=OutputOptions(**outputs),
         devices=DeviceOptions(**devices),
         checkpoint=CheckpointOptions(**checkpoint),
@@ -162,12 +162,13 @@ def _dials(config: Config) -> str:
     """Say what the dials come to."""
     names = ("content_weight", "style_weight", "tv_weight")
     weights = ", ".join(f"{name} {getattr(config, name):g}" for name in names)
-    if config.aim is None:
+    if config.target_lpips is None:
         units = "in units of the terms' pulls" if config.loss_balancing == "auto" else "raw"
         return f"weights {units}: {weights}; stroke size {config.stroke_size:g}"
-    aim = "" if math.isnan(config.aim) else f" (LPIPS to the photograph {config.aim:.2f})"
+    target = config.target_lpips
+    lpips = "" if math.isnan(target) else f" (LPIPS to the photograph {target:.2f})"
     begins = f"begins with {weights}, in units of the terms' pulls"
-    return f"strength {config.strength:g}{aim}, {begins}; stroke size {config.stroke_size:g}"
+    return f"strength {config.strength:g}{lpips}, {begins}; stroke size {config.stroke_size:g}"
 
 
 def _forecast(job: Job) -> int:

@@ -18,8 +18,8 @@ from nst_jax.networks import NETWORKS, convolutions, vgg
 from nst_jax.networks.base import Layer, Network, Params
 from nst_jax.networks.convolutions import in_force
 from nst_jax.networks.precision import PRECISIONS
-from nst_jax.objective.objective import Spec
 from nst_jax.reports.report import draw, new_axes
+from nst_jax.spec import Spec
 
 Row = dict[str, Any]
 

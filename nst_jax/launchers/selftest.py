@@ -15,6 +15,7 @@ from nst_jax.networks.precision import PRECISIONS
 from nst_jax.objective import objective
 from nst_jax.objective.targets import make_targets
 from nst_jax.objective.weights import coefficients
+from nst_jax.spec import Spec
 from nst_jax.system import device
 from nst_jax.weights import load_vgg
 
@@ -64,7 +65,7 @@ def errors(params: Params, precision: str) -> dict[str, float]:
     return {name: _error(np.asarray(found[name], np.float64), number) for name, number in numbers.items()}
 
 
-def _numbers(params: Params, content: jax.Array, style: jax.Array, spec: objective.Spec) -> dict[str, Any]:
+def _numbers(params: Params, content: jax.Array, style: jax.Array, spec: Spec) -> dict[str, Any]:
     """Return the numbers of the content, turned left to right, as a picture."""
     picture, weights = content[:, ::-1], CONFIG.loss_weights(1)
     targets = make_targets(params, content, [style], spec)

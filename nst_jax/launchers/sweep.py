@@ -14,7 +14,7 @@ from nst_jax.launchers.flags import ParsedFlags, Program, launch
 from nst_jax.launchers.progress_bar import Seldom
 from nst_jax.launchers.signals import interrupts
 from nst_jax.runs.events import Written
-from nst_jax.runs.input_files import Inputs
+from nst_jax.runs.input_files import InputOptions
 from nst_jax.runs.sweep_job import SweepAdvanced, SweepFinished, SweepJob, SweepResult, prepare_sweep
 from nst_jax.runs.sweep_request import SweepOptions, make_sweep_request
 from nst_jax.system import device
@@ -26,7 +26,7 @@ NAMED = 8  # pictures that are not finite
 def main(inputs: ParsedFlags, options: ParsedFlags, config: ParsedFlags) -> int:
     """Run `nst-sweep` with the options given. Raises InputError before anything is written."""
     wanted = SweepOptions(**options)
-    request = make_sweep_request(Inputs(**inputs), wanted, config)
+    request = make_sweep_request(InputOptions(**inputs), wanted, config)
     device.set_up()
     job = prepare_sweep(request)
     if wanted.dry_run:
@@ -88,7 +88,7 @@ def _exit_code(job: SweepJob, result: SweepResult) -> int:
 
 
 FIRST = ("content", "style", "sweep", "output_dir", "strength", "effort", "size", "preset")
-PROGRAM = Program("nst-sweep", __doc__, (Inputs, SweepOptions, Config), main, FIRST)
+PROGRAM = Program("nst-sweep", __doc__, (InputOptions, SweepOptions, Config), main, FIRST)
 
 
 def console() -> None:

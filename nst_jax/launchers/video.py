@@ -16,7 +16,7 @@ from nst_jax.launchers.console import DONE, fail, in_minutes, tell
 from nst_jax.launchers.flags import ParsedFlags, Program, launch
 from nst_jax.launchers.progress_bar import Seldom
 from nst_jax.launchers.signals import interrupts
-from nst_jax.runs.input_files import Inputs
+from nst_jax.runs.input_files import InputOptions
 from nst_jax.system import device
 from nst_jax.video.job import Encoded, Finished, FrameMade, Resumed, VideoJob, prepare_video
 from nst_jax.video.request import VideoOptions, VideoRequest
@@ -26,7 +26,7 @@ from nst_programs import ENDINGS
 def main(inputs: ParsedFlags, options: ParsedFlags, config: ParsedFlags) -> int:
     """Run `nst-video` with the options given. Raises InputError before anything is written."""
     request = VideoRequest(
-        inputs=Inputs(**inputs), options=VideoOptions(**options), config=Config.from_preset(**config)
+        inputs=InputOptions(**inputs), options=VideoOptions(**options), config=Config.from_preset(**config)
     )
     device.set_up()
     job = prepare_video(request)
@@ -82,7 +82,7 @@ FIRST = (
     "temporal_weight",
     "preset",
 )
-PROGRAM = Program("nst-video", __doc__, (Inputs, VideoOptions, Config), main, FIRST)
+PROGRAM = Program("nst-video", __doc__, (InputOptions, VideoOptions, Config), main, FIRST)
 
 
 def console() -> None:

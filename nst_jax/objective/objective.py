@@ -18,7 +18,7 @@ from nst_jax.losses.sampling import Tile
 from nst_jax.networks.base import AnyArray, Params, features
 from nst_jax.objective.weights import LossWeights, coefficients
 from nst_jax.pytrees import Pytree
-from nst_jax.spec import Spec as Spec
+from nst_jax.spec import Spec
 
 # By term: a number, or numbers by name, and by style where it is of styles: the unweighted losses, or (of the
 # same shape) their coefficients.

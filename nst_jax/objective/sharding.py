@@ -18,7 +18,8 @@ from jaxtyping import Array, Float
 from nst_jax.errors import InputError
 from nst_jax.losses import TERMS
 from nst_jax.networks.base import AnyArray
-from nst_jax.objective.objective import Spec, Targets
+from nst_jax.objective.objective import Targets
+from nst_jax.spec import Spec
 
 
 def make_mesh(devices: Sequence[Any] | int) -> Mesh | None:

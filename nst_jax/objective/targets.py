@@ -19,7 +19,6 @@ from nst_jax.networks.base import AnyArray, Params, check_picture, picture_list
 from nst_jax.objective import sharding, tiling
 from nst_jax.objective.objective import (
     Background,
-    Spec,
     Targets,
     given_terms,
     layers_of,
@@ -28,6 +27,7 @@ from nst_jax.objective.objective import (
     of_styles,
     recomputed_terms,
 )
+from nst_jax.spec import Spec
 
 
 def make_targets(

@@ -26,7 +26,6 @@ from nst_jax.objective import objective
 from nst_jax.objective.objective import (
     Evaluation,
     PartialSums,
-    Spec,
     Targets,
     Terms,
     given_terms,
@@ -39,6 +38,7 @@ from nst_jax.objective.objective import (
     terms_of,
     weighted_sum,
 )
+from nst_jax.spec import Spec
 
 
 class Axis(NamedTuple):
@@ -196,11 +196,11 @@ def evaluate(
 
     def look(number: Array) -> PartialSums:
         """Return the pieces of a window that the total is not linear in."""
-        _, pixels, aims, part = near(number)
+        _, pixels, local, part = near(number)
         layers = layers_of(looked_at, spec)
         maps = network(params, pixels, layers, spec) if layers else {}
         linear = {name: factors[name] for name in spec.terms if name not in looked_at}
-        return jax.tree.map(jnp.zeros_like, linear) | sums_of(looked_at, pixels, maps, aims, spec, part)
+        return jax.tree.map(jnp.zeros_like, linear) | sums_of(looked_at, pixels, maps, local, spec, part)
 
     whole, places = _over_windows(look, windows)
 
@@ -212,8 +212,8 @@ def evaluate(
 
     def add(number: Array, sums: tuple[Array, PartialSums]) -> tuple[Array, PartialSums]:
         gradient, pieces = sums
-        window, pixels, aims, part = near(number)
-        found, back = jax.vjp(lambda pixels: loss_pieces(params, pixels, aims, spec, part), pixels)
+        window, pixels, local, part = near(number)
+        found, back = jax.vjp(lambda pixels: loss_pieces(params, pixels, local, spec, part), pixels)
         (slope,) = back(_slopes_in(number, slopes, places))
         moved = _windowed(gradient, window, windows.window_shape) + slope
         gradient = lax.dynamic_update_slice(gradient, moved, (*window.start, jnp.int32(0)))

@@ -9,9 +9,10 @@ from nst_jax import images
 from nst_jax.losses import TERMS
 from nst_jax.networks.base import AnyArray
 from nst_jax.objective import sharding
-from nst_jax.objective.objective import Spec, in_order
+from nst_jax.objective.objective import in_order
 from nst_jax.objective.weights import LossWeights, coefficients, in_pulls
 from nst_jax.optimize.loop import Inputs, evaluate, start
+from nst_jax.spec import Spec
 
 MOVED = 3 / 4  # of the pull at the moved content, that counts: below it photographs are as they are
 PAINTED = 1 / 8  # of the pull at the style

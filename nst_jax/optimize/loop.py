@@ -15,11 +15,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nst_jax.networks.base import AnyArray, Params
 from nst_jax.objective import objective, sharding, tiling
-from nst_jax.objective.objective import Background, Spec, Targets, Terms, composite, seen
+from nst_jax.objective.objective import Background, Targets, Terms, composite, seen
 from nst_jax.objective.weights import Dial, LossWeights, coefficients, steered
 from nst_jax.optimize.optimizers import OPTIMIZERS, Iterate
 from nst_jax.optimize.parametrizations import PARAMETRIZATIONS
 from nst_jax.pytrees import Pytree
+from nst_jax.spec import Spec
 
 
 class Inputs(Pytree):

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nst_jax.objective import sharding
-from nst_jax.objective.objective import Spec
 from nst_jax.optimize.optimizers import PIXELS, Coordinates
+from nst_jax.spec import Spec
 
 MEAN = 4 * math.log(1 + math.sqrt(2))  # of 1/f over all frequencies: by it S has a mean square of 1
 LIGHT = 3.0  # how much farther a step goes in lightness than in color; in natural pictures some 4 times

@@ -16,9 +16,10 @@ from jaxtyping import Array, Float, Int
 from nst_jax.metrics import lpips
 from nst_jax.networks.base import Params, features
 from nst_jax.objective import sharding
-from nst_jax.objective.objective import Background, Spec
+from nst_jax.objective.objective import Background
 from nst_jax.objective.weights import Dial
 from nst_jax.optimize.loop import State, visible
+from nst_jax.spec import Spec
 from nst_jax.weights import load_lpips_heads, load_vgg
 
 EVERY = 5  # steps between two corrections
@@ -71,9 +72,9 @@ def _maps(params: Params, heads: dict[str, Array], image: Float[Array, "h w 3"])
         return lpips.weighted(features(params, small, lpips.LAYERS), heads)
 
 
-def _wanted(aim: Float[Array, ""], first: Float[Array, ""], step: Int[Array, ""]) -> Float[Array, ""]:
-    """Return the LPIPS wanted after so many steps: from the first picture's to the aim, exponentially."""
-    return aim + (first - aim) * jnp.exp(-step.astype(jnp.float32) / RAMP)
+def _wanted(target: Float[Array, ""], first: Float[Array, ""], step: Int[Array, ""]) -> Float[Array, ""]:
+    """Return the LPIPS wanted after so many steps: from the first picture's to the target, exponentially."""
+    return target + (first - target) * jnp.exp(-step.astype(jnp.float32) / RAMP)
 
 
 def _log_odds(distance: Float[Array, ""]) -> Float[Array, ""]:
@@ -86,7 +87,7 @@ def turn(
     state: State,
     frame: Background | None,
     ruler: Ruler,
-    aim: Float[Array, ""],
+    target: Float[Array, ""],
     before: Int[Array, ""] | np.int32,
     spec: Spec,
 ) -> State:
@@ -98,7 +99,7 @@ def turn(
         state: Of the loop, donated.
         frame: What lies around the masks. The picture is measured within them.
         ruler: What it is measured with.
-        aim: The LPIPS wanted at the end; not finite: nothing is corrected.
+        target: The LPIPS wanted at the end; not finite: nothing is corrected.
         before: Steps of the scales before.
         spec: What is static.
     """
@@ -110,7 +111,7 @@ def turn(
     assert dial is not None
     first = jnp.where(jnp.isnan(dial.first), seen, dial.first)
     step = before + state.step
-    wanted = _wanted(aim, first, step)
+    wanted = _wanted(target, first, step)
     error = wanted - seen
     log_ratio = dial.log_ratio + jnp.clip(GAIN * (_log_odds(wanted) - _log_odds(seen)), -MOST, MOST)
     log_ratio = jnp.clip(log_ratio, -LIMIT, LIMIT)

@@ -13,7 +13,7 @@ from nst_jax.runs.events import Resumed as Resumed
 from nst_jax.runs.events import Saved as Saved
 from nst_jax.runs.events import Started as Started
 from nst_jax.runs.events import Written as Written
-from nst_jax.runs.input_files import Inputs as Inputs
+from nst_jax.runs.input_files import InputOptions as InputOptions
 from nst_jax.runs.job import Job as Job
 from nst_jax.runs.job import prepare as prepare
 from nst_jax.runs.request import OutputOptions as OutputOptions

@@ -31,7 +31,7 @@ from nst_jax.options import (
     option_type,
     parse_option,
 )
-from nst_jax.runs.input_files import Inputs
+from nst_jax.runs.input_files import InputOptions
 from nst_jax.runs.request import OutputOptions, Request
 from nst_jax.system import storage
 from nst_jax.system.distributed import DeviceOptions
@@ -52,7 +52,7 @@ def columns() -> dict[str, Field]:
 
 @functools.cache  # asked for at every cell
 def _columns(terms: tuple[str, ...]) -> dict[str, Field]:
-    kinds = (Inputs, OutputOptions, Config)
+    kinds = (InputOptions, OutputOptions, Config)
     return {field.name: field for kind in kinds for field in fields_of(kind) if field.name != "dry_run"}
 
 
@@ -168,7 +168,7 @@ class BatchRequest(NamedTuple):
         outputs = self._of(OutputOptions, values)
         places = {name: outputs[name].replace(ID, row.id) for name in PLACES if name in outputs}
         return Request(
-            inputs=Inputs(**self._of(Inputs, values)),
+            inputs=InputOptions(**self._of(InputOptions, values)),
             outputs=OutputOptions(**{**outputs, **places}),
             config=_config(tuple(self._of(Config, values).items())),
             devices=DeviceOptions(devices=1),
@@ -248,7 +248,7 @@ def make_batch_request(
 
     Args:
         wanted: which rows there are.
-        given: options of Inputs, OutputOptions and Config that all rows have in common.
+        given: options of InputOptions, OutputOptions and Config that all rows have in common.
         environment: variables, of which one may have the index of the shard.
 
     Raises:

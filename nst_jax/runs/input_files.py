@@ -16,9 +16,9 @@ import nst_jax
 from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.images import labels
+from nst_jax.images import label_maps
 from nst_jax.images import masks as masking
-from nst_jax.images.labels import Labels
+from nst_jax.images.label_maps import Labels
 from nst_jax.images.masks import Masks
 from nst_jax.networks import NETWORKS
 from nst_jax.networks.base import smallest_side
@@ -36,7 +36,7 @@ GRAYS = 0.02  # share of gray pixels from which a mask is said to be gray: edges
 
 
 @dataclasses.dataclass(frozen=True)
-class Inputs:
+class InputOptions:
     """The files that are read."""
 
     content: str = option(
@@ -143,7 +143,7 @@ class ImageCache:
     def labels(self, name: str) -> Labels:
         """Return a file as a label map, and say what is seen in it. Raises InputError."""
         if name not in self.labeled:
-            self.labeled[name] = labels.find(self.read(name), name)
+            self.labeled[name] = label_maps.find(self.read(name), name)
             LOG.info("%s: %s", name, self.labeled[name].told())
         return self.labeled[name]
 
@@ -158,7 +158,7 @@ class ImageCache:
         return images.size_to_fit(*self.read(name).size, longest)
 
 
-def check_inputs(inputs: Inputs, config: Config) -> None:
+def check_inputs(inputs: InputOptions, config: Config) -> None:
     """Raise InputError where flags that name files do not go together, before any file is read."""
     if not all(inputs.style) or not inputs.style:
         raise InputError("`style`", "a file or example:NAME", "not given")
@@ -182,7 +182,7 @@ def check_inputs(inputs: Inputs, config: Config) -> None:
             raise InputError(f"`{name}`", allowed, f"got {count}")
 
 
-def check_different(inputs: Inputs, config: Config, written: Iterable[str], flags: str) -> None:
+def check_different(inputs: InputOptions, config: Config, written: Iterable[str], flags: str) -> None:
     """Refuse to write a file twice, or over one that a run reads.
 
     Args:
@@ -194,7 +194,7 @@ def check_different(inputs: Inputs, config: Config, written: Iterable[str], flag
     check_written(itertools.chain(*files_read(inputs, config).values()), written, flags)
 
 
-def files_read(inputs: Inputs, config: Config) -> dict[str, tuple[str, ...]]:
+def files_read(inputs: InputOptions, config: Config) -> dict[str, tuple[str, ...]]:
     """Return the names of the files that a run reads, by flag."""
     named = {name: value for name, value in dataclasses.asdict(inputs).items() if name != "print_size"}
     if config.init not in ("content", "noise", "style"):
@@ -226,7 +226,7 @@ def _real_path(path: Path) -> str:
         return str(path)
 
 
-def settings(inputs: Inputs, config: Config, cache: ImageCache, dpi: int = 0) -> str:
+def settings(inputs: InputOptions, config: Config, cache: ImageCache, dpi: int = 0) -> str:
     """Return what made a picture, to be stored in it: no folders, as pictures are shown to others.
 
     Nor its own name, so equal runs give equal bytes. Of files it has the names and the checksums.
@@ -251,7 +251,7 @@ def settings(inputs: Inputs, config: Config, cache: ImageCache, dpi: int = 0) ->
     return json.dumps({"nst_jax": nst_jax.__version__, "config": options, "sha256": sums})
 
 
-def working_size(inputs: Inputs, config: Config, cache: ImageCache) -> tuple[int, int]:
+def working_size(inputs: InputOptions, config: Config, cache: ImageCache) -> tuple[int, int]:
     """Return the rows and columns that are optimized.
 
     Args:
@@ -264,7 +264,7 @@ def working_size(inputs: Inputs, config: Config, cache: ImageCache) -> tuple[int
     return cache.size(shape_of(inputs)[0], config.size)
 
 
-def program_size(size: tuple[int, int], inputs: Inputs) -> tuple[int, int]:
+def program_size(size: tuple[int, int], inputs: InputOptions) -> tuple[int, int]:
     """Return the rows and columns that the compiled program has for a picture of a working size."""
     if not inputs.round_aspects:
         return size
@@ -274,7 +274,7 @@ def program_size(size: tuple[int, int], inputs: Inputs) -> tuple[int, int]:
     return (longest, rounded) if size[0] > size[1] else (rounded, longest)
 
 
-def shape_of(inputs: Inputs) -> tuple[str, str]:
+def shape_of(inputs: InputOptions) -> tuple[str, str]:
     """Return the file that gives the picture its aspect, and what it is."""
     if inputs.content:
         return inputs.content, "the content"
@@ -283,7 +283,7 @@ def shape_of(inputs: Inputs) -> tuple[str, str]:
     return inputs.style[0], "the first style"
 
 
-def load_pictures(inputs: Inputs, config: Config, cache: ImageCache, masks: Masks) -> Pictures:
+def load_pictures(inputs: InputOptions, config: Config, cache: ImageCache, masks: Masks) -> Pictures:
     """Read the pictures and bring them and the masks to their working sizes.
 
     Args:
@@ -334,7 +334,7 @@ def _style_size(name: str, config: Config, cache: ImageCache) -> tuple[int, int]
     return cache.size(name, max(1, round(config.size * config.stroke_size)))
 
 
-def load_masks(inputs: Inputs, cache: ImageCache) -> Masks:
+def load_masks(inputs: InputOptions, cache: ImageCache) -> Masks:
     """Read the masks as they are; say where one is grayer than a mask that is cut at 127 should be."""
 
     def load(name: str, picture: str, of: str) -> np.ndarray | None:
@@ -361,7 +361,7 @@ def load_masks(inputs: Inputs, cache: ImageCache) -> Masks:
 
 
 def _label_masks(
-    inputs: Inputs, cache: ImageCache, size: tuple[int, int], style_sizes: Sequence[tuple[int, int]]
+    inputs: InputOptions, cache: ImageCache, size: tuple[int, int], style_sizes: Sequence[tuple[int, int]]
 ) -> Masks:
     """Read the label maps, and return the regions they name; say which parts of a style are in none."""
 
@@ -376,8 +376,10 @@ def _label_masks(
             maps.append(None)
             continue
         own = read(name, style, "its style")
-        numbers = labels.match(content, own, name, inputs.content_labels)
+        numbers = label_maps.match(content, own, name, inputs.content_labels)
         maps.append(numbers[own.numbers])
-        if unused := np.flatnonzero(numbers == labels.LACKING).tolist():
+        if unused := np.flatnonzero(numbers == label_maps.LACKING).tolist():
             LOG.warning("%s: not used, as %s lacks it: %s", name, inputs.content_labels, own.told(unused))
-    return labels.make_masks(content.numbers, maps, size=size, style_sizes=style_sizes, names=content.names)
+    return label_maps.make_masks(
+        content.numbers, maps, size=size, style_sizes=style_sizes, names=content.names
+    )

@@ -3,7 +3,7 @@
 It knows no flags and no terminal, so programs, servers and notebooks drive it alike:
 
     request = Request(
-        inputs=Inputs(content="example:cat", style=("example:night",)),
+        inputs=InputOptions(content="example:cat", style=("example:night",)),
         outputs=OutputOptions(output="cat.png"),
     )
     job = prepare(request)  # reads and checks; writes nothing

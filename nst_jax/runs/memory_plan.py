@@ -10,11 +10,12 @@ import numpy as np
 from nst_jax.errors import NotEnoughMemory
 from nst_jax.networks.base import Params
 from nst_jax.objective import sharding, tiling
-from nst_jax.objective.objective import Spec, layers_of, recomputed_terms
+from nst_jax.objective.objective import layers_of, recomputed_terms
 from nst_jax.objective.targets import content_targets, style_arguments, traced_numbers, wanted_of_style
 from nst_jax.optimize import loop
 from nst_jax.optimize.steering import ruler_shapes, steer
 from nst_jax.runs.problem import Problem
+from nst_jax.spec import Spec
 
 # Sides of windows that are tried, the largest first: the larger, the less is computed twice.
 TILE_SIDES = (4096, 3072, 2048, 1536, 1024, 768, 640, 512, 384, 320, 256)
@@ -164,8 +165,8 @@ def memory_use(problem: Problem) -> MemoryUse:
     state, inputs = state_shapes(problem), problem.inputs(targets)
     arguments, temporary = _needs_of(loop.run_chunk, state, np.int32(0), inputs, spec)
     if ruler := ruler_shapes(problem.content, spec):
-        aim = np.float32(0)
-        _, steering = _needs_of(steer, state, targets.background, ruler, aim, np.int32(0), spec)
+        target_lpips = np.float32(0)
+        _, steering = _needs_of(steer, state, targets.background, ruler, target_lpips, np.int32(0), spec)
         arguments, temporary = arguments + _bytes(ruler), max(temporary, steering)
     content = _bytes([targets.terms.get(name) for name in recomputed_terms(spec) if layers_of([name], spec)])
     style, largest = max((size, picture.shape[:2]) for size, picture in once)

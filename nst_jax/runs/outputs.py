@@ -21,7 +21,7 @@ from nst_jax.metrics import judge
 from nst_jax.networks import convolutions
 from nst_jax.networks.convolutions import in_force
 from nst_jax.reports.report import Point, ended, history, plot_losses, resolved, scales, to_json
-from nst_jax.runs.input_files import ImageCache, Inputs, Pictures, working_size
+from nst_jax.runs.input_files import ImageCache, InputOptions, Pictures, working_size
 from nst_jax.runs.judging import try_verdict
 from nst_jax.runs.problem import finish
 from nst_jax.runs.request import OutputOptions, Request
@@ -163,7 +163,7 @@ def _judged(request: Request) -> dict[str, Any] | None:
     return try_verdict(judge.load(), request.outputs.output, request.references, cache)
 
 
-def save_mask_preview(path: str, image: np.ndarray, pictures: Pictures, inputs: Inputs) -> bool:
+def save_mask_preview(path: str, image: np.ndarray, pictures: Pictures, inputs: InputOptions) -> bool:
     """Write the picture that shows which style acts where; log why if that fails.
 
     Args:
@@ -225,7 +225,7 @@ def _report(outcome: Outcome, recipe: Recipe) -> dict[str, Any]:
         },
         "image": {"height": last.picture.shape[0], "width": last.picture.shape[1]},
         "losses": {"initial": initial, "final": last.losses},
-        "lpips": None if last.lpips is None else {"wanted": config.aim, "reached": last.lpips},
+        "lpips": None if last.lpips is None else {"wanted": config.target_lpips, "reached": last.lpips},
         "scales": scales(outcome.history),
         "history": history(outcome.history),
         "ended": ended(outcome.history, config, last.finite, last.converged),
@@ -241,9 +241,10 @@ def _report(outcome: Outcome, recipe: Recipe) -> dict[str, Any]:
 
 def missed_strength(config: Config, last: Progress) -> str:
     """Say that a run came to another strength than it was asked for; empty where it did not."""
-    if last.lpips is None or config.aim is None or not last.step or not abs(config.aim - last.lpips) > MISSED:
+    target = config.target_lpips
+    if last.lpips is None or target is None or not last.step or not abs(target - last.lpips) > MISSED:
         return ""
     return (
-        f"`strength={config.strength:g}`: stands for an LPIPS to the photograph of {config.aim:.2f}; after "
+        f"`strength={config.strength:g}`: stands for an LPIPS to the photograph of {target:.2f}; after "
         f"{last.step} steps it is {last.lpips:.2f}; more `iterations` bring it nearer"
     )

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 
 from nst_jax.errors import InputError
-from nst_jax.runs.input_files import ImageCache, Inputs, shape_of
+from nst_jax.runs.input_files import ImageCache, InputOptions, shape_of
 from nst_jax.runs.paper import Paper, parse_paper
 from nst_jax.runs.request import Request
 
@@ -58,7 +58,7 @@ def _check(request: Request) -> None:
         raise InputError("`crop`", "with `content`", "got none")
 
 
-def _fit(inputs: Inputs, paper: Paper, size: tuple[int, int], cache: ImageCache) -> None:
+def _fit(inputs: InputOptions, paper: Paper, size: tuple[int, int], cache: ImageCache) -> None:
     """Crop the photograph to rows and columns, or raise InputError where its aspect is another."""
     if inputs.crop:
         for name in filter(None, (inputs.content, inputs.content_labels)):

@@ -18,12 +18,13 @@ from nst_jax.losses import TERMS
 from nst_jax.metrics import lpips
 from nst_jax.networks.base import Params, cast, check_picture, check_size
 from nst_jax.objective import sharding
-from nst_jax.objective.objective import Spec, Targets
+from nst_jax.objective.objective import Targets
 from nst_jax.objective.targets import make_targets
 from nst_jax.objective.weights import LossWeights
 from nst_jax.optimize.balancing import balanced
 from nst_jax.optimize.loop import Inputs
 from nst_jax.pytrees import Pytree
+from nst_jax.spec import Spec
 
 Picture = Float32[np.ndarray, "_ _ 3"]
 
@@ -55,7 +56,7 @@ class Problem(Pytree):
         return self.first if self.content is None else self.content
 
     @property
-    def aim(self) -> float:
+    def target_lpips(self) -> float:
         """The LPIPS to the photograph that the strength wants; NaN where it is left to the weights."""
         return math.nan if self.strength is None else lpips_of(self.strength)
 
@@ -126,7 +127,7 @@ def make_problem(
     if content is None:
         spec = spec._replace(content_layers=())
     measurable = content is not None and min(content.shape[:2]) >= lpips.SMALLEST
-    spec = spec._replace(steered=config.aim is not None and measurable)
+    spec = spec._replace(steered=config.target_lpips is not None and measurable)
     first = first_picture(content, styles, config, init)
     _check_number(masks, len(styles))
     check_sizes(first.shape, [style.shape for style in styles], masks, spec)

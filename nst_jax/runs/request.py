@@ -15,7 +15,7 @@ from nst_jax.files import check_folder, check_writable
 from nst_jax.options import check_options, option
 from nst_jax.reports.report import PLOT_FORMATS, check_plot
 from nst_jax.runs.checkpointing import CheckpointOptions, surroundings
-from nst_jax.runs.input_files import NO_SETTINGS, Inputs, Pictures, check_different, check_inputs
+from nst_jax.runs.input_files import NO_SETTINGS, InputOptions, Pictures, check_different, check_inputs
 from nst_jax.runs.judging import References
 from nst_jax.system.distributed import DeviceOptions, fingerprint
 from nst_jax.weights import Weights
@@ -55,7 +55,7 @@ class OutputOptions:
 class Request:
     """What a job is asked for: what it reads, what it writes, and how the picture is made."""
 
-    inputs: Inputs
+    inputs: InputOptions
     outputs: OutputOptions
     config: Config = dataclasses.field(default_factory=Config.from_preset)
     devices: DeviceOptions = DeviceOptions()

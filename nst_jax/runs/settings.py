@@ -13,7 +13,7 @@ from nst_jax.errors import InputError
 from nst_jax.options import check_options, fields_of, option, renamed
 from nst_jax.reports.report import resolved
 from nst_jax.runs.batch_request import parse_value
-from nst_jax.runs.input_files import Inputs
+from nst_jax.runs.input_files import InputOptions
 from nst_jax.runs.request import OutputOptions
 
 MAX_BYTES = 2**24  # of a report: its history grows with the steps
@@ -67,15 +67,15 @@ def read_options(path: str) -> dict[str, Any]:
 
 
 def parse_options(told: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Return options of nst as Inputs, OutputOptions and Config take them: no more than it takes.
+    """Return options of nst as InputOptions, OutputOptions and Config take them: no more than it takes.
 
     Options that have another name now are taken under it. Files that are not there are left out, and so are
     options of one run, such as the report's name. Raises InputError where one is wrong.
     """
     told = renamed(told)
     configs = {field.name: field for field in fields_of(Config)}
-    others = {field.name: field for kind in (Inputs, OutputOptions) for field in fields_of(kind)}
-    taken = {field.name for field in fields_of(Inputs)} | set(WRITTEN)
+    others = {field.name: field for kind in (InputOptions, OutputOptions) for field in fields_of(kind)}
+    taken = {field.name for field in fields_of(InputOptions)} | set(WRITTEN)
     known = configs | {name: field for name, field in others.items() if name in taken}
     found = {
         name: parse_value(known[name], value)
@@ -95,7 +95,7 @@ def parse_options(told: Mapping[str, Any], what: str) -> dict[str, Any]:
         raise InputError(what, ALLOWED, str(error)) from error
     if print_size:
         kept.pop("size", None)
-    defaults = Inputs(), OutputOptions()
+    defaults = InputOptions(), OutputOptions()
     plain = {name: value for name, value in found.items() if name not in own}
     return kept | {
         name: value

@@ -16,7 +16,7 @@ from nst_jax.errors import InputError, NotEnoughMemory
 from nst_jax.images import masks as masking
 from nst_jax.images.masks import Masks
 from nst_jax.losses import TERMS
-from nst_jax.objective.objective import Background, Spec, Targets
+from nst_jax.objective.objective import Background, Targets
 from nst_jax.objective.targets import (
     content_targets,
     make_background,
@@ -32,6 +32,7 @@ from nst_jax.pytrees import Pytree
 from nst_jax.runs.memory_plan import bytes_needed
 from nst_jax.runs.problem import Problem
 from nst_jax.runs.transfer import Progress, chunk_steps, progress
+from nst_jax.spec import Spec
 
 BYTES_PER_PIXEL = 6000  # of a lane with the five usual layers: a guess, which the compiler's count corrects
 
@@ -84,7 +85,7 @@ class Course(Pytree):
 
     background: Background | None
     ruler: Ruler
-    aim: Float[Array, " n"]
+    target_lpips: Float[Array, " n"]
 
 
 def sweep(
@@ -322,8 +323,8 @@ class _Parts:
             ruler = ruler._replace(photograph=_stack([one.photograph for one in rulers if one]))
         frames = [self.targets(problem).background for problem in chosen]
         background = _stack(frames) if varied.background else frames[0]
-        aim = jnp.array([problem.aim for problem in chosen], jnp.float32)
-        return Course(background=background, ruler=ruler, aim=aim)
+        target_lpips = jnp.array([problem.target_lpips for problem in chosen], jnp.float32)
+        return Course(background=background, ruler=ruler, target_lpips=target_lpips)
 
 
 def _style_key(problem: Problem) -> Hashable:
@@ -392,7 +393,7 @@ def _steer(states: State, course: Course, layout: Layout) -> State:
     axes = (0, 0 if layout.varied.background else None, Ruler(None, None, own), 0, None)
     function = partial(steering.turn, spec=layout.spec)
     lanes = _over_lanes(function, axes, layout.mesh)
-    return lanes(states, course.background, course.ruler, course.aim, np.int32(0))
+    return lanes(states, course.background, course.ruler, course.target_lpips, np.int32(0))
 
 
 @jax.jit(static_argnames="layout")

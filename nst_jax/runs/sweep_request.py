@@ -14,7 +14,7 @@ from nst_jax.errors import InputError, did_you_mean
 from nst_jax.losses import own_terms
 from nst_jax.options import check_options, fields_of, option, parse_option
 from nst_jax.reports.contact_sheet import describe
-from nst_jax.runs.input_files import NO_SETTINGS, Inputs
+from nst_jax.runs.input_files import NO_SETTINGS, InputOptions
 from nst_jax.runs.judging import References
 
 MAX_NAME_LETTERS = 60  # letters of a content's name in those of its pictures
@@ -74,7 +74,7 @@ class SweepOptions:
 class SweepRequest(NamedTuple):
     """What a sweep is asked for; make_sweep_request makes it of options."""
 
-    inputs: Inputs
+    inputs: InputOptions
     wanted: SweepOptions
     given: Mapping[str, Any]  # options of Config
     axes: dict[str, list[Any]]  # the values of each name
@@ -85,7 +85,7 @@ class SweepRequest(NamedTuple):
         named = {name: value for name, value in cell.items() if name not in FILES}
         return Config.from_preset(**{"scales": "", **self.given, **named})  # a sweep has one size
 
-    def cell_inputs(self, cell: Mapping[str, Any]) -> Inputs:
+    def cell_inputs(self, cell: Mapping[str, Any]) -> InputOptions:
         """Return the input files of a cell."""
         named: dict[str, Any] = {
             name: (cell[name],) if name == "style" else cell[name] for name in FILES if name in cell
@@ -103,7 +103,7 @@ class SweepRequest(NamedTuple):
         return References(inputs.content, inputs.style, config.style_mix, config.stroke_size)
 
 
-def make_sweep_request(inputs: Inputs, wanted: SweepOptions, given: Mapping[str, Any]) -> SweepRequest:
+def make_sweep_request(inputs: InputOptions, wanted: SweepOptions, given: Mapping[str, Any]) -> SweepRequest:
     """Return the request of some options, with the picture of each cell.
 
     Args:

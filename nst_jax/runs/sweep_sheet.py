@@ -20,7 +20,7 @@ from nst_jax.reports.contact_sheet import (
     tile_side,
 )
 from nst_jax.reports.report import can_plot
-from nst_jax.runs.input_files import ImageCache, Inputs
+from nst_jax.runs.input_files import ImageCache, InputOptions
 from nst_jax.runs.sweep_folder import point_of
 from nst_jax.runs.sweep_request import FILES, SweepRequest
 
@@ -63,7 +63,7 @@ def _described(values: Mapping[str, Any]) -> list[str]:
     return describe({name: Path(value).name if name in FILES else value for name, value in values.items()})
 
 
-def _files(inputs: Inputs) -> list[str]:
+def _files(inputs: InputOptions) -> list[str]:
     return [name for name in (inputs.content, *inputs.style) if name]
 
 

@@ -240,7 +240,8 @@ class _Scale:
         self.done, self.spent = (origin.step, origin.evaluations) if origin else (0, 0)
         self.end = self.done + problem.steps
         self.carry = None if spec.mesh else OPTIMIZERS[spec.optimizer].carry  # padded, moments would be moved
-        self.ruler, self.aim = steering.make_ruler(problem.content, spec), np.float32(problem.aim)
+        self.ruler = steering.make_ruler(problem.content, spec)
+        self.target_lpips = np.float32(problem.target_lpips)
         self.on_host = self.problem.replace(weights=jax.device_get(self.problem.weights))
 
     def begin(self, left: ScaleResult | None) -> State:
@@ -272,7 +273,7 @@ class _Scale:
         if not self.ruler:
             return state
         background, done = self.inputs.targets.background, np.int32(self.done)
-        return steering.steer(state, background, self.ruler, self.aim, done, self.problem.spec)
+        return steering.steer(state, background, self.ruler, self.target_lpips, done, self.problem.spec)
 
     def told(self, state: State) -> Progress:
         """Return where the run stands; at the scale's ends the losses are those of an average itself."""

@@ -14,7 +14,7 @@ from nst_jax.options import Field, default_values, describe_range, fields_of, is
 from nst_jax.runs import settings
 from nst_jax.runs.batch_request import parse_value
 from nst_jax.runs.checkpointing import CheckpointOptions
-from nst_jax.runs.input_files import Inputs
+from nst_jax.runs.input_files import InputOptions
 from nst_jax.runs.request import OutputOptions, Request, check
 from nst_jax.runs.settings import LISTS, LONE
 
@@ -30,7 +30,7 @@ OPTIONS: dict[str, Field] = {
     field.name: field
     for kind, names in (
         (Config, None),
-        (Inputs, {"soft_masks", "round_aspects", "print_size", "crop"}),
+        (InputOptions, {"soft_masks", "round_aspects", "print_size", "crop"}),
         (OutputOptions, {"output_size", "dpi", "no_settings"}),
     )
     for field in fields_of(kind)
@@ -42,7 +42,7 @@ class Recipe(NamedTuple):
     """What one picture is made of and how; pictures are references."""
 
     title: str
-    inputs: dict[str, Any]  # by name of Inputs
+    inputs: dict[str, Any]  # by name of InputOptions
     options: dict[str, Any]  # by name of OPTIONS, as JSON has them
 
     @property
@@ -129,7 +129,7 @@ def make_request(
 
     result, report = str(folder / RESULT), str(folder / REPORT)
     return Request(
-        inputs=Inputs(**_placed(recipe.inputs, place), **of(Inputs), max_pixels=max_pixels),
+        inputs=InputOptions(**_placed(recipe.inputs, place), **of(InputOptions), max_pixels=max_pixels),
         outputs=OutputOptions(output=result, report=report, bit_depth=BIT_DEPTH, **of(OutputOptions)),
         config=Config.from_preset(**of(Config)),
         checkpoint=CheckpointOptions(
@@ -237,7 +237,7 @@ def fewest(options: Mapping[str, Any], styles: int) -> dict[str, Any]:
 def metadata() -> dict[str, Any]:
     """Return what the page has to know of options: type, bounds, choices, default and help; the presets."""
     defaults: dict[str, Any] = {}
-    for kind in (OutputOptions, Inputs, Config):
+    for kind in (OutputOptions, InputOptions, Config):
         defaults |= default_values(kind)
     return {
         "options": [_described(field, defaults[name]) for name, field in OPTIONS.items()],

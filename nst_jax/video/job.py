@@ -1,7 +1,7 @@
 """A video job makes a clip from a clip: it is prepared, run as a stream of events, and leaves files.
 
     request = VideoRequest(
-        inputs=Inputs(content="clip.mp4", style=("example:night",)),
+        inputs=InputOptions(content="clip.mp4", style=("example:night",)),
         options=VideoOptions(output="out.mp4"),
     )
     for event in prepare_video(request).run(stop=lambda: False):

@@ -7,7 +7,7 @@ from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.files import check_writable
 from nst_jax.options import check_options, option
-from nst_jax.runs.input_files import Inputs, check_different
+from nst_jax.runs.input_files import InputOptions, check_different
 from nst_jax.video.clips import CODECS, Selection, codec_of
 from nst_jax.video.flow import FINEST
 
@@ -69,7 +69,7 @@ class VideoOptions:
 class VideoRequest:
     """What a video job is asked for: inputs.content is the clip."""
 
-    inputs: Inputs
+    inputs: InputOptions
     options: VideoOptions
     config: Config = dataclasses.field(default_factory=Config.from_preset)
 

@@ -30,14 +30,14 @@ from nst_jax import __version__, images, weights
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.images import io as image_io
-from nst_jax.images import labels, masks
+from nst_jax.images import label_maps, masks
 from nst_jax.launchers import nst
 from nst_jax.launchers.console import not_of_orbax, tell_unraisable
 from nst_jax.launchers.flags import run
 from nst_jax.networks import NETWORKS
 from nst_jax.options import fields_of
 from nst_jax.reports.report import to_json
-from nst_jax.runs import DeviceOptions, Inputs, OutputOptions, checkpoint, sweep_folder, sweep_sheet
+from nst_jax.runs import DeviceOptions, InputOptions, OutputOptions, checkpoint, sweep_folder, sweep_sheet
 from nst_jax.runs.batch_job import prepare_batch
 from nst_jax.runs.batch_request import BatchOptions, make_batch_request
 from nst_jax.runs.checkpoint import Checkpoints
@@ -151,7 +151,7 @@ def read_mask(name: str) -> None:
         masks.check(name, mask, NETWORKS["vgg16"], ["conv1_1"])
 
 
-def label_maps() -> Iterator[bytes]:
+def label_pictures() -> Iterator[bytes]:
     rgb = np.full((*mutate.SIZE, 3), (20, 60, 220), np.uint8)
     rgb[5:15, 9:30], rgb[12:, :8] = (200, 30, 30), (255, 255, 255)
     image = Image.fromarray(rgb)
@@ -164,10 +164,10 @@ def label_maps() -> Iterator[bytes]:
 
 
 def read_labels(name: str) -> None:
-    seen = labels.load(name)
-    labels.match(seen, seen, name, name)
+    seen = label_maps.load(name)
+    label_maps.match(seen, seen, name, name)
     if seen.numbers.size <= SMALL:
-        labels.make_masks(
+        label_maps.make_masks(
             seen.numbers, [seen.numbers], size=(32, 32), style_sizes=[(30, 34)], names=seen.names
         )
 
@@ -252,7 +252,7 @@ def _sweep() -> SweepRequest:
     axes: dict[str, list[Any]] = {"style_weight": [1e6, 1e7, 1e8, 1e9]}
     cells = [{"style_weight": value} for value in axes["style_weight"]]
     wanted = SweepOptions(output_dir="case/sweep", resume=True)
-    return SweepRequest(Inputs(content="c.png", style=("s.png",)), wanted, {"size": 32}, axes, cells)
+    return SweepRequest(InputOptions(content="c.png", style=("s.png",)), wanted, {"size": 32}, axes, cells)
 
 
 def _entries(request: SweepRequest) -> bytes:
@@ -374,7 +374,7 @@ def go_on(renewed: bool, name: str) -> None:
         renew(folder)
     if saved := checkpoint.newest(folder):
         stood = read_record(saved)
-        nst.with_given([{}] * 4, (Inputs, OutputOptions, DeviceOptions, Config), stood)
+        nst.with_given([{}] * 4, (InputOptions, OutputOptions, DeviceOptions, Config), stood)
         checkpoint.restore(saved, jax.eval_shape(state))
 
 
@@ -427,7 +427,7 @@ def prepare() -> None:
 KINDS = {
     "images": Kind(pictures, read_picture, mutate.PICTURES, bombs.pictures),
     "masks": Kind(mask_files, read_mask, mutate.PICTURES, bombs.masks),
-    "labels": Kind(label_maps, read_labels, mutate.PICTURES, bombs.labels),
+    "labels": Kind(label_pictures, read_labels, mutate.PICTURES, bombs.labels),
     "weights": Kind(
         lambda: [_converted(_own())],
         load_weights,

@@ -19,7 +19,7 @@ from nst_jax.losses.style.gram import (
     squared_distance,
     tutorial_distance,
 )
-from nst_jax.losses.style.histogram import histogram_aim, histogram_distance, histogram_sums
+from nst_jax.losses.style.histogram import histogram_distance, histogram_reference, histogram_sums
 from nst_jax.losses.style.matching import (
     SIDE,
     directions,
@@ -67,7 +67,7 @@ STYLE_LOSSES = {
         keep=principal_gaussian,
         inner=True,
     ),
-    "histogram": StyleLoss(histogram_sums, histogram_distance, shifts=False, aim=histogram_aim),
+    "histogram": StyleLoss(histogram_sums, histogram_distance, shifts=False, reference=histogram_reference),
     "nearest": StyleLoss(
         nearest_sums,
         nearest_distance,
@@ -75,7 +75,7 @@ STYLE_LOSSES = {
         strength_midpoint=1.0,
         strength_exponent=2.3,
         shifts=False,
-        aim=sampled_features,
+        reference=sampled_features,
         prepare=directions,
         samples=1024,
     ),
@@ -86,7 +86,7 @@ STYLE_LOSSES = {
         strength_midpoint=1.0,
         strength_exponent=2.2,
         shifts=False,
-        aim=sampled_features,
+        reference=sampled_features,
         prepare=directions,
         samples=1024,
     ),
@@ -97,7 +97,7 @@ STYLE_LOSSES = {
         strength_midpoint=2.4,
         strength_exponent=1.8,
         shifts=False,
-        aim=sampled_patches,
+        reference=sampled_patches,
         samples=4096,
         reach=SIDE // 2,
     ),
@@ -123,8 +123,8 @@ def _term_names(loss: StyleLoss, network: Network, layers: tuple[str, ...]) -> t
     # Shapes of numpy's arrays: before the device is known, and it may not be there.
     shapes = jax.eval_shape(
         lambda maps, shift: (
-            loss.aim(maps, shift, None, network, samples)
-            if loss.aim
+            loss.reference(maps, shift, None, network, samples)
+            if loss.reference
             else loss.sums(maps, shift, None, network)
         ),
         maps,

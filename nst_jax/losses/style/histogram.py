@@ -22,7 +22,7 @@ from nst_jax.networks.base import Network
 NODES = (0.0, *(2.0 ** (k / 2) for k in range(-6, 9)))
 
 
-def histogram_aim(
+def histogram_reference(
     features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, samples: Samples
 ) -> Sums:
     """Return the sums of a style's Gram matrices.
@@ -38,7 +38,7 @@ def histogram_aim(
 
 
 def histogram_sums(
-    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, aims: Statistics
+    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, references: Statistics
 ) -> Sums:
     """Return gram_sums' sums, and beside them sum_p m_p clip((F_pc - t_kc) / (t_k+1,c - t_kc), 0, 1).
 
@@ -50,13 +50,13 @@ def histogram_sums(
         shift: s, which is added to activations.
         mask: Weights of the positions, by layer. None: all count alike.
         network: The one that the layers are of.
-        aims: The style's Grams, from which the units of the nodes come.
+        references: The style's Grams, from which the units of the nodes come.
     """
     found = {}
     for layer, gram in gram_sums(features, shift, mask, network).items():
         map_ = jnp.asarray(features[layer])
         weights = position_weights(map_.shape, at(mask, layer))
-        nodes = _nodes(aims[layer])
+        nodes = _nodes(references[layer])
         found[layer] = gram, Sum(_shares_above(map_, weights, nodes), jnp.sum(weights))
     return found
 
@@ -106,7 +106,7 @@ def histogram_distance(x: tuple[Array, Array], wanted: StyleTarget) -> Float[Arr
     Differs from the paper: the histograms' nodes, at fixed ratios of the style's root mean square.
     """
     (gram_x, above_x), (gram_s, above_s) = x, wanted.own
-    powers = _powers(wanted.aim)
+    powers = _powers(wanted.reference)
     carried = powers**2 * histogram_transport(above_x, above_s)
     return squared_distance(gram_x, gram_s) + jnp.sum(carried) / (4 * len(powers) ** 2)
 

@@ -87,7 +87,7 @@ class Nearest(NamedTuple):
 
 
 def nearest_sums(
-    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, aims: Statistics
+    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, references: Statistics
 ) -> Sums:
     """Return Nearest: the mean over positions p of min_j 1 - cos(F_p - m, S_j - m), and moment_sums.
 
@@ -98,11 +98,11 @@ def nearest_sums(
         shift: s, which is added to activations.
         mask: Weights of the positions, by layer. None: all count alike.
         network: The one that the layers are of.
-        aims: What is wanted of the style, by term.
+        references: What is wanted of the style, by term.
     """
     found, moments = {}, moment_sums(features, shift, mask, network)
     for layer, map_ in features.items():
-        x, unit = _directions_of(map_, aims[layer]), aims[layer].unit
+        x, unit = _directions_of(map_, references[layer]), references[layer].unit
         sample, _ = matches(x, unit[:, None, None])
         weights = position_weights(map_.shape, at(mask, layer))
         mean = Sum(jnp.sum(weights * _cosine_distance(x, unit[sample])), jnp.sum(weights))
@@ -111,7 +111,7 @@ def nearest_sums(
 
 
 def remd_sums(
-    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, aims: Statistics
+    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, references: Statistics
 ) -> Sums:
     """Return nearest_sums' Nearest, and beside it for every j min_p 1 - cos(F_p - m, S_j - m).
 
@@ -120,11 +120,11 @@ def remd_sums(
         shift: s, which is added to activations.
         mask: Weights of the positions, by layer. None: all count alike.
         network: The one that the layers are of.
-        aims: What is wanted of the style, by term.
+        references: What is wanted of the style, by term.
     """
     found, moments = {}, moment_sums(features, shift, mask, network)
     for layer, map_ in features.items():
-        x, unit = _directions_of(map_, aims[layer]), aims[layer].unit
+        x, unit = _directions_of(map_, references[layer]), references[layer].unit
         weights = position_weights(map_.shape, at(mask, layer))
         sample, position = matches(x, unit[:, None, None], weights > 0)
         mean = Sum(jnp.sum(weights * _cosine_distance(x, unit[sample])), jnp.sum(weights))
@@ -135,7 +135,7 @@ def remd_sums(
 
 
 def patch_sums(
-    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, aims: Statistics
+    features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network, references: Statistics
 ) -> Sums:
     """Return the mean over positions p of |P_p - S_j|^2 / (9 C), j the patch that P_p is most like.
 
@@ -148,11 +148,11 @@ def patch_sums(
         shift: s, which is added to activations.
         mask: Weights of the positions, by layer. None: all count alike.
         network: The one that the layers are of.
-        aims: What is wanted of the style, by term.
+        references: What is wanted of the style, by term.
     """
     found = {}
     for layer, map_ in features.items():
-        patches = aims[layer]
+        patches = references[layer]
         lengths = jnp.sqrt(jnp.sum(patches**2, (1, 2, 3), keepdims=True) + 1e-12)
         sample, _ = matches(map_, patches / lengths)
         (height, width, channels), reach = map_.shape, SIDE // 2
@@ -167,8 +167,8 @@ def patch_sums(
     return found
 
 
-def _directions_of(map_: Float[AnyArray, "h w c"], aim: Directions) -> Float[Array, "h w c"]:
-    return unit_vectors(jnp.asarray(map_) - aim.center[None, None], aim.level)
+def _directions_of(map_: Float[AnyArray, "h w c"], reference: Directions) -> Float[Array, "h w c"]:
+    return unit_vectors(jnp.asarray(map_) - reference.center[None, None], reference.level)
 
 
 def _cosine_distance(x: Float[Array, "*shape c"], y: Float[Array, "*shape c"]) -> Float[Array, "*shape"]:

@@ -29,9 +29,9 @@ StatisticFn = Callable[[Features, Mask | None, Tile | None], Sums]  # at feature
 
 
 class StyleTarget(NamedTuple):
-    """What is wanted of a style at a term by a loss with an aim."""
+    """What is wanted of a style at a term by a loss with a reference."""
 
-    aim: Any  # what a picture's sums are taken against
+    reference: Any  # what a picture's sums are taken against
     own: Any  # the style's statistic, against itself
 
 
@@ -39,10 +39,10 @@ class StyleLoss(NamedTuple):
     """A style loss: E_l = distance(statistic of the picture, what is wanted of the style) at every term l.
 
     What is wanted is the same statistic of the style. Where that can only be taken against something of the
-    style, as a distance of each position from it, the loss has an aim, and a StyleTarget is wanted.
+    style, as a distance of each position from it, the loss has a reference, and a StyleTarget is wanted.
     """
 
-    sums: Callable[..., Sums]  # of features, shift, mask (or None), network; with an aim also the aims
+    sums: Callable[..., Sums]  # of features, shift, mask (or None), network; with a reference also its
     distance: Callable[[Any, Any], Float[Array, ""]]
     gradient_ratio: float = (
         50.0  # at the start, of style weight 1 with loss_balancing=auto, to 1 of the content's
@@ -51,13 +51,13 @@ class StyleLoss(NamedTuple):
     strength_exponent: float = 2.5  # of s / (1 - s), by which a strength s changes it
     shifts: bool = True  # whether the activation shift means anything to it
     scale: Callable[[Mapping[str, int]], Mapping[str, float]] | None = None  # of the means, from positions
-    # Of the style's features, shift, mask, network and samples: sums, of whose means prepare makes the aims.
-    aim: Callable[..., Sums] | None = None
+    # Of the style's features, shift, mask, network and samples: sums; prepare makes references of them.
+    reference: Callable[..., Sums] | None = None
     prepare: Callable[[Statistics], Statistics] = lambda found: found
     keep: Callable[[Any], Any] = lambda found: found  # of a style's statistic what the distance takes of it
     narrow: bool = False  # whether it takes bfloat16 as it is held, where products of that are fast
     inner: bool = False  # whether the outermost positions, where the network pads with zeros, are left out
-    samples: int = 0  # positions of each layer of a style that aim is given
+    samples: int = 0  # positions of each layer of a style that reference is given
     reach: int = 0  # positions of a layer that it looks to each side
 
     def means(self, sums: Sums, positions: Mapping[str, int]) -> Statistics:
@@ -92,25 +92,29 @@ class StyleLoss(NamedTuple):
             positions: How many a layer has, as means takes them.
         """
 
-        def sums(*aims: Statistics) -> StatisticFn:
-            return lambda features, mask, part: self.sums(features, shift, mask, network, *aims)
+        def sums(*references: Statistics) -> StatisticFn:
+            return lambda features, mask, part: self.sums(features, shift, mask, network, *references)
 
-        if self.aim is None:
+        if self.reference is None:
             return {term: self.keep(own) for term, own in self.means(over(sums()), positions).items()}
-        aim = self.aim
-        aims = over(lambda features, mask, part: aim(features, shift, mask, network, Samples(places, part)))
-        aims = self.prepare(self.means(aims, positions))
-        own = self.means(over(sums(aims)), positions)
-        return {term: StyleTarget(aims[term], own[term]) for term in own}
+        reference = self.reference
+        references = over(
+            lambda features, mask, part: reference(features, shift, mask, network, Samples(places, part))
+        )
+        references = self.prepare(self.means(references, positions))
+        own = self.means(over(sums(references)), positions)
+        return {term: StyleTarget(references[term], own[term]) for term in own}
 
-    def aims(self, wanted: Statistics) -> tuple[Statistics, ...]:
-        """Return what sums take beside a picture: the aims among what is wanted of a style, if there are."""
-        return () if self.aim is None else ({term: aimed.aim for term, aimed in wanted.items()},)
+    def references(self, wanted: Statistics) -> tuple[Statistics, ...]:
+        """Return what sums take beside a picture: the references in what is wanted of a style, if any."""
+        return (
+            () if self.reference is None else ({term: target.reference for term, target in wanted.items()},)
+        )
 
     def statistics(
         self, features: Features, shift: Float[Array, ""], mask: Mask | None, network: Network
     ) -> Statistics:
-        """Return the statistics of a whole picture's features, of a loss without an aim.
+        """Return the statistics of a whole picture's features, of a loss without a reference.
 
         Args:
             features: Activations by layer.

@@ -60,16 +60,16 @@ def _wanted(style: Painting) -> Statistics:
 
 
 def _sums(view: View, wanted: Statistics) -> list[Sums]:
-    """Return what the terms are made of: by region, or by style where each has an aim of its own."""
+    """Return what the terms are made of: by region, or by style where each has a reference of its own."""
     loss, regions = _loss(view.spec), view.weights_by_region(view.spec.style_layers)
-    aims: list[tuple[Statistics, ...]] = [()] * len(regions)
-    if loss.aim is not None:
-        aims = [loss.aims(one) for one in _each_style(wanted)]
-        regions = regions if len(regions) > 1 else regions * len(aims)
+    references: list[tuple[Statistics, ...]] = [()] * len(regions)
+    if loss.reference is not None:
+        references = [loss.references(one) for one in _each_style(wanted)]
+        regions = regions if len(regions) > 1 else regions * len(references)
     shift, ours = view.numbers["activation_shift"], _maps(view)
     with _products(view.spec):
-        pairs = zip(regions, aims, strict=True)
-        return [loss.sums(ours, shift, region, view.spec.network, *aim) for region, aim in pairs]
+        pairs = zip(regions, references, strict=True)
+        return [loss.sums(ours, shift, region, view.spec.network, *reference) for region, reference in pairs]
 
 
 def _losses(means: list[Statistics], wanted: Statistics, whole: Whole) -> dict[str, Array]:

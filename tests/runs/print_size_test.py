@@ -11,7 +11,7 @@ from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.launchers import nst
 from nst_jax.launchers.flags import run
-from nst_jax.runs import DeviceOptions, Inputs, OutputOptions, Request, prepare
+from nst_jax.runs import DeviceOptions, InputOptions, OutputOptions, Request, prepare
 from nst_jax.runs.paper import middle, parse_paper
 
 QUICK = {
@@ -38,7 +38,7 @@ def folder(tmp_path, monkeypatch):
 def job(outputs=None, config=None, **inputs):
     return prepare(
         Request(
-            inputs=Inputs(**{"content": "c.png", "style": ("s.png",), **inputs}),
+            inputs=InputOptions(**{"content": "c.png", "style": ("s.png",), **inputs}),
             outputs=OutputOptions(output="a.png", **(outputs or {})),
             config=Config.from_preset(**QUICK, **(config or {})),
             devices=DeviceOptions(devices=1),

@@ -36,7 +36,7 @@ from nst_jax.studio import recipes
 from nst_jax.studio.recipes import Recipe, command, fewest, make_request, parse_recipe, restore
 from nst_jax.studio.store import Store
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUICK = {
     "preset": "gatys",
     "size": 32,

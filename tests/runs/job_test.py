@@ -22,7 +22,7 @@ from nst_jax.runs import (
     CheckpointOptions,
     DeviceOptions,
     Finished,
-    Inputs,
+    InputOptions,
     Optimized,
     OutputOptions,
     Planned,
@@ -63,7 +63,7 @@ def request(content="c.png", style="s.png", output="a.png", checkpoint=None, **o
     files = {field.name for field in dataclasses.fields(OutputOptions)}
     given = {"preset": "gatys", "size": 32, "iterations": (6,), **LAYERS, **options}
     return Request(
-        inputs=Inputs(content=content, style=(style,)),
+        inputs=InputOptions(content=content, style=(style,)),
         outputs=OutputOptions(output=output, **{name: given.pop(name) for name in files & given.keys()}),
         config=Config.from_preset(**given),
         devices=DeviceOptions(devices=1),
@@ -233,7 +233,7 @@ def test_a_forecast_tells_each_scale_and_writes_nothing():
 def sweep_request(**options):
     wanted = SweepOptions(sweep=("style_weight=1e6,1e8",), output_dir="o", **options)
     given = {"preset": "gatys", "size": 32, "iterations": (3,), **LAYERS}
-    return make_sweep_request(Inputs(content="c.png", style=("s.png",)), wanted, given)
+    return make_sweep_request(InputOptions(content="c.png", style=("s.png",)), wanted, given)
 
 
 def test_a_sweep_is_a_job_that_stops_and_resumes_to_the_same_bytes(one_device):
@@ -267,9 +267,9 @@ class Nowhere:
         if name.startswith(("absl.app", "nst_jax.launchers")):  # rich is there, as flax imports it
             raise ImportError(f"{name} is not for jobs")
 sys.meta_path.insert(0, Nowhere())
-from nst_jax.runs import Config, Inputs, OutputOptions, Request, prepare
+from nst_jax.runs import Config, InputOptions, OutputOptions, Request, prepare
 config = Config.from_preset("gatys", size=32, iterations=1, style_layers="conv1_1", content_layers="conv1_1")
-inputs, outputs = Inputs(content="c.png", style=("s.png",)), OutputOptions(output="a.png")
+inputs, outputs = InputOptions(content="c.png", style=("s.png",)), OutputOptions(output="a.png")
 for event in prepare(Request(inputs=inputs, outputs=outputs, config=config)).run():
     print(type(event).__name__)
 """

@@ -73,7 +73,7 @@ def state_at(problem, targets, seen, step):
 
 
 @pytest.mark.parametrize(
-    ("step", "aim", "converged", "acts"),
+    ("step", "target_lpips", "converged", "acts"),
     [
         (10, 0.6, False, True),
         (10, 0.01, False, True),
@@ -82,15 +82,15 @@ def state_at(problem, targets, seen, step):
         (10, np.nan, False, False),
     ],
 )
-def test_the_correction_is_the_law_by_hand(params, pair, rng, step, aim, converged, acts):
+def test_the_correction_is_the_law_by_hand(params, pair, rng, step, target_lpips, converged, acts):
     content, style = pair
     problem = make_problem(params, content, [style], Config(strength=0.5, **LAYERS))
     targets, ruler = problem.targets(), steering.make_ruler(problem.content, problem.spec)
     image = np.clip(content + 0.05 * rng.standard_normal(content.shape).astype(np.float32), 0, 1)
     state = state_at(problem, targets, image, step).replace(converged=jnp.asarray(converged))
-    found = steering.steer(state, None, ruler, jnp.float32(aim), np.int32(20), problem.spec)
+    found = steering.steer(state, None, ruler, jnp.float32(target_lpips), np.int32(20), problem.spec)
     seen = measured(image, content)
-    wanted = aim * (1 - np.exp(-(20 + step) / 6))
+    wanted = target_lpips * (1 - np.exp(-(20 + step) / 6))
     odds = [one / (0.7 - one) for one in (wanted, seen)]
     moved = np.clip(0.85 * np.log(odds[0] / odds[1]), -1.2, 1.2) if acts else 0
     np.testing.assert_allclose(found.dial.log_ratio, 0.5 + moved, rtol=1e-3)

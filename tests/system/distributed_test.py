@@ -19,7 +19,7 @@ from nst_jax.launchers.flags import run
 from nst_jax.system import device, distributed
 from nst_jax.system.distributed import DeviceOptions
 
-NST = Path(__file__).parents[1] / "bin" / "nst"
+NST = Path(__file__).parents[2] / "bin" / "nst"
 LIMIT = 120  # seconds until a process that hangs is killed
 SMALL = ["--content=example:cat", "--style=example:waves", "--size=48", "--preset=gatys"]
 SMALL += ["--style_layers=conv1_1,conv2_1", "--content_layers=conv2_1"]

@@ -15,7 +15,7 @@ from nst_jax.errors import InputError
 from nst_jax.launchers import video
 from nst_jax.launchers.console import DONE, WRONG_REQUEST
 from nst_jax.launchers.flags import run as run_program
-from nst_jax.runs import Inputs
+from nst_jax.runs import InputOptions
 from nst_jax.video.clips import ALL, probe, read
 from nst_jax.video.flow import Before
 from nst_jax.video.job import Encoded, Finished, FrameMade, Resumed, prepare_video
@@ -59,7 +59,7 @@ def cut(tmp_path_factory):
 def request_of(clip, output, *, inputs=None, config=None, **options):
     options = {"frame_steps": 2, "codec": "ffv1", "flow": "fast", **options}
     return VideoRequest(
-        inputs=Inputs(content=str(clip), style=("example:night",), **(inputs or {})),
+        inputs=InputOptions(content=str(clip), style=("example:night",), **(inputs or {})),
         options=VideoOptions(output=str(output), **options),
         config=Config.from_preset(**{**QUICK, **(config or {})}),
     )

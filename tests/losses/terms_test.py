@@ -18,7 +18,7 @@ from nst_jax.objective.objective import summarize
 from nst_jax.objective.weights import coefficients
 from nst_jax.optimize.loop import start
 from nst_jax.reports import report
-from nst_jax.runs import Inputs
+from nst_jax.runs import InputOptions
 from nst_jax.runs.problem import make_problem, shard_problem, with_hyperparameters
 from nst_jax.runs.sweep import sweep
 from nst_jax.runs.sweep_request import SweepOptions, make_sweep_request
@@ -161,7 +161,7 @@ def test_its_flag_its_column_of_the_report_and_its_curve(tmp_path, monkeypatch, 
 
 def test_it_can_be_swept_by_name():
     wanted = SweepOptions(sweep=("brightness_weight=0,3",))
-    request = make_sweep_request(Inputs(content="a.png", style=("b.png",)), wanted, {"preset": "gatys"})
+    request = make_sweep_request(InputOptions(content="a.png", style=("b.png",)), wanted, {"preset": "gatys"})
     assert [request.config(cell).weight("brightness") for cell in request.cells] == [0, 3]
 
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError
-from nst_jax.images import labels, masks
+from nst_jax.images import label_maps, masks
 from nst_jax.launchers import nst
 from nst_jax.launchers.flags import run
 from nst_jax.objective import objective, tiling
@@ -38,7 +38,7 @@ def found(rgb, **options):
     file = io.BytesIO()
     Image.fromarray(rgb).save(file, options.pop("format", "PNG"), **options)
     with Image.open(file) as image:
-        return labels.find(images.Source(np.asarray(image.convert("RGB")), None), "m.png")
+        return label_maps.find(images.Source(np.asarray(image.convert("RGB")), None), "m.png")
 
 
 def discs(height, width, size, *colors):
@@ -70,7 +70,7 @@ def test_neither_smooth_edges_nor_jpeg_make_colors_or_lines_of_a_third_one(quali
     smooth, sharp = discs(200, 300, (300, 200), (0, 0, 0), WHITE, GRAY, RED, (240, 220, 40))
     seen = found(smooth, **({"format": "JPEG", "quality": quality} if quality else {}))
     assert len(seen.colors) == 5
-    wrong = np.abs(seen.colors[seen.numbers].astype(int) - sharp).max(-1) > labels.NEAR
+    wrong = np.abs(seen.colors[seen.numbers].astype(int) - sharp).max(-1) > label_maps.NEAR
     assert wrong.mean() < 0.01
     gray = (np.abs(sharp - 128.0) <= 2).all(-1)
     stray = wrong & (np.abs(seen.colors[seen.numbers] - 128.0) <= 4).all(-1)
@@ -78,9 +78,9 @@ def test_neither_smooth_edges_nor_jpeg_make_colors_or_lines_of_a_third_one(quali
 
 
 def test_near_colors_are_one_and_small_ones_join():
-    near = found(plain(RED, BLUE, (200 - labels.NEAR, 30, 30)))
+    near = found(plain(RED, BLUE, (200 - label_maps.NEAR, 30, 30)))
     assert near.names == ["#c01e1e", "#143cdc"]  # the mean
-    assert len(found(plain(RED, BLUE, (200 - labels.NEAR - 4, 30, 30))).colors) == 3
+    assert len(found(plain(RED, BLUE, (200 - label_maps.NEAR - 4, 30, 30))).colors) == 3
     rgb = np.full((100, 100, 3), BLUE, np.uint8)
     rgb[50:, 50:] = RED
     rgb[:6, :6] = GREEN  # 25 of its pixels have no other neighbors: more than LEAST of them
@@ -99,7 +99,7 @@ def test_a_line_of_two_pixels_joins_its_neighbors():
 @pytest.mark.parametrize("name", ["cat", "coffee", "rocket", "night", "glass", "waves", "ink"])
 def test_photographs_and_paintings_are_refused(name):
     with pytest.raises(InputError) as error:
-        labels.load(f"example:{name}")
+        label_maps.load(f"example:{name}")
     refusal = (
         rf"example:{name}: a label map is made of at most 64 plain colors; \d+% of it is of other colors, .*"
     )
@@ -121,16 +121,16 @@ def test_see_through_is_white_and_modes_make_no_difference(tmp_path):
     rgba = np.dstack([plain(RED, BLUE), np.full((12, 16), 255, np.uint8)])
     rgba[:, :8, 3] = 0
     Image.fromarray(rgba).save(tmp_path / "a.png")
-    assert set(labels.load(str(tmp_path / "a.png")).names) == {"#ffffff", "#143cdc"}
+    assert set(label_maps.load(str(tmp_path / "a.png")).names) == {"#ffffff", "#143cdc"}
     levels = np.repeat(np.uint8([0, 90, 255]), 8)[None].repeat(12, 0)
     for mode in ("L", "P", "I;16"):
         image = Image.fromarray(levels.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(levels)
         (image.convert(mode) if mode == "P" else image).save(tmp_path / "g.png")
-        assert set(labels.load(str(tmp_path / "g.png")).names) == {"#000000", "#5a5a5a", "#ffffff"}
+        assert set(label_maps.load(str(tmp_path / "g.png")).names) == {"#000000", "#5a5a5a", "#ffffff"}
 
 
 def test_of_a_large_map_some_pixels_are_looked_at(monkeypatch):
-    monkeypatch.setattr(labels, "MAX_COUNTED_PIXELS", 400)
+    monkeypatch.setattr(label_maps, "MAX_COUNTED_PIXELS", 400)
     seen = found(plain(RED, BLUE, BLUE, wide=20, height=60))
     assert seen.numbers.shape == (20, 20)
     np.testing.assert_array_equal(seen.numbers, [[1] * 7 + [0] * 13] * 20)
@@ -144,13 +144,15 @@ def test_colors_match_where_they_are_near():
     content = found(plain(RED, BLUE, BLUE))
     style = found(plain(GREEN, BLUE, (190, 38, 30), (10, 60, 230)))
     assert style.names == ["#0f3ce1", "#1eb43c", "#be261e"]
-    np.testing.assert_array_equal(labels.match(content, style, "s.png", "c.png"), [0, labels.LACKING, 1])
+    np.testing.assert_array_equal(
+        label_maps.match(content, style, "s.png", "c.png"), [0, label_maps.LACKING, 1]
+    )
 
 
 def test_a_color_that_a_style_lacks_is_named_with_its_area():
     content, style = found(plain(RED, BLUE, BLUE, GREEN)), found(plain(GREEN, WHITE, WHITE))
     with pytest.raises(InputError) as error:
-        labels.match(content, style, "s.png", "c.png")
+        label_maps.match(content, style, "s.png", "c.png")
     assert str(error.value) == (
         "s.png: each color of c.png; it lacks #143cdc (50 %), #c81e1e (25 %); "
         "it has #ffffff (67 %), #1eb43c (33 %)"
@@ -160,14 +162,14 @@ def test_a_color_that_a_style_lacks_is_named_with_its_area():
 def test_masks_by_hand():
     content = np.array([[7, 7, 5, 5], [7, 5, 5, 5]])
     style = np.array([[5, 7], [0, 7]])
-    made = labels.make_masks(content, [style, None], size=(1, 2), style_sizes=[(2, 4), (3, 3)])
+    made = label_maps.make_masks(content, [style, None], size=(1, 2), style_sizes=[(2, 4), (3, 3)])
     assert made.content is None
     np.testing.assert_array_equal(made.styles, [[[0.25, 1]], [[0.75, 0]]] * 2)
     np.testing.assert_array_equal(made.sources[0], [[1, 1, 0, 0], [0, 0, 0, 0]])
     np.testing.assert_array_equal(made.sources[1], [[0, 0, 1, 1], [0, 0, 1, 1]])
     assert made.sources[2:] == [None, None]
     assert made.labels == [masks.Label(0, "5"), masks.Label(0, "7"), masks.Label(1, "5"), masks.Label(1, "7")]
-    named = labels.make_masks(content // 7, [style // 7], names=["#000000", "#ffffff"])
+    named = label_maps.make_masks(content // 7, [style // 7], names=["#000000", "#ffffff"])
     np.testing.assert_array_equal(named.styles, [content == 5, content == 7])
     assert [str(label) for label in named.labels] == ["1 #000000", "1 #ffffff"]
 
@@ -182,7 +184,7 @@ def scene(rng):
     regions = (np.add.outer(np.arange(40), np.arange(52)) > 40).astype(int) + 1
     regions[:9, :12] = 3
     parts = np.arange(33 * 47).reshape(33, 47) // 47 // 11 + 1
-    return content, [one, other], regions, labels.make_masks(regions, [parts, None])
+    return content, [one, other], regions, label_maps.make_masks(regions, [parts, None])
 
 
 def test_terms_and_gradient_equal_the_float64_twin(params, weights, scene, rng):
@@ -222,7 +224,7 @@ def test_terms_and_gradient_equal_the_float64_twin(params, weights, scene, rng):
 
 def test_one_label_everywhere_is_no_label(params, scene):
     content, styles, regions, _ = scene
-    one = labels.make_masks(np.ones_like(regions), [np.ones((33, 47), int), None])
+    one = label_maps.make_masks(np.ones_like(regions), [np.ones((33, 47), int), None])
     config = Config(iterations=0, init="noise", style_mix=(2.0, 1.0), **LOW)
     plain, labeled = (stylize(params, content, styles, config=config, masks=made) for made in (None, one))
     for term in ("total", "content", "style", "tv"):
@@ -233,7 +235,7 @@ def test_one_label_everywhere_is_no_label(params, scene):
 
 def test_other_maps_of_as_many_labels_compile_nothing(params, scene, compilations):
     content, styles, regions, made = scene
-    others = labels.make_masks(regions[::-1], [1 + np.arange(33 * 47).reshape(33, 47) % 3, None])
+    others = label_maps.make_masks(regions[::-1], [1 + np.arange(33 * 47).reshape(33, 47) % 3, None])
     counts = []
     for masks_ in (made, others):
         stylize(params, content, styles, config=Config(iterations=1, **LOW), masks=masks_)
@@ -245,7 +247,7 @@ def test_other_maps_of_as_many_labels_compile_nothing(params, scene, compilation
 def test_maps_for_some_styles_are_refused(params, scene):
     content, styles, regions, _ = scene
     with pytest.raises(InputError, match="`style_labels`: one for each of the 2 styles; got 1"):
-        stylize(params, content, styles, config=Config(**LOW), masks=labels.make_masks(regions, [None]))
+        stylize(params, content, styles, config=Config(**LOW), masks=label_maps.make_masks(regions, [None]))
 
 
 # The programs
@@ -323,7 +325,7 @@ def test_labels_within_a_mask_in_the_contents_colors(call):
 
 
 def test_what_a_run_depends_on_names_the_labels():
-    made = labels.make_masks(np.array([[1, 2]]), [np.array([[2, 1]])])
+    made = label_maps.make_masks(np.array([[1, 2]]), [np.array([[2, 1]])])
     style = np.zeros((1, 2, 3), np.float32)
     assert [*request.by_name(Pictures(None, [style], None, made))] == [
         *("--content 1", "--style 1", "--init 1", "the pixels of --content_mask"),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from nst_jax import images
 
-BIN = Path(__file__).parents[1] / "bin"
+BIN = Path(__file__).parents[2] / "bin"
 PROGRAMS = sorted(path.name for path in BIN.iterdir())
 QUICK = "--style=example:waves --size=32 --iterations=1 --style_layers=conv1_1 --content_layers=conv2_1 --scales= "
 QUICK = [*QUICK.split(), "--loss_balancing=none", "--devices=1"]
@@ -101,7 +101,7 @@ def test_streams_that_take_nothing_lose_no_picture_of_any_name(tmp_path, stream)
 
 
 def test_two_runs_at_once_share_an_empty_cache_and_an_output(tmp_path):
-    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_COMPILATION_CACHE_DIR": ""}
     two = [start([*CAT, "--output=a.png", "--quiet"], cwd=tmp_path, env=environment) for _ in range(2)]
     for process in two:
         assert process.communicate() == ("a.png\n", "")
@@ -117,7 +117,8 @@ def test_a_user_that_nobody_knows_without_a_home_or_a_place_for_temporary_files(
     mounts = f"mount --bind {tmp_path}/tmp {tmp_path}/tmp && mount -o remount,bind,ro {tmp_path}/tmp && cd {tmp_path}"
     as_nobody = f'{mounts} && exec unshare --user --map-user=54321 "$@"'
     inside = [*mounting, "bash", "-c", as_nobody, "bash"]
-    home = os.environ | {"HOME": f"{tmp_path}/tmp", "TMPDIR": f"{tmp_path}/tmp", "XDG_CACHE_HOME": ""}
+    home = os.environ | {"HOME": f"{tmp_path}/tmp", "TMPDIR": f"{tmp_path}/tmp"}
+    home |= {"XDG_CACHE_HOME": "", "JAX_COMPILATION_CACHE_DIR": ""}
     assert run([*inside, "id", "-u"], env=home).stdout == "54321\n"
     done = run([*inside, *CAT, "--output=a.png", "--report=r.json", "--judge", "--quiet"], env=home)
     assert (done.returncode, done.stdout, done.stderr) == (0, "a.png\nr.json\n", "")

@@ -16,7 +16,7 @@ import kill
 import pytest
 import signals
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 WAITING = """
 import sys, time; from pathlib import Path

@@ -25,7 +25,7 @@ LAYERS = {"content_layers": ("coarse",), "style_layers": ("coarse", "fine")}
 @pytest.fixture
 def toy(monkeypatch):
     """Register the network of docs/howto/extend.md."""
-    text = (Path(__file__).parents[1] / "docs" / "howto" / "extend.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "howto" / "extend.md").read_text()
     section = text[text.index("## A network\n") :]
     module = {}
     exec(re.search(r"```python\n(.*?)```", section, re.DOTALL)[1], module)

@@ -54,7 +54,7 @@ def terms_of(name, maps, style, shift, mask, source, places):
     """Return the terms of a picture's maps."""
     loss = STYLE_LOSSES[name]
     wanted = loss.wanted(lambda look: look(style, source, None), shift, VGG, places, positions_of(style))
-    found = loss.means(loss.sums(maps, shift, mask, VGG, *loss.aims(wanted)), positions_of(maps))
+    found = loss.means(loss.sums(maps, shift, mask, VGG, *loss.references(wanted)), positions_of(maps))
     return {term: loss.distance(found[term], wanted[term]) for term in wanted}
 
 

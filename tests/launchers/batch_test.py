@@ -31,7 +31,7 @@ from nst_jax.runs.batch_request import (
     parse_value,
     read_manifest,
 )
-from nst_jax.runs.input_files import Inputs, program_size
+from nst_jax.runs.input_files import InputOptions, program_size
 from nst_jax.system import storage
 
 LAYERS = ["--style_layers=conv1_1,conv2_1", "--content_layers=conv2_1"]  # quick to compile
@@ -597,7 +597,7 @@ def test_rounded_aspects_share_programs_and_results_have_their_own(call, compila
     assert call(*flags, OUTPUT, "--round_aspects")[0] == 0
     assert (
         compilations("run_steps")
-        == len({program_size(size, Inputs(round_aspects=True)) for size in sizes})
+        == len({program_size(size, InputOptions(round_aspects=True)) for size in sizes})
         == 2
     )
     for k, (height, width) in enumerate(sizes):
@@ -607,12 +607,12 @@ def test_rounded_aspects_share_programs_and_results_have_their_own(call, compila
 
 @pytest.mark.parametrize("size", [(512, 512), (512, 511), (333, 512), (512, 341), (512, 100), (1024, 3)])
 def test_a_rounded_aspect_is_two_percent_off_at_most(size):
-    rounded = program_size(size, Inputs(round_aspects=True))
+    rounded = program_size(size, InputOptions(round_aspects=True))
     assert max(rounded) == max(size)
     assert (rounded[0] >= rounded[1]) == (size[0] >= size[1])
     assert abs(np.log(min(rounded) / min(size))) <= np.log(1.04) / 2 + 0.5 / min(size)
-    assert program_size(rounded, Inputs(round_aspects=True)) == rounded
-    assert program_size(size, Inputs()) == size
+    assert program_size(rounded, InputOptions(round_aspects=True)) == rounded
+    assert program_size(size, InputOptions()) == size
 
 
 def test_ray_that_is_not_there_is_one_line(call, monkeypatch):
@@ -627,7 +627,7 @@ def test_ray_that_is_not_there_is_one_line(call, monkeypatch):
     not importlib.util.find_spec("ray"), reason="needs ray, which is not among the tests' packages"
 )
 def test_a_node_of_a_ray_cluster_that_goes_away_loses_no_row():
-    script = Path(__file__).with_name("batch_ray.py")
+    script = Path(__file__).parents[1] / "batch_ray.py"
     done = subprocess.run([sys.executable, script, "--rows=20", "--size=32"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
