@@ -4,8 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 SETUP := $(VENV)/set-up
+DOCS := $(VENV)/set-up-docs
+OLDEST := $(VENV)-oldest/set-up
+QUICK := api_test or architecture_test or color_test or config_test or errors_test or files_test
 
-.PHONY: demo test check bench studio setup clean
+.PHONY: demo test test-quick test-oldest check bench studio docs release-check setup clean
 
 demo: setup  ## one picture from the examples, its report and its loss plot, in out/
 	mkdir -p out
@@ -14,6 +17,13 @@ demo: setup  ## one picture from the examples, its report and its loss plot, in 
 
 test: setup  ## the tests
 	$(RUN)/pytest --numprocesses=2 --dist=loadfile
+
+test-quick: setup  ## lint, and the tests that run no optimizer: in less than 90 seconds
+	$(RUN)/ruff check
+	$(RUN)/pytest --numprocesses=2 --dist=loadfile -k '$(QUICK)'
+
+test-oldest: $(OLDEST)  ## the tests with the oldest dependencies that are allowed
+	$(VENV)-oldest/bin/pytest --numprocesses=2 --dist=loadfile
 
 check: setup  ## what a change must pass: lint, format, types, tests
 	$(RUN)/ruff check
@@ -27,6 +37,12 @@ bench: setup  ## this machine's seconds per evaluation
 studio: setup  ## a page on which people make pictures
 	$(RUN)/nst-studio --open
 
+docs: $(DOCS)  ## the site, out/site/docs/index.html; this runs the tutorial
+	$(RUN)/sphinx-build -W --keep-going -c docs . out/site
+
+release-check:  ## wheel and sdist in dist/, each tried in an empty environment, offline
+	PYTHON=$(PYTHON) .ci/release-check
+
 setup: $(SETUP)
 
 $(SETUP): pyproject.toml native/build.py native/convolution.cc
@@ -34,6 +50,10 @@ $(SETUP): pyproject.toml native/build.py native/convolution.cc
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/pip install --quiet --editable '.[dev]'
 	-$(RUN)/pip install --quiet --editable '.[cpu]' && $(RUN)/python native/build.py >/dev/null
+	touch $@
+
+$(DOCS): $(SETUP)
+	$(RUN)/pip install --quiet --editable '.[docs]'
 	touch $@
 
 clean:

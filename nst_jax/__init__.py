@@ -34,4 +34,4 @@ from nst_jax.runs.transfer import stylize_steps as stylize_steps
 from nst_jax.spec import Spec as Spec
 from nst_jax.weights import load_vgg as load_vgg
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

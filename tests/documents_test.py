@@ -18,7 +18,7 @@ TABLES = runpy.run_path(str(ROOT / "docs" / "option_tables.py"))
 TOP = [ROOT / name for name in ("README.md", "BUILD.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 # Written before these rules were: https links and numbers in them are checked all the same.
-OLDER = {"batch", "benchmarks", "decisions", "masks", "pairs", "strength", "study"}
+OLDER = {"batch", "benchmarks", "masks", "pairs", "strength", "study"}
 NEWER = [page for page in PAGES if page.stem not in OLDER or page.parent.name == "howto"]
 NAMES = {page: str(page.relative_to(ROOT)) for page in (*TOP, *PAGES)}
 CODE = sorted((ROOT / "nst_jax").rglob("*.py"))
@@ -28,6 +28,7 @@ SOURCES = [
     ROOT / "nst_programs.py",
     *sorted(path for path in STATIC if path.suffix in (".css", ".html", ".js")),
 ]
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 SHARED = {"quiet", "flagfile", "version", "help", "helpfull"}
 LONGEST = 30  # words of a sentence
 
@@ -98,8 +99,25 @@ def test_links_lead_somewhere(page):
 
 def test_every_page_is_in_the_index():
     index = (ROOT / "docs" / "index.md").read_text()
+    index += (ROOT / "docs" / "decisions.md").read_text()
     missing = [page for page in PAGES if f"({page.relative_to(ROOT / 'docs')})" not in index]
     assert missing == [ROOT / "docs" / "index.md"]
+
+
+def test_decisions_are_dated_and_whole():
+    index = (ROOT / "docs" / "decisions.md").read_text()
+    for page in DECISIONS:
+        title, date, *parts = page.read_text().strip().split("\n\n")
+        assert f"- [{title.removeprefix('# ')}](decisions/{page.name}), {date.strip('*')}\n" in index
+        assert page.name.startswith(date.strip("*"))
+        assert sum(part.startswith("**Decision.**") for part in parts) == 1, page
+
+
+def test_the_api_page_has_every_public_name():
+    page = (ROOT / "docs" / "api.md").read_text()
+    public = re.findall(r"import (\w+) as \1\b", (ROOT / "nst_jax" / "__init__.py").read_text())
+    assert len(public) > 30
+    assert [name for name in public if not re.search(rf"\b{name}\b", page)] == []
 
 
 def test_every_picture_is_shown_and_made_by_a_command():
@@ -168,7 +186,12 @@ def test_sentences_of_docstrings_are_short(module):
 
 @pytest.mark.parametrize(
     "page",
-    [*TOP[:4], ROOT / "docs" / "start.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))],
+    [
+        *TOP[:4],
+        *(ROOT / "docs" / name for name in ("decisions.md", "start.md", "tutorial.md")),
+        *sorted((ROOT / "docs" / "howto").glob("*.md")),
+        *DECISIONS,
+    ],
     ids=NAMES.get,
 )
 def test_sentences_are_short(page):

@@ -105,7 +105,8 @@ def stylize(
 ) -> Progress:
     """Make a picture with the content of one and the style of others; return where that ends.
 
-    result = stylize(load_vgg(), content, [style], config=Config.from_preset(iterations=50), progress=print)
+        config = Config.from_preset(iterations=50)
+        result = stylize(load_vgg(), content, [style], config=config, progress=print)
 
     Args:
         params: The network, config.network: load_vgg().
