@@ -82,6 +82,18 @@ def _log_odds(distance: Float[Array, ""]) -> Float[Array, ""]:
     return jnp.log(share / (1 - share))
 
 
+def at_aim(log_ratio: float, aim: float, other: float) -> float:
+    """Return the logarithm of the weights' ratio for another aim, by the odds that the corrections go by.
+
+    Args:
+        log_ratio: As it was found.
+        aim: The LPIPS for which it was found.
+        other: The one that is wanted.
+    """
+    odds = _log_odds(jnp.float32(other)) - _log_odds(jnp.float32(aim))
+    return float(np.clip(log_ratio + GAIN * float(odds), -LIMIT, LIMIT))
+
+
 def turn(
     state: State,
     frame: Background | None,

@@ -44,6 +44,11 @@ class Clip(NamedTuple):
     rate: Fraction  # frames a second, on average
     frames: int
     audio: str  # the codec's name; empty: there is none
+    start: int  # the time of the first frame, in units of the time base
+
+    def seconds(self, time: int) -> float:
+        """Return how long after the first frame a time is."""
+        return float((time - self.start) * self.time_base)
 
 
 class Selection(NamedTuple):
@@ -118,6 +123,7 @@ def probe(name: str) -> Clip:
             rate=Fraction(rate),
             frames=_count(name),
             audio=next((_codec_name(audio) for audio in container.streams.audio), ""),
+            start=first.pts or 0,
         )
 
 
