@@ -193,7 +193,7 @@ class VideoJob:
                     if resumed:
                         yield Resumed(resumed)
                     resumed = 0
-                    shot = shot or self._opened(frame, opening)
+                    shot = shot or self.opened(frame, opening)
                     found, error = self._frame(shot, coming, made, stop, begins)
                     if found is None:
                         return number - 1
@@ -206,7 +206,7 @@ class VideoJob:
             yield Resumed(resumed)
         return number
 
-    def _opened(self, frame: Frame, opening: tuple[Frame, Made] | None) -> Shot:
+    def opened(self, frame: Frame, opening: tuple[Frame, Made] | None = None) -> Shot:
         """Return a shot that begins with a frame, or one whose opening was made by an earlier run."""
         first = opening[0] if opening else frame
         shot = self._shot(self.pictures._replace(content=first.image), self._config_at(first))

@@ -72,6 +72,10 @@ class VideoOptions:
     )
     keep_frames: bool = option(False, "keep that folder when the clip is written")
     report: str = option("", "JSON file for each frame's losses, shot, warping error and seconds")
+    preview: bool = option(
+        False,
+        "make only a small sheet of stills and the first two seconds, beside the output: OUTPUT.preview",
+    )
     dry_run: bool = option(False, "print frames, size, time and disk of the run, and write nothing")
 
     def __post_init__(self) -> None:
@@ -123,6 +127,8 @@ def check(request: VideoRequest) -> str:
         raise InputError("`last`", f"`first={options.first}` or more", f"got {options.last}")
     if codec in CODECS and CODECS[codec].even and config.size % 2:
         raise InputError("`size`", f"an even number for {codec}", f"got {config.size}")
+    if options.preview and options.dry_run:
+        raise InputError("`preview`", "without `dry_run`", "got both")
     if options.report:
         check_writable(Path(options.report))
     written = [options.output, options.report, str(options.folder)]
