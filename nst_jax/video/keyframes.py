@@ -38,7 +38,8 @@ class Keyframes(NamedTuple):
             mix = [np.interp(seconds, times, [file == one for one in acting]) for file in self.files]
             given["style_mix"] = tuple(map(float, mix))
         if self.strengths:
-            given["strength"] = float(np.interp(seconds, *zip(*self.strengths, strict=True)))
+            times, strengths = zip(*self.strengths, strict=True)
+            given["strength"] = float(np.interp(seconds, times, strengths))
         return dataclasses.replace(config, **given) if given else config
 
     def check_length(self, seconds: float) -> None:
