@@ -43,7 +43,7 @@ def _run(job: VideoJob) -> int:
             match event:
                 case Resumed(frames):
                     logging.info("goes on after %d frames, from %s", frames, job.request.options.folder)
-                case FrameMade(number, total, begins, _, error):
+                case FrameMade(number, total, begins, _, error, _):
                     made += 1
                     if due(last=number == total):
                         left = (time.monotonic() - began) / made * (total - number)

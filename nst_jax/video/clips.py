@@ -402,7 +402,7 @@ def _encode(
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = LIMITED
     whole = itertools.chain([first], frames)
-    with _open(clip.path) as source:
+    with _open(clip.path) if audio else contextlib.nullcontext() as source:
         sound = _sound(source, container, origin, clip) if audio else None
         with _ordinary_threads():
             container.start_encoding()

@@ -67,6 +67,7 @@ class FrameMade(NamedTuple):
     begins: bool  # a shot
     seconds: float
     warping_error: float  # NaN where it begins a shot
+    made: Made
 
 
 class Resumed(NamedTuple):
@@ -199,7 +200,7 @@ class VideoJob:
                         return number - 1
                     made[number], seconds = found, time.monotonic() - began
                     store.save(number, Kept(found, frame.time, frame.duration, start, seconds, error))
-                    yield FrameMade(number, self.total, begins, seconds, error)
+                    yield FrameMade(number, self.total, begins, seconds, error, found)
                 opening = opening or (frame, made[number])
                 made.pop(number - max(LONG_TERM), None)
         if resumed:

@@ -46,7 +46,7 @@ class Preview(VideoJob):
                 yield Finished(0, stop())
                 return
             columns.append(np.concatenate([frame.image, shown(made)]))
-            yield FrameMade(len(columns), number, True, time.monotonic() - began, math.nan)
+            yield FrameMade(len(columns), number, True, time.monotonic() - began, math.nan, made)
         images.save(self.sheet, np.concatenate(columns, 1))
         yield Encoded(self.sheet)
         yield from super().run(stop)
