@@ -102,6 +102,21 @@ def test_a_clip_has_the_frames_times_and_audio_of_its_source(tmp_path, panned):
 CHANGING = {"style_at": ("0:example:night", "0.15:example:ink"), "strength_at": ("0.05:0.5", "0.2:0.9")}
 
 
+def test_a_frame_whose_steps_gain_little_takes_fewer(tmp_path, panned):
+    steps = {}
+    for tolerance in (0.0, 0.02, 1.0):
+        report = tmp_path / "o.json"
+        run(
+            request_of(
+                panned, tmp_path / "o.mkv", report=str(report), frame_steps=9, frame_tolerance=tolerance
+            )
+        )
+        steps[tolerance] = [entry["steps"] for entry in json.loads(report.read_text())["frames"]]
+    assert steps[0.0] == [4, 9, 9, 9, 9]
+    assert steps[1.0] == [4, 1, 1, 1, 1]
+    assert all(1 < few < 9 for few in steps[0.02][1:])
+
+
 @pytest.mark.parametrize("changing", [{}, CHANGING], ids=["one style", "keyframes"])
 def test_one_program_serves_all_frames_and_styles_are_looked_at_once(
     tmp_path, panned, compilations, monkeypatch, changing

@@ -1,7 +1,8 @@
 """The process that owns the device: one job at a time, each from its checkpoint if it has one.
 
-A job is a picture or a clip. Messages in are {"do": "run" | "forecast", "job": ID, ...} and {"do": "stop", "job": ID, "how": ...}. Messages
-out have the job and an `event`; see Run. The studio may kill this process at any moment.
+A job is a picture or a clip. Messages in are {"do": "run" | "forecast", "job": ID, ...} and
+{"do": "stop", "job": ID, "how": ...}. Messages out have the job and an `event`; see Run and ClipRun. The
+studio may kill this process at any moment.
 """
 
 import contextlib

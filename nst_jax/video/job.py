@@ -56,7 +56,8 @@ LONG_TERM = (1, 2, 4)  # how many frames back, as in Ruder et al. 2016
 FRAMES_AHEAD = 2  # frames that are decoded before their turn
 SPARE_BYTES = 2**24
 # What frames depend on.
-MADE_OF = ("frame_steps", "temporal_weight", "flow", "anchor", "first", "every", "style_at", "strength_at")
+MADE_OF = ("frame_steps", "frame_tolerance", "temporal_weight", "flow", "anchor", "first", "every")
+MADE_OF += ("style_at", "strength_at")
 
 
 class FrameMade(NamedTuple):
@@ -259,7 +260,7 @@ class VideoJob:
 
     def _shot(self, pictures: Pictures, config: Config) -> Shot:
         options = self.request.options
-        steps = Steps(options.frame_steps, options.temporal_weight, options.anchor)
+        steps = Steps(options.frame_steps, options.temporal_weight, options.anchor, options.frame_tolerance)
         return Shot(self.params, pictures, config, steps, device.free_memory())
 
     def _write(self, store: Store, count: int) -> list[dict[str, Any]]:

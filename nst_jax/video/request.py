@@ -45,6 +45,13 @@ class VideoOptions:
         low=1,
         high=10**6,
     )
+    frame_tolerance: float = option(
+        0.0,
+        "a frame but a shot's first is done where a step lowers the loss by less than this share of it; 0: "
+        "where it has taken all --frame_steps",
+        low=0,
+        high=1,
+    )
     temporal_weight: float = option(
         1.0,
         "how much a frame is held to what earlier ones show of it; 0: not at all",

@@ -47,6 +47,7 @@ class Steps(NamedTuple):
     each: int
     weight: float = 1.0  # of the temporal term, times its default
     anchor: bool = True  # whether their colors are held
+    tolerance: float = 0.0  # the share of the loss by which a step has to lower it, or is the last
 
 
 class Made(NamedTuple):
@@ -166,7 +167,7 @@ class Shot:
         problem = self.following.replace(first=known.picture, content=content, photograph=frame)
         given = {TERM: {"picture": known.picture, "weights": known.weights[..., None]}}
         targets = with_content(self.targets, problem.params, content, spec, masks, given)
-        last = _last(run([problem], targets=targets), stop)
+        last = _last(run([problem], report_every=1, targets=targets), stop, self.steps.tolerance)
         if last is None:
             return None
         image = _carried(last, targets.background, spec)
@@ -196,12 +197,22 @@ class Shot:
         )
 
 
-def _last(steps: Iterator[Progress], stop: Callable[[], Any]) -> Progress | None:
-    """Return where steps end; None where they are stopped."""
-    for now in steps:
-        last = now
+def _last(steps: Iterator[Progress], stop: Callable[[], Any], tolerance: float = 0.0) -> Progress | None:
+    """Return where steps end, or one of them gains too little; None where they are stopped.
+
+    Args:
+        steps: From their first picture on.
+        stop: Asked after each whether to end early.
+        tolerance: The least gain, as a share of the loss. 0: any will do.
+    """
+    before = math.inf
+    for last in steps:
         if stop():
             return None
+        loss = last.losses["total"]
+        if tolerance and before - loss < tolerance * loss:
+            break
+        before = loss
     return last
 
 
