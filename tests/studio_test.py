@@ -546,8 +546,13 @@ def test_a_frame_of_a_clip_is_a_picture_to_try_the_look_on(server, clip):
     answer = server.ask("POST", f"/api/clips/{found['reference']}/frame", {"number": 9})
     assert (answer.status, answer.json["error"]) == (400, "frame: from 1 to 8; got 9")
     assert not list((server.folder / "pictures").glob("*.png"))
-    asked = {"inputs": {"clip": found["reference"], "style": ["example:night"]}, "options": QUICK}
-    assert server.ask("POST", "/api/forecast", asked).json["seconds"] > 0
+
+
+def test_pictures_and_clips_are_forecast(server, clip):
+    reference = upload_clip(server, clip).json["reference"]
+    for inputs in (BOTH, {"clip": reference, "style": ["example:night"]}):
+        answer = server.ask("POST", "/api/forecast", {"inputs": inputs, "options": QUICK})
+        assert answer.json["seconds"] > 0, answer.body
 
 
 def test_a_clip_is_made_through_kills_and_pauses_to_the_same_bytes(server, clip):
