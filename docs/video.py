@@ -6,6 +6,7 @@ clip is its first frame with new noise in each, and brightness over time is prin
 """
 
 import argparse
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--frames", type=int, default=6)
     parser.add_argument("--still", type=int, default=0)
+    parser.add_argument("--runs", type=int, default=len(RUNS), help="how many of RUNS")
     parser.add_argument("--steps", type=int, default=3)
     given = parser.parse_args()
     device.set_up()
@@ -107,7 +109,7 @@ def main() -> None:
     tell("the clip itself", frames)
     alone = [first, *(shot_of(frame).begin() for frame in frames[1:])]
     tell("frame by frame, 25 steps each", [made.image for made in alone if made])
-    for name, steps in RUNS.items():
+    for name, steps in itertools.islice(RUNS.items(), given.runs):
         tell(name, follow(shot_of(frames[0], steps), first, frames))
 
 

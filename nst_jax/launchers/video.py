@@ -19,6 +19,7 @@ from nst_jax.launchers.signals import interrupts
 from nst_jax.runs.input_files import InputOptions
 from nst_jax.system import device
 from nst_jax.video.job import Encoded, Finished, FrameMade, Resumed, VideoJob, prepare_video
+from nst_jax.video.preview import prepare_preview
 from nst_jax.video.request import VideoOptions, VideoRequest
 from nst_programs import ENDINGS
 
@@ -29,7 +30,7 @@ def main(inputs: ParsedFlags, options: ParsedFlags, config: ParsedFlags) -> int:
         inputs=InputOptions(**inputs), options=VideoOptions(**options), config=Config.from_preset(**config)
     )
     device.set_up()
-    job = prepare_video(request)
+    job = (prepare_preview if request.options.preview else prepare_video)(request)
     return _forecast(job) if request.options.dry_run else _run(job)
 
 
@@ -42,7 +43,7 @@ def _run(job: VideoJob) -> int:
             match event:
                 case Resumed(frames):
                     logging.info("goes on after %d frames, from %s", frames, job.request.options.folder)
-                case FrameMade(number, total, begins, _, error):
+                case FrameMade(number, total, begins, _, error, _):
                     made += 1
                     if due(last=number == total):
                         left = (time.monotonic() - began) / made * (total - number)
@@ -54,6 +55,7 @@ def _run(job: VideoJob) -> int:
                         logging.info("frame %d of %d: %s; %s left", number, total, moved, in_minutes(left))
                 case Encoded(path):
                     tell(path)
+                    began, made = time.monotonic(), 0
                 case Finished(frames, stopped):
                     if stopped:
                         further = f"{frames} of {job.total} frames are made; the same command goes on"

@@ -83,6 +83,18 @@ def _log_odds(distance: Float[Array, ""]) -> Float[Array, ""]:
     return jnp.log(share / (1 - share))
 
 
+def at_target(log_ratio: float, target: float, other: float) -> float:
+    """Return the logarithm of the weights' ratio for another target, by the odds that the corrections go by.
+
+    Args:
+        log_ratio: As it was found.
+        target: The LPIPS for which it was found.
+        other: The one that is wanted.
+    """
+    odds = _log_odds(jnp.float32(other)) - _log_odds(jnp.float32(target))
+    return float(np.clip(log_ratio + GAIN * float(odds), -LIMIT, LIMIT))
+
+
 def turn(
     state: State,
     frame: Background | None,

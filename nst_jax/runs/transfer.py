@@ -210,7 +210,7 @@ def run(
         resume_state: What a run of the same problems stood at. It goes on from there to the same bits, and is
             told first.
         max_steps: Asked before each chunk how many steps it may take, which changes nothing of what comes.
-        targets: Of the only problem, whose weights are then balanced already. None: made here.
+        targets: Of the last problem, whose weights are then balanced already. None: made here.
     """
     report_every = report_every or chunk_steps(sum(problem.steps for problem in problems))
     left: ScaleResult | None = None
@@ -218,7 +218,8 @@ def run(
         if resume_state and number < resume_state.scale:
             continue
         place = number, len(problems)
-        left = yield from _run_scale(problem, place, left or resume_state, report_every, max_steps, targets)
+        made = targets if number == len(problems) else None
+        left = yield from _run_scale(problem, place, left or resume_state, report_every, max_steps, made)
         if left is None:
             return
 

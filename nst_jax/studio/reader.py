@@ -1,7 +1,8 @@
 """The process that opens what people upload: a file that breaks a decoder breaks nothing else.
 
-Messages are {"id": 1, "do": "look", "file", "view", "thumb", "max_pixels"} and {"do": "convert", "file",
-"to", "max_pixels"}. The answer has the id, and `error` in one line where it went wrong.
+Messages are {"id": 1, "do": "look", "file", "view", "thumb", "max_pixels"}, {"do": "convert", "file",
+"to", "max_pixels"}, and of clips {"do": "look_at_clip", "file", "view", "thumb"} and {"do": "frame", "file",
+"number", "to"}. The answer has the id, and `error` in one line where it went wrong.
 """
 
 import contextlib
@@ -13,6 +14,8 @@ from typing import Any
 from nst_jax import images
 from nst_jax.errors import InputError
 from nst_jax.studio.lines import Lines
+from nst_jax.video import clips
+from nst_jax.video.clips import Selection
 
 VIEW, THUMB = 1600, 320  # longest sides, in pixels
 MAX_BYTES = 6 * 2**30  # of address space: reading takes 1 GiB at most, the libraries their share
@@ -63,13 +66,35 @@ def convert(message: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def look_at_clip(message: dict[str, Any]) -> dict[str, Any]:
+    """Return the size and length of a clip, and write what the page shows of its first frame."""
+    clip = clips.probe(message["file"])
+    first = next(clips.read(clip, Selection(last=1)))
+    write_views(images.Source(first.image, None), message["view"], message["thumb"])
+    height, width = clip.size
+    return {"width": width, "height": height, "frames": clip.frames, "rate": float(clip.rate)}
+
+
+def frame(message: dict[str, Any]) -> dict[str, Any]:
+    """Write a frame of a clip as a picture."""
+    number, clip = message["number"], clips.probe(message["file"])
+    found = next(clips.read(clip, Selection(number, number)), None)
+    if found is None:
+        raise InputError("frame", f"from 1 to {clip.frames}", f"got {number}")
+    images.save(message["to"], found.image)
+    return {}
+
+
+DO = {"look": look, "convert": convert, "look_at_clip": look_at_clip, "frame": frame}
+
+
 def main() -> None:
     """Answer messages until the studio is gone."""
     lines = Lines()
     resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
     for message in lines:
         try:
-            answer = {"look": look, "convert": convert}[message["do"]](message)
+            answer = DO[message["do"]](message)
         except InputError as error:
             text = str(error).replace(message["file"], "this file")
             answer = {"error": text}

@@ -17,19 +17,25 @@ from nst_jax.runs.checkpointing import CheckpointOptions
 from nst_jax.runs.input_files import InputOptions
 from nst_jax.runs.request import OutputOptions, Request, check
 from nst_jax.runs.settings import LISTS, LONE
+from nst_jax.video import request as video
+from nst_jax.video.request import VideoOptions, VideoRequest
 
 REFERENCE = re.compile(r"[0-9a-f]{64}|example:[a-z-]{1,40}")  # an upload by its checksum, or an example
 MAX_STYLES = 16
 MAX_TITLE_LETTERS = 120  # letters
 RESULT, REPORT, CHECKPOINT = "result.png", "report.json", "checkpoint"  # in a job's folder
+CLIP = "result.mp4"  # there, of a clip
 BIT_DEPTH = 16  # bits of RESULT, from which all downloads are made
 STARTS = ("content", "noise", "style")  # values of init that are no picture
 
-# The options that the page may give: none that names a file or is of one run.
+CLIP_OPTIONS = {"frame_steps", "temporal_weight", "flow", "anchor", "quality", "audio"}
+# The options that the page may give: none that names a file or is of one run. Pictures ignore those of clips,
+# and clips those of pictures: a look is tried on a frame with the options that the clip will have.
 OPTIONS: dict[str, Field] = {
     field.name: field
     for kind, names in (
         (Config, None),
+        (VideoOptions, CLIP_OPTIONS),
         (InputOptions, {"soft_masks", "round_aspects", "print_size", "crop"}),
         (OutputOptions, {"output_size", "dpi", "no_settings"}),
     )
@@ -39,7 +45,7 @@ OPTIONS: dict[str, Field] = {
 
 
 class Recipe(NamedTuple):
-    """What one picture is made of and how; pictures are references."""
+    """What one picture is made of and how; pictures are references. With inputs["clip"] it is a clip."""
 
     title: str
     inputs: dict[str, Any]  # by name of InputOptions
@@ -48,7 +54,7 @@ class Recipe(NamedTuple):
     @property
     def references(self) -> set[str]:
         """The pictures that are read."""
-        named = [self.inputs.get(name, "") for name in LONE]
+        named = [self.inputs.get(name, "") for name in (*LONE, "clip")]
         named += [one for name in LISTS for one in self.inputs.get(name, ())]
         start = str(self.options.get("init", ""))
         return set(filter(None, named)) | ({start} if REFERENCE.fullmatch(start) else set())
@@ -57,8 +63,8 @@ class Recipe(NamedTuple):
 def parse_recipe(data: Any) -> Recipe:
     """Return a recipe from a client's JSON. Raises InputError where its form is wrong."""
     data = _object(data, "the request", ("title", "inputs", "options"))
-    inputs = _object(data.get("inputs", {}), "inputs", (*LONE, *LISTS))
-    for name in LONE:
+    inputs = _object(data.get("inputs", {}), "inputs", (*LONE, *LISTS, "clip"))
+    for name in (*LONE, "clip"):
         _check_reference(name, inputs.get(name, ""))
     for name in LISTS:
         values = inputs.get(name, [])
@@ -66,6 +72,8 @@ def parse_recipe(data: Any) -> Recipe:
             raise InputError(f"`{name}`", f"a list of at most {MAX_STYLES} pictures", f"got {_short(values)}")
         for value in values:
             _check_reference(name, value)
+    if inputs.get("clip") and inputs.get("content"):
+        raise InputError("`clip`", "without `content`, whose place it takes", "got both")
     title = data.get("title", "")
     if not isinstance(title, str) or len(title) > MAX_TITLE_LETTERS:
         raise InputError("title", f"a text of at most {MAX_TITLE_LETTERS} letters", f"got {_short(title)}")
@@ -102,8 +110,8 @@ def make_request(
     overrides: Mapping[str, Any],
     every: float,
     max_pixels: int,
-) -> Request:
-    """Return the Request of a recipe, with its files in a job's folder.
+) -> Request | VideoRequest:
+    """Return the request of a recipe, with its files in a job's folder.
 
     Args:
         recipe: what is asked for.
@@ -127,11 +135,19 @@ def make_request(
         names = {field.name for field in fields_of(kind)}
         return {name: value for name, value in options.items() if name in names}
 
-    result, report = str(folder / RESULT), str(folder / REPORT)
+    report, config = str(folder / REPORT), Config.from_preset(**of(Config))
+    placed = _placed(recipe.inputs, place)
+    if clip := recipe.inputs.get("clip"):
+        return VideoRequest(
+            inputs=InputOptions(**placed, content=place(clip), max_pixels=max_pixels),
+            options=VideoOptions(output=str(folder / CLIP), report=report, **of(VideoOptions)),
+            config=config,
+        )
+    result = str(folder / RESULT)
     return Request(
-        inputs=InputOptions(**_placed(recipe.inputs, place), **of(InputOptions), max_pixels=max_pixels),
+        inputs=InputOptions(**placed, **of(InputOptions), max_pixels=max_pixels),
         outputs=OutputOptions(output=result, report=report, bit_depth=BIT_DEPTH, **of(OutputOptions)),
-        config=Config.from_preset(**of(Config)),
+        config=config,
         checkpoint=CheckpointOptions(
             checkpoint=str(folder / CHECKPOINT),
             checkpoint_every=every,
@@ -155,11 +171,15 @@ def check_recipe(recipe: Recipe, place: Callable[[str], str], folder: Path) -> N
         place: Gives the path of a reference.
         folder: Of the job.
     """
-    check(make_request(recipe, place, folder, overrides={}, every=60.0, max_pixels=images.MAX_PIXELS))
+    asked = make_request(recipe, place, folder, overrides={}, every=60.0, max_pixels=images.MAX_PIXELS)
+    if isinstance(asked, VideoRequest):
+        video.check(asked)
+    else:
+        check(asked)
 
 
 def command(recipe: Recipe, name_of: Callable[[str], str], platform: str = "cpu") -> str:
-    """Return the nst command that makes the same bytes.
+    """Return the nst command that makes the same bytes; for a clip that of nst-video.
 
     Args:
         recipe: What the page asks for.
@@ -170,10 +190,16 @@ def command(recipe: Recipe, name_of: Callable[[str], str], platform: str = "cpu"
     for name in LISTS:
         values = recipe.inputs.get(name, ())
         flags += [f"--{name}={one and name_of(one)}" for one in values if any(values)]
+    clip = recipe.inputs.get("clip", "")
+    others = OPTIONS.keys() - {field.name for field in fields_of(Config)} - CLIP_OPTIONS
     for name, value in recipe.options.items():
+        if name in (others if clip else CLIP_OPTIONS):
+            continue
         value = name_of(value) if name == "init" and value not in STARTS else value
         parts = map(_as_text, value if isinstance(value, list) else [value])
         flags.append(f"--{name}={','.join(parts)}")
+    if clip:
+        return shlex.join(["nst-video", f"--content={name_of(clip)}", *flags, "--output=clip.mp4"])
     flags += [] if platform == "cpu" else ["--deterministic"]
     return shlex.join(["nst", *flags, "--output=picture.png", f"--bit_depth={BIT_DEPTH}"])
 
@@ -237,12 +263,13 @@ def fewest(options: Mapping[str, Any], styles: int) -> dict[str, Any]:
 def metadata() -> dict[str, Any]:
     """Return what the page has to know of options: type, bounds, choices, default and help; the presets."""
     defaults: dict[str, Any] = {}
-    for kind in (OutputOptions, InputOptions, Config):
+    for kind in (OutputOptions, VideoOptions, InputOptions, Config):
         defaults |= default_values(kind)
     return {
         "options": [_described(field, defaults[name]) for name, field in OPTIONS.items()],
         "presets": {name: _plain(dict(Config.from_preset(preset=name).values())) for name in PRESETS},
         "preset": DEFAULT,
+        "clip_options": sorted(CLIP_OPTIONS),
         "efforts": {name: effort._asdict() for name, effort in EFFORTS.items()},
         "alone": ALONE,
     }

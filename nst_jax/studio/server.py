@@ -43,7 +43,9 @@ TYPES = {
 MAX_JSON_BYTES = 2**18
 MAX_NAME_LETTERS = 100  # letters of a file's name, as it is shown
 MAX_STEPS = 10**6  # by which a job is extended
+MAX_FRAMES = 10**6  # of a clip, that one can choose from
 FORMATS = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "tif": "image/tiff"}
+MP4 = "video/mp4"
 PHOTOGRAPHS, PAINTINGS = ("cat", "coffee", "rocket"), ("night", "waves", "glass", "ink")
 STOP_SECONDS = 0.2  # between looks at whether the studio is to end
 
@@ -85,6 +87,8 @@ class Routes:
             ("GET", "/api/events", Routes.events),
             ("POST", "/api/pictures", Routes.upload),
             ("GET", "/api/pictures/{reference}/{what}", Routes.picture),
+            ("POST", "/api/clips", Routes.upload_clip),
+            ("POST", "/api/clips/{reference}/frame", Routes.frame),
             ("POST", "/api/forecast", Routes.forecast),
             ("POST", "/api/jobs", Routes.create),
             ("GET", "/api/jobs/{job}", Routes.job),
@@ -141,17 +145,42 @@ class Routes:
 
     async def upload(self, request: Request) -> Response:
         """Keep a picture that was sent as the body, once it was read."""
-        name = request.query_params.get("name", "")[:MAX_NAME_LETTERS]
-        return JSONResponse(await self._keep(request.stream(), "".join(c for c in name if c.isprintable())))
+        return JSONResponse(await self._keep(request.stream(), _name_in(request)))
 
-    async def _keep(self, parts: AsyncIterator[bytes], name: str) -> dict[str, Any]:
-        """Keep a picture, once it was read, and return what is known of it. Raises Refused, InputError."""
+    async def upload_clip(self, request: Request) -> Response:
+        """Keep a clip that was sent as the body, once it was read."""
+        return JSONResponse(await self._keep(request.stream(), _name_in(request), "look_at_clip"))
+
+    async def frame(self, request: Request) -> Response:
+        """Keep a frame of a clip as a picture."""
+        store, reference = self.studio.store, request.path_params["reference"]
+        number = _whole(await self._json(request), "number", MAX_FRAMES)
+        to = store.pictures / f"{secrets.token_hex(8)}.png"
+        try:
+            await self.studio.read("frame", store.picture(reference), number=number, to=str(to))
+            name = f"{store.facts(reference).get('name', '')} {number}.png"
+            return JSONResponse(await self._keep(_bytes(to), name))
+        finally:
+            to.unlink(missing_ok=True)
+
+    async def _keep(self, parts: AsyncIterator[bytes], name: str, look: str = "look") -> dict[str, Any]:
+        """Keep a file, once it was read, and return what is known of it.
+
+        Args:
+            parts: What it consists of.
+            name: What people call it.
+            look: What the reader does with it.
+
+        Raises:
+            Refused: The reader cannot read it.
+            InputError: It is too large, or the disk too full.
+        """
         store = self.studio.store
         store.check_space(self.studio.options.max_upload * MB)
         arriving = store.pictures / f".nst_jax-{secrets.token_hex(8)}.tmp"
         try:
             reference = await self._receive(parts, arriving)
-            facts = await self._look(reference, arriving, name)
+            facts = await self._look(reference, arriving, name, look)
             arriving.replace(store.pictures / reference)
         finally:
             arriving.unlink(missing_ok=True)
@@ -169,12 +198,22 @@ class Routes:
                 file.write(part)
         return digest.hexdigest()
 
-    async def _look(self, reference: str, file: Path, name: str) -> dict[str, Any]:
-        """Have a picture read, and keep what is seen. Raises Refused."""
+    async def _look(self, reference: str, file: Path, name: str, look: str = "look") -> dict[str, Any]:
+        """Have a file read, and keep what is seen.
+
+        Args:
+            reference: What it will be known by.
+            file: Where it is.
+            name: What people call it.
+            look: What the reader does with it.
+
+        Raises:
+            Refused: The reader cannot read it.
+        """
         pictures = self.studio.store.pictures
         base = pictures / reference.replace(":", "-")
         facts = await self.studio.read(
-            "look",
+            look,
             file,
             view=f"{base}.view.jpg",
             thumb=f"{base}.thumb.jpg",
@@ -186,7 +225,7 @@ class Routes:
 
     def _facts(self, reference: str, facts: dict[str, Any]) -> dict[str, Any]:
         """Return what the page is told of a picture: with the recipe that its settings are."""
-        found = {name: facts.get(name) for name in ("width", "height", "name", "notes")}
+        found = {name: facts.get(name) for name in ("width", "height", "name", "notes", "frames", "rate")}
         if text := facts.get("settings"):
             try:
                 found["recipe"] = recipes.restore(text, self.studio.store.known)
@@ -270,7 +309,7 @@ class Routes:
         return JSONResponse({})
 
     async def file(self, request: Request) -> Response:
-        """Answer with a picture of a job: as it stands, small, or for keeps in one of FORMATS."""
+        """Answer with a picture of a job: as it stands, small, or for keeps in one of FORMATS; or a clip."""
         store, what = self.studio.store, request.path_params["what"]
         record = self.studio.get(request.path_params["job"])
         if what in (LIVE, THUMB):
@@ -279,7 +318,10 @@ class Routes:
                 raise HTTPException(404)
             return FileResponse(path, headers={"Cache-Control": "private, max-age=31536000"})
         result, suffix = store.result(record), what.removeprefix("download.")
-        if result is None or suffix not in FORMATS:
+        if result and record.inputs.get("clip") and what in ("clip.mp4", "download.mp4"):
+            name = file_name(record, suffix) if what != "clip.mp4" else None
+            return FileResponse(result, media_type=MP4, filename=name)
+        if result is None or record.inputs.get("clip") or suffix not in FORMATS:
             raise HTTPException(404)
         kept = result.with_name(f"download.{suffix}")
         if not kept.exists() or kept.stat().st_mtime < result.stat().st_mtime:
@@ -311,7 +353,7 @@ class Routes:
             *("left", "pace", "losses", "picture", "resumable"),
         )
         shown = {name: getattr(record, name) for name in names}
-        inputs = {name: record.inputs.get(name) for name in ("content", "style")}
+        inputs = {name: record.inputs.get(name) for name in ("content", "clip", "style")}
         preset = record.options.get("preset", DEFAULT)
         return {**shown, **inputs, "preset": preset, "result": self.studio.store.result(record) is not None}
 
@@ -330,6 +372,11 @@ class Routes:
         if not isinstance(found, dict):
             raise InputError("the request", "a JSON object", f"got {type(found).__name__}")
         return found
+
+
+def _name_in(request: Request) -> str:
+    name = request.query_params.get("name", "")[:MAX_NAME_LETTERS]
+    return "".join(c for c in name if c.isprintable())
 
 
 def file_name(record: Record, suffix: str) -> str:

@@ -3,7 +3,7 @@
     FOLDER/studio.lock, token
     FOLDER/pictures/SHA256       the bytes as uploaded, and beside them .json, .view.jpg, .thumb.jpg
     FOLDER/jobs/ID/job.json      the record; beside it losses.jsonl, live.jpg, thumb.jpg, result.png,
-                                 report.json, checkpoint/
+                                 report.json, checkpoint/; of a clip result.mp4, result.mp4.frames/
 
 A name that a client chose is data in a record and never part of a path.
 """
@@ -26,7 +26,7 @@ from nst_jax.errors import InputError, NotWritten
 from nst_jax.files import check_folder, remove_stale, write_whole
 from nst_jax.options import renamed
 from nst_jax.studio.options import MB
-from nst_jax.studio.recipes import CHECKPOINT, REFERENCE, RESULT, Recipe
+from nst_jax.studio.recipes import CHECKPOINT, CLIP, REFERENCE, RESULT, Recipe
 
 LOG = logging.getLogger(__name__)
 ID = re.compile(r"[0-9a-f]{16}")
@@ -168,8 +168,8 @@ class Store:
         return [found[step] for step in sorted(found) if step <= record.step]
 
     def result(self, record: Record) -> Path | None:
-        """Return a job's picture, None where there is none."""
-        path = self.place_of(record.id) / RESULT
+        """Return a job's picture or clip, None where there is none."""
+        path = self.place_of(record.id) / (CLIP if record.inputs.get("clip") else RESULT)
         return path if path.is_file() else None
 
     # Pictures

@@ -264,7 +264,8 @@ class Studio:
         name = f"forecast-{self.number}"
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self.forecasts[name] = future
-        self.worker.send(do="forecast", job=name, overrides={}, **self._asked(record))
+        asked = self._asked(record) | {"folder": str(self.store.jobs)}  # where nothing will be written
+        self.worker.send(do="forecast", job=name, overrides={}, **asked)
         return await asyncio.wait_for(asyncio.shield(future), FORECAST_SECONDS)
 
     # The reader

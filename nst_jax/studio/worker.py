@@ -1,7 +1,8 @@
 """The process that owns the device: one job at a time, each from its checkpoint if it has one.
 
-Messages in are {"do": "run" | "forecast", "job": ID, ...} and {"do": "stop", "job": ID, "how": ...}. Messages
-out have the job and an `event`; see Run. The studio may kill this process at any moment.
+A job is a picture or a clip. Messages in are {"do": "run" | "forecast", "job": ID, ...} and
+{"do": "stop", "job": ID, "how": ...}. Messages out have the job and an `event`; see Run and ClipRun. The
+studio may kill this process at any moment.
 """
 
 import contextlib
@@ -11,9 +12,12 @@ import queue
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nst_jax import images
 from nst_jax.errors import InputError, NotEnoughMemory
@@ -34,6 +38,9 @@ from nst_jax.studio.reader import write_views
 from nst_jax.studio.recipes import RESULT, Recipe, make_request
 from nst_jax.studio.store import LIVE, THUMB
 from nst_jax.system import device
+from nst_jax.video import job as video
+from nst_jax.video.job import VideoJob, prepare_video
+from nst_jax.video.request import VideoRequest
 
 PREVIEW_SECONDS = 0.25  # between previews, at least
 PREVIEW_SHARE = 10  # a preview waits so many times as long as the last one took
@@ -54,21 +61,88 @@ class Notes(logging.Handler):
             self.lines.send(job=self.job, event="note", text=record.getMessage())
 
 
-class Run:
-    """One job as it runs: events of the library become messages, and pictures beside the result."""
+class Told:
+    """A job as it runs: messages of it, and pictures beside the result."""
 
-    def __init__(self, job: Job, name: str, folder: Path, lines: Lines, asked: dict[str, str]):
-        self.job, self.name, self.folder, self.lines, self.asked = job, name, folder, lines, asked
-        self.began = self.due = 0.0
-        self.first = 0.0  # work that was done before this run
+    def __init__(self, name: str, folder: Path, lines: Lines, asked: dict[str, str]):
+        self.name, self.folder, self.lines, self.asked = name, folder, lines, asked
+        self.due = 0.0
 
     def send(self, event: str, **message: Any) -> None:
         """Send a message of this job."""
         self.lines.send(job=self.name, event=event, **message)
 
+    def stop(self) -> str:
+        """Return how the job is to stop, empty: not yet."""
+        return self.asked.get(self.name, "")
+
+    def show(self, step: int, picture: Callable[[], np.ndarray]) -> None:
+        """Write a preview if one is due; a failure costs the preview and no more."""
+        began = time.monotonic()
+        if began < self.due:
+            return
+        image = picture()
+        size = images.size_to_fit(image.shape[0], image.shape[1], min(PREVIEW_SIZE, max(image.shape)))
+        with contextlib.suppress(InputError):
+            images.save(self.folder / LIVE, images.resize(image, *size))
+            self.send("preview", step=step)
+        took = time.monotonic() - began
+        self.due = began + max(PREVIEW_SECONDS, PREVIEW_SHARE * took)
+
+
+class ClipRun(Told):
+    """A clip as it runs: a step of the page is a frame."""
+
+    def go(self, job: VideoJob) -> None:
+        """Make the clip."""
+        self.send("planned", plan=[f"{job.total} frames"], iterations=[job.total], scales="")
+        began, made, last = time.monotonic(), 0, 0
+        image: np.ndarray | None = None
+        for event in job.run(stop=self.stop):
+            match event:
+                case video.Resumed(frames):
+                    last = frames
+                    self.send("started", step=last)
+                case video.FrameMade():
+                    if not made:
+                        self.send("started", step=last)
+                    made, last = made + 1, event.number
+                    left = (time.monotonic() - began) / made * (job.total - last)
+                    self.send("advanced", step=last, left=left, losses=weighted(event.made.losses))
+                    image = video.shown(event.made)
+                    self.show(last, partial(video.shown, event.made))
+                case video.Finished(frames, how):
+                    self.end(frames, image, str(how or ""))
+
+    def end(self, frames: int, image: np.ndarray | None, how: str) -> None:
+        """Show the last frame, and say how the job ended.
+
+        Args:
+            frames: That are made.
+            image: The last one, None where this run has made none.
+            how: It was stopped; empty: the clip is written.
+        """
+        if image is not None:
+            with contextlib.suppress(InputError):
+                source = images.Source(image, None)
+                write_views(source, str(self.folder / LIVE), str(self.folder / THUMB))
+                self.send("preview", step=frames)
+        status = "done" if not how else "paused" if how == "keep" else ENDS[how]  # part of a clip is no file
+        self.send("ended", status=status, error="", step=frames, resumable=False)
+
+
+class Run(Told):
+    """A picture as it runs: events of the library become messages."""
+
+    def __init__(self, job: Job, name: str, folder: Path, lines: Lines, asked: dict[str, str]):
+        super().__init__(name, folder, lines, asked)
+        self.job = job
+        self.began = 0.0
+        self.first = 0.0  # work that was done before this run
+
     def go(self) -> None:
         """Make the picture."""
-        for event in self.job.run(stop=lambda: self.asked.get(self.name, "")):
+        for event in self.job.run(stop=self.stop):
             match event:
                 case Planned(plans):
                     config = self.job.request.config
@@ -81,7 +155,7 @@ class Run:
                 case Started(progress):
                     self.began, self.first = time.monotonic(), self.work(progress)
                     self.send("started", step=progress.step)
-                    self.show(progress)
+                    self.show(progress.step, lambda: progress.image)
                 case Advanced(progress):
                     self.send(
                         "advanced",
@@ -89,7 +163,7 @@ class Run:
                         left=self.left(progress),
                         losses=weighted(progress.losses),
                     )
-                    self.show(progress)
+                    self.show(progress.step, lambda: progress.image)
                 case Optimized(progress):
                     self.send("writing", step=progress.step, pace=self.pace(progress))
                 case Finished(result):
@@ -118,19 +192,6 @@ class Run:
         scales, pace = self.job.request.config.pyramid(), self.pace(progress)
         rest = sum(scale.iterations * self.area(scale.size) for scale in scales) - self.work(progress)
         return None if pace is None else pace * rest
-
-    def show(self, progress: Progress) -> None:
-        """Write a preview if one is due; a failure costs the preview and no more."""
-        began = time.monotonic()
-        if began < self.due:
-            return
-        image = progress.image
-        size = images.size_to_fit(image.shape[0], image.shape[1], min(PREVIEW_SIZE, max(image.shape)))
-        with contextlib.suppress(InputError):
-            images.save(self.folder / LIVE, images.resize(image, *size))
-            self.send("preview", step=progress.step)
-        took = time.monotonic() - began
-        self.due = began + max(PREVIEW_SECONDS, PREVIEW_SHARE * took)
 
     def end(self, last: Progress, how: str, resumable: bool) -> None:
         """Show the picture that was written, and say how the job ended.
@@ -214,9 +275,19 @@ class Worker:
 
     def do(self, message: dict[str, Any]) -> None:
         """Run a job or forecast it. Raises InputError and NotEnoughMemory."""
-        job = prepare(request_of(message))
+        request = request_of(message)
+        watched = message["job"], Path(message["folder"]), self.lines, self.asked
+        if isinstance(request, VideoRequest):
+            clip = prepare_video(request)
+            if message["do"] == "run":
+                ClipRun(*watched).go(clip)
+            else:
+                seconds = clip.forecast().seconds
+                self.lines.send(job=message["job"], event="forecast", plan=[], memory=0, seconds=seconds)
+            return
+        job = prepare(request)
         if message["do"] == "run":
-            Run(job, message["job"], Path(message["folder"]), self.lines, self.asked).go()
+            Run(job, *watched).go()
             return
         found = job.forecast()
         self.lines.send(
@@ -233,8 +304,8 @@ class Worker:
         self.lines.send(job=message["job"], event=kind, status="failed", error=text)
 
 
-def request_of(message: dict[str, Any]) -> Request:
-    """Return the Request of a message. Raises InputError."""
+def request_of(message: dict[str, Any]) -> Request | VideoRequest:
+    """Return the request of a message. Raises InputError."""
 
     def place(reference: str) -> str:
         if reference.startswith(images.EXAMPLE):

@@ -44,6 +44,11 @@ class Clip(NamedTuple):
     rate: Fraction  # frames a second, on average
     frames: int
     audio: str  # the codec's name; empty: there is none
+    start: int  # the time of the first frame, in units of the time base
+
+    def seconds(self, time: int) -> float:
+        """Return how long after the first frame a time is."""
+        return float((time - self.start) * self.time_base)
 
 
 class Selection(NamedTuple):
@@ -118,6 +123,7 @@ def probe(name: str) -> Clip:
             rate=Fraction(rate),
             frames=_count(name),
             audio=next((_codec_name(audio) for audio in container.streams.audio), ""),
+            start=first.pts or 0,
         )
 
 
@@ -396,7 +402,7 @@ def _encode(
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = LIMITED
     whole = itertools.chain([first], frames)
-    with _open(clip.path) as source:
+    with _open(clip.path) if audio else contextlib.nullcontext() as source:
         sound = _sound(source, container, origin, clip) if audio else None
         with _ordinary_threads():
             container.start_encoding()

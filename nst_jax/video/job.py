@@ -15,6 +15,7 @@ Decoding and flow are a thread's, ahead of the optimization. What depends on fra
 
 import collections
 import dataclasses
+import itertools
 import logging
 import math
 import time
@@ -54,7 +55,11 @@ Image = Float32[np.ndarray, "h w 3"]
 LONG_TERM = (1, 2, 4)  # how many frames back, as in Ruder et al. 2016
 FRAMES_AHEAD = 2  # frames that are decoded before their turn
 SPARE_BYTES = 2**24
-MADE_OF = ("frame_steps", "temporal_weight", "flow", "anchor", "first", "every")  # what frames depend on
+# What frames depend on.
+MADE_OF = (
+    *("frame_steps", "frame_tolerance", "temporal_weight", "flow", "anchor", "first", "every"),
+    *("style_at", "strength_at"),
+)
 
 
 class FrameMade(NamedTuple):
@@ -65,6 +70,7 @@ class FrameMade(NamedTuple):
     begins: bool  # a shot
     seconds: float
     warping_error: float  # NaN where it begins a shot
+    made: Made
 
 
 class Resumed(NamedTuple):
@@ -114,13 +120,14 @@ class Next(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VideoJob:
-    """A request whose files are read and checked; see the module."""
+    """A request whose files are read and checked, to be run once; see the module."""
 
     request: VideoRequest
     clip: Clip
     codec: str
     size: tuple[int, int]
     total: int  # frames that are selected
+    frames: Iterator[Frame]  # those that are selected
     pictures: Pictures  # of the first frame
     weights: Weights
     params: Params
@@ -157,7 +164,7 @@ class VideoJob:
     def forecast(self) -> VideoForecast:
         """Return what the run will take, from a few steps of a small picture. Raises NotEnoughMemory."""
         config, options = self.request.config, self.request.options
-        shot = self._shot(self.pictures)
+        shot = self._shot(self.pictures, config)
         scales = config.pyramid()
         first = sum(
             scale.iterations * work(plan.problem) for scale, plan in zip(scales, shot.plans, strict=True)
@@ -175,7 +182,7 @@ class VideoJob:
     def _make(self, store: Store, stop: Callable[[], Any]) -> Generator[Event, None, int]:
         """Make the frames; return how many there are in all."""
         shot: Shot | None = None
-        opening: tuple[Image, Made] | None = None  # of the shot, its first frame's content and picture
+        opening: tuple[Frame, Made] | None = None  # of the shot
         made: dict[int, Made] = {}
         resumed = number = start = 0
         with ThreadPoolExecutor(1) as reader:
@@ -190,25 +197,30 @@ class VideoJob:
                     if resumed:
                         yield Resumed(resumed)
                     resumed = 0
-                    shot = shot or self._opened(frame.image, opening)
+                    shot = shot or self.opened(frame, opening)
                     found, error = self._frame(shot, coming, made, stop, begins)
                     if found is None:
                         return number - 1
                     made[number], seconds = found, time.monotonic() - began
                     store.save(number, Kept(found, frame.time, frame.duration, start, seconds, error))
-                    yield FrameMade(number, self.total, begins, seconds, error)
-                opening = opening or (frame.image, made[number])
+                    yield FrameMade(number, self.total, begins, seconds, error, found)
+                opening = opening or (frame, made[number])
                 made.pop(number - max(LONG_TERM), None)
         if resumed:
             yield Resumed(resumed)
         return number
 
-    def _opened(self, content: Image, opening: tuple[Image, Made] | None) -> Shot:
-        """Return a shot that begins with a content, or one whose opening was made by an earlier run."""
-        shot = self._shot(self.pictures._replace(content=opening[0] if opening else content))
+    def opened(self, frame: Frame, opening: tuple[Frame, Made] | None = None) -> Shot:
+        """Return a shot that begins with a frame, or one whose opening was made by an earlier run."""
+        first = opening[0] if opening else frame
+        shot = self._shot(self.pictures._replace(content=first.image), self._config_at(first))
         if opening:
             shot.resume(opening[1])
         return shot
+
+    def _config_at(self, frame: Frame) -> Config:
+        seconds = self.clip.seconds(frame.time)
+        return self.request.options.keyframes.config_at(self.request.config, seconds)
 
     def _frame(
         self, shot: Shot, coming: Next, made: dict[int, Made], stop: Callable[[], Any], begins: bool
@@ -220,6 +232,8 @@ class VideoJob:
                 return shot.begin(stop), math.nan
             pictures = {back: made[coming.number - back].image for back in coming.motions}
             known, content = coming.known(pictures), coming.known(coming.earlier)
+            if self.request.options.keyframes:
+                shot.retune(self._config_at(coming.frame))
             now = shot.follow(coming.frame.image, known, content, stop)
         if now is None:
             return None, math.nan
@@ -229,7 +243,7 @@ class VideoJob:
         """Yield the frames at the working size, each with its motions unless it is made already."""
         options = self.request.options
         recent: collections.deque[Image] = collections.deque(maxlen=max(LONG_TERM))  # of the shot
-        for number, frame in enumerate(clips.read(self.clip, options.selection), 1):
+        for number, frame in enumerate(self.frames, 1):
             image, kept = images.resize(frame.image, *self.size), store.load(number, self.size)
             earlier = {back: recent[-back] for back in LONG_TERM if back <= len(recent)}
             motions: dict[int, Motion] = {}
@@ -246,10 +260,10 @@ class VideoJob:
             recent.append(image)
             yield Next(number, frame._replace(image=image), motions, earlier, kept)
 
-    def _shot(self, pictures: Pictures) -> Shot:
+    def _shot(self, pictures: Pictures, config: Config) -> Shot:
         options = self.request.options
-        steps = Steps(options.frame_steps, options.temporal_weight, options.anchor)
-        return Shot(self.params, pictures, self.request.config, steps, device.free_memory())
+        steps = Steps(options.frame_steps, options.temporal_weight, options.anchor, options.frame_tolerance)
+        return Shot(self.params, pictures, config, steps, device.free_memory())
 
     def _write(self, store: Store, count: int) -> list[dict[str, Any]]:
         """Write the clip of the frames that are kept; return what the report tells of each."""
@@ -271,7 +285,7 @@ class VideoJob:
     def _told_of(self, number: int, kept: Kept) -> dict[str, Any]:
         return {
             "frame": number,
-            "seconds_from_start": float(kept.time * self.clip.time_base),
+            "seconds_from_start": self.clip.seconds(kept.time),
             "shot": kept.start,
             "steps": kept.made.steps,
             "seconds": kept.seconds,
@@ -304,24 +318,29 @@ def prepare_video(request: VideoRequest) -> VideoJob:
     inputs, options, config = request.inputs, request.options, request.config
     clip = clips.probe(inputs.content)
     clips.check_output(options.output, codec, clip.audio if options.audio else "")
-    total, first = options.selection.count(clip.frames), next(clips.read(clip, options.selection), None)
+    options.keyframes.check_length(float(clip.frames / clip.rate))
+    frames = clips.read(clip, options.selection)
+    total, first = options.selection.count(clip.frames), next(frames, None)
     if not total or first is None:
         allowed = f"from 1 to {clip.frames}, as many frames as there are"
         raise InputError("`first`", allowed, f"got {options.first}")
     size = working_size(clip.size, config.size, codec in clips.CODECS and clips.CODECS[codec].even)
     config = dataclasses.replace(config, size=max(size)) if max(size) != config.size else config
+    config = options.keyframes.config_at(config, clip.seconds(first.time))
+    inputs = dataclasses.replace(inputs, style=inputs.style + options.keyframes.files)
     cache = ImageCache(inputs.max_pixels)
     cache.sources[inputs.content] = images.Source(images.resize(first.image, *size), None)
     pictures = load_pictures(inputs, config, cache, load_masks(inputs, cache))
     config = settled(config, *pictures)
-    request = dataclasses.replace(request, config=config)
+    request = dataclasses.replace(request, inputs=inputs, config=config)
     still = Request(inputs=inputs, outputs=OutputOptions(), config=config)
     weights, params = load_network(still)
     check_space(options.folder, total * frame_bytes(size, request) + SPARE_BYTES)
     told = facts_of(still, pictures, weights, 1)["told"]
     made_of = {f"--{name}": str(getattr(options, name)) for name in MADE_OF}
     told |= made_of | {"the clip": cache.sha256(inputs.content)}
-    return VideoJob(request, clip, codec, size, total, pictures, weights, params, told)
+    reading = itertools.chain([first], frames)
+    return VideoJob(request, clip, codec, size, total, reading, pictures, weights, params, told)
 
 
 def working_size(size: tuple[int, int], longest: int, even: bool) -> tuple[int, int]:

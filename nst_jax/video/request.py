@@ -8,8 +8,19 @@ from nst_jax.errors import InputError
 from nst_jax.files import check_writable
 from nst_jax.options import check_options, option
 from nst_jax.runs.input_files import InputOptions, check_different
+from nst_jax.video import keyframes
 from nst_jax.video.clips import CODECS, Selection, codec_of
 from nst_jax.video.flow import FINEST
+from nst_jax.video.keyframes import Keyframes
+
+# What keyframes say in another way, or what knows only one number of styles.
+KEYFRAMES_REPLACE = {
+    "style_at": (
+        *("style", "style_mix", "style_mask", "style_source_mask"),
+        *("style_labels", "content_labels"),
+    ),
+    "strength_at": ("strength", "content_weight", "style_weight"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +45,13 @@ class VideoOptions:
         low=1,
         high=10**6,
     )
+    frame_tolerance: float = option(
+        0.0,
+        "a frame but a shot's first is done where a step lowers the loss by less than this share of it; 0: "
+        "where it has taken all --frame_steps",
+        low=0,
+        high=1,
+    )
     temporal_weight: float = option(
         1.0,
         "how much a frame is held to what earlier ones show of it; 0: not at all",
@@ -44,15 +62,37 @@ class VideoOptions:
         "fine", "dense flow between frames: fine, or fast, which is less exact", choices=FINEST
     )
     anchor: bool = option(True, "hold the mean color along the flow, which may drift otherwise")
+    style_at: tuple[str, ...] = option(
+        (),
+        "SECONDS:FILE in place of --style: the painting that acts alone at this time of the clip; between "
+        "two of them their shares change evenly",
+        repeated=True,
+    )
+    strength_at: tuple[str, ...] = option(
+        (),
+        "SECONDS:STRENGTH in place of --strength: the one at this time of the clip; between two of them it "
+        "changes evenly",
+        repeated=True,
+    )
     frames_dir: str = option(
         "", "folder for the frames that are made, from which a run goes on; empty: OUTPUT.frames"
     )
     keep_frames: bool = option(False, "keep that folder when the clip is written")
     report: str = option("", "JSON file for each frame's losses, shot, warping error and seconds")
+    preview: bool = option(
+        False,
+        "make only a small sheet of stills and the first two seconds, beside the output: OUTPUT.preview",
+    )
     dry_run: bool = option(False, "print frames, size, time and disk of the run, and write nothing")
 
     def __post_init__(self) -> None:
         check_options(self)
+        keyframes.parse(self.style_at, self.strength_at)
+
+    @property
+    def keyframes(self) -> Keyframes:
+        """Styles and strengths by time."""
+        return keyframes.parse(self.style_at, self.strength_at)
 
     @property
     def selection(self) -> Selection:
@@ -83,6 +123,7 @@ def check(request: VideoRequest) -> str:
         raise InputError(
             "`output`", "a clip to write, .mp4 .mkv .mov .webm, or PNG files, %06d.png", "not given"
         )
+    _check_keyframes(inputs, options, config)
     for name in ("print_size", "crop", "round_aspects"):
         if getattr(inputs, name):
             raise InputError(f"`{name}`", "for pictures", "it was given for a clip")
@@ -93,8 +134,20 @@ def check(request: VideoRequest) -> str:
         raise InputError("`last`", f"`first={options.first}` or more", f"got {options.last}")
     if codec in CODECS and CODECS[codec].even and config.size % 2:
         raise InputError("`size`", f"an even number for {codec}", f"got {config.size}")
+    if options.preview and options.dry_run:
+        raise InputError("`preview`", "without `dry_run`", "got both")
     if options.report:
         check_writable(Path(options.report))
     written = [options.output, options.report, str(options.folder)]
-    check_different(inputs, config, written, "`output`, `report`, `frames_dir`")
+    styled = dataclasses.replace(inputs, style=inputs.style + options.keyframes.files)
+    check_different(styled, config, written, "`output`, `report`, `frames_dir`")
     return codec
+
+
+def _check_keyframes(inputs: InputOptions, options: VideoOptions, config: Config) -> None:
+    """Raise InputError where keyframes are given beside an option that says something else."""
+    given = {name for name, value in vars(inputs).items() if value} | config.given.keys()
+    for name, others in KEYFRAMES_REPLACE.items():
+        for other in others if getattr(options, name) else ():
+            if other in given:
+                raise InputError(f"`{name}`", f"without `{other}`", "got both")

@@ -7,10 +7,12 @@
 All further frames run in one compiled program: what earlier frames show is an array among the targets.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, UInt16
@@ -21,8 +23,10 @@ from nst_jax.images import color
 from nst_jax.images import masks as masking
 from nst_jax.losses import TERMS
 from nst_jax.networks.base import Params
+from nst_jax.objective.objective import Targets
 from nst_jax.objective.targets import make_background, with_content
-from nst_jax.objective.weights import Dial, steered
+from nst_jax.objective.weights import Dial, LossWeights, steered
+from nst_jax.optimize import steering
 from nst_jax.optimize.loop import carried_picture
 from nst_jax.runs.input_files import Pictures
 from nst_jax.runs.memory_plan import make_plans
@@ -43,6 +47,7 @@ class Steps(NamedTuple):
     each: int
     weight: float = 1.0  # of the temporal term, times its default
     anchor: bool = True  # whether their colors are held
+    tolerance: float = 0.0  # the share of the loss by which a step has to lower it, or is the last
 
 
 class Made(NamedTuple):
@@ -68,6 +73,7 @@ class Shot:
     ):
         """Plan a shot whose first frame is the content of pictures. Raises InputError, NotEnoughMemory."""
         content, styles, init, masks = pictures
+        self.config = config
         *smaller, last = make_problems(params, content, styles, config, init, masks)
         default = TERMS[TERM].weight
         weight = default.balanced if config.loss_balancing == "auto" else default.default
@@ -80,16 +86,22 @@ class Shot:
 
     def begin(self, stop: Callable[[], Any] = lambda: False) -> Made | None:
         """Return the first frame, which further ones follow; None where stopped. Raises InputError."""
-        last, problem = _last(run(self.problems), stop), self.problems[-1]
-        if last is None:
+        *smaller, problem = self.problems
+        targets = problem.targets()
+        steps = run([*smaller, problem.balanced(targets)], targets=targets)
+        if (last := _last(steps, stop)) is None:
             return None
         background = make_background(problem.background, masking.regions(problem.masks), problem.spec)
         made = self._made(last, _carried(last, background, problem.spec), problem)
-        self.resume(made)
+        self._lead(made, targets)
         return made
 
     def resume(self, first: Made) -> None:
-        """Take up a shot whose first frame was made before.
+        """Take up a shot whose first frame was made before."""
+        self._lead(first, self.problems[-1].targets())
+
+    def _lead(self, first: Made, targets: Targets) -> None:
+        """Prepare the frames that follow a first one, which was compared with targets.
 
         The weights of all further frames are those that balance the first one. The temporal term's pull is
         asked for with the first picture as the earlier one.
@@ -98,19 +110,46 @@ class Shot:
         assert problem.content is not None
         everywhere = np.ones((*first.picture.shape[:2], 1), np.float32)
         given = {TERM: {"picture": first.image, "weights": everywhere}}
-        self.targets = with_content(
-            problem.targets(), problem.params, problem.content, spec, problem.masks, given
-        )
-        problem = problem.balanced(self.targets)
-        unknown = jnp.float32(math.nan)
-        log_ratio = jnp.float32(first.log_ratio)
-        dial = Dial(log_ratio=log_ratio, first=unknown, seen=unknown) if spec.steered else None
+        self.targets = with_content(targets, problem.params, problem.content, spec, problem.masks, given)
+        self.log_ratio = first.log_ratio if spec.steered else None
+        self.together = problem.balanced(self.targets).weights
         self.following = problem.replace(
-            weights=steered(problem.weights, dial),
+            weights=self._weights(self.config),
             spec=spec._replace(steered=False),
             strength=None,
             steps=self.steps.each,
         )
+
+    def retune(self, config: Config) -> None:
+        """Have further frames made with the shares of styles and the strength of a config."""
+        self.following = self.following.replace(weights=self._weights(config))
+
+    def _weights(self, config: Config) -> LossWeights:
+        """Return the weights of a config: the first frame's, where they do not differ.
+
+        Of other shares they are a mean of those that balance each style alone. Of another strength they are
+        as the first frame's strength moved them, and from there by steering's odds.
+        """
+        balanced = self.together
+        if config.style_mix != self.config.style_mix:
+            mix = np.asarray(config.style_mix, np.float32) / np.float32(sum(config.style_mix))
+            balanced = jax.tree.map(lambda *one: sum(mix[k] * w for k, w in enumerate(one)), *self.alone)
+        if self.log_ratio is None or config.target_lpips is None or self.config.target_lpips is None:
+            return balanced
+        log_ratio = self.log_ratio
+        if config.target_lpips != self.config.target_lpips:
+            log_ratio = steering.at_target(log_ratio, self.config.target_lpips, config.target_lpips)
+        unknown = jnp.float32(math.nan)
+        return steered(balanced, Dial(log_ratio=jnp.float32(log_ratio), first=unknown, seen=unknown))
+
+    @functools.cached_property
+    def alone(self) -> list[LossWeights]:
+        """The weights that balance each of the styles by itself."""
+        problem, shares = self.problems[-1], np.eye(len(self.problems[-1].styles), dtype=np.float32)
+        each = [
+            problem.replace(weights=problem.weights.replace(style_mix=jnp.asarray(mix))) for mix in shares
+        ]
+        return [one.balanced(self.targets).weights for one in each]
 
     def follow(
         self, frame: Image, known: Before, known_content: Before, stop: Callable[[], Any] = lambda: False
@@ -128,7 +167,7 @@ class Shot:
         problem = self.following.replace(first=known.picture, content=content, photograph=frame)
         given = {TERM: {"picture": known.picture, "weights": known.weights[..., None]}}
         targets = with_content(self.targets, problem.params, content, spec, masks, given)
-        last = _last(run([problem], targets=targets), stop)
+        last = _last(run([problem], report_every=1, targets=targets), stop, self.steps.tolerance)
         if last is None:
             return None
         image = _carried(last, targets.background, spec)
@@ -158,12 +197,22 @@ class Shot:
         )
 
 
-def _last(steps: Iterator[Progress], stop: Callable[[], Any]) -> Progress | None:
-    """Return where steps end; None where they are stopped."""
-    for now in steps:
-        last = now
+def _last(steps: Iterator[Progress], stop: Callable[[], Any], tolerance: float = 0.0) -> Progress | None:
+    """Return where steps end, or one of them gains too little; None where they are stopped.
+
+    Args:
+        steps: From their first picture on.
+        stop: Asked after each whether to end early.
+        tolerance: The least gain, as a share of the loss. 0: any will do.
+    """
+    before = math.inf
+    for last in steps:
         if stop():
             return None
+        loss = last.losses["total"]
+        if tolerance and before - loss < tolerance * loss:
+            break
+        before = loss
     return last
 
 

@@ -220,6 +220,8 @@ def test_the_command_says_all_options_and_is_quoted():
         ({"inputs": {"style": ["../x"]}}, "uploaded, or example:NAME"),
         ({"inputs": {"style": ["example:night"] * 17}}, "at most 16"),
         ({"options": {"init": "/etc/passwd"}}, "uploaded, or example:NAME"),
+        ({"inputs": {"clip": "/etc/passwd"}}, "uploaded, or example:NAME"),
+        ({"inputs": {"clip": "a" * 64, "content": "b" * 64}}, "without `content`"),
         ({"title": 3}, "at most 120 letters"),
     ],
 )
@@ -513,6 +515,79 @@ def test_a_worker_that_always_dies_fails_the_job_and_no_other(tmp_path, serve):
     found.close()
 
 
+# Clips
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> bytes:
+    """Return a clip of eight frames that moves."""
+    pytest.importorskip("av", reason="needs the extra video")
+    from clips_test import encode, picture, rgb_frame
+
+    path = tmp_path_factory.mktemp("clips") / "in.mkv"
+    frames = [rgb_frame(picture(n)).reformat(format="bgr0") for n in range(8)]
+    return Path(encode(path, frames, "ffv1")).read_bytes()
+
+
+def upload_clip(server, data: bytes) -> Answer:
+    return server.ask("POST", "/api/clips?name=in.mkv", data)
+
+
+def test_a_frame_of_a_clip_is_a_picture_to_try_the_look_on(server, clip):
+    from clips_test import picture
+
+    found = upload_clip(server, clip).json
+    assert (found["width"], found["height"], found["frames"], found["rate"]) == (48, 32, 8, 25)
+    frame = server.ask("POST", f"/api/clips/{found['reference']}/frame", {"number": 5}).json
+    assert frame["name"] == "in.mkv 5.png"
+    kept = images.load(server.folder / "pictures" / frame["reference"]).rgb
+    np.testing.assert_allclose(kept, picture(4), atol=1 / 255)
+    assert server.ended(server.make({**BOTH, "content": frame["reference"]}))["status"] == "done"
+    answer = server.ask("POST", f"/api/clips/{found['reference']}/frame", {"number": 9})
+    assert (answer.status, answer.json["error"]) == (400, "frame: from 1 to 8; got 9")
+    assert not list((server.folder / "pictures").glob("*.png"))
+
+
+def test_pictures_and_clips_are_forecast(server, clip):
+    reference = upload_clip(server, clip).json["reference"]
+    for inputs in (BOTH, {"clip": reference, "style": ["example:night"]}):
+        answer = server.ask("POST", "/api/forecast", {"inputs": inputs, "options": QUICK})
+        assert answer.json["seconds"] > 0, answer.body
+
+
+def test_a_clip_is_made_through_kills_and_pauses_to_the_same_bytes(server, clip):
+    inputs = {"clip": upload_clip(server, clip).json["reference"], "style": ["example:night"]}
+    alone, other = (server.make(inputs, title="Waves", frame_steps=2, soft_masks=True) for _ in range(2))
+    assert server.ended(alone)["status"] == "done"
+    server.until(other, lambda found: found["step"] >= 2)
+    os.kill(server.worker(), signal.SIGKILL)
+    server.until(other, lambda found: found["step"] >= 4)
+    server.act(other, "keep")  # part of a clip is no file
+    paused = server.ended(other)
+    assert (paused["status"], paused["result"]) == ("paused", False)
+    server.act(other, "carry_on")
+    found = server.ended(other)
+    assert (found["status"], found["step"], found["result"]) == ("done", 8, True)
+    assert [point["step"] for point in found["history"]] == list(range(1, 9))
+    answer = server.ask("GET", f"/api/jobs/{other}/download.mp4")
+    assert 'filename="Waves.mp4"' in answer.headers["content-disposition"]
+    assert answer.body == server.ask("GET", f"/api/jobs/{alone}/clip.mp4").body
+    assert answer.body == (server.folder / "jobs" / other / "result.mp4").read_bytes()
+    assert server.ask("GET", f"/api/jobs/{other}/download.png").status == 404
+    assert "nst-video --content=in.mkv --style=example:night --preset=gatys" in found["command"]
+    assert not (server.folder / "jobs" / other / "result.mp4.frames").exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"no clip at all", drawn(1)])
+def test_what_is_no_clip_is_one_line_and_leaves_nothing(server, data):
+    before = set((server.folder / "pictures").iterdir())
+    answer = upload_clip(server, data)
+    assert answer.status == 400
+    assert "a video that FFmpeg reads" in answer.json["error"]
+    assert str(server.folder) not in answer.json["error"]
+    assert set((server.folder / "pictures").iterdir()) == before
+
+
 # The program
 
 
@@ -593,7 +668,7 @@ def hostile(chance: random.Random, job: str) -> tuple[str, str, bytes]:
     """Return a method, a path and a body, none of them as the page would ask."""
     values = [None, -1, 1e400, "x" * 9999, [[]], {"a": {}}, True, "../..", "\0", "example:cat", "\ud800"]
     text = "".join(chance.choice("/.%20ab:{}\\'\"<>?&=") for _ in range(chance.randrange(30)))
-    places = ["/api/jobs", f"/api/jobs/{job}/extend", f"/api/jobs/{job}/rename", "/api/forecast", "/api/pictures", f"/api/jobs/{job}/{quote(text)}", f"/api/pictures/{quote(text, safe='')}/view.jpg", f"/static/{quote(text)}"]  # fmt: skip
+    places = ["/api/jobs", "/api/clips", f"/api/clips/{quote(text, safe='')}/frame", f"/api/jobs/{job}/extend", f"/api/jobs/{job}/rename", "/api/forecast", "/api/pictures", f"/api/jobs/{job}/{quote(text)}", f"/api/pictures/{quote(text, safe='')}/view.jpg", f"/static/{quote(text)}"]  # fmt: skip
     data = {chance.choice(["inputs", "options", "title", "steps", text]): chance.choice([*values, {chance.choice(["size", "content", "style", "init", text]): chance.choice(values)}]) for _ in range(3)}  # fmt: skip
     body = chance.choice([json.dumps(data).encode(), os.urandom(chance.randrange(99)), b"[" * 5000, b"{"])
     return chance.choice(["GET", "POST", "POST", "DELETE", "PUT"]), chance.choice(places), body
@@ -614,7 +689,7 @@ def test_hostile_requests_end_in_one_line_and_write_nowhere_else(server, made):
 
 # The page
 
-FINE = (200, 201, 400)  # 400: what is wrong is told; all that is asked for is there
+FINE = (200, 201, 206, 400)  # 206: a part of a clip; 400: what is wrong is told; all asked for is there
 
 
 @pytest.fixture(scope="module")
@@ -710,6 +785,28 @@ def test_regions_by_the_keyboard_alone(page):
     page.wait_for_selector("text=Change where each acts")
     page.click("#go")
     page.wait_for_selector("#job-status:has-text('Finished')")
+
+
+def test_a_look_is_tried_on_a_frame_and_the_clip_made_of_it(page, clip):
+    with page.expect_file_chooser() as chooser:
+        page.click("#choose")
+    chooser.value.set_files({"name": "in.mkv", "mimeType": "video/x-matroska", "buffer": clip})
+    page.wait_for_selector('img[alt="in.mkv 1.png"]')
+    page.fill("#frame-number", "3")
+    page.wait_for_selector('img[alt="in.mkv 3.png"]')
+    page.click('[aria-label="Use the example night as painting"]')
+    quick(page, frame_steps=2)
+    page.click("#go")
+    page.wait_for_selector("#job-status:has-text('Finished')")
+    page.evaluate("location.hash = '#make'")
+    page.click("#go-clip")
+    page.wait_for_selector("#job-status:has-text('Finished · frame 8 of 8')")
+    page.click("text=Download")
+    with page.expect_download() as download:
+        page.click("text=MP4")
+    assert download.value.suggested_filename == "in-night.mp4"
+    page.click("text=Use these settings")
+    page.wait_for_selector('img[alt="in.mkv 1.png"]')
 
 
 def test_a_dropped_picture_brings_its_settings_back(page, server, made):

@@ -12,15 +12,20 @@ from clips_test import encode, packets, rgb_frame
 from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError
+from nst_jax.images.masks import Masks
 from nst_jax.launchers import video
 from nst_jax.launchers.console import DONE, WRONG_REQUEST
 from nst_jax.launchers.flags import run as run_program
+from nst_jax.objective import targets
 from nst_jax.runs import InputOptions
+from nst_jax.runs.input_files import Pictures
+from nst_jax.video import preview
 from nst_jax.video.clips import ALL, probe, read
 from nst_jax.video.flow import Before
 from nst_jax.video.job import Encoded, Finished, FrameMade, Resumed, prepare_video
+from nst_jax.video.keyframes import parse
 from nst_jax.video.request import VideoOptions, VideoRequest
-from nst_jax.video.sequence import anchored
+from nst_jax.video.sequence import Shot, Steps, anchored
 
 TIMES = (0, 40, 90, 120, 170, 200)
 QUICK = {
@@ -59,7 +64,9 @@ def cut(tmp_path_factory):
 def request_of(clip, output, *, inputs=None, config=None, **options):
     options = {"frame_steps": 2, "codec": "ffv1", "flow": "fast", **options}
     return VideoRequest(
-        inputs=InputOptions(content=str(clip), style=("example:night",), **(inputs or {})),
+        inputs=InputOptions(
+            content=str(clip), style=() if "style_at" in options else ("example:night",), **(inputs or {})
+        ),
         options=VideoOptions(output=str(output), **options),
         config=Config.from_preset(**{**QUICK, **(config or {})}),
     )
@@ -92,12 +99,96 @@ def test_a_clip_has_the_frames_times_and_audio_of_its_source(tmp_path, panned):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["o.json", "o.mkv"]
 
 
-def test_one_program_serves_all_frames(tmp_path, panned, compilations):
+CHANGING = {"style_at": ("0:example:night", "0.15:example:ink"), "strength_at": ("0.05:0.5", "0.2:0.9")}
+
+
+def test_a_frame_whose_steps_gain_little_takes_fewer(tmp_path, panned):
+    steps = {}
+    for tolerance in (0.0, 0.02, 1.0):
+        report = tmp_path / "o.json"
+        run(
+            request_of(
+                panned, tmp_path / "o.mkv", report=str(report), frame_steps=9, frame_tolerance=tolerance
+            )
+        )
+        steps[tolerance] = [entry["steps"] for entry in json.loads(report.read_text())["frames"]]
+    assert steps[0.0] == [4, 9, 9, 9, 9]
+    assert steps[1.0] == [4, 1, 1, 1, 1]
+    assert all(1 < few < 9 for few in steps[0.02][1:])
+
+
+@pytest.mark.parametrize("changing", [{}, CHANGING], ids=["one style", "keyframes"])
+def test_one_program_serves_all_frames_and_styles_are_looked_at_once(
+    tmp_path, panned, compilations, monkeypatch, changing
+):
     jax.clear_caches()
-    run(request_of(panned, tmp_path / "o.mkv"))
-    assert compilations("run_steps") == 1
-    assert compilations("content_targets") == 1
-    assert compilations("wanted_of_style") == 1
+    looked, wanted_of_style = [], targets.wanted_of_style
+
+    def look(params, style, *others):
+        looked.append(isinstance(style, jax.core.Tracer))  # of the memory's plan
+        return wanted_of_style(params, style, *others)
+
+    monkeypatch.setattr(targets, "wanted_of_style", look)
+    run(request_of(panned, tmp_path / "o.mkv", **changing))
+    programs = 2 if changing else 1  # a strength is corrected in the first frame alone
+    assert compilations("run_steps") == compilations("content_targets") == programs
+    assert looked.count(False) == (2 if changing else 1)
+
+
+def test_shares_and_strengths_are_linear_between_keyframes():
+    found = parse(["1:a", "2:b", "4:a"], ["2:0.2", "4:0.6"])
+    assert found.files == ("a", "b")
+    plain = Config.from_preset()
+    at = {seconds: found.config_at(plain, seconds) for seconds in (0.0, 1.0, 1.25, 2.0, 3.0, 4.0, 9.0)}
+    assert [one.style_mix for one in at.values()] == [
+        (1, 0), (1, 0), (0.75, 0.25), (0, 1), (0.5, 0.5), (1, 0), (1, 0)
+    ]  # fmt: skip
+    np.testing.assert_allclose([one.strength for one in at.values()], [0.2, 0.2, 0.2, 0.2, 0.4, 0.6, 0.6])
+    assert parse([], []).config_at(plain, 1.0) is plain
+
+
+def test_styles_change_over_time_and_a_killed_run_goes_on(tmp_path, panned):
+    report, changing = tmp_path / "o.json", {"style_at": CHANGING["style_at"]}
+    run(request_of(panned, tmp_path / "o.mkv", report=str(report), **changing))
+    frames = json.loads(report.read_text())["frames"]
+    for entry, time in zip(frames, TIMES, strict=False):
+        share, by_style = min(1, time / 150), entry["losses"]["by_style"]
+        expected = (1 - share) * by_style[0]["style"] + share * by_style[1]["style"]
+        np.testing.assert_allclose(entry["losses"]["style"], expected, rtol=1e-5)
+    run(request_of(panned, tmp_path / "alone.mkv", last=1))
+    np.testing.assert_array_equal(pictures_of(tmp_path / "o.mkv")[0], pictures_of(tmp_path / "alone.mkv")[0])
+    answers = iter([False] * 9 + [130] * 99)
+    run(request_of(panned, tmp_path / "again.mkv", **changing), lambda: next(answers))
+    assert any(
+        isinstance(one, Resumed) for one in run(request_of(panned, tmp_path / "again.mkv", **changing))
+    )
+    assert (tmp_path / "again.mkv").read_bytes() == (tmp_path / "o.mkv").read_bytes()
+
+
+def test_each_style_is_balanced_as_it_is_by_itself(params):
+    pictures = Pictures(frame("cat"), [frame("rocket"), frame("coffee") ** 4], None, Masks())
+    mixed = Config.from_preset(**QUICK, loss_balancing="auto", style_mix=(1.0, 0.0))
+    weights = []
+    for styles in ([0], [1], [0, 1]):
+        config = mixed if len(styles) > 1 else dataclasses.replace(mixed, style_mix=())
+        own = pictures._replace(styles=[pictures.styles[k] for k in styles])
+        weights.append(shot := Shot(params, own, config, Steps(1)))
+        shot.begin()
+    *alone, both = weights
+    both.retune(dataclasses.replace(mixed, style_mix=(0.0, 1.0)))
+    styles = [float(shot.following.weights.terms["style"]) for shot in (*alone, both)]
+    assert styles[0] != pytest.approx(styles[1], rel=0.1)
+    assert styles[2] == pytest.approx(styles[1], rel=1e-5)
+
+
+def test_a_strength_over_time_moves_the_weights_by_the_odds_of_its_lpips(tmp_path, panned):
+    report, config = tmp_path / "o.json", {"iterations": (12,), "size": 64}
+    changing = {"strength_at": ("0.05:0.5", "0.2:0.9")}
+    run(request_of(panned, tmp_path / "o.mkv", config=config, report=str(report), **changing))
+    weights = [entry["losses"]["weights"] for entry in json.loads(report.read_text())["frames"]]
+    ratio = np.log([one["style"] / one["content"] for one in weights[1:]])
+    share = 0.56 / 0.7 * np.interp([0.04, 0.09, 0.12, 0.17], [0.05, 0.2], [0.5, 0.9])  # of the ceiling
+    np.testing.assert_allclose(np.diff(ratio), 0.85 * np.diff(np.log(share / (1 - share))), rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +203,7 @@ class Killed(BaseException):
     """What ends a run at once, as SIGKILL would."""
 
 
-@pytest.mark.parametrize("at", [0, 3, 7, 9, 12, 15])
+@pytest.mark.parametrize("at", [0, 2, 5, 6, 7, 8, 10, 12, 15, 18])
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, cut, whole, at):
     output, asked = tmp_path / "o.mkv", iter(range(at))
 
@@ -127,7 +218,6 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, cut, whole, at):
     events = run(request_of(cut, output))
     resumed = sum(event.frames for event in events if isinstance(event, Resumed))
     assert resumed + sum(isinstance(event, FrameMade) for event in events) == 6
-    assert resumed == {0: 0, 3: 0, 7: 1, 9: 2, 12: 3, 15: 3}[at]
     assert output.read_bytes() == whole
 
 
@@ -260,8 +350,13 @@ def arguments(**given):
         "frame_steps": 2,
         **given,
     }
-    text = {name: ",".join(value) if isinstance(value, tuple) else value for name, value in plain.items()}
-    return [f"--{name}={value}" for name, value in text.items()]
+    lists = {
+        name: ",".join(value) if name.endswith("layers") else value
+        for name, value in plain.items()
+        if value is not None
+    }
+    texts = {name: value if isinstance(value, tuple) else (value,) for name, value in lists.items()}
+    return [f"--{name}={value}" for name, values in texts.items() for value in values]
 
 
 def test_the_program_makes_a_clip_and_forecasts_it(tmp_path, panned, capsys):
@@ -273,6 +368,24 @@ def test_the_program_makes_a_clip_and_forecasts_it(tmp_path, panned, capsys):
     assert run_program(video.PROGRAM, given) == DONE
     assert capsys.readouterr().out == f"{tmp_path / 'o.mp4'}\n"
     assert probe(str(tmp_path / "o.mp4")).frames == 5
+
+
+def test_a_preview_is_stills_of_the_whole_and_a_sample_of_its_start(tmp_path, cut, capsys, monkeypatch):
+    monkeypatch.setattr(preview, "SECONDS", 0.12)  # of 25 frames: 3
+    monkeypatch.setattr(preview, "STILLS", 2)
+    given = arguments(content=cut, style="example:night", output=tmp_path / "o_%04d.png", size=50)
+    assert run_program(video.PROGRAM, [*given, "--preview"]) == DONE
+    sheet, sample = tmp_path / "o_04d.preview.png", tmp_path / "o_04d.preview.mp4"
+    assert capsys.readouterr().out == f"{sheet}\n{sample}\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [sample.name, sheet.name]
+    assert probe(str(sample)).frames == 3
+    frames = [images.resize(one.image, 38, 50) for one in read(probe(cut), ALL)]
+    found = images.load(sheet).rgb
+    assert found.shape == (2 * 38, 2 * 50, 3)
+    np.testing.assert_allclose(found[:38], np.concatenate([frames[0], frames[3]], 1), atol=1 / 255)
+    luma, first = np.float32([0.2126, 0.7152, 0.0722]), pictures_of(sample)[0]
+    apart = [np.abs((still - first) @ luma).mean() for still in (found[38:, :50], found[:38, :50])]
+    assert apart[0] < 4 / 255 < apart[1] / 2
 
 
 def test_a_clip_that_is_too_narrow_at_256_pixels_has_a_forecast(tmp_path):
@@ -299,6 +412,15 @@ def test_a_clip_that_is_too_narrow_at_256_pixels_has_a_forecast(tmp_path):
         ({"output": "o.webm"}, "audio that .webm can hold, --audio=false, or an output that ends in .mkv"),
         ({"flow": "best"}, "--flow: fine or fast"),
         ({"report": "no/report.json"}, "there is no folder"),
+        ({"preview": "true", "dry_run": "true"}, "--preview: without --dry_run"),
+        ({"style_at": "1:a.png"}, "--style_at: without --style; got both"),
+        ({"style": None, "style_at": "1:a.png", "style_mix": "1"}, "--style_at: without --style_mix"),
+        ({"style": None, "style_at": "a.png"}, "--style_at: SECONDS:FILE, such as 2.5:...; got 'a.png'"),
+        ({"style": None, "style_at": "nan:a.png"}, "--style_at: SECONDS:FILE"),
+        ({"style": None, "style_at": "9:example:night"}, "--style_at: at most 0.2"),
+        ({"strength_at": "0:0"}, "--strength_at: SECONDS:STRENGTH, from 0.01 to 1"),
+        ({"strength_at": ("2:0.5", "2:0.6")}, "--strength_at: each later than the one before; got 2 after 2"),
+        ({"strength_at": "0:0.5", "strength": 0.5}, "--strength_at: without --strength; got both"),
     ],
 )
 def test_a_wrong_request_is_one_line(tmp_path, panned, capsys, monkeypatch, given, said):

@@ -35,7 +35,7 @@ function renderPicture(job) {
     viewer.show({ before: content && pictureOf(content.reference, "view.jpg"), after: "", key: content ? content.reference : "" });
     return;
   }
-  const before = job.content ? pictureOf(job.content, "view.jpg") : "";
+  const before = job.content ? pictureOf(job.content, "view.jpg") : job.clip && !job.picture ? pictureOf(job.clip, "view.jpg") : "";
   viewer.show({ before, after: job.picture ? picture(job, "live.jpg") : "", key: job.id, alt: job.title || "The picture" });
 }
 
@@ -50,20 +50,21 @@ function renderDevice() {
 async function reuse(job, start) {
   await tried(async () => {
     const { inputs, options } = await ask("GET", `/api/jobs/${job.id}`);
+    if (inputs.clip) inputs.content = await panel.frameOf(await look(inputs.clip), 1);
     if (start) Object.assign(options, { init: start.reference, size: Math.max(start.width, start.height) * 2, scales: "", iterations: [60] });
     await drafts.restore({ inputs, options }, look);
     say(start ? "The next one goes on from this picture, at twice its size." : "These are its settings. Change what you like, and make the next one.");
   });
 }
 
-async function make(event) {
+async function make(event, clip) {
   event.preventDefault();
   panel.problem("");
   if (!draft.content && !draft.styles.length) return panel.problem("Choose a photograph and a painting.");
   if (!draft.content) return panel.problem("Choose a photograph.");
   if (!draft.styles.length) return panel.problem("Choose a painting.");
   try {
-    const job = await ask("POST", "/api/jobs", drafts.recipe());
+    const job = await ask("POST", "/api/jobs", drafts.recipe(clip));
     jobs.set(job.id, job);
     location.hash = `#job/${job.id}`;
     if (matchMedia("(max-width: 860px)").matches) scrollTo({ top: 0 });
@@ -114,11 +115,12 @@ async function takeAll(files, role) {
 async function start() {
   Object.assign(about, await ask("GET", "/api/about"));
   drafts.load();
-  $("choose").onclick = () => choose((file) => tried(() => take(file, "content")));
+  $("choose").onclick = () => choose((file) => tried(() => take(file, "content")), { clips: true });
   $("camera").hidden = !matchMedia("(pointer: coarse)").matches;
   $("camera").onclick = () => choose((file) => tried(() => take(file, "content")), { camera: true });
   $("example-photographs").append(...panel.examples(about.photographs, "content"));
   $("panel").addEventListener("submit", make);
+  $("go-clip").onclick = (event) => make(event, draft.content.clip);
   $("search").addEventListener("input", renderGallery);
   panel.start();
   viewer.start();

@@ -63,8 +63,9 @@ export function duration(seconds) {
   return `${(seconds / 3600).toFixed(1)} h`;
 }
 
-export const choose = (then, { camera = false, several = false } = {}) => {
-  const input = h("input", { type: "file", accept: "image/*,.tif,.tiff", multiple: several });
+export const choose = (then, { camera = false, several = false, clips = false } = {}) => {
+  const accept = `image/*,.tif,.tiff${clips ? ",video/*,.mkv" : ""}`;
+  const input = h("input", { type: "file", accept, multiple: several });
   if (camera) input.capture = "environment";
   input.onchange = () => [...input.files].forEach(then);
   input.click();

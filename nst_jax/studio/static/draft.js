@@ -42,24 +42,25 @@ export function reset(name) {
   changed();
 }
 
-/** What is asked of the studio. */
-export function recipe() {
+/** What is asked of the studio: a picture, or of a whole clip. */
+export function recipe(clip) {
   const { content, styles, title } = draft;
   const options = { ...draft.options };
   const inputs = { style: styles.map((one) => one.reference) };
-  if (content) inputs.content = content.reference;
+  if (clip) inputs.clip = clip.reference;
+  else if (content) inputs.content = content.reference;
   if (styles.some((one) => one.mask)) inputs.style_mask = styles.map((one) => one.mask || "");
   if (styles.length > 1 && styles.some((one) => one.share !== 50)) options.style_mix = styles.map((one) => one.share);
   else delete options.style_mix;
-  return { title: title || named(), inputs, options };
+  return { title: title || named(clip || content), inputs, options };
 }
 
-const named = () => {
+const named = (content) => {
   const bare = (one) => one.name.replace(/^example:/, "").replace(/\.\w{2,4}$/, "");
-  return [draft.content, ...draft.styles].filter(Boolean).map(bare).join(" · ").slice(0, 120);
+  return [content, ...draft.styles].filter(Boolean).map(bare).join(" · ").slice(0, 120);
 };
 
-/** Take the settings of a picture; `look` returns what is known of a reference. */
+/** Take the settings of a picture, whose content may be known; `look` returns what is of a reference. */
 export async function restore(found, look) {
   const { inputs, options } = found;
   const mix = options.style_mix || [];
@@ -71,7 +72,8 @@ export async function restore(found, look) {
       return { ...(await look(reference)), share: shares[number] || 50, mask };
     }),
   );
-  draft.content = inputs.content ? await look(inputs.content) : draft.content;
+  const { content } = inputs;
+  draft.content = content?.reference ? content : content ? await look(content) : draft.content;
   draft.styles = styles.some(Boolean) ? styles.filter(Boolean) : draft.styles;
   draft.options = { ...options };
   draft.title = "";

@@ -30,14 +30,23 @@ export function use(facts, role) {
   changed();
 }
 
+const isClip = (file) => file.type.startsWith("video/") || /\.(mp4|mov|mkv|webm|avi)$/i.test(file.name);
+
+/** A frame of a clip, from 1: an ordinary picture that knows where it is from. */
+export async function frameOf(clip, number) {
+  return { ...(await ask("POST", `/api/clips/${clip.reference}/frame`, { number })), clip: { ...clip, number } };
+}
+
 export async function upload(file) {
   if (file.size > about.max_upload) throw new Error(`${file.name}: at most ${Math.round(about.max_upload / 1e6)} MB.`);
-  const found = await ask("POST", `/api/pictures?name=${encodeURIComponent(file.name || "picture")}`, file);
+  const kind = isClip(file) ? "clips" : "pictures";
+  const found = await ask("POST", `/api/${kind}?name=${encodeURIComponent(file.name || "picture")}`, file);
+  if (isClip(file)) return frameOf(found, 1);
   (found.notes || []).slice(0, 1).forEach((note) => say(note));
   return found;
 }
 
-const pick = (role) => choose((file) => tried(async () => use(await upload(file), role)), { several: role === "style" });
+const pick = (role) => choose((file) => tried(async () => use(await upload(file), role)), { several: role === "style", clips: role === "content" });
 const takeExample = (reference, role) => tried(async () => use(await ask("GET", pictureOf(reference, "facts")), role));
 
 export function examples(references, role) {
@@ -61,9 +70,18 @@ function renderPhotograph() {
       h("div", { class: "slots" }, h("div", { class: "slot big" },
         h("div", { class: "pic" }, h("img", { src: pictureOf(content.reference, "thumb.jpg"), alt: content.name }), remove),
         h("div", {}, h("span", { class: "cap" }, bare(content)), h("span", { class: "cap" }, `${content.width} × ${content.height}`), swap))),
+      content.clip && frameDial(content.clip),
     );
   } else parts.push(h("div", { class: "slots" }, addButton("Add", "content")));
-  $("photograph").replaceChildren(...parts);
+  $("photograph").replaceChildren(...parts.filter(Boolean));
+  $("go-clip").hidden = !content?.clip;
+}
+
+/** Which frame of the clip the look is tried on. */
+function frameDial(clip) {
+  const words = (number) => `${number} of ${clip.frames}`;
+  const moved = (number) => tried(async () => { draft.content = await frameOf(clip, number); changed(); });
+  return slider("frame-number", "Frame", { min: 1, max: clip.frames, step: 1 }, clip.number, words, moved);
 }
 
 function slot(style, number) {
@@ -239,7 +257,8 @@ function row(option) {
 function renderOptions() {
   const wanted = $("find-option").value.toLowerCase();
   const fits = (one) => `${one.name.replaceAll("_", " ")} ${one.help}`.toLowerCase().includes(wanted);
-  const others = about.options.filter((one) => (!DIALS.includes(one.name) || one.name === "size") && fits(one));
+  const acts = (one) => draft.content?.clip || !about.clip_options.includes(one.name);
+  const others = about.options.filter((one) => (!DIALS.includes(one.name) || one.name === "size") && acts(one) && fits(one));
   $("all-options").replaceChildren(...others.map(row));
 }
 

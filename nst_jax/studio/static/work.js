@@ -25,7 +25,7 @@ function menu(name, items) {
 }
 
 function downloads(job) {
-  const kinds = { png: "PNG, 16 bits", jpg: "JPEG", webp: "WebP", tif: "TIFF, 16 bits" };
+  const kinds = job.clip ? { mp4: "MP4" } : { png: "PNG, 16 bits", jpg: "JPEG", webp: "WebP", tif: "TIFF, 16 bits" };
   return menu("Download", Object.entries(kinds).map(([kind, word]) =>
     h("a", { class: "button", href: `/api/jobs/${job.id}/download.${kind}`, download: "" }, word)));
 }
@@ -54,9 +54,9 @@ function actions(job, reuse) {
   const saved = job.result ? downloads(job) : null;
   return {
     queued: [button("Make it next", () => act(job, "front")), cancel],
-    running: [button("Pause", () => act(job, "pause")), button("Stop and keep", () => act(job, "keep")), cancel],
+    running: [button("Pause", () => act(job, "pause")), !job.clip && button("Stop and keep", () => act(job, "keep")), cancel],
     paused: [carryOn, saved, again, gone],
-    done: [saved, again, job.resumable && further(job), button("Larger", () => larger(job, reuse)), gone],
+    done: [saved, again, job.resumable && further(job), !job.clip && button("Larger", () => larger(job, reuse)), gone],
     failed: [button("Try again", () => act(job, "carry_on")), again, gone],
     cancelled: [carryOn, again, gone],
   }[job.status];
@@ -78,7 +78,8 @@ function build(job, reuse) {
   const bar = h("div", { class: "bar", id: "job-bar", role: "progressbar", "aria-label": "Progress", "aria-valuemin": "0", "aria-valuemax": "100" }, h("i"));
   const line = h("div", { class: "line" }, what, h("div", { class: "acts" }, actions(job, reuse).filter(Boolean)));
   const views = h("div", { class: "row" }, toggle("losses", "Losses"), toggle("command", "Command"), h("span", { class: "small", id: "job-plan" }));
-  $("job").replaceChildren(bar, line, h("p", { class: "error", id: "job-error" }), h("p", { class: "small", id: "job-notes" }), views, h("div", { id: "job-details" }));
+  const film = job.clip && job.result && h("video", { controls: true, loop: true, src: `/api/jobs/${job.id}/clip.mp4` });
+  $("job").replaceChildren(bar, line, film || "", h("p", { class: "error", id: "job-error" }), h("p", { class: "small", id: "job-notes" }), views, h("div", { id: "job-details" }));
 }
 
 function status(job) {
@@ -89,9 +90,9 @@ function status(job) {
   }
   if (job.status === "running") {
     if (!job.step && job.left === null) return "Getting ready; the first time of a size takes longest";
-    return [`Step ${job.step} of ${all}`, job.left ? `about ${duration(job.left)} left` : ""].filter(Boolean).join(" · ");
+    return [`${job.clip ? "Frame" : "Step"} ${job.step} of ${all}`, job.left ? `about ${duration(job.left)} left` : ""].filter(Boolean).join(" · ");
   }
-  return [WORDS[job.status], all ? `step ${job.step} of ${all}` : ""].filter(Boolean).join(" · ");
+  return [WORDS[job.status], all ? `${job.clip ? "frame" : "step"} ${job.step} of ${all}` : ""].filter(Boolean).join(" · ");
 }
 
 /** Show a job: what stays is built once, what moves is set. */
