@@ -137,6 +137,22 @@ def test_from_three_parameters_on_each_is_explained():
     assert not missing, "parameters that no Args: explains:\n" + "\n".join(missing)
 
 
+def test_functions_are_short():
+    """At most 40 lines beside the docstring; a table of cases may be longer."""
+    longer = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef) or any(
+                isinstance(one, ast.Match) for one in ast.walk(node)
+            ):
+                continue
+            told = node.body[0] if ast.get_docstring(node) else None
+            lines = node.end_lineno - node.lineno + 1 - (told.end_lineno - told.lineno + 1 if told else 0)
+            if lines > 40:
+                longer.append(f"{path.relative_to(PACKAGE)}: {node.name} has {lines} lines")
+    assert not longer, longer
+
+
 def test_tests_lie_in_the_folders_of_what_they_test():
     others = {"fuzz", "golden"}  # a harness, and numbers that are kept
     folders = {path.name for path in (ROOT / "tests").iterdir() if any(path.glob("*.py"))}

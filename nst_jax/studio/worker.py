@@ -1,8 +1,8 @@
 """The process that owns the device: one job at a time, each from its checkpoint if it has one.
 
 A job is a picture or a clip. Messages in are {"do": "run" | "forecast", "job": ID, ...} and
-{"do": "stop", "job": ID, "how": ...}. Messages out have the job and an `event`; see Run and ClipRun. The
-studio may kill this process at any moment.
+{"do": "stop", "job": ID, "how": ...}. Messages out have the job and an `event`; see PictureRun, ClipRun.
+The studio may kill this process at any moment.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ class Notes(logging.Handler):
             self.lines.send(job=self.job, event="note", text=record.getMessage())
 
 
-class Told:
+class Running:
     """A job as it runs: messages of it, and pictures beside the result."""
 
     def __init__(self, name: str, folder: Path, lines: Lines, asked: dict[str, str]):
@@ -90,7 +90,7 @@ class Told:
         self.due = began + max(PREVIEW_SECONDS, PREVIEW_SHARE * took)
 
 
-class ClipRun(Told):
+class ClipRun(Running):
     """A clip as it runs: a step of the page is a frame."""
 
     def go(self, job: VideoJob) -> None:
@@ -131,7 +131,7 @@ class ClipRun(Told):
         self.send("ended", status=status, error="", step=frames, resumable=False)
 
 
-class Run(Told):
+class PictureRun(Running):
     """A picture as it runs: events of the library become messages."""
 
     def __init__(self, job: Job, name: str, folder: Path, lines: Lines, asked: dict[str, str]):
@@ -287,7 +287,7 @@ class Worker:
             return
         job = prepare(request)
         if message["do"] == "run":
-            Run(job, *watched).go()
+            PictureRun(job, *watched).go()
             return
         found = job.forecast()
         self.lines.send(

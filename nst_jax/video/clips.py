@@ -388,19 +388,7 @@ def _encode(
 ) -> None:
     first, codec = next(frames), CODECS[output.codec]
     origin = first.time if selection.first > 1 else 0
-    stream = container.add_stream(
-        codec.encoder,
-        rate=clip.rate / selection.every,
-        options=codec.options(output.quality),
-        time_base=clip.time_base,
-    )
-    stream.height, stream.width = first.image.shape[:2]
-    stream.pix_fmt = codec.pixels
-    context = stream.codec_context
-    context.time_base = clip.time_base
-    if not codec.pixels.startswith("bgr"):
-        context.colorspace = context.color_primaries = context.color_trc = BT709
-        context.color_range = LIMITED
+    stream = _stream(container, output, clip, first.image.shape, clip.rate / selection.every)
     whole = itertools.chain([first], frames)
     with _open(clip.path) if audio else contextlib.nullcontext() as source:
         sound = _sound(source, container, origin, clip) if audio else None
@@ -420,6 +408,21 @@ def _encode(
         container.mux(stream.encode())
         if sound and not selection.last:
             sound(None)
+
+
+def _stream(container: Any, output: Output, clip: Clip, shape: tuple[int, ...], rate: Fraction) -> Any:
+    """Return a new stream of pictures in a container, with the clip's times."""
+    codec = CODECS[output.codec]
+    options = codec.options(output.quality)
+    stream = container.add_stream(codec.encoder, rate=rate, options=options, time_base=clip.time_base)
+    stream.height, stream.width = shape[:2]
+    stream.pix_fmt = codec.pixels
+    context = stream.codec_context
+    context.time_base = clip.time_base
+    if not codec.pixels.startswith("bgr"):
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.color_range = LIMITED
+    return stream
 
 
 @contextlib.contextmanager
