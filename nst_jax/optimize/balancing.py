@@ -72,7 +72,8 @@ def _pull(
         # A program without the network, which is compiled and run in no time.
         parts = {term: part for term, part in weights.parts.items() if term == name}
         alone = weights.replace(terms={name: jnp.float32(1)}, parts=parts)
-        return float(_norm(inputs.replace(weights=alone), spec._replace(terms=(name,)), image))
+        gradient = _gradient(inputs.replace(weights=alone), spec._replace(terms=(name,)), image)
+        return float(jnp.linalg.norm(gradient))
     alone = weights.replace(terms={other: jnp.float32(other == name) for other in weights.terms})
     # The loop's own program, which is compiled in any case; its gradient is scaled to a norm of about 1.
     state = start(image, inputs.replace(weights=alone), spec, decay)
@@ -80,7 +81,11 @@ def _pull(
 
 
 @jax.jit(static_argnames="spec")
-def _norm(inputs: Inputs, spec: Spec, image: Float[AnyArray, "h w 3"]) -> Float[Array, ""]:
-    """Return the norm of the gradient of the terms in spec."""
+def _gradient(inputs: Inputs, spec: Spec, image: Float[AnyArray, "h w 3"]) -> Float[Array, "h w 3"]:
+    """Return the gradient of the terms in spec.
+
+    Its norm is no part of this program. XLA:CPU of jaxlib 0.10.2 leaves sums to a library (YNNPACK), which
+    reads memory that nobody has written where a sum is over differences of what it pads itself.
+    """
     factors = coefficients(inputs.weights)
-    return jnp.linalg.norm(evaluate(inputs.params, inputs.targets, factors, spec, image).gradient)
+    return evaluate(inputs.params, inputs.targets, factors, spec, image).gradient

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import total_variation
 
 import nst_jax as nst
 from nst_jax.errors import InputError
@@ -40,6 +41,17 @@ def test_the_terms_pull_as_their_weights_say(params, pictures):
             state = start(jnp.asarray(picture), inputs, problem.spec)
             pulls.append(share * np.linalg.norm(np.float64(state.iterate.gradient)) / state.scale)
         np.testing.assert_allclose(max(pulls), expected, rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("size", [(45, 64), (86, 128), (171, 256)])
+def test_the_pull_of_the_variation_is_that_of_the_float64_twin(params, rng, size):
+    """Of sizes, too, where XLA:CPU takes sums over by a library, and with no optimization turned off."""
+    content = rng.random((*size, 3), np.float32)
+    options = {"content_weight": 0.0, "style_weight": 1.0, "tv_weight": 0.2, "loss_balancing": "auto"}
+    problem = problem_of(params, [content, content], **options)
+    weights = problem.balanced(problem.targets()).weights
+    pull = np.linalg.norm(total_variation(np.float64(content))[1])
+    np.testing.assert_allclose(float(weights.terms["tv"]), 0.2 / pull, rtol=1e-5)
 
 
 def test_a_balanced_weight_is_in_proportion_to_the_given_one(params, pictures):
