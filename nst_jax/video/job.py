@@ -56,8 +56,10 @@ LONG_TERM = (1, 2, 4)  # how many frames back, as in Ruder et al. 2016
 FRAMES_AHEAD = 2  # frames that are decoded before their turn
 SPARE_BYTES = 2**24
 # What frames depend on.
-MADE_OF = ("frame_steps", "frame_tolerance", "temporal_weight", "flow", "anchor", "first", "every")
-MADE_OF += ("style_at", "strength_at")
+MADE_OF = (
+    *("frame_steps", "frame_tolerance", "temporal_weight", "flow", "anchor"),
+    *("first", "every", "style_at", "strength_at"),
+)
 
 
 class FrameMade(NamedTuple):
