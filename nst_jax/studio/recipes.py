@@ -28,7 +28,7 @@ CLIP = "result.mp4"  # there, of a clip
 BIT_DEPTH = 16  # bits of RESULT, from which all downloads are made
 STARTS = ("content", "noise", "style")  # values of init that are no picture
 
-CLIP_OPTIONS = {"frame_steps", "temporal_weight", "flow", "anchor", "quality", "audio"}
+CLIP_OPTIONS = {"frame_steps", "frame_tolerance", "temporal_weight", "flow", "anchor", "quality", "audio"}
 # The options that the page may give: none that names a file or is of one run. Pictures ignore those of clips,
 # and clips those of pictures: a look is tried on a frame with the options that the clip will have.
 OPTIONS: dict[str, Field] = {
