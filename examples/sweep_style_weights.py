@@ -16,7 +16,7 @@ from one_picture import load
 
 import nst_jax as nst
 
-STYLE_WEIGHTS = (1e6, 1e7, 1e8, 1e9)
+STYLE_WEIGHTS = (1e4, 1e5, 1e6, 1e7)
 
 
 def main() -> None:

@@ -77,7 +77,8 @@ def test_no_modules_import_each_other_in_a_circle():
 
 
 def test_one_number_goes_by_at_most_eight_functions_that_are_there():
-    hops = re.findall(r"^\| (\d) \| `([\w.]+)` \|", (ROOT / "BUILD.md").read_text(), re.MULTILINE)
+    page = ROOT / "docs" / "how-it-works.md"
+    hops = re.findall(r"^\| (\d) \| `([\w.]+)` \|", page.read_text(), re.MULTILINE)
     assert [int(number) for number, _ in hops] == list(range(1, len(hops) + 1))
     assert 0 < len(hops) <= 8
     for _, name in hops:
@@ -196,3 +197,17 @@ def test_a_shim_works_from_a_checkout(tmp_path):
 
 def test_the_changelog_tells_of_this_version():
     assert f"## {nst_jax.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_oldest_dependencies_are_the_bounds_of_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    tested = [name.strip() for name in re.search(r"\[(.*)\]", extras["dev"][0])[1].split(",")]
+    asked = [*project["dependencies"], *(one for name in tested for one in extras[name])]
+    bounds = dict(one.split(">=") for one in asked if ">=" in one)
+    lines = (ROOT / "tests" / "oldest.txt").read_text().splitlines()[1:]
+    oldest = dict(line.split("#")[0].strip().split("==") for line in lines)
+    assert bounds.keys() == oldest.keys() - {"jaxlib", "pyparsing"}
+    for name, bound in bounds.items():
+        assert f"{oldest[name]}.".startswith(f"{bound}."), name
+    assert oldest["jaxlib"] == oldest["jax"]

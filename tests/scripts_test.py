@@ -12,7 +12,7 @@ SCRIPTS = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
 
 def run(script, folder):
-    command = [sys.executable, "-W", "error", script, "--size=64", "--steps=3", "--output=out.png"]
+    command = [sys.executable, "-W", "error", script, "--size=64", "--steps=10", "--output=out.png"]
     return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
 
 

@@ -39,8 +39,7 @@ from nst_jax.losses.style.statistics import Sums as Sums
 from nst_jax.networks.base import Network
 
 # strength_midpoint and strength_exponent: with these, VGG-16's LPIPS to the photograph falls alike with all
-# losses, as with gram (and tutorial). Fitted on two pairs at 160 pixels and 80 steps:
-# docs/decisions/2026-11-26-strength-ratio.md.
+# losses, as with gram (and tutorial). Fitted on two pairs: docs/decisions/2026-11-26-strength-ratio.md.
 # gradient_ratio: what the weights of the presets, chosen by eye, come to on six pairs at 256 pixels. Losses
 # without a preset have that of pictures that look as strong, on two pairs at 224 pixels. The ratios differ:
 # a loss of fourth powers falls faster than one of squares, and patches bring their content with them.
