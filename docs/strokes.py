@@ -2,7 +2,7 @@
 
 python docs/strokes.py --out=FOLDER
 makes what --out does not have yet, then docs/strokes.jpg and the tables of docs/strokes.md. On two CPU cores
-about six minutes.
+about ten minutes.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from nst_jax.launchers.flags import run
 from nst_jax.launchers.nst import PROGRAM
 
 DOCS = Path(__file__).parent
-STROKES, SIZES = (0.5, 1.0, 2.0), (256, 512, 1024)
+STROKES, SIZES = (0.5, 1.0, 2.0), (256, 512, 1024, 2048)
 PAIRS = (("coffee", "night"), ("cat", "glass"))
 BAND = 8, 100  # cycles a picture: below are the photograph's shapes, above what 256 pixels cannot show
 TABLES = "# Tables\n"
@@ -62,7 +62,11 @@ def main() -> None:
             for stroke in STROKES
         ]
         lines.append(f"| {pair}, 256 pixels | " + " | ".join(f"{fineness(p):.1f}" for p in rows[pair]) + " |")
-    lines += ["", "| | " + " | ".join(f"`--size={size}`" for size in SIZES) + " |", "|---|---|---|---|"]
+    lines += [
+        "",
+        "| | " + " | ".join(f"`--size={size}`" for size in SIZES) + " |",
+        "|---" * (len(SIZES) + 1) + "|",
+    ]
     for content, style in PAIRS[:1]:
         sizes = [
             make(f"{content}-{style}-at-{size}", out, content, style, f"--size={size}", "--effort=draft")
