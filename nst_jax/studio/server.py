@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import socket
+import tempfile
 import webbrowser
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -155,13 +156,11 @@ class Routes:
         """Keep a frame of a clip as a picture."""
         store, reference = self.studio.store, request.path_params["reference"]
         number = _whole(await self._json(request), "number", MAX_FRAMES)
-        to = store.pictures / f"{secrets.token_hex(8)}.png"
-        try:
+        with tempfile.TemporaryDirectory() as folder:  # after a kill nothing is left among the pictures
+            to = Path(folder) / "frame.png"
             await self.studio.read("frame", store.picture(reference), number=number, to=str(to))
             name = f"{store.facts(reference).get('name', '')} {number}.png"
             return JSONResponse(await self._keep(_bytes(to), name))
-        finally:
-            to.unlink(missing_ok=True)
 
     async def _keep(self, parts: AsyncIterator[bytes], name: str, look: str = "look") -> dict[str, Any]:
         """Keep a file, once it was read, and return what is known of it.

@@ -41,6 +41,7 @@ from nst_jax.system import device
 from nst_jax.video import job as video
 from nst_jax.video.job import VideoJob, prepare_video
 from nst_jax.video.request import VideoRequest
+from nst_jax.video.sequence import Made
 
 PREVIEW_SECONDS = 0.25  # between previews, at least
 PREVIEW_SHARE = 10  # a preview waits so many times as long as the last one took
@@ -97,7 +98,7 @@ class ClipRun(Running):
         """Make the clip."""
         self.send("planned", plan=[f"{job.total} frames"], iterations=[job.total], scales="")
         began, made, last = time.monotonic(), 0, 0
-        image: np.ndarray | None = None
+        newest: Made | None = None
         for event in job.run(stop=self.stop):
             match event:
                 case video.Resumed(frames):
@@ -109,22 +110,22 @@ class ClipRun(Running):
                     made, last = made + 1, event.number
                     left = (time.monotonic() - began) / made * (job.total - last)
                     self.send("advanced", step=last, left=left, losses=weighted(event.made.losses))
-                    image = video.shown(event.made)
-                    self.show(last, partial(video.shown, event.made))
+                    newest = event.made
+                    self.show(last, partial(video.shown, newest))
                 case video.Finished(frames, how):
-                    self.end(frames, image, str(how or ""))
+                    self.end(frames, newest, str(how or ""))
 
-    def end(self, frames: int, image: np.ndarray | None, how: str) -> None:
+    def end(self, frames: int, newest: Made | None, how: str) -> None:
         """Show the last frame, and say how the job ended.
 
         Args:
             frames: That are made.
-            image: The last one, None where this run has made none.
+            newest: The last one, None where this run has made none.
             how: It was stopped; empty: the clip is written.
         """
-        if image is not None:
+        if newest is not None:
             with contextlib.suppress(InputError):
-                source = images.Source(image, None)
+                source = images.Source(video.shown(newest), None)
                 write_views(source, str(self.folder / LIVE), str(self.folder / THUMB))
                 self.send("preview", step=frames)
         status = "done" if not how else "paused" if how == "keep" else ENDS[how]  # part of a clip is no file

@@ -522,7 +522,7 @@ def test_a_worker_that_always_dies_fails_the_job_and_no_other(tmp_path, serve):
 def clip(tmp_path_factory) -> bytes:
     """Return a clip of eight frames that moves."""
     pytest.importorskip("av", reason="needs the extra video")
-    from clips_test import encode, picture, rgb_frame
+    from clip_files import encode, picture, rgb_frame
 
     path = tmp_path_factory.mktemp("clips") / "in.mkv"
     frames = [rgb_frame(picture(n)).reformat(format="bgr0") for n in range(8)]
@@ -534,7 +534,7 @@ def upload_clip(server, data: bytes) -> Answer:
 
 
 def test_a_frame_of_a_clip_is_a_picture_to_try_the_look_on(server, clip):
-    from clips_test import picture
+    from clip_files import picture
 
     found = upload_clip(server, clip).json
     assert (found["width"], found["height"], found["frames"], found["rate"]) == (48, 32, 8, 25)

@@ -7,6 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from clip_files import encode, packets, picture, rgb_frame
 
 from nst_jax.errors import InputError
 from nst_jax.video import clips
@@ -16,52 +17,10 @@ TIMES = (0, 40, 100, 130, 210, 215)  # of a variable rate, in ms
 KR_KB = {1: (0.2126, 0.0722), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}  # BT.709, BT.601, BT.2020
 
 
-def picture(number=0, shape=(32, 48)):
-    """Return a smooth picture that moves."""
-    y, x = np.mgrid[: shape[0], : shape[1]] / 16.0
-    planes = [0.5 + 0.4 * np.sin(x + y * k + 0.5 * number + k) for k in range(3)]
-    return np.stack(planes, -1).astype(np.float32)
-
-
-def encode(
-    path, frames, codec, *, times=None, base=Fraction(1, 1000), rate=25, sound=None, matrix=None, full=None
-):
-    """Write frames of PyAV, beside clips.write."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate)
-        stream.height, stream.width, stream.pix_fmt = frames[0].height, frames[0].width, frames[0].format.name
-        stream.codec_context.time_base = base
-        if matrix:
-            stream.codec_context.colorspace, stream.codec_context.color_range = matrix, 2 if full else 1
-        audio = container.add_stream(sound, rate=48000) if sound else None
-        for number, frame in enumerate(frames):
-            frame.pts = times[number] if times else 40 * number
-            frame.time_base = base
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-        for k in range(12 if audio else 0):
-            samples = np.sin(np.arange(k * 1024, k * 1024 + 1024) / 20)[None].astype(np.float32)
-            beep = av.AudioFrame.from_ndarray(samples.repeat(2, 0), "fltp", "stereo")
-            beep.sample_rate, beep.pts = 48000, k * 1024
-            container.mux(audio.encode(beep))
-        if audio:
-            container.mux(audio.encode())
-    return str(path)
-
-
-def rgb_frame(image):
-    return av.VideoFrame.from_ndarray(np.uint8(np.round(255 * image)), "rgb24")
-
-
 def simple(path, count=6, **options):
     """Return the path of a lossless clip of the drawn pictures."""
     frames = [rgb_frame(picture(n)).reformat(format="bgr0") for n in range(count)]
     return encode(path, frames, "ffv1", **options)
-
-
-def packets(path):
-    with av.open(path) as container:
-        return [bytes(packet) for packet in container.demux(container.streams.audio[0]) if packet.size]
 
 
 def written(tmp_path, source, output, selection=None, **options):

@@ -7,7 +7,7 @@ from fractions import Fraction
 import jax
 import numpy as np
 import pytest
-from clips_test import encode, packets, rgb_frame
+from clip_files import encode, packets, rgb_frame
 
 from nst_jax import images
 from nst_jax.config import Config
