@@ -267,6 +267,7 @@ class Routes:
                 **self._summary(record),
                 "inputs": record.inputs,
                 "options": recipe.options,
+                "measures": record.measures,
                 "history": self.studio.store.history(record),
                 "command": recipes.command(recipe, self._name, platform),
             }
@@ -288,6 +289,8 @@ class Routes:
             studio.carry_on(record, _whole(await self._json(request), "steps", MAX_STEPS))
         elif action == "front":
             studio.to_front(record)
+        elif action == "judge":
+            await studio.judge(record)
         elif action == "as_picture":
             return JSONResponse(
                 await self._keep(_bytes(studio.store.result(record)), file_name(record, "png"))

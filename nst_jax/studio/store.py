@@ -62,6 +62,7 @@ class Record:
     picture: int = 0  # version of LIVE; 0: there is none
     crashes: int = 0  # of the worker, at this job
     resumable: bool = False
+    measures: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # the judge's, of the picture
 
     @property
     def recipe(self) -> Recipe:

@@ -20,7 +20,7 @@ MAX_CRASHES = 3  # of the worker, at one job
 MAX_NOTES = 20
 KEPT_CHECKPOINTS = 10  # of finished jobs, the newest: they are many times a picture's size
 READ_SECONDS = 60.0  # that a picture may take to be read
-FORECAST_SECONDS = 600.0
+ANSWER_SECONDS = 600.0  # that the worker may take to answer a question
 HEARTBEAT_SECONDS = 15.0
 PAUSE_SECONDS = 0.1  # between what is told to one who watches
 # What the worker tells of a job and its record keeps.
@@ -65,7 +65,7 @@ class Studio:
         self.broken = ""  # why the worker cannot work
         self.watchers: set[Watcher] = set()
         self.asked: dict[int, asyncio.Future[dict[str, Any]]] = {}  # of the reader
-        self.forecasts: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self.questions: dict[str, asyncio.Future[dict[str, Any]]] = {}  # of the worker
         self.number = 0
         self.reading = asyncio.Lock()
         self.worker = Child("worker", self.heard, self.worker_ended, store.lock)
@@ -166,7 +166,7 @@ class Studio:
     def next(self) -> None:
         """Give the worker the next job, if it has none."""
         waiting = [record for record in self.jobs.values() if record.status == "queued"]
-        if self.running or self.forecasts or not self.device or not waiting:
+        if self.running or self.questions or not self.device or not waiting:
             return
         record = min(waiting, key=lambda one: one.order)
         self.running, self.started = record.id, False
@@ -195,9 +195,9 @@ class Studio:
             self.next()
         elif event == "broken":
             self.broken = message["error"]
-        elif job in self.forecasts:
-            if event == "forecast":
-                self.forecasts.pop(job).set_result(message)
+        elif job in self.questions:
+            if event == "answer":
+                self.questions.pop(job).set_result(message)
                 self.next()
         elif job in self.jobs:
             self._take(self.jobs[job], event, message)
@@ -225,7 +225,7 @@ class Studio:
             self.changed(record)
         if event == "ended":
             self.running = ""
-            record.left = None
+            record.left, record.measures = None, []  # they were of an earlier picture
             self._drop_checkpoints()
             self.next()
 
@@ -239,9 +239,9 @@ class Studio:
     def worker_ended(self, code: int) -> None:
         """Have the job in hand go on from its checkpoint, unless the worker ended there again and again."""
         self.device = {}
-        for future in self.forecasts.values():
-            future.set_result({"error": "the process that works out forecasts has ended"})
-        self.forecasts.clear()
+        for future in self.questions.values():
+            future.set_result({"error": "the process that owns the device has ended"})
+        self.questions.clear()
         record, self.running = self.jobs.get(self.running), ""
         if record is None:
             return
@@ -255,18 +255,47 @@ class Studio:
         self.changed(record)
 
     async def forecast(self, recipe: Recipe) -> dict[str, Any]:
-        """Return what a job would take. Raises InputError, also where the device is busy."""
+        """Return what a job would take. Raises InputError, also where the device is busy, and Refused."""
         check_recipe(recipe, self.store.named, self.store.jobs)
-        if self.running or self.forecasts or not self.device:
-            raise InputError("forecast", "while no picture is made", "the device is busy")
         record = Record("0" * 16, "", recipe.inputs, recipe.options, time.time())
+        return await self._ask("forecast", record, self.store.jobs)  # where nothing will be written
+
+    async def judge(self, record: Record) -> None:
+        """Measure a job's picture. Raises InputError where it has none or the device is busy, and Refused."""
+        if record.inputs.get("clip") or not self.store.result(record):
+            raise InputError("job", "one that has a picture", "it has none")
+        answer = await self._ask("judge", record, self.store.place_of(record.id))
+        if error := answer.get("error"):
+            raise Refused(error)
+        record.measures = answer["measures"]
+        if record.id in self.jobs:
+            self.changed(record)
+
+    async def _ask(self, do: str, record: Record, folder: Path) -> dict[str, Any]:
+        """Return the worker's answer to a question about a job.
+
+        Args:
+            do: What the worker is to do.
+            record: The job.
+            folder: Where its files are.
+
+        Raises:
+            InputError: The device is busy.
+            Refused: It takes too long.
+        """
+        if self.running or self.questions or not self.device:
+            got = "the device is busy" if self.device else "the device is not ready yet"
+            raise InputError(do, "while no picture is made", got)
         self.number += 1
-        name = f"forecast-{self.number}"
+        name = f"{do}-{self.number}"
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self.forecasts[name] = future
-        asked = self._asked(record) | {"folder": str(self.store.jobs)}  # where nothing will be written
-        self.worker.send(do="forecast", job=name, overrides={}, **asked)
-        return await asyncio.wait_for(asyncio.shield(future), FORECAST_SECONDS)
+        self.questions[name] = future
+        asked = self._asked(record) | {"folder": str(folder)}
+        self.worker.send(do=do, job=name, overrides=record.overrides, **asked)
+        try:
+            return await asyncio.wait_for(asyncio.shield(future), ANSWER_SECONDS)
+        except TimeoutError:
+            raise Refused(f"{do}: an answer within {ANSWER_SECONDS:.0f} s; it takes longer") from None
 
     # The reader
 

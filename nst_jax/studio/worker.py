@@ -1,6 +1,6 @@
 """The process that owns the device: one job at a time, each from its checkpoint if it has one.
 
-A job is a picture or a clip. Messages in are {"do": "run" | "forecast", "job": ID, ...} and
+A job is a picture or a clip. Messages in are {"do": "run" | "forecast" | "judge", "job": ID, ...} and
 {"do": "stop", "job": ID, "how": ...}. Messages out have the job and an `event`; see PictureRun, ClipRun.
 The studio may kill this process at any moment.
 """
@@ -21,6 +21,7 @@ import numpy as np
 
 from nst_jax import images
 from nst_jax.errors import InputError, NotEnoughMemory
+from nst_jax.metrics import judge
 from nst_jax.runs import (
     Advanced,
     Finished,
@@ -31,7 +32,9 @@ from nst_jax.runs import (
     Started,
     prepare,
 )
+from nst_jax.runs.input_files import ImageCache
 from nst_jax.runs.job import Job
+from nst_jax.runs.judging import References, verdict
 from nst_jax.runs.transfer import Progress
 from nst_jax.studio.lines import Lines, end_soon
 from nst_jax.studio.reader import write_views
@@ -275,7 +278,7 @@ class Worker:
                 self.asked.pop(message["job"], None)
 
     def do(self, message: dict[str, Any]) -> None:
-        """Run a job or forecast it. Raises InputError and NotEnoughMemory."""
+        """Run a job, forecast it or judge its picture. Raises InputError and NotEnoughMemory."""
         request = request_of(message)
         watched = message["job"], Path(message["folder"]), self.lines, self.asked
         if isinstance(request, VideoRequest):
@@ -283,26 +286,40 @@ class Worker:
             if message["do"] == "run":
                 ClipRun(*watched).go(clip)
             else:
-                seconds = clip.forecast().seconds
-                self.lines.send(job=message["job"], event="forecast", plan=[], memory=0, seconds=seconds)
-            return
-        job = prepare(request)
-        if message["do"] == "run":
-            PictureRun(job, *watched).go()
-            return
-        found = job.forecast()
-        self.lines.send(
-            job=message["job"],
-            event="forecast",
-            plan=[str(scale.plan) for scale in found],
-            memory=max((scale.plan.needed for scale in found), default=0),
-            seconds=sum(scale.seconds for scale in found),
-        )
+                self.answer(message, plan=[], memory=0, seconds=clip.forecast().seconds)
+        elif message["do"] == "judge":
+            self.answer(message, measures=measures(request))
+        elif message["do"] == "run":
+            PictureRun(prepare(request), *watched).go()
+        else:
+            found = prepare(request).forecast()
+            self.answer(
+                message,
+                plan=[str(scale.plan) for scale in found],
+                memory=max((scale.plan.needed for scale in found), default=0),
+                seconds=sum(scale.seconds for scale in found),
+            )
+
+    def answer(self, message: dict[str, Any], **found: Any) -> None:
+        """Answer a question about a job."""
+        self.lines.send(job=message["job"], event="answer", **found)
 
     def fail(self, message: dict[str, Any], text: str) -> None:
         """Say why something could not be done."""
-        kind = "forecast" if message["do"] == "forecast" else "ended"
+        kind = "ended" if message["do"] == "run" else "answer"
         self.lines.send(job=message["job"], event=kind, status="failed", error=text)
+
+
+def measures(request: Request) -> list[dict[str, Any]]:
+    """Return the judge's measures of what a request has made. Raises InputError and NotEnoughMemory."""
+    inputs, config = request.inputs, request.config
+    against = References(inputs.content, inputs.style, config.style_mix, config.stroke_size)
+    found = verdict(judge.load(), request.outputs.output, against, ImageCache(inputs.max_pixels))
+    return [
+        {"name": name, "value": found[name], "to": metric.to, "tells": metric.tells}
+        for name, metric in judge.METRICS.items()
+        if found[name] is not None
+    ]
 
 
 def request_of(message: dict[str, Any]) -> Request | VideoRequest:

@@ -548,11 +548,37 @@ def test_a_frame_of_a_clip_is_a_picture_to_try_the_look_on(server, clip):
     assert not list((server.folder / "pictures").glob("*.png"))
 
 
-def test_pictures_and_clips_are_forecast(server, clip):
+def test_pictures_and_clips_are_forecast(server, made, clip):
     reference = upload_clip(server, clip).json["reference"]
     for inputs in (BOTH, {"clip": reference, "style": ["example:night"]}):
         answer = server.ask("POST", "/api/forecast", {"inputs": inputs, "options": QUICK})
         assert answer.json["seconds"] > 0, answer.body
+
+
+def test_a_picture_is_measured_when_somebody_asks(server, tmp_path):
+    job = server.make()
+    assert server.ended(job)["measures"] == []
+    assert server.act(job, "judge").status == 200
+    found = {one["name"]: one["value"] for one in server.ask("GET", f"/api/jobs/{job}").json["measures"]}
+    result = tmp_path / "result.png"
+    result.write_bytes((server.folder / "jobs" / job / "result.png").read_bytes())
+    report = tmp_path / "judge.json"
+    asked = [f"--result={result}", "--content=example:cat", "--style=example:night", f"--report={report}"]
+    subprocess.run([sys.executable, ROOT / "bin/nst-judge", *asked], check=True, capture_output=True)
+    told = json.loads(report.read_text())
+    assert found
+    assert found == {name: told[name] for name in found}
+    assert server.act(job, "extend", {"steps": 1}).status == 200
+    assert server.ended(job)["measures"] == []  # they were of the picture before
+
+
+def test_what_has_no_picture_is_not_measured(server, clip):
+    inputs = {"clip": upload_clip(server, clip).json["reference"], "style": ["example:night"]}
+    job = server.make(inputs, frame_steps=1)
+    for _ in range(2):
+        answer = server.act(job, "judge")
+        assert (answer.status, answer.json["error"]) == (400, "job: one that has a picture; it has none")
+        server.ended(job)
 
 
 def test_a_clip_is_made_through_kills_and_pauses_to_the_same_bytes(server, clip):
@@ -754,6 +780,19 @@ def test_from_the_first_visit_to_the_download(page):
     with page.expect_download() as download:
         page.click("text=WebP")
     assert download.value.suggested_filename == "cat-night.webp"
+
+
+def test_a_picture_is_varied_and_measured(page, server, made):
+    page.goto(f"http://{server.host}/#job/{made}")
+    page.click("text=Vary")
+    page.click("text=Five stroke sizes")
+    page.wait_for_selector("#grid:not(:has(.mark)) li:nth-child(5)")  # all five are made
+    names = page.eval_on_selector_all("#grid .cap", "all => all.map((one) => one.textContent)")
+    assert sorted(names) == sorted(f"A cat · stroke size {size}" for size in ("0.5", "0.7", "1", "1.4", "2"))
+    page.goto(f"http://{server.host}/#job/{made}")
+    page.click("text=Numbers")
+    page.click("text=Measure how near")
+    page.wait_for_selector("th:has-text('lpips')")
 
 
 def test_a_reload_in_the_middle_and_a_second_tab_see_the_job(page, server):

@@ -29,11 +29,16 @@ export function valueOf(name) {
   return name in preset ? preset[name] : about.options.find((one) => one.name === name).default;
 }
 
+const REPLACES = { effort: ["iterations"], iterations: ["effort"], strength: ["content_weight", "style_weight"] };
+
+/** Options with one more given, without those in whose place it comes. */
+export function given(options, name, value) {
+  const rest = Object.entries(options).filter(([other]) => !(REPLACES[name] || []).includes(other));
+  return { ...Object.fromEntries(rest), [name]: value };
+}
+
 export function give(name, value) {
-  draft.options[name] = value;
-  if (name === "effort") delete draft.options.iterations;
-  if (name === "iterations") delete draft.options.effort;
-  if (name === "strength") ["content_weight", "style_weight"].forEach((other) => delete draft.options[other]);
+  draft.options = given(draft.options, name, value);
   changed();
 }
 

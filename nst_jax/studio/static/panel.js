@@ -7,7 +7,7 @@ import { paint } from "./painter.js";
 
 export const COLORS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"];
 const SIZES = [128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096];
-const LOOKS = {
+export const LOOKS = {
   wasserstein: ["Painterly", "Clean areas in the painting's colors, from large shapes to small."],
   gatys: ["Classic", "The paper of 2015: strokes and colors may lie anywhere."],
   improved: ["Bold", "Stronger and busier, with less of the photograph."],

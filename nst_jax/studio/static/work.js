@@ -1,12 +1,15 @@
 // One job below its picture, the strip of the latest ones, and the gallery.
 
 import { $, ask, duration, h, plain, say, tried } from "./dom.js";
+import { given } from "./draft.js";
 import { done, jobs, newest, picture, steps } from "./jobs.js";
+import { LOOKS } from "./panel.js";
 
 const STRIP = 24;
 const WORDS = { queued: "Waits", running: "Being made", paused: "Paused", done: "Finished", failed: "Failed", cancelled: "Cancelled" };
-const open = { losses: false, command: false };
-let details = { id: "", history: [], command: "" };
+const open = { losses: false, numbers: false, command: false };
+const NONE = { id: "", history: [], command: "" };
+let details = NONE;
 let built = "";
 
 const act = (job, action, body) => tried(() => ask("POST", `/api/jobs/${job.id}/${action}`, body));
@@ -40,6 +43,31 @@ async function remove(job) {
   location.hash = "#make";
 }
 
+const each = (name, values, more = {}) => values.map((value) => [`${name.replaceAll("_", " ")} ${value}`, { ...more, [name]: value }]);
+const sheets = () => ({
+  "Five strengths": each("strength", [0.2, 0.4, 0.6, 0.8, 1]),
+  "Five stroke sizes": each("stroke_size", [0.5, 0.7, 1, 1.4, 2]),
+  "All looks": Object.keys(LOOKS).map((preset) => [`look ${LOOKS[preset][0]}`, { preset }]),
+  "Five starts from noise": each("seed", [1, 2, 3, 4, 5], { init: "noise" }),
+});
+
+/** Make a picture of each kind that a sheet has, and show them side by side. */
+async function vary(job, variants) {
+  await tried(async () => {
+    const { inputs, options } = await ask("GET", `/api/jobs/${job.id}`);
+    const title = job.title || "Picture";
+    for (const [name, changes] of variants) {
+      const own = Object.entries(changes).reduce((all, [option, value]) => given(all, option, value), options);
+      const made = await ask("POST", "/api/jobs", { title: `${title.slice(0, 80)} · ${name}`, inputs, options: own });
+      jobs.set(made.id, made);
+    }
+    $("search").value = `${title} · ${variants[0][0].split(" ")[0]}`;
+    location.hash = "#gallery";
+  });
+}
+
+const varied = (job) => menu("Vary", Object.entries(sheets()).map(([name, variants]) => button(name, () => vary(job, variants))));
+
 /** Go on from this picture at a larger size: it is the first one of the next. */
 async function larger(job, reuse) {
   const start = await act(job, "as_picture");
@@ -56,7 +84,7 @@ function actions(job, reuse) {
     queued: [button("Make it next", () => act(job, "front")), cancel],
     running: [button("Pause", () => act(job, "pause")), !job.clip && button("Stop and keep", () => act(job, "keep")), cancel],
     paused: [carryOn, saved, again, gone],
-    done: [saved, again, job.resumable && further(job), !job.clip && button("Larger", () => larger(job, reuse)), gone],
+    done: [saved, again, job.resumable && further(job), !job.clip && button("Larger", () => larger(job, reuse)), !job.clip && varied(job), gone],
     failed: [button("Try again", () => act(job, "carry_on")), again, gone],
     cancelled: [carryOn, again, gone],
   }[job.status];
@@ -77,7 +105,7 @@ function build(job, reuse) {
   const what = h("div", { class: "what" }, title, h("p", { class: "small", id: "job-status", role: "status" }));
   const bar = h("div", { class: "bar", id: "job-bar", role: "progressbar", "aria-label": "Progress", "aria-valuemin": "0", "aria-valuemax": "100" }, h("i"));
   const line = h("div", { class: "line" }, what, h("div", { class: "acts" }, actions(job, reuse).filter(Boolean)));
-  const views = h("div", { class: "row" }, toggle("losses", "Losses"), toggle("command", "Command"), h("span", { class: "small", id: "job-plan" }));
+  const views = h("div", { class: "row" }, toggle("losses", "Losses"), job.result && !job.clip && toggle("numbers", "Numbers"), toggle("command", "Command"), h("span", { class: "small", id: "job-plan" }));
   const film = job.clip && job.result && h("video", { controls: true, loop: true, src: `/api/jobs/${job.id}/clip.mp4` });
   $("job").replaceChildren(bar, line, film || "", h("p", { class: "error", id: "job-error" }), h("p", { class: "small", id: "job-notes" }), views, h("div", { id: "job-details" }));
 }
@@ -104,6 +132,7 @@ export function renderJob(job, reuse) {
   }
   const key = [job.id, job.status, job.result, job.resumable, job.title].join();
   if (key !== built) {
+    if (details.id !== job.id) details = NONE;
     build(job, reuse);
     built = key;
     loadDetails(job);
@@ -134,6 +163,7 @@ function renderDetails() {
   if (!box) return;
   const parts = [];
   if (open.losses) parts.push(...plot(details.history));
+  if (open.numbers && details.result && !details.clip) parts.push(numbers(details));
   if (open.command && details.command) {
     const copy = button("Copy", () => navigator.clipboard.writeText(details.command).then(() => say("Copied.")), { class: "quiet" });
     parts.push(h("p", { class: "code" }, details.command), copy);
@@ -141,9 +171,23 @@ function renderDetails() {
   box.replaceChildren(...parts);
 }
 
-const svg = (tag, given) => {
+/** How far the picture is from the photograph and from the painting: measured once, when somebody asks. */
+function numbers(job) {
+  const measure = async (event) => {
+    event.target.disabled = true;
+    event.target.textContent = "Measuring…";
+    await act(job, "judge");
+    await loadDetails(job);
+  };
+  if (!job.measures.length) return button("Measure how near it is to the photograph and to the painting", measure);
+  const row = (one) => h("tr", {}, h("th", { scope: "row" }, one.name.replaceAll("_", " ")), h("td", {}, one.value.toPrecision(3)), h("td", {}, one.to), h("td", {}, one.tells));
+  const head = h("tr", {}, ["Number", "Value", "Distance to the", "Tells"].map((word) => h("th", { scope: "col" }, word)));
+  return h("div", { class: "scroll-x" }, h("table", {}, h("caption", { class: "small" }, "Smaller is nearer, which is not better."), h("thead", {}, head), h("tbody", {}, job.measures.map(row))));
+}
+
+const svg = (tag, attributes) => {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  Object.entries(given).forEach(([name, value]) => element.setAttribute(name, value));
+  Object.entries(attributes).forEach(([name, value]) => element.setAttribute(name, value));
   return element;
 };
 
