@@ -826,6 +826,40 @@ def test_regions_by_the_keyboard_alone(page):
     page.wait_for_selector("#job-status:has-text('Finished')")
 
 
+def test_regions_of_the_photograph_are_made_of_regions_of_the_painting(page, server):
+    def paint(picture: str, region: int, top: int) -> None:
+        page.check(f"[name=sheet] >> nth={picture}", force=True)
+        page.check(f"[aria-label='Paint region {region}']", force=True)
+        page.fill("#shape-y", str(top))
+        page.fill("#shape-h", "40")
+        page.click("text=Add this shape")
+
+    choose_examples(page)
+    quick(page)
+    page.click("text=Match regions")
+    page.fill("[aria-label='Name of region 2']", "the sky")
+    paint("0", 1, 50)
+    paint("0", 2, 0)
+    paint("1", 1, 50)
+    page.click("text=Use these regions")
+    page.wait_for_selector("#toast:has-text('Paint the sky in example:night, too.')")
+    paint("1", 2, 0)
+    page.click("text=Use these regions")
+    page.wait_for_selector("text=Change what is made of what")
+    page.click("#go")
+    page.wait_for_selector("#job-status:has-text('Finished')")
+    job = page.evaluate("location.hash").removeprefix("#job/")
+    config = server.ask("GET", f"/api/jobs/{job}").json["inputs"]
+    assert config["content_labels"]
+    assert len(config["style_labels"]) == 1
+    report = json.loads((server.folder / "jobs" / job / "report.json").read_text())
+    labels = [part["label"] for part in report["losses"]["by_style"]]
+    assert sorted(labels) == ["#000000", "#56b4e9", "#e69f00"]
+    page.reload()  # what was painted is read from the files again
+    page.click("text=Change what is made of what")
+    page.wait_for_selector("[data-label='2']:has-text('20 %')")
+
+
 def test_a_look_is_tried_on_a_frame_and_the_clip_made_of_it(page, clip):
     with page.expect_file_chooser() as chooser:
         page.click("#choose")

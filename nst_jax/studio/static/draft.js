@@ -55,6 +55,10 @@ export function recipe(clip) {
   if (clip) inputs.clip = clip.reference;
   else if (content) inputs.content = content.reference;
   if (styles.some((one) => one.mask)) inputs.style_mask = styles.map((one) => one.mask || "");
+  if (content?.labels) {
+    inputs.content_labels = content.labels;
+    if (styles.some((one) => one.labels)) inputs.style_labels = styles.map((one) => one.labels || "");
+  }
   if (styles.length > 1 && styles.some((one) => one.share !== 50)) options.style_mix = styles.map((one) => one.share);
   else delete options.style_mix;
   return { title: title || named(clip || content), inputs, options };
@@ -73,12 +77,13 @@ export async function restore(found, look) {
   const styles = await Promise.all(
     (inputs.style || []).map(async (reference, number) => {
       if (!reference) return null;
-      const mask = (inputs.style_mask || [])[number] || "";
-      return { ...(await look(reference)), share: shares[number] || 50, mask };
+      const [mask, labels] = ["style_mask", "style_labels"].map((name) => (inputs[name] || [])[number] || "");
+      return { ...(await look(reference)), share: shares[number] || 50, mask, labels };
     }),
   );
   const { content } = inputs;
   draft.content = content?.reference ? content : content ? await look(content) : draft.content;
+  if (draft.content) draft.content.labels = inputs.content_labels || "";
   draft.styles = styles.some(Boolean) ? styles.filter(Boolean) : draft.styles;
   draft.options = { ...options };
   draft.title = "";

@@ -1,5 +1,5 @@
-// Where each painting acts: one color for each, over the photograph at its own resolution.
-// A label for each pixel (0: nobody's, k: the k-th painting's) is all the state there is.
+// Painting on pictures, at their own resolution. Masks: where in the photograph each painting acts. Regions: what
+// in the photograph is made of what in each painting. A label for each pixel (0: nobody's) is all the state there is.
 
 import { $, ask, choose, h, pictureOf, say, tried } from "./dom.js";
 import { changed, draft } from "./draft.js";
@@ -8,25 +8,59 @@ import { COLORS } from "./panel.js";
 const LONGEST = 4096; // of a mask: larger photographs share it, as the studio brings masks to size
 const UNDOS = 12;
 const RGB = COLORS.map((color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16)));
-let sheet = null; // { key, width, height, labels, undo }
+const REGIONS = 3; // to begin with
+const LEAST = 1e-3; // of a picture: a smaller region is none, as for the studio
+let sheets = []; // { of, width, height, labels, undo, canvas }: what is painted on
+let sheet = null; // the one in hand
+let key = ""; // of what the sheets belong to
+let isRegions = false;
+let regions = []; // their names
 let tool = { who: 1, kind: "brush", size: 6, feather: 0 };
-let canvas;
 
-export async function paint() {
+function blank(of) {
+  const scale = Math.min(1, LONGEST / Math.max(of.width, of.height));
+  const [width, height] = [of.width, of.height].map((side) => Math.max(1, Math.round(side * scale)));
+  return { of, width, height, labels: new Uint8Array(width * height), undo: [] };
+}
+
+/** Paint where each painting acts, or with `regions` what is made of what. */
+export async function paint(given = {}) {
   const { content, styles } = draft;
-  const scale = Math.min(1, LONGEST / Math.max(content.width, content.height));
-  const key = [content.reference, ...styles.map((one) => one.reference)].join();
-  const isNew = !sheet || sheet.key !== key;
+  const wanted = [Boolean(given.regions), content.reference, ...styles.map((one) => one.reference)].join();
+  const isNew = wanted !== key;
+  key = wanted;
+  isRegions = Boolean(given.regions);
   if (isNew) {
-    const [width, height] = [content.width, content.height].map((side) => Math.max(1, Math.round(side * scale)));
-    sheet = { key, width, height, labels: new Uint8Array(width * height), undo: [] };
+    sheets = isRegions ? [content, ...styles].map(blank) : [blank(content)];
+    regions = Array.from({ length: REGIONS }, (_, n) => `Region ${n + 1}`);
   }
-  tool.who = Math.min(tool.who, styles.length);
+  [sheet] = sheets;
+  tool.who = Math.min(tool.who, whose().length);
   build();
   $("painter").showModal();
   place();
-  if (isNew) for (const [n, style] of styles.entries()) if (style.mask) await stamp(pictureOf(style.mask, "view.jpg"), n + 1);
-  draw();
+  if (isNew) await recall();
+  redraw();
+}
+
+/** Those that can be painted: the paintings, or the regions. */
+const whose = () => (isRegions ? regions : draft.styles);
+
+/** Have on the sheets what was painted in an earlier visit. */
+async function recall() {
+  if (isRegions) {
+    for (const one of sheets) {
+      sheet = one;
+      if (one.of.labels) await stampColors(pictureOf(one.of.labels, "view.jpg"));
+    }
+    [sheet] = sheets;
+  } else for (const [n, style] of draft.styles.entries()) if (style.mask) await stamp(pictureOf(style.mask, "view.jpg"), n + 1);
+}
+
+function redraw() {
+  const inHand = sheet;
+  sheets.forEach((one) => { sheet = one; draw(); });
+  sheet = inHand;
   count();
 }
 
@@ -44,7 +78,7 @@ function draw(box = { x: 0, y: 0, w: sheet.width, h: sheet.height }) {
       image.data[at + 3] = 255;
     }
   }
-  canvas.getContext("2d").putImageData(image, box.x, box.y);
+  sheet.canvas.getContext("2d").putImageData(image, box.x, box.y);
 }
 
 function remember() {
@@ -112,14 +146,31 @@ function shape(labels, { kind, x, y, w, h: tall }) {
   }
 }
 
-/** Add a mask from a file: where it is white, the label. */
-async function stamp(source, label) {
+/** The pixels of a picture, at the size of the sheet. */
+async function pixels(source) {
   const image = new Image();
   image.src = source;
   await image.decode();
   const context = new OffscreenCanvas(sheet.width, sheet.height).getContext("2d");
   context.drawImage(image, 0, 0, sheet.width, sheet.height);
-  const { data } = context.getImageData(0, 0, sheet.width, sheet.height);
+  return context.getImageData(0, 0, sheet.width, sheet.height).data;
+}
+
+/** Paint with the regions that a label map of ours has. */
+async function stampColors(source) {
+  const data = await pixels(source);
+  const far = (rgb, at) => rgb.reduce((sum, value, c) => sum + (value - data[at + c]) ** 2, 0);
+  const palette = [[0, 0, 0], ...RGB];
+  for (let n = 0; n < sheet.labels.length; n += 1) {
+    const distances = palette.map((rgb) => far(rgb, 4 * n));
+    sheet.labels[n] = distances.indexOf(Math.min(...distances));
+  }
+  while (regions.length < RGB.length && sheet.labels.some((label) => label > regions.length)) addRegion();
+}
+
+/** Add a mask from a file: where it is white, the label. */
+async function stamp(source, label) {
+  const data = await pixels(source);
   for (let n = 0; n < sheet.labels.length; n += 1) if (data[4 * n] > 127 && data[4 * n + 3] > 127) sheet.labels[n] = label;
 }
 
@@ -141,29 +192,45 @@ async function mask(label) {
   return soft.convertToBlob({ type: "image/png" });
 }
 
+/** The label map of the sheet as a PNG: the color of each region, black where nobody painted. */
+async function labelMap() {
+  const { width, height, labels } = sheet;
+  const map = new OffscreenCanvas(width, height);
+  const image = new ImageData(width, height);
+  for (let n = 0; n < labels.length; n += 1) {
+    image.data.set(labels[n] ? RGB[labels[n] - 1] : [0, 0, 0], 4 * n);
+    image.data[4 * n + 3] = 255;
+  }
+  map.getContext("2d").putImageData(image, 0, 0);
+  return map.convertToBlob({ type: "image/png" });
+}
+
 // The dialog
 
 function place() {
-  const area = $("painter").querySelector(".area");
-  const room = { w: area.clientWidth - 32, h: area.clientHeight - 32 };
-  const scale = Math.min(room.w / sheet.width, room.h / sheet.height);
-  const box = $("painter").querySelector(".sheet");
-  box.style.width = `${sheet.width * scale}px`;
-  box.style.height = `${sheet.height * scale}px`;
+  sheets.forEach((one) => {
+    const area = one.canvas.closest(".area");
+    const room = { w: area.clientWidth - 32, h: area.clientHeight - 32 };
+    const scale = Math.min(room.w / one.width, room.h / one.height);
+    const box = one.canvas.parentElement;
+    box.style.width = `${one.width * scale}px`;
+    box.style.height = `${one.height * scale}px`;
+  });
 }
 
 function pointer(event) {
-  const box = canvas.getBoundingClientRect();
+  const box = sheet.canvas.getBoundingClientRect();
   return { x: ((event.clientX - box.left) * sheet.width) / box.width, y: ((event.clientY - box.top) * sheet.height) / box.height };
 }
 
-function board() {
-  canvas = h("canvas", { "aria-hidden": "true" });
-  canvas.width = sheet.width;
-  canvas.height = sheet.height;
-  const box = h("div", { class: "sheet" }, h("img", { src: pictureOf(draft.content.reference, "view.jpg"), alt: "", draggable: "false" }), canvas);
+function board(own) {
+  own.canvas = h("canvas", { "aria-hidden": "true" });
+  own.canvas.width = own.width;
+  own.canvas.height = own.height;
+  const box = h("div", { class: "sheet" }, h("img", { src: pictureOf(own.of.reference, "view.jpg"), alt: "", draggable: "false" }), own.canvas);
   let last = null;
   box.onpointerdown = (event) => {
+    take(own);
     const at = pointer(event);
     if (tool.kind === "fill") {
       change((labels) => flood(labels, Math.floor(Math.min(at.x, sheet.width - 1)), Math.floor(Math.min(at.y, sheet.height - 1)), tool.who));
@@ -185,19 +252,54 @@ function board() {
   return h("div", { class: "area" }, box);
 }
 
+/** Have another sheet in hand: what is painted by numbers or cleared is on it. */
+function take(own) {
+  sheet = own;
+  const radio = $("painter").querySelector(`[name=sheet][value="${sheets.indexOf(own)}"]`);
+  if (radio) radio.checked = true;
+  count();
+}
+
+const bare = (name) => name.replace(/^example:/, "");
+
+function onWhich() {
+  const rows = sheets.map((one, n) => h("label", {}, h("input", { type: "radio", name: "sheet", value: String(n), checked: one === sheet, onchange: () => take(one) }), bare(one.of.name)));
+  return h("fieldset", {}, h("legend", {}, "Picture"), h("div", { class: "segments" }, rows));
+}
+
+function addRegion() {
+  regions.push(`Region ${regions.length + 1}`);
+}
+
+/** What stands for one that can be painted: a painting, or a region and its name. */
+function shownAs(one, n) {
+  if (!isRegions) return [h("img", { src: pictureOf(one.reference, "thumb.jpg"), alt: "" }), h("span", {}, bare(one.name))];
+  const name = h("input", { type: "text", value: one, maxlength: "40", "aria-label": `Name of region ${n + 1}` });
+  name.onchange = () => { regions[n] = name.value.trim() || `Region ${n + 1}`; };
+  name.onfocus = () => name.closest("label").querySelector("[type=radio]").click();
+  return [name];
+}
+
 function who() {
-  const rows = draft.styles.map((style, n) => {
+  const rows = whose().map((one, n) => {
     const dot = h("b");
     dot.style.background = COLORS[n % COLORS.length];
-    const input = h("input", { type: "radio", name: "who", class: "hidden", checked: tool.who === n + 1, onchange: () => { tool.who = n + 1; } });
-    return h("label", {}, input, dot, h("img", { src: pictureOf(style.reference, "thumb.jpg"), alt: "" }), h("span", {}, style.name.replace(/^example:/, "")), h("small", { "data-label": String(n + 1) }));
+    const named = isRegions ? { "aria-label": `Paint region ${n + 1}` } : {};
+    const input = h("input", { type: "radio", name: "who", class: "hidden", checked: tool.who === n + 1, onchange: () => { tool.who = n + 1; }, ...named });
+    return h("label", {}, input, dot, shownAs(one, n), h("small", { "data-label": String(n + 1) }));
   });
-  return h("fieldset", { class: "who" }, h("legend", {}, "Painting"), rows);
+  const more = isRegions && regions.length < COLORS.length && h("button", { type: "button", class: "quiet", onclick: () => { addRegion(); build(); place(); redraw(); } }, "One more region");
+  return h("fieldset", { class: "who" }, h("legend", {}, isRegions ? "Region" : "Painting"), rows, more);
+}
+
+function areas(one) {
+  const sums = new Array(whose().length + 1).fill(0);
+  for (const label of one.labels) sums[label] += 1;
+  return sums;
 }
 
 function count() {
-  const sums = new Array(draft.styles.length + 1).fill(0);
-  for (const label of sheet.labels) sums[label] += 1;
+  const sums = areas(sheet);
   $("painter").querySelectorAll("[data-label]").forEach((one) => {
     one.textContent = `${Math.round((100 * sums[Number(one.dataset.label)]) / sheet.labels.length)} %`;
   });
@@ -217,7 +319,7 @@ function tools() {
     h("label", {}, h("input", { type: "radio", name: "tool", checked: tool.kind === name, onchange: () => { tool.kind = name; } }), word));
   return h("fieldset", {}, h("legend", {}, "Tool"), h("div", { class: "segments" }, kind),
     range("brush-size", "Size of the brush", 30, tool.size, (value) => { tool.size = Math.max(0.5, value); }),
-    range("feather", "Softness of the edges", 5, tool.feather, (value) => { tool.feather = value; }));
+    !isRegions && range("feather", "Softness of the edges", 5, tool.feather, (value) => { tool.feather = value; }));
 }
 
 function actions() {
@@ -232,7 +334,7 @@ function actions() {
     draw();
     count();
   }));
-  const save = async () => h("a", { href: URL.createObjectURL(await mask(tool.who)), download: `mask-${tool.who}.png` }).click();
+  const save = async () => h("a", { href: URL.createObjectURL(await (isRegions ? labelMap() : mask(tool.who))), download: isRegions ? "labels.png" : `mask-${tool.who}.png` }).click();
   return h("div", { class: "row" }, button("Undo", undo), button("Fill the rest", rest), button("Invert", invert), button("Clear", clear), button("Open PNG", open), button("Save PNG", save));
 }
 
@@ -249,28 +351,59 @@ function numbers() {
 }
 
 function build() {
-  const finish = h("button", { type: "button", class: "primary", onclick: () => tried(keep) }, "Use these regions");
+  const finish = h("button", { type: "button", class: "primary", onclick: () => tried(isRegions ? keepRegions : keepMasks) }, "Use these regions");
   const cancel = h("button", { type: "button", onclick: () => $("painter").close() }, "Cancel");
+  const [title, says] = isRegions
+    ? ["What is made of what", "Paint a thing in the photograph, and in the painting what it is to be made of, in one color. What is left bare belongs together, too."]
+    : ["Where each painting acts", "What nobody has stays as it is in the photograph."];
   const side = h("aside", {},
-    h("div", { class: "tools" }, h("h2", {}, "Where each painting acts"), h("p", { class: "small" }, "What nobody has stays as it is in the photograph."), who(), tools(), actions(), numbers()),
+    h("div", { class: "tools" }, h("h2", {}, title), h("p", { class: "small" }, says), isRegions && onWhich(), who(), tools(), actions(), numbers()),
     h("div", { class: "end" }, finish, cancel));
-  $("painter").replaceChildren(h("div", { class: "in" }, board(), side));
+  $("painter").setAttribute("aria-label", title);
+  $("painter").replaceChildren(h("div", { class: "in" }, h("div", { class: "boards" }, sheets.map(board)), side));
   count();
 }
 
-async function keep() {
+async function upload(name, file) {
+  return (await ask("POST", `/api/pictures?name=${name}.png`, await file)).reference;
+}
+
+async function keepMasks() {
   const sums = count();
   if (sums[0] === sheet.labels.length) {
     draft.styles.forEach((style) => { style.mask = ""; });
   } else {
     const without = draft.styles.find((_, n) => !sums[n + 1]);
     if (without) throw new Error(`Paint where ${without.name} acts, or remove it.`);
-    for (const [n, style] of draft.styles.entries()) {
-      style.mask = (await ask("POST", `/api/pictures?name=mask-${n + 1}.png`, await mask(n + 1))).reference;
-    }
+    for (const [n, style] of draft.styles.entries()) style.mask = await upload(`mask-${n + 1}`, mask(n + 1));
   }
   if (tool.feather) draft.options.soft_masks = true;
   else delete draft.options.soft_masks;
+  [draft.content, ...draft.styles].forEach((one) => { one.labels = ""; });
+  kept();
+}
+
+/** Keep a label map of each picture that is painted on: a painting that is bare is used whole for every region. */
+async function keepRegions() {
+  const has = sheets.map((one) => areas(one).map((sum) => sum > LEAST * one.labels.length));
+  const isPainted = has.map((labels) => labels.slice(1).some(Boolean));
+  if (!isPainted[0]) throw new Error("Paint a region in the photograph first.");
+  sheets.slice(1).forEach((one, n) => {
+    const lacking = isPainted[n + 1] ? has[0].findIndex((there, label) => there && !has[n + 1][label]) : -1;
+    if (lacking === 0) throw new Error(`Leave a part of ${one.of.name} bare: it is for what is bare in the photograph.`);
+    if (lacking > 0) throw new Error(`Paint ${regions[lacking - 1]} in ${one.of.name}, too.`);
+  });
+  for (const [n, one] of sheets.entries()) {
+    sheet = one;
+    const to = n ? draft.styles[n - 1] : draft.content;
+    to.labels = isPainted[n] ? await upload(`regions-${n}`, labelMap()) : "";
+  }
+  draft.styles.forEach((style) => { style.mask = ""; });
+  kept();
+}
+
+function kept() {
+  sheets.forEach((one, n) => { one.of = n ? draft.styles[n - 1] : draft.content; });
   $("painter").close();
   changed();
   say("The regions are set.");

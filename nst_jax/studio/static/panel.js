@@ -25,9 +25,15 @@ const bare = (one) => one.name.replace(/^example:/, "");
 export function use(facts, role) {
   if (role === "content") draft.content = facts;
   else if (draft.styles.length >= about.max_styles) say(`At most ${about.max_styles} paintings.`, true);
-  else draft.styles.push({ ...facts, share: 50, mask: "" });
-  if (role === "content") draft.styles.forEach((style) => { style.mask = ""; });
+  else draft.styles.push({ ...facts, share: 50, mask: "", labels: "" });
+  if (role === "content") everywhere();
   changed();
+}
+
+/** Forget what was painted. */
+function everywhere() {
+  draft.styles.forEach((style) => { style.mask = ""; style.labels = ""; });
+  if (draft.content) draft.content.labels = "";
 }
 
 const isClip = (file) => file.type.startsWith("video/") || /\.(mp4|mov|mkv|webm|avi)$/i.test(file.name);
@@ -101,10 +107,12 @@ function renderPaintings() {
   parts.push(h("div", { class: "slots" }, styles.map(slot), addButton(styles.length ? "One more" : "Add", "style")));
   if (!styles.length) parts.push(h("div", { class: "try" }, "or try", examples(about.paintings, "style")));
   if (styles.length && content) {
-    const masked = styles.some((one) => one.mask);
-    const open = h("button", { type: "button", class: "quiet", onclick: () => paint() }, masked ? "Change where each acts" : "Paint where each acts");
-    const clear = masked && h("button", { type: "button", class: "quiet", onclick: () => { styles.forEach((one) => { one.mask = ""; }); changed(); } }, "Everywhere");
-    parts.push(h("div", { class: "row" }, open, clear));
+    const [masked, matched] = [styles.some((one) => one.mask), Boolean(content.labels)];
+    const quiet = (name, onclick) => h("button", { type: "button", class: "quiet", onclick }, name);
+    const open = quiet(masked ? "Change where each acts" : "Paint where each acts", () => paint());
+    const match = quiet(matched ? "Change what is made of what" : "Match regions", () => paint({ regions: true }));
+    const clear = (masked || matched) && quiet("Everywhere", () => { everywhere(); changed(); });
+    parts.push(h("div", { class: "row" }, open, match, clear));
   }
   $("paintings").replaceChildren(...parts);
 }
