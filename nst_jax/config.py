@@ -32,7 +32,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # What a program makes of two files. Chosen on real photographs and paintings: docs/pairs.md.
     "wasserstein": {
         "style_loss": "wasserstein",
-        "content_layers": ("conv3_2", "conv4_2"),
+        "content_layers": ("conv2_2", "conv3_2", "conv4_2"),
         "style_layer_weights": "lower",
         "pooling": "average",
         "parametrization": "natural",

@@ -853,7 +853,7 @@ def test_regions_of_the_photograph_are_made_of_regions_of_the_painting(page, ser
     assert config["content_labels"]
     assert len(config["style_labels"]) == 1
     report = json.loads((server.folder / "jobs" / job / "report.json").read_text())
-    labels = [part["label"] for part in report["losses"]["by_style"]]
+    labels = [part["label"] for part in report["losses"]["final"]["by_style"]]
     assert sorted(labels) == ["#000000", "#56b4e9", "#e69f00"]
     page.reload()  # what was painted is read from the files again
     page.click("text=Change what is made of what")
