@@ -125,14 +125,14 @@ def _term_weights(weights: tuple[tuple[str, Weight], ...]) -> tuple[Field, ...]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """The options of one transfer, checked when they are made: Config(preset="improved", size=256).
+    """The options of one transfer: Config(preset="improved", size=256). They are checked at once.
 
-    An option that is not given has the preset's value. With a strength the weights follow from it.
-    Config() is `gatys`: Gatys et al. 2015. The programs and stylize take Config.from_preset() by default.
-    dataclasses.replace(config, size=512) gives one more option. Those that were given before stay.
+    An option that is not given has the preset's value. With a strength, the weights follow from it.
+    Config() is `gatys`: Gatys et al. 2015. The programs and stylize use Config.from_preset() by default.
+    dataclasses.replace(config, size=512) changes an option and keeps the others that were given.
 
     Raises:
-        InputError: An option is wrong, or has no effect beside the others.
+        InputError: An option is wrong, or has no effect with the others.
     """
 
     preset: str = _option(
@@ -340,9 +340,9 @@ class Config:
 
     @classmethod
     def from_preset(cls, preset: str = DEFAULT, **given: Any) -> "Config":
-        """Return Config(preset=preset, ...); the default preset is that of the programs and of stylize.
+        """Return Config(preset=preset, ...). By default it is the preset of the programs and of stylize.
 
-        The weights of further terms are given as NAME_weight.
+        The weight of a term of your own is NAME_weight.
         """
         own = given.keys() & {field.name for field in cls.more_options()}
         weights = {name.removesuffix("_weight"): given.pop(name) for name in own}
@@ -409,11 +409,11 @@ class Config:
         return sum(scale.iterations for scale in self.pyramid())
 
     def pyramid(self) -> tuple[Scale, ...]:
-        """Return the sizes from coarse to fine, each with its steps; the last one alone where there are none.
+        """Return the scales from coarse to fine, each with its size and its steps.
 
-        auto: round(size / 2^(i/2)), of a draft round(size / 2^i), one scale less than there are steps at
-        most. Of one number of steps for n scales the coarsest gets two shares of n + 1 and what is left over.
-        Ladder and shares: crowsonkb/style-transfer-pytorch. Raises InputError.
+        With scales=auto the sizes are round(size / 2^(i/2)), for a draft round(size / 2^i). There is at least
+        one step more than there are scales. A total of steps is divided into n + 1 shares for n scales. The
+        coarsest gets two shares and the remainder. As in crowsonkb/style-transfer-pytorch. Raises InputError.
         """
         assert isinstance(self.iterations, tuple)  # since __post_init__
         sizes = self._sizes(self.iterations)
@@ -448,7 +448,7 @@ class Config:
         return sizes
 
     def spec(self) -> Spec:
-        """Return what changes the compiled program: layers from the bottom up, and names of functions."""
+        """Return the static options, which change the compiled program."""
         terms = self._terms()
         spec = Spec(
             content_layers=self._layers(self.content_layers),
@@ -484,15 +484,15 @@ class Config:
         raise InputError("`tile`", f"auto, off, or at least {least} ({sees})", f"got {self.tile!r}{hint}")
 
     def loss_weights(self, styles: int, share: float = 1.0) -> LossWeights:
-        """Return alpha, beta, gamma ..., the weights w_l of the layers and the mix of the styles, as arrays.
+        """Return the weights as arrays: alpha, beta, gamma ..., w_l of the layers, and the styles' mix.
 
-        share: of the last scale's pixels (loss_weights.at_scale).
+        share: The scale's share of the last scale's pixels.
 
-        Style: uniform w_l = 1/n over the n terms, geometric 2^(D-d), numbers as given, each to sum 1;
+        Style: uniform w_l = 1/n over the n layers, geometric 2^(D-d), or numbers, all normalized to sum 1;
         telescoped: 2^-(n-2), 2^-(n-2), 2^-(n-3), ..., 1/2, -1, the sum of the published tutorial's
         (E_i - E_(i+1)) / 2^(n-1-i), i from 1.
-        Content: uniform 1 for each layer (a plain sum, as in Gatys et al. 2015); geometric 2^d to sum 1.
-        Novak & Nikulin 2016 (arXiv 1605.04603), 3.1. Raises InputError where style_mix has another length.
+        Content: uniform 1 for each layer (a plain sum, as in Gatys et al. 2015); geometric 2^d to sum 1
+        (Novak & Nikulin 2016, arXiv 1605.04603, 3.1). Raises InputError if style_mix has another length.
         """
         if self.style_mix and len(self.style_mix) != styles:
             raise InputError("`style_mix`", f"one number per style, {styles}", f"got {len(self.style_mix)}")

@@ -23,7 +23,7 @@ MAX_NAMED_DIFFERENCES = 5  # differences that are named
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointOptions:
-    """Checkpoints: where, how often, and what a run that goes on may have otherwise."""
+    """Checkpoints: their folder, how often they are saved, and what may change when a run resumes."""
 
     checkpoint: str = option(
         "", "folder for checkpoints; if it already has some of this run, the run resumes"

@@ -55,7 +55,7 @@ class OutputOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a job is asked for: what it reads, what it writes, and how the picture is made."""
+    """The input of a job: the files that it reads and writes, and the options of the picture."""
 
     inputs: InputOptions
     outputs: OutputOptions
