@@ -155,7 +155,7 @@ def stylize_steps(
 
     Nothing is resized: use images.resize. The picture has the size of the content, else of init, else of the
     first style. If the config has a size, it must be the longest side. stroke_size must be 1.
-    With config.scales, smaller pictures are made first. Each scale starts from the last one's enlarged result.
+    With config.scales, smaller pictures are made first. Each scale starts from the last one, enlarged.
 
     Args:
         params: The network, config.network: load_vgg().
