@@ -32,7 +32,10 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # Args tell shapes and units
 
 html_theme = "sphinx_book_theme"
-html_theme_options = {"navbar_persistent": []}  # the search field is in the sidebar
+# The footer would say that the author is not set; the search field is in the sidebar.
+html_theme_options = {"footer_content_items": [], "navbar_persistent": []}
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 html_show_copyright = False

@@ -125,33 +125,32 @@ def _term_weights(weights: tuple[tuple[str, Weight], ...]) -> tuple[Field, ...]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """The options of one transfer, checked when they are made: Config(preset="improved", size=256).
+    """The options of one transfer: Config(preset="improved", size=256). They are checked at once.
 
-    An option that is not given has the preset's value. With a strength the weights follow from it.
-    Config() is `gatys`: Gatys et al. 2015. The programs and stylize take Config.from_preset() by default.
-    dataclasses.replace(config, size=512) gives one more option. Those that were given before stay.
+    An option that is not given has the preset's value. With a strength, the weights follow from it.
+    Config() is `gatys`: Gatys et al. 2015. The programs and stylize use Config.from_preset() by default.
+    dataclasses.replace(config, size=512) changes an option and keeps the others that were given.
 
     Raises:
-        InputError: An option is wrong, or has no effect beside the others.
+        InputError: An option is wrong, or has no effect with the others.
     """
 
     preset: str = _option(
         "gatys",
-        "set of defaults; an option given beside it wins. wasserstein, of which the defaults here are: the "
-        "transport distance of means and covariances, from coarse to fine; gatys: Gatys et al. 2015; "
-        "improved: Novak and Nikulin 2016; strotss: Kolkin et al. 2019, the features most alike; "
-        "patch: Li and Wand 2016, patches of the painting; tutorial: the published code, to compare with: it "
-        "maximizes the deepest mismatch",
+        "set of defaults, which other options override: wasserstein (the defaults shown), the transport "
+        "distance of means and covariances, coarse to fine; gatys, Gatys et al. 2015; improved, Novak and "
+        "Nikulin 2016; strotss, Kolkin et al. 2019; patch, Li and Wand 2016; tutorial, the code of a "
+        "published tutorial, for comparison only",
         choices=PRESETS,
     )
     network: str = _option("vgg16", "pretrained network", choices=NETWORKS)
     size: int = _option(
-        512, "longest side of the optimized picture, in pixels; its aspect is kept", low=2, high=32768
+        512, "longest side of the optimized picture, in pixels; the aspect ratio is kept", low=2, high=32768
     )
     stroke_size: float = _option(
         1.0,
-        "how coarse the strokes are, beside the picture's own size: longest side of a style relative to "
-        "--size (its aspect is kept); 0.5 and 2 are much",
+        "size of the strokes: the longest side of a style relative to --size; 0.5 and 2 are already large "
+        "changes",
         low=1 / 64,
         high=64,
     )
@@ -163,105 +162,110 @@ class Config:
     tv_weight: float = _weight(TERMS["tv"].weight)
     photorealistic: bool = _option(
         False,
-        "keep the picture a photograph: around every pixel its colors are to be an affine map of the "
-        "content's",
+        "keep the picture a photograph: its colors around every pixel stay close to an affine function of "
+        "the content's",
     )
     matting_weight: float = _weight(TERMS["matting"].weight)
     loss_balancing: str = _option(
         "none",
-        "auto: each weight is divided by its term's pull, the norm of its gradient at the start, so that it "
-        "means the same at any --size and with any --style_loss; 1, 1, 0.07 and 100 by default",
+        "auto: each weight is divided by its term's pull, a gradient norm that the run measures, so that "
+        "it means the same at any --size and with any --style_loss; none: weights of the raw losses",
         choices=("none", "auto"),
     )
     strength: float | None = _option(
         None,
-        "one dial in place of --content_weight and --style_weight: 0 the photograph, 1 hardly any of it, "
-        "between them equal steps to the eye with every pair of pictures: the weights are corrected during "
-        f"the run, until LPIPS to the photograph is {TEXTURE} of it; with --loss_balancing=auto, which it "
-        "sets",
+        "how far the picture moves from the photograph: 0 is the photograph, 1 leaves hardly any of it, "
+        "and equal steps look equal. The run corrects the weights until LPIPS to the photograph is "
+        f"{TEXTURE} times the strength. It replaces --content_weight and --style_weight, and sets "
+        "--loss_balancing=auto",
         low=0,
         high=1,
     )
-    content_layers: tuple[str, ...] = _option(("conv4_2",), "comma list of the network's layers, or all")
+    content_layers: tuple[str, ...] = _option(("conv4_2",), "layers of the network with commas, or all")
     style_layers: tuple[str, ...] = _option(
-        ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"), "comma list of the network's layers, or all"
+        ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"), "layers of the network with commas, or all"
     )
     style_layer_weights: str = _option(
         "uniform",
-        "uniform; lower (style 4^(D-d) over the D terms, sum 1: from coarse to fine large shapes are there "
-        "when the finest scale begins); geometric (style 2^(D-d), content 2^d, sum 1); "
-        "a number per style term, normalized to sum 1; or telescoped (of the tutorial preset)",
+        "uniform; lower (style 4^(D-d) for term d of D, sum 1, so that low layers weigh most); geometric "
+        "(style 2^(D-d), content 2^d, sum 1); a number per style term, normalized to sum 1; or telescoped "
+        "(for the tutorial preset)",
     )
     style_loss: str = _option(
         "gram",
-        "statistic of a style: gram, of each layer; chain, of each layer with the one below in use; "
-        "tutorial; moments, mean and covariance; wasserstein, the transport distance of these; histogram, "
-        "gram and each channel's histogram; or what in the style is most alike: nearest, of each position; "
-        "remd, and of each of the style's; patch, of 3x3 positions. Weights differ by orders of magnitude: "
-        "give --strength beside it",
+        "statistic of the style that the picture matches: gram, each layer's Gram matrix; chain, Gram "
+        "matrices between neighboring layers; moments, mean and covariance; wasserstein, the transport "
+        "distance of these; histogram, gram and each channel's histogram; nearest, the most similar "
+        "position of the style; remd, the same in both directions; patch, the most similar 3x3 patch; "
+        "tutorial, for its preset. With the presets gatys and improved also pass --strength, as losses "
+        "differ by orders of magnitude",
         choices=STYLE_LOSSES,
     )
     content_loss: str = _option(
         "l2",
-        "l2, squares of differences of activations; laplacian, of those and of the colors' edges; "
-        "self_similarity, how alike the picture's places are to each other, whatever their colors",
+        "l2, squared differences of activations; laplacian, also of the colors' Laplacian; "
+        "self_similarity, how similar positions within the picture are to each other, whatever their "
+        "colors",
         choices=CONTENT_LOSSES,
     )
-    activation_shift: float = _option(0.0, "s: the style statistics are of F + s", low=-1e6, high=1e6)
+    activation_shift: float = _option(
+        0.0, "s: the style statistics are those of F + s, where F are the activations", low=-1e6, high=1e6
+    )
     preserve_color: str = _option(
         "none",
-        "the content's colors: luma_swap, its chroma on the result; luma, that and only luma is optimized; "
-        "match, the style's colors moved linearly beforehand; histogram, channel by channel",
+        "keep the content's colors: luma_swap, its chroma on the result; luma, the same, with only luma "
+        "optimized; match, the style first takes the content's mean color and covariance; histogram, the "
+        "style first takes its histogram, channel by channel",
         choices=COLOR_MODES,
     )
     color_match: str = _option("symmetric", "the linear map of --preserve_color=match", choices=COLOR_MATCHES)
-    pooling: str = _option("max", "what lies between the network's blocks", choices=POOLINGS)
+    pooling: str = _option("max", "pooling between the network's blocks", choices=POOLINGS)
     tv_power: float = _option(2.5, "p of the total variation (dx^2 + dy^2)^(p/2)", low=1, high=8)
     init: str = _option("content", "first picture: content, noise, style, or a file")
     seed: int = _option(0, "seed of the noise", low=0, high=2**32 - 1)
     optimizer: str = _option("lbfgs", "lbfgs (with a line search) or adam", choices=OPTIMIZERS)
     parametrization: str = _option(
         "fourier",
-        "in which steps are taken: fourier, amplitudes of frequencies in units of those of natural pictures, "
-        "so that areas take the style's colors as quickly as strokes its shapes; natural, the same and "
-        "farther in lightness than in color, which leaves fewer specks; or pixels",
+        "coordinates of the optimizer's steps: fourier, frequencies scaled so that large areas change as "
+        "easily as small strokes; natural, the same with larger steps in lightness than in color, which "
+        "leaves fewer specks; pixels",
         choices=PARAMETRIZATIONS,
     )
     effort: str = _option(
         "normal",
-        "one dial for time in place of --iterations: draft, to see where it leads, 8 steps at each of the "
-        "--scales, twice as many at the coarsest, and every other scale; normal, 25; fine, 200; without "
-        "scales 48, 150 and 1200",
+        "time of the run, in place of --iterations: draft, 8 steps at every other one of the --scales; "
+        "normal, 25 steps at each; fine, 200 at each. The coarsest scale takes twice as many. With one "
+        "scale: 48, 150 and 1200",
         choices=EFFORTS,
     )
     iterations: tuple[int, ...] | int = _option(
         (),
-        "steps of the optimizer: in all (the coarsest of the --scales gets two shares, every other one), "
-        "or a number for each of the scales, with commas; 0 gives the first picture; empty: by --effort",
+        "steps of the optimizer: one total, of which the coarsest scale gets two shares and every other "
+        "one; or a number for each scale, with commas; 0 returns the first picture; empty: by --effort",
         low=0,
         high=10**7,
     )
     scales: str = _option(
         "",
-        "coarse to fine: longest sides that grow and end at --size, with commas; auto: by factors of the "
-        f"square root of 2, none below {COARSEST}, fewer than --iterations; empty: --size alone",
+        "coarse to fine: longest sides with commas, growing up to --size; auto: by factors of the square "
+        f"root of 2, none below {COARSEST}, fewer than --iterations; empty: --size alone",
     )
     ema_decay: float = _option(
         0.0,
-        "d of the average over the pictures of all steps (of weights d^age) that is shown and written "
-        "in place of the last picture; 0: off; adam only",
+        "decay of an exponential moving average of the pictures, which is shown and written in place of "
+        "the last picture; 0: off; adam only",
         low=0,
         high=0.99999,
     )
     tile: str = _option(
         "auto",
-        "auto: the picture at once where that fits into memory, else in windows, with the same result; off; "
-        "or the longest side of a window in pixels",
+        "auto: the whole picture at once if it fits into memory, else in windows, with the same result; "
+        "off: never in windows; or the longest side of a window in pixels",
     )
     precision: str = _option(
         "auto",
-        "of the network's activations and products; statistics and losses are float32. auto: bfloat16 on a "
-        "GPU, and on a CPU that multiplies it where the native part is built; float32 elsewhere",
+        "precision of the network; statistics and losses are float32. auto: bfloat16 on a GPU, and on a "
+        "CPU that multiplies bfloat16 if the native part is built; else float32",
         choices=("auto", *PRECISIONS),
     )
     learning_rate: float = _option(
@@ -336,9 +340,9 @@ class Config:
 
     @classmethod
     def from_preset(cls, preset: str = DEFAULT, **given: Any) -> "Config":
-        """Return Config(preset=preset, ...); the default preset is that of the programs and of stylize.
+        """Return Config(preset=preset, ...). By default it is the preset of the programs and of stylize.
 
-        The weights of further terms are given as NAME_weight.
+        The weight of a term of your own is NAME_weight.
         """
         own = given.keys() & {field.name for field in cls.more_options()}
         weights = {name.removesuffix("_weight"): given.pop(name) for name in own}
@@ -405,11 +409,11 @@ class Config:
         return sum(scale.iterations for scale in self.pyramid())
 
     def pyramid(self) -> tuple[Scale, ...]:
-        """Return the sizes from coarse to fine, each with its steps; the last one alone where there are none.
+        """Return the scales from coarse to fine, each with its size and its steps.
 
-        auto: round(size / 2^(i/2)), of a draft round(size / 2^i), one scale less than there are steps at
-        most. Of one number of steps for n scales the coarsest gets two shares of n + 1 and what is left over.
-        Ladder and shares: crowsonkb/style-transfer-pytorch. Raises InputError.
+        With scales=auto the sizes are round(size / 2^(i/2)), for a draft round(size / 2^i). There is at least
+        one step more than there are scales. A total of steps is divided into n + 1 shares for n scales. The
+        coarsest gets two shares and the remainder. As in crowsonkb/style-transfer-pytorch. Raises InputError.
         """
         assert isinstance(self.iterations, tuple)  # since __post_init__
         sizes = self._sizes(self.iterations)
@@ -444,7 +448,7 @@ class Config:
         return sizes
 
     def spec(self) -> Spec:
-        """Return what changes the compiled program: layers from the bottom up, and names of functions."""
+        """Return the static options, which change the compiled program."""
         terms = self._terms()
         spec = Spec(
             content_layers=self._layers(self.content_layers),
@@ -480,15 +484,15 @@ class Config:
         raise InputError("`tile`", f"auto, off, or at least {least} ({sees})", f"got {self.tile!r}{hint}")
 
     def loss_weights(self, styles: int, share: float = 1.0) -> LossWeights:
-        """Return alpha, beta, gamma ..., the weights w_l of the layers and the mix of the styles, as arrays.
+        """Return the weights as arrays: alpha, beta, gamma ..., w_l of the layers, and the styles' mix.
 
-        share: of the last scale's pixels (loss_weights.at_scale).
+        share: The scale's share of the last scale's pixels.
 
-        Style: uniform w_l = 1/n over the n terms, geometric 2^(D-d), numbers as given, each to sum 1;
+        Style: uniform w_l = 1/n over the n layers, geometric 2^(D-d), or numbers, all normalized to sum 1;
         telescoped: 2^-(n-2), 2^-(n-2), 2^-(n-3), ..., 1/2, -1, the sum of the published tutorial's
         (E_i - E_(i+1)) / 2^(n-1-i), i from 1.
-        Content: uniform 1 for each layer (a plain sum, as in Gatys et al. 2015); geometric 2^d to sum 1.
-        Novak & Nikulin 2016 (arXiv 1605.04603), 3.1. Raises InputError where style_mix has another length.
+        Content: uniform 1 for each layer (a plain sum, as in Gatys et al. 2015); geometric 2^d to sum 1
+        (Novak & Nikulin 2016, arXiv 1605.04603, 3.1). Raises InputError if style_mix has another length.
         """
         if self.style_mix and len(self.style_mix) != styles:
             raise InputError("`style_mix`", f"one number per style, {styles}", f"got {len(self.style_mix)}")

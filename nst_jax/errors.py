@@ -19,10 +19,10 @@ RENAMED = {
 
 
 class InputError(ValueError):
-    """An option, file, picture or weights set is wrong: what it is, what is allowed, what came.
+    """An option, a file, a picture or a set of weights is wrong: what it is, what is allowed, what came.
 
-    Options stand in backticks, alone or with a value: `size`, `size=512`. Launchers print the error as one
-    line, `error: WHAT: ALLOWED; CAME`, with the options as flags, and exit 2.
+    Options stand in backticks, alone or with a value: `size`, `size=512`. The programs print one line,
+    `error: WHAT: ALLOWED; CAME`, with the options as flags, and exit with code 2.
     """
 
     def __init__(self, what: str, allowed: str, came: str):

@@ -1,4 +1,4 @@
-"""What is static of an optimization's programs."""
+"""The static options of a compiled program."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from nst_jax.networks.base import Network
 
 
 class Spec(NamedTuple):
-    """What changes the compiled program, and nothing else: static and hashable."""
+    """The options that change the compiled program: static and hashable."""
 
     content_layers: tuple[str, ...]  # none: there is no content
     style_layers: tuple[str, ...]  # from the bottom up
@@ -38,9 +38,9 @@ class Spec(NamedTuple):
         return tuple(dict.fromkeys(self.content_layers + self.style_layers + self.other_layers))
 
     def stride(self, name: str) -> int:
-        """Return the pixels from one position of a layer to the next; by any other name 1, a pixel's."""
+        """Return the pixels from one position of a layer to the next. Any other name means pixels: 1."""
         return next((layer.stride for layer in self.network.layers if layer.name == name), 1)
 
     def own_size(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Return the rows and columns of a picture of this shape, which may be padded below."""
+        """Return the rows and columns of a picture of this shape without the padding below it."""
         return self.rows or shape[0], shape[1]

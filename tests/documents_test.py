@@ -18,7 +18,7 @@ TABLES = runpy.run_path(str(ROOT / "docs" / "option_tables.py"))
 TOP = [ROOT / name for name in ("README.md", "BUILD.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 # Written before these rules were: https links and numbers in them are checked all the same.
-OLDER = {"batch", "benchmarks", "masks", "pairs", "strength", "study"}
+OLDER = {"benchmarks", "pairs"}
 NEWER = [page for page in PAGES if page.stem not in OLDER or page.parent.name == "howto"]
 NAMES = {page: str(page.relative_to(ROOT)) for page in (*TOP, *PAGES)}
 CODE = sorted((ROOT / "nst_jax").rglob("*.py"))

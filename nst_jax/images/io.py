@@ -82,7 +82,7 @@ Planes = Float32[np.ndarray, "h w c"] | UInt8[np.ndarray, "h w c"] | UInt16[np.n
 
 
 class Picture(NamedTuple):
-    """What a file shows: rgb in [0, 1] on white, and its opacity in [0, 1], None where all is opaque."""
+    """A picture: `rgb` (h, w, 3) in [0, 1] on white, and its opacity `alpha` (h, w), None if it is opaque."""
 
     rgb: Float32[np.ndarray, "h w 3"]
     alpha: Float32[np.ndarray, "h w"] | None
@@ -183,9 +183,9 @@ def resolve(name: str | Path) -> Path:
 
 
 def load(name: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read a picture file or "example:NAME" as read does; on white, in float32, at its full size.
+    """Read a picture file or "example:NAME" in float32, at its full size, on white where it is transparent.
 
-    Raises InputError as read does.
+    Raises InputError if the file is missing, damaged or no picture.
     """
     source = read(name, max_pixels)
     return Picture(source.rgb(*source.size), source.alpha)
@@ -308,9 +308,9 @@ def _source(colors: Planes, opacity: Plane | None) -> Source:
 def resize(
     array: Float32[np.ndarray, "h w"] | Float32[np.ndarray, "h w c"], height: int, width: int
 ) -> Float32[np.ndarray, "{height} {width}"] | Float32[np.ndarray, "{height} {width} c"]:
-    """Resample to height by width pixels with an antialiased Lanczos-3 window, clipped to [0, 1].
+    """Resample to height by width pixels with an antialiased Lanczos-3 filter, clipped to [0, 1].
 
-    An array that has this size is returned as it is, the same object.
+    An array of this size is returned unchanged.
 
     Args:
         array: In [0, 1], with channels or without.
@@ -430,21 +430,21 @@ def save(
     bit_depth: int = 8,
     dpi: int = 0,
 ) -> None:
-    """Write a picture as sRGB, whole or not at all; equal input gives equal bytes.
+    """Write a picture as sRGB, whole or not at all. Equal input gives equal bytes.
 
     PNG and TIFF are written in bands of rows, without another copy of the picture.
 
     Args:
         path: The file. Its extension names the format, a key of FORMATS.
-        rgb: The picture in [0, 1], on white, as load gives it.
-        alpha: The opacity in [0, 1]. The white is taken out of rgb again, so that the file shows rgb on
-            white. JPEG has no alpha.
-        settings: Text that read_settings gives back.
-        bit_depth: Bits a channel: 8, or 16 for PNG and TIFF.
-        dpi: The resolution that the file tells, in pixels per inch. 0: none.
+        rgb: The picture in [0, 1], on white, as load returns it.
+        alpha: The opacity in [0, 1]. The white is removed from rgb, so that the file on white shows rgb.
+            JPEG has no alpha.
+        settings: Text for read_settings.
+        bit_depth: Bits per channel: 8, or 16 for PNG and TIFF.
+        dpi: The resolution stored in the file, in pixels per inch. 0: none.
 
     Raises:
-        InputError: The format is not known, cannot hold the picture, or path cannot be written.
+        InputError: The format is unknown or cannot hold the picture, or the file cannot be written.
     """
     path = Path(path)
     _check_extension(path)

@@ -30,7 +30,7 @@ LACKING = 255  # number of a color that the content's map lacks
 
 
 class Labels(NamedTuple):
-    """A label map: its colors, from the largest area to the smallest, and which of them each pixel has."""
+    """A label map: its colors, from the largest area to the smallest, and each pixel's color number."""
 
     numbers: Numbers
     colors: UInt8[np.ndarray, "n 3"]
@@ -55,15 +55,15 @@ class Counts(NamedTuple):
 
 
 def load(name: str, max_pixels: int = images.MAX_PIXELS) -> Labels:
-    """Read a label map, a picture file or "example:NAME". Raises InputError as images.read and find do."""
+    """Read a label map, a picture file or "example:NAME". Raises InputError if it is none."""
     return find(images.read(name, max_pixels), name)
 
 
 def find(source: images.Source, name: str) -> Labels:
-    """Return the plain colors of a picture, and the nearest of them for each pixel; see-through is white.
+    """Return the label map of a picture: its plain colors, and the nearest of them for each pixel.
 
-    Edges, and what is narrower than three pixels, join their neighbors. Raises InputError for a picture with
-    too few plain pixels, or too many plain colors.
+    Transparent pixels are white. Edges, and areas narrower than three pixels, join their neighbors. Raises
+    InputError if the picture has too few plain pixels, or too many plain colors.
     """
     rgb = _bytes(source)
     cells, flat = _cells(rgb), _flat(rgb)
@@ -86,16 +86,16 @@ def find(source: images.Source, name: str) -> Labels:
 
 
 def match(content: Labels, style: Labels, name: str, of: str) -> UInt8[np.ndarray, " n"]:
-    """Return the number in the content's map of each color of a style's, LACKING where it has none NEAR.
+    """Return for each color of a style's map its number in the content's map, or LACKING.
 
     Args:
-        content: The picture's map.
+        content: The content's map.
         style: The style's map.
-        name: What the style's map is called.
-        of: What the content's map is called.
+        name: The name of the style's map, for errors.
+        of: The name of the content's map.
 
     Raises:
-        InputError: A color of the content's has none.
+        InputError: A color of the content's map is missing in the style's.
     """
     distances = np.abs(style.colors[:, None].astype(int) - content.colors).max(-1)
     numbers = np.where(distances.min(1) <= NEAR, distances.argmin(1), LACKING).astype(np.uint8)
@@ -113,14 +113,14 @@ def make_masks(
     style_sizes: Sequence[tuple[int, int]] = (),
     names: Sequence[str] = (),
 ) -> Masks:
-    """Return masks by which each region of the picture takes its style from those of its number.
+    """Return masks that match each region of the picture with the style's regions of the same label.
 
-    Each region has an equal share of its style's part of the mix.
+    A style's share of the mix is divided equally among the regions.
 
     Args:
         content: The label of each pixel of the picture, a whole number.
-        styles: The labels of each style's pixels. None: every region takes all of the style.
-        size: Rows and columns of the picture, where they are not the labels' own.
+        styles: For each style the label of each pixel. None: every region uses the whole style.
+        size: Rows and columns of the picture, if the labels have another size.
         style_sizes: The same of each style.
         names: The names of the labels 0, 1, ... Empty: the numbers that occur.
 

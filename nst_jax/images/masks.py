@@ -35,32 +35,35 @@ class Label(NamedTuple):
 
 
 class Masks(NamedTuple):
-    """The masks of a run, in [0, 1]. None, or nothing at all, is white everywhere.
+    """The masks of a run: arrays (h, w) in [0, 1], 1 for white. None, or an empty list: white everywhere.
 
-    With labels (label_maps.make_masks) a style picture has several: it is a style for each of its regions.
+    content: of the picture's size: where every style may act.
+    styles: one for each style, of the picture's size: where it acts.
+    sources: one for each style, of the style's size: the part of it that is used.
+    labels: set by label_maps.make_masks, which turns each region of a style picture into a style.
     """
 
-    content: Mask | None = None  # of the picture's size: where any style may act
-    styles: Sequence[Mask | None] = ()  # one per style, of the picture's size: where it acts
-    sources: Sequence[Mask | None] = ()  # one per style, of the style's size: where its statistics come from
-    labels: Sequence[Label] = ()  # of label maps: one per style
+    content: Mask | None = None
+    styles: Sequence[Mask | None] = ()
+    sources: Sequence[Mask | None] = ()
+    labels: Sequence[Label] = ()
 
     def pictures(self, styles: int) -> Sequence[int]:
-        """Return the number of each style's picture, from 0; without labels each of so many is its own."""
+        """Return the number of each style's picture, from 0. Without labels, each style has its own."""
         return [label.picture for label in self.labels] if self.labels else range(styles)
 
     def each(self, of_pictures: Sequence[T]) -> list[T]:
-        """Return for each style what there is for its picture."""
+        """Return for each style the entry of its picture."""
         return [of_pictures[picture] for picture in self.pictures(len(of_pictures))]
 
     def sources_of(self, styles: int) -> Sequence[Mask | None]:
-        """Return a source mask, or None, for each of so many styles."""
+        """Return the source mask, or None, for each of this number of styles."""
         return self.sources if len(self.sources) else [None] * styles
 
     def named(self) -> list[tuple[str, Mask | None, int | None]]:
-        """Return what each mask is called, the mask, and which style's size it has; None: the picture's.
+        """Return for each mask its name, the mask, and the style whose size it has. None: the picture's size.
 
-        First the content's, then those of the styles, then those of the sources.
+        The order is content, styles, sources.
         """
         acts = [f"`style_mask {k}`" for k, _ in enumerate(self.styles, 1)]
         sources = [f"`style_source_mask {k}`" for k, _ in enumerate(self.sources, 1)]

@@ -31,13 +31,13 @@ class Judging:
     """What is measured against what."""
 
     result: tuple[str, ...] = option((), "picture to measure, a file or example:NAME", repeated=True)
-    content: str = option("", "the photograph, a file or example:NAME; of a texture none")
+    content: str = option("", "photograph, a file or example:NAME; none for a texture")
     style: tuple[str, ...] = option((), "painting, a file or example:NAME", repeated=True)
     style_mix: tuple[float, ...] = option(
         (), "one number per style, normalized to sum 1; empty: equal", low=0, high=1e30
     )
     stroke_size: float = option(
-        1.0, "longest side of a style relative to the result's, as nst was given it", low=1 / 64, high=64
+        1.0, "longest side of a style relative to the result's, as passed to nst", low=1 / 64, high=64
     )
     size: int = option(
         MAX_SIDE_PIXELS,
@@ -45,8 +45,8 @@ class Judging:
         low=16,
         high=4096,
     )
-    report: str = option("", "JSON file for the measures")
-    plot: str = option("", "picture file, content against style, of all results: .png .svg .pdf")
+    report: str = option("", "JSON file for the numbers")
+    plot: str = option("", "picture file that plots all results, content against style: .png .svg .pdf")
     max_pixels: int = option(images.MAX_PIXELS, "largest picture that is read, in pixels", low=1, high=2**40)
 
     def __post_init__(self) -> None:

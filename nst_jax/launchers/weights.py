@@ -28,19 +28,17 @@ from nst_jax.weights.sources import sources
 class Task:
     """What is to be done: one of list, verify, fetch and convert."""
 
-    list: bool = option(
-        False, "show every known source: network, normalization, license, where it comes from"
-    )
-    verify: bool = option(False, "check what this machine has of every source")
+    list: bool = option(False, "list every known source: network, normalization, license, origin")
+    verify: bool = option(False, "check the files of every source on this machine")
     fetch: str = option("", "name of a source to download, check and convert", choices=("", *sources()))
-    convert: str = option("", "file to convert: .pth, .h5, .mat or .ckpt; nothing in it is run")
-    network: str = option("", "network that the file to convert holds", choices=("", *NETWORKS))
+    convert: str = option("", "file to convert: .pth, .h5, .mat or .ckpt; no code in it is executed")
+    network: str = option("", "network of the file to convert", choices=("", *NETWORKS))
     normalization: str = option(
         "",
-        "what the file to convert wants of its pictures, where the file does not tell",
+        "normalization of the file to convert, if the file does not show it",
         choices=("", *NORMALIZATIONS),
     )
-    output: str = option("", "converted file to write; for --fetch, without: the cache, where nst looks")
+    output: str = option("", "converted file to write; with --fetch and empty: the cache, where nst looks")
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -19,14 +19,17 @@ PIXELS = "pixels"  # in place of a layer: positions that are the pixels
 
 
 class Sum(NamedTuple):
-    """What a mean over positions is made of: weighted sum and mass; those of two parts add up."""
+    """A mean over positions before the division: the weighted sum, and the mass, which is the total weight.
+
+    The sums of two parts of a picture add up.
+    """
 
     total: Float[Array, "*shape"]
     mass: Float[Array, ""]
 
 
 class Min(NamedTuple):
-    """The least of something over the positions; of two parts, the lesser one."""
+    """A minimum over positions. Of two parts of a picture the smaller one counts."""
 
     value: Float[Array, "*shape"]
 
@@ -48,23 +51,28 @@ def means(sums: Any) -> Any:
 
 
 class View(NamedTuple):
-    """A picture, or a window of one, as a term sees it."""
+    """What a term sees: a picture or a window of it, with its activations.
 
-    image: Float[AnyArray, "h w 3"]  # as the losses see it (objective.seen), sRGB in [0, 1]
-    maps: Mapping[str, Float[AnyArray, "_ _ _"]]  # activations by layer
-    numbers: Mapping[str, Any]  # options that are traced, by name
+    image: the picture (h, w, 3), sRGB in [0, 1].
+    maps: activations by layer, each (rows, columns, channels).
+    numbers: options that are arrays, by name.
+    """
+
+    image: Float[AnyArray, "h w 3"]  # as the losses see it (objective.seen)
+    maps: Mapping[str, Float[AnyArray, "_ _ _"]]
+    numbers: Mapping[str, Any]
     spec: Spec
     part: Tile | None = None  # the window; None: the whole
     regions: Sequence[Mapping[str, Float[AnyArray, "_ _"]]] = ()  # masks: weights by layer of terms of styles
 
     def weights(self, layer: str = PIXELS, below: int = 0) -> Float[Array, "_ _"] | None:
-        """Return 1 for the positions of a layer that count, and 0 for others; None: all of them count.
+        """Return the weight of each position of a layer: 1 if it counts, else 0. None: all of them count.
 
-        Others are those of another window, and those below the picture's own rows.
+        Positions in the halo of a window do not count, nor do rows of padding below the picture.
 
         Args:
-            layer: By default one of pixels.
-            below: Rows below a position that it looks at: these have to be the picture's own, too.
+            layer: Its name. By default the positions are the pixels.
+            below: How many rows below a position must belong to the picture, too.
         """
         weights, stride = None, self.spec.stride(layer)
         if self.part is not None:
@@ -77,7 +85,7 @@ class View(NamedTuple):
         return jnp.where(inside[:, None], jnp.ones((height, width)) if weights is None else weights, 0)
 
     def weights_by_region(self, layers: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the weights of the layers' positions in each region, or of all; None: all count alike."""
+        """Return for each region of the masks the weight of each position, by layer. None: all weigh 1."""
         own = {layer: self.weights(layer) for layer in layers}
 
         def within(layer: str, region: Mapping[str, Any]) -> Any:
@@ -87,7 +95,7 @@ class View(NamedTuple):
         return [{layer: within(layer, region) for layer in layers} for region in self.regions] or [own]
 
     def mean(self, values: Float[AnyArray, "h w"], layer: str = PIXELS) -> Sum:
-        """Return what the mean over the positions that count is made of, whatever the masks."""
+        """Return the mean of values over the positions that count, as a Sum. Masks play no part."""
         weights = self.weights(layer)
         weights = jnp.ones(values.shape) if weights is None else weights
         return Sum(jnp.sum(weights * values), jnp.sum(weights))
@@ -111,11 +119,16 @@ class Whole(NamedTuple):
 
 
 class Weight(NamedTuple):
-    """The option that holds a term's weight."""
+    """The option NAME_weight of a term.
+
+    help: its line in --help.
+    default: with loss_balancing=none.
+    balanced: the default with loss_balancing=auto, in units of the term's pull.
+    """
 
     help: str
     default: float = 0.0
-    balanced: float = 1.0  # the default with loss_balancing=auto, in units of the term's pull
+    balanced: float = 1.0
 
 
 class Reach(NamedTuple):
@@ -142,26 +155,26 @@ def _one(spec: Spec) -> float:
 
 
 class Term(NamedTuple):
-    """A term of the objective: a number of a picture, or several by name, and by style where it is of styles.
+    """A summand of the total loss: one loss or several by name. A term of the style has them for each style.
 
-    sums: (view, wanted) -> a tree of Sums, Mins and arrays that add up over the parts of a picture.
-    losses: (means of complete sums, wanted, whole) -> its unweighted numbers. None: the sums are these.
-    weight: the option WEIGHT is called after the term's name: NAME_weight.
-    of_content: (view of the content) -> what is wanted. Without a content picture the term has no numbers.
-    of_style: (painting) -> what is wanted of one style. Of all of them it is stacked, and losses gives for
-        each name an array with a number for each style, which the style mix weighs.
-    names: of its numbers, which its losses gives as a dict; None: it gives one.
-    layers: that it reads.
-    reach: how far it looks beyond a window's core.
-    linear: whether its sums are its numbers, so that windows need no first look at them.
-    local: whether what is wanted of the content are arrays of positions, by layer or (by another name) of
-        pixels, of which each window has its share.
-    numbers: options that it takes traced, with their defaults.
-    when: the option without which the term is not there; none: it always is.
-    given: (rows, columns) -> arrays (rows, columns, channels) that stand for none. The term compares the
-        picture with such arrays, which are put into the targets. No option has it: Problem.with_term adds it.
-    places: of balancing.py, at whose pictures its pull is asked for.
-    gradient_ratio: what its weight of 1 is, with loss_balancing=auto, in units of its pull.
+    sums: (view, target) -> a tree of Sum, Min and plain arrays. Plain arrays add up over parts of a picture.
+    losses: (means of the whole picture, target, whole) -> unweighted losses. None: the sums are the losses.
+    weight: the option NAME_weight.
+    of_content: (view of the content) -> the target. Without a content picture the term has no losses.
+    of_style: (painting) -> the target of one style. The targets of all styles are stacked. Each loss is then
+        an array with one number for each style, and the style mix weights them.
+    names: (spec) -> the names of the losses, which `losses` returns as a dict. None: it returns one loss.
+    layers: (spec) -> the layers that the term reads.
+    reach: (spec) -> how far it looks beyond the core of a window.
+    linear: (spec) -> whether the sums are the losses, so that pass 1 over the windows can skip the term.
+    local: (spec) -> whether the target of the content is an array over positions, by layer or of pixels.
+        A window then takes its part of it.
+    numbers: options that the term takes as arrays, with their defaults.
+    when: the option that switches the term on. Empty: it is always on.
+    given: (rows, columns) -> placeholders for arrays (rows, columns, channels) that are set in the targets
+        later. Such a term has no option: Problem.with_term adds it.
+    places: the pictures of balancing.py at which its pull is measured.
+    gradient_ratio: (spec) -> the gradient norm that a weight of 1 gives with loss_balancing=auto, in pulls.
     """
 
     sums: Callable[[View, Any], Any]

@@ -24,17 +24,22 @@ LAPLACIAN = "laplacian"  # the name of its term
 
 
 class ContentLoss(NamedTuple):
-    """A content loss: at every term, distance(sums of the picture, what is wanted of the content).
+    """A content loss: at each layer, the distance between a picture and the content.
 
-    local: what is wanted are maps, of which a window has its share; else it is one for all windows.
+    wanted: (view of the content) -> the target, by layer.
+    sums: (view of a picture or a window, target) -> what adds up over the windows, by layer.
+    distance: (complete sum, target) -> the loss of one layer. None: the sum is the loss.
+    local: whether the target is an array over positions, of which a window takes its part.
+    beside: names of further losses, which belong to no layer.
+    reach: how many pixels to each side these look at.
     """
 
-    wanted: Callable[[View], Wanted]  # of the content, at the content's layers
-    sums: Callable[[View, Wanted], dict[str, Array]]  # of a picture, or a part
-    distance: Callable[[Array, Any], Float[Array, ""]] | None = None  # None: the sum is the term
+    wanted: Callable[[View], Wanted]
+    sums: Callable[[View, Wanted], dict[str, Array]]
+    distance: Callable[[Array, Any], Float[Array, ""]] | None = None
     local: bool = True
-    beside: tuple[str, ...] = ()  # names of terms that are not of a layer
-    reach: int = 0  # pixels that these look to each side
+    beside: tuple[str, ...] = ()
+    reach: int = 0
 
     def terms(self, layers: Sequence[str]) -> tuple[str, ...]:
         """Return the names of the terms; without layers there is no content."""

@@ -88,7 +88,7 @@ class Metric(NamedTuple):
 
 
 def load() -> Network:
-    """Return what the judge looks through. Raises InputError where the bundled weights are damaged."""
+    """Return the networks of the judge. Raises InputError if the bundled weights are damaged."""
     dists = load_dists_weights()
     shares = np.stack([dists["alpha"], dists["beta"]])
     heads = load_lpips_heads(NETWORK.name, LAYERS) | load_lpips_heads(ALEXNET.name, ALEXNET.names)
@@ -98,12 +98,12 @@ def load() -> Network:
 
 
 def view(network: Network, image: Picture, calm: np.ndarray | None = None) -> ImageFeatures:
-    """Return what the judge sees of a picture.
+    """Return the features of a picture that the metrics compare.
 
     Args:
         network: From load().
         image: RGB in [0, 1].
-        calm: Its calm places. None: those that it has itself.
+        calm: Where it is calm. None: computed from the picture.
 
     Raises:
         InputError: A side has less than 16 pixels.
@@ -454,10 +454,10 @@ def measure(
     styles: Sequence[Float32[np.ndarray, "_ _ 3"]],
     style_mix: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """Return METRICS of a result by name, as plain numbers; None: without a content, or of too small ones.
+    """Return the METRICS of a result by name, as numbers. None: there is no content, or it is too small.
 
-    Of several styles: the mean weighted by style_mix (equal without it), and in by_style each one's own, with
-    the parts of its style_distance in style_distance_by_layer. Masks play no part: all of it is judged.
+    With several styles: the mean weighted by style_mix. by_style has the numbers of each style, and
+    style_distance_by_layer the parts of its style_distance. The whole picture is judged, whatever the masks.
 
     Args:
         network: From load().

@@ -42,14 +42,16 @@ class Layer(NamedTuple):
 
 @jax.tree_util.register_static
 class Network(NamedTuple):
-    """A network: what it is called, its layers from the bottom up, and how it is run and read from files."""
+    """A network: its name, its layers from the bottom up, and how it is run and read from files.
+
+    forward: (params, image, layer names, pooling, precision, rows) -> activations by layer, as features().
+    published: (file format, name of a group of arrays in a published file) -> the name of its layer. An
+        unknown name is refused. None: the group is no convolution, and is skipped.
+    """
 
     name: str
     layers: tuple[Layer, ...]
-    # (params, image, names of layers, pooling, precision, rows) -> maps by name, as features() has them.
     forward: Callable[..., dict[str, Array]]
-    # (format of readers/, name of a group of arrays in a published file) -> the layer's name. Of another
-    # network's convolution any other name, which is then refused; None: no convolution, passed over.
     published: Callable[[str, str], str | None]
 
     @property
@@ -123,7 +125,7 @@ class Convolution(NamedTuple):
 
 
 class Params(NamedTuple):
-    """A network's convolutions by layer name, and the input normalization they were trained with."""
+    """The parameters of a network: its convolutions by layer, and the mean and deviation of its input."""
 
     convolutions: dict[str, Convolution]
     mean: Float[Array, " 3"]  # RGB, of pictures in [0, 1]
@@ -171,8 +173,8 @@ def features(
 ) -> dict[str, Float[Array, "_ _ _"]]:
     """Return the activations after ReLU at the layers of a network.
 
-    Only as much of the network runs as the deepest layer needs. Convolutions are padded with zeros. Poolings
-    of VGG halve each side and drop a last odd row or column.
+    The network runs up to the deepest of these layers. Convolutions are padded with zeros. VGG's poolings
+    halve each side and drop a last odd row or column.
 
     Args:
         params: The network, from load_vgg().
@@ -180,13 +182,13 @@ def features(
         layers: Names of layers, such as those of Config.spec().
         pooling: A key of POOLINGS.
         precision: A key of PRECISIONS, or auto.
-        rows: The rows of the picture, if there are others below them. These have no influence. 0: all.
+        rows: How many rows are the picture; the others are padding without influence. 0: all of them.
 
     Returns:
-        By layer, (h / stride, w / stride, channels). With rows, zeros below the picture's own.
+        Activations by layer, (h / stride, w / stride, channels). They are 0 in the padding.
 
     Raises:
-        InputError: A layer is not the network's, or the picture is none, or too small for the deepest layer.
+        InputError: A layer is unknown, or the picture has a wrong shape or is too small for the layers.
     """
     if not layers:
         return {}

@@ -37,7 +37,7 @@ class Background(NamedTuple):
 
 
 class Targets(Pytree):
-    """What the picture is compared with: arrays that stay as they are during an optimization."""
+    """The arrays with which the losses compare a picture. They are constant during a run."""
 
     terms: dict[str, Any]  # what each term wants of the content or of k styles, stacked
     numbers: dict[str, Float[Array, ""]]  # options that terms take traced, by name
@@ -130,7 +130,7 @@ def _blend(image: AnyArray, background: AnyArray, opacity: AnyArray) -> AnyArray
 
 
 def loss_terms(params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, spec: Spec) -> Terms:
-    """Return the unweighted terms of an RGB picture in [0, 1], by layer and by style.
+    """Return the unweighted losses of a picture, by term, by layer and by style.
 
     Args:
         params: The network.
@@ -208,7 +208,7 @@ def terms_of(pieces: PartialSums, targets: Targets, shape: Sequence[int], spec: 
 def total_loss(
     params: Params, image: Float[AnyArray, "h w 3"], targets: Targets, weights: LossWeights, spec: Spec
 ) -> Float[Array, ""]:
-    """Return the sum of weight times term, such as alpha L_content, of an RGB picture in [0, 1].
+    """Return the total loss of a picture: the sum of weight times term.
 
     Args:
         params: The network.

@@ -40,20 +40,20 @@ def make_targets(
     background: Float[AnyArray, "h w 3"] | None = None,
     **numbers: float,
 ) -> Targets:
-    """Return what the losses compare a picture with: arrays, made once. This runs the network.
+    """Return the targets: the arrays with which the losses compare a picture. This runs the network.
 
     Args:
         params: The network.
         content: A picture (h, w, 3), RGB in [0, 1]. None: spec.content_layers must be empty.
-        styles: Pictures of any sizes, or one. With masks.labels there is one for each label (masks.each).
-        spec: Config.spec(). With a mesh all arrays are placed on its devices.
+        styles: Pictures of any sizes, or one. With masks.labels, one for each label (masks.each).
+        spec: Config.spec(). With a mesh, all arrays are placed on its devices.
         masks: Where each style acts, in [0, 1]. None: everywhere.
-        background: What shows where no mask is white, of the content's size. None: the content.
-        numbers: Options that the terms take traced: activation_shift, which is added to activations before
-            their statistics (0), and tv_power, p of the total variation (2.5).
+        background: The picture where no mask is white, of the content's size. None: the content.
+        numbers: Options that are arrays: activation_shift, which is added to activations before their
+            statistics (0), and tv_power, p of the total variation (2.5).
 
     Raises:
-        InputError: A picture is none, or too small for the deepest layer.
+        InputError: A picture has a wrong shape, or is too small for the deepest layer.
     """
     paintings = picture_list(styles)
     for what, picture in [("content", content), *(("style", painting) for painting in paintings)]:

@@ -18,14 +18,14 @@ from nst_jax.spec import Spec
 
 
 class LossWeights(Pytree):
-    """The weights of the terms: arrays, so that other values never recompile, and vmap may batch them."""
+    """The weights of the terms. They are arrays: new values do not recompile, and vmap can batch them."""
 
     terms: dict[str, Float[Array, ""]]  # alpha, beta, gamma, lambda, and those of further terms
     parts: dict[str, dict[str, Float[Array, ""]]]  # of the terms with several numbers: w_l, by layer
     style_mix: Float[Array, " k"]  # sums to 1
 
     def with_terms(self, **weights: Any) -> "LossWeights":
-        """Return these weights with others for some terms."""
+        """Return a copy with new weights for some terms."""
         return self.replace(terms=self.terms | weights)
 
 

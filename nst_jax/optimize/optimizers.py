@@ -44,21 +44,24 @@ PIXELS = Coordinates(lambda image: image, lambda image: image)
 
 
 class Optimizer(NamedTuple):
-    """init(image) makes the memory; step(evaluate, learning_rate, iterate, memory, coordinates) a Step.
+    """An optimizer: pure functions that make its memory and take a step.
 
-    Gradients come scaled to a norm of about 1 at the first picture, so that their squares fit into float32.
-    A memory counts the points it has seen, which one that is not yet evaluated is not.
+    init: (image) -> the memory.
+    step: (evaluate, learning_rate, iterate, memory, coordinates) -> a Step.
+    carry: (memory, shape, factor) -> the memory for pictures of another shape, whose gradients are scaled by
+        `factor`. None: the next scale starts without memory.
+
+    Gradients are scaled to a norm of about 1 at the first picture, so that their squares fit into float32.
+    An iterate that is not yet evaluated does not enter the memory.
     """
 
     init: Callable[[Image], Any]
     step: Callable[[Evaluate, Float[Array, ""], Iterate, Any, Coordinates], "Step"]
-    # carry(memory, shape, factor) brings a memory to pictures of another shape, where gradients are scaled
-    # `factor` times as much. None: a picture of another shape starts afresh.
     carry: Callable[[Any, tuple[int, ...], Float[Array, ""]], Any] | None = None
 
 
 class Step(NamedTuple):
-    """What a step came to."""
+    """The result of a step: picture, memory, number of evaluations, and whether it converged."""
 
     iterate: Iterate
     memory: Any

@@ -30,8 +30,10 @@ class RunnerOptions:
         "local, in this process; or ray, on the cluster of RAY_ADDRESS or on this machine (extra ray)",
         choices=("local", "ray"),
     )
-    workers: int = option(1, "shards that ray makes, as many at a time as it has room for", low=1, high=10**6)
-    cpus_per_worker: int = option(0, "processors of each of them, in place of a GPU", low=0, high=10**4)
+    workers: int = option(
+        1, "number of shards; ray runs as many at once as it has room for", low=1, high=10**6
+    )
+    cpus_per_worker: int = option(0, "processors for each worker, in place of a GPU", low=0, high=10**4)
 
     def __post_init__(self) -> None:
         check_options(self)

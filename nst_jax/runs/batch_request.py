@@ -61,23 +61,23 @@ class BatchOptions:
     """Which pictures are made, and by which worker."""
 
     manifest: str = option(
-        "", "CSV, JSONL or Parquet with a row for each picture: columns are options of nst, and id"
+        "", "CSV, JSONL or Parquet file with a row for each picture; its columns are options of nst, and id"
     )
     contents: tuple[str, ...] = option(
         (), "pattern of photographs, in place of a manifest: 'photos/*.jpg'", repeated=True
     )
     styles: tuple[str, ...] = option((), "pattern of paintings, with --contents", repeated=True)
-    pairs: str = option("all", "which of --contents with which of --styles: all, zip, or random:NUMBER:SEED")
-    results: str = option("", "folder for the results; empty: results, beside the pictures")
+    pairs: str = option("all", "how --contents and --styles are paired: all, zip, or random:NUMBER:SEED")
+    results: str = option("", "folder for the results; empty: the folder results beside the pictures")
     shard: str = option(
         "",
         "INDEX/COUNT: make this share of the rows, from 0/COUNT; auto/COUNT takes the index from "
         f"{' or '.join(WORKERS)}",
     )
-    retry_failed: bool = option(False, "make the rows again that failed before")
+    retry_failed: bool = option(False, "make rows again that failed before")
     summary: bool = option(
         False,
-        "write sheet.png, losses.png and summary.json of all workers' rows to the results at the end",
+        "at the end, write sheet.png, losses.png and summary.json of all workers' rows to the results",
     )
 
     def __post_init__(self) -> None:

@@ -23,17 +23,19 @@ MAX_NAMED_DIFFERENCES = 5  # differences that are named
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointOptions:
-    """Checkpoints: where, how often, and what a run that goes on may have otherwise."""
+    """Checkpoints: their folder, how often they are saved, and what may change when a run resumes."""
 
-    checkpoint: str = option("", "folder for checkpoints; if it has some of this very run, it goes on")
+    checkpoint: str = option(
+        "", "folder for checkpoints; if it already has some of this run, the run resumes"
+    )
     checkpoint_every: float = option(60.0, "seconds between checkpoints", low=0, high=10**6)
-    keep_checkpoints: bool = option(True, "keep those of a finished run, so that it can be extended")
+    keep_checkpoints: bool = option(
+        True, "keep the checkpoints of a finished run, so that it can be extended"
+    )
     resume: str = option(
-        "", "folder of the checkpoints of a run that goes on; its options hold where none are given"
+        "", "resume the run whose checkpoints are in this folder; saved options apply unless overridden"
     )
-    allow_change: str = option(
-        "", "option that may differ from the run's that goes on", choices=("", "iterations")
-    )
+    allow_change: str = option("", "option that may differ from the saved run", choices=("", "iterations"))
 
     def __post_init__(self) -> None:
         check_options(self)

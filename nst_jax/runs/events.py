@@ -1,4 +1,4 @@
-"""What a job tells while it runs, in the order in which it happens."""
+"""The events of a job, in the order in which they happen."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -8,26 +8,29 @@ from nst_jax.runs.transfer import Progress
 
 
 class Planned(NamedTuple):
-    """The memory plan of each scale that is still to run; its programs are compiled."""
+    """The programs are compiled; `plans` are the memory plans of the remaining scales."""
 
     plans: list[Plan]
 
 
 class Resumed(NamedTuple):
-    """The run goes on from a checkpoint."""
+    """The run resumes from a checkpoint.
+
+    finished: `iterations` or `converged` if no step is left, else empty.
+    """
 
     step: int
-    finished: str  # iterations or converged, if no step is left to take; else empty
+    finished: str
 
 
 class Started(NamedTuple):
-    """The first picture is evaluated; from now on a stop leaves a picture."""
+    """The first picture is evaluated. From now on, a run that is stopped writes a picture."""
 
     progress: Progress
 
 
 class Advanced(NamedTuple):
-    """A chunk of steps has ended that is part of the history."""
+    """A chunk of steps has ended, and its losses are in the history."""
 
     progress: Progress
 
@@ -39,7 +42,7 @@ class Previewed(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """The checkpoint of a step is whole on the disk."""
+    """A checkpoint of this step is saved."""
 
     step: int
 
@@ -57,16 +60,22 @@ class Written(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What came of a job."""
+    """The result of a job.
 
-    progress: Progress  # the last one
-    stopped: Any  # what stop said
-    untouched: bool  # stopped before the first step, so that a picture that was there has stayed
-    resumable: bool  # there is a checkpoint of the last step
+    progress: the last one.
+    stopped: what `stop` returned.
+    untouched: whether it was stopped before the first step, so that an older output file was kept.
+    resumable: whether there is a checkpoint of the last step.
+    """
+
+    progress: Progress
+    stopped: Any
+    untouched: bool
+    resumable: bool
 
 
 class Finished(NamedTuple):
-    """The job is done, and nothing more comes."""
+    """The job is done. This is the last event."""
 
     result: Result
 

@@ -30,7 +30,7 @@ from nst_jax.weights.sources import digest
 
 LOG = logging.getLogger(__name__)
 
-NO_SETTINGS = "leave out of pictures what made them: options, names of files without folders, checksums"
+NO_SETTINGS = "store no settings in pictures: no options, no file names, no checksums"
 ASPECT_STEP = 1.04  # of rounded aspects: a picture is at most half of it narrower or wider
 GRAYS = 0.02  # share of gray pixels from which a mask is said to be gray: edges of drawn ones have less
 
@@ -45,45 +45,47 @@ class InputOptions:
     style: tuple[str, ...] = option((), "painting, a file or example:NAME", repeated=True)
     content_mask: str = option("", "mask, a file or example:NAME: white where any style may act")
     style_mask: tuple[str, ...] = option(
-        (), "mask for each style, in their order: white where it acts; empty: everywhere", repeated=True
+        (), "mask for each style, in order: white where it acts; empty: everywhere", repeated=True
     )
     style_source_mask: tuple[str, ...] = option(
-        (), "mask for each style: white on the part of it that is used; empty: all of it", repeated=True
+        (),
+        "mask for each style, in order: white on the part of the painting that is used; empty: all of it",
+        repeated=True,
     )
     content_labels: str = option(
         "",
-        "label map, a file or example:NAME: a plain color for each region; without --content the drawing "
-        "that a picture is made of",
+        "label map, a file or example:NAME: one plain color for each region; without --content it alone "
+        "defines the layout",
     )
     style_labels: tuple[str, ...] = option(
         (),
-        "label map for each style, in their order: a region of the picture is made of the parts of its own "
-        "color; empty: of the whole style",
+        "label map for each style, in order: a region of the picture takes its style from the region of "
+        "the same color; empty: from the whole style",
         repeated=True,
     )
-    soft_masks: bool = option(False, "keep the grays of masks, in place of a cut at 127 of 255")
-    weights: str = option(
-        "", "network weights converted by nst-weights; without: the bundled or fetched ones"
+    soft_masks: bool = option(
+        False, "keep the gray values of masks; otherwise those above 127 of 255 are white, the others black"
     )
+    weights: str = option("", "network weights converted by nst-weights; empty: the bundled or fetched ones")
     max_pixels: int = option(
         images.MAX_PIXELS,
-        "largest picture that is read, in pixels; fewer of files that take more memory to read (WebP, AVIF, "
-        "JPEG 2000, some of 16 bits)",
+        "largest picture that is read, in pixels; less for files that take more memory to read (WebP, "
+        "AVIF, JPEG 2000, some of 16 bits)",
         low=1,
         high=2**40,
     )
     round_aspects: bool = option(
         False,
-        "optimize at an aspect up to 2 % off, so that pictures of like aspects share a program; the result "
-        "has its own",
+        "optimize at an aspect ratio up to 2 % off, so that pictures of similar aspects share a compiled "
+        "program; the result has its own aspect ratio",
     )
     print_size: str = option(
         "",
-        "size on paper, width and height with cm, mm or in, such as 30x20cm: in place of --size, at --dpi or "
+        "size on paper in place of --size: width x height in cm, mm or in, such as 30x20cm, at --dpi or "
         "300 pixels per inch",
     )
     crop: bool = option(
-        False, "cut the photograph, and what lies over it, to the aspect of --print_size, around its middle"
+        False, "cut the photograph and its masks to the aspect ratio of --print_size, around the center"
     )
 
     def __post_init__(self) -> None:

@@ -86,7 +86,7 @@ class Forecast(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-    """A request whose files are read and checked; see the module."""
+    """A request whose files are read and checked. `run` makes the picture."""
 
     request: Request  # its config has the scales that the pictures allow
     resume: ResumeRecord | None
@@ -100,11 +100,11 @@ class Job:
     alike: dict[str, Any]  # by name, what must be equal in all processes
 
     def run(self, stop: Callable[[], Any] = lambda: False) -> Iterator[Event]:
-        """Make the picture and yield what happens; the picture of an early end is written, too.
+        """Make the picture and yield events. If the run is stopped, the picture so far is written.
 
         Args:
-            stop: asked after each chunk whether to end early, first when there is a picture. Of several
-                processes, all are to give the same answer.
+            stop: called after each chunk of steps. If it returns true, the run ends. Several processes must
+                return the same.
 
         Yields:
             the events, Finished as the last one.
@@ -128,7 +128,10 @@ class Job:
         yield Finished(Result(last, stopped, untouched, resumable))
 
     def forecast(self) -> list[Forecast]:
-        """Return what each scale will take, from a few steps of a small picture. Raises NotEnoughMemory."""
+        """Return the memory and time of each scale, from a few steps of a small picture.
+
+        Raises NotEnoughMemory.
+        """
         problems, plans = self._plans()
         pace = seconds_per_pixel(small_problem(self._problems, self.request.config))
         first, found = len(problems) - len(plans), []
@@ -236,13 +239,13 @@ def prepare(
     began: float | None = None,
     network: tuple[Weights, Params] | None = None,
 ) -> Job:
-    """Check a request and read its files; nothing is written.
+    """Check a request and read its files. Nothing is written.
 
     Args:
-        request: what is asked for.
-        resume: where the run in the checkpoints' folder stands, if that is known; else it is looked up.
-        began: when the report's total time began, on the monotonic clock; else now.
-        network: the request's weights, as they are and on the device, if some job has loaded them already.
+        request: the input of the job.
+        resume: the state of the run in the checkpoint folder. None: it is read.
+        began: when the report's total time began, on the monotonic clock. None: now.
+        network: the request's weights, on the host and on the device. None: they are loaded.
 
     Returns:
         the job, to be run once.

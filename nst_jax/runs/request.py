@@ -27,18 +27,20 @@ MAX_PREVIEWS = 100_000
 class OutputOptions:
     """The files that are written."""
 
-    output: str = option("", "picture to write: .png .jpg .webp .tif .avif; whole or not at all")
+    output: str = option("", "picture to write: .png .jpg .webp .tif .avif")
     output_size: str = option(
         "working",
         "working (as optimized), or content (resampled to the content's size)",
         choices=("working", "content"),
     )
-    bit_depth: int = option(8, "bits a channel of the picture; 16 for .png and .tif", choices=images.DEPTHS)
-    dpi: int = option(0, "resolution told to printers, in pixels per inch; 0: none", low=0, high=10_000)
+    bit_depth: int = option(8, "bits per channel; 16 only for .png and .tif", choices=images.DEPTHS)
+    dpi: int = option(0, "resolution stored in the file, in pixels per inch; 0: none", low=0, high=10_000)
     report: str = option("", "JSON file for losses, options and timings")
     plot: str = option("", "picture file for the loss curves: .png .svg .pdf")
     save_every: int = option(0, "steps between previews OUTPUT.step000050.png; 0: none", low=0, high=10**7)
-    judge: bool = option(False, "measure the written picture as nst-judge does, for --report")
+    judge: bool = option(
+        False, "measure the written picture as nst-judge does, and add the numbers to --report"
+    )
     mask_preview: str = option("", "picture to write that shows which style acts where")
     no_settings: bool = option(False, NO_SETTINGS)
     dry_run: bool = option(False, "print sizes, windows, memory and time of the run, and write nothing")
@@ -53,7 +55,7 @@ class OutputOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a job is asked for: what it reads, what it writes, and how the picture is made."""
+    """The input of a job: the files that it reads and writes, and the options of the picture."""
 
     inputs: InputOptions
     outputs: OutputOptions

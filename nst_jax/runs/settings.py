@@ -39,7 +39,7 @@ class Again:
 
     settings: str = option(
         "",
-        "picture or report (.json) that nst wrote: its options hold where none are given, and its files if "
+        "picture or report (.json) that nst wrote: use its options unless overridden, and its files if "
         "they are there",
     )
 

@@ -44,25 +44,27 @@ class SweepOptions:
 
     sweep: tuple[str, ...] = option(
         (),
-        f"NAME=V1,V2,...; NAME: {', '.join(sweepable())}; numbers of a list with colons, style_mix=1:0,1:1; "
-        "style and content also one file in each of several --sweep, whose name may have commas",
+        f"NAME=V1,V2,...; NAME: {', '.join(sweepable())}. A value that is a list has colons: "
+        "style_mix=1:0,1:1. style and content may repeat with one file each, whose name may have commas",
         repeated=True,
     )
-    zip: bool = option(False, "the first values together, the second ones, ..., in place of the grid of all")
+    zip: bool = option(
+        False, "pair the values, first with first, second with second, in place of all combinations"
+    )
     output_dir: str = option(
         "", "folder for 0000.png ... (0000-cat.png of swept contents), sheet.png, tradeoff.png, sweep.json"
     )
     batch_size: int = option(
-        0, "pictures at a time; 0: as many as fit; --resume: as before", low=0, high=10**6
+        0, "pictures optimized at once; 0: as many as fit, or with --resume as before", low=0, high=10**6
     )
-    resume: bool = option(False, "go on with the sweep in --output_dir: make the pictures that are missing")
+    resume: bool = option(False, "resume the sweep in --output_dir: make the missing pictures")
     checkpoint_every: float = option(
         60.0,
-        "seconds between checkpoints of the pictures in hand, in --output_dir/unfinished",
+        "seconds between checkpoints of unfinished pictures, in --output_dir/unfinished",
         low=0,
         high=10**6,
     )
-    judge: bool = option(False, "measure each picture as nst-judge does, for sweep.json")
+    judge: bool = option(False, "measure each picture as nst-judge does, and add the numbers to sweep.json")
     no_settings: bool = option(False, NO_SETTINGS)
     dry_run: bool = option(False, "print pictures, sizes, steps and time of the sweep, and write nothing")
     yes: bool = option(False, f"make more than {MAX_UNASKED_PICTURES} pictures")

@@ -66,18 +66,27 @@ class Later:
 
 
 class Progress(NamedTuple):
-    """Where the optimization stands between two chunks."""
+    """The state of a run after a chunk of steps.
 
-    step: int  # over all scales, as evaluations are
+    step, evaluations: counted over all scales.
+    losses: total (weighted); each term, such as content, and content_by_layer (unweighted).
+    finite: whether the loss is finite.
+    converged: whether no further step would lower the loss.
+    scale, scales: the current scale, from 1, the coarsest; how many there are.
+    ends: whether the scale has taken its steps.
+    lpips: LPIPS to the photograph, at 256 pixels at most. None: no strength is in force.
+    """
+
+    step: int
     evaluations: int
     picture: Later | Float32[np.ndarray, "h w 3"]
-    losses: dict[str, Any]  # total (weighted); each term, such as content, and content_by_layer (unweighted)
+    losses: dict[str, Any]
     finite: bool
-    converged: bool = False  # no further step would find a lower loss
-    scale: int = 1  # from 1, the coarsest
+    converged: bool = False
+    scale: int = 1
     scales: int = 1
-    ends: bool = True  # the scale has taken its steps
-    lpips: float | None = None  # to the photograph, at 256 pixels at most, where a strength is in force
+    ends: bool = True
+    lpips: float | None = None
     resume_state: ResumeState | None = None  # on the devices, of run() alone
 
     @property
@@ -103,14 +112,14 @@ def stylize(
     masks: Masks | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> Progress:
-    """Make a picture with the content of one and the style of others; return where that ends.
+    """Make a picture with the content of a photograph and the style of paintings.
 
         config = Config.from_preset(iterations=50)
         result = stylize(load_vgg(), content, [style], config=config, progress=print)
 
     Args:
         params: The network, config.network: load_vgg().
-        content: The photograph (h, w, 3), float32, sRGB in [0, 1], as images.load(...).rgb is. Or None.
+        content: The photograph (h, w, 3), float32, sRGB in [0, 1], such as images.load(...).rgb. Or None.
         styles: The paintings, each of any size, in a list. A lone one needs no list.
         config: The options. None: Config.from_preset(). Nothing is resized: a size that is given must be the
             content's longest side.
@@ -119,10 +128,10 @@ def stylize(
         progress: Called with each Progress, about a hundred times, such as print. None: silent.
 
     Returns:
-        The last Progress. Its image is the picture, its losses are by term and by layer.
+        The last Progress. Its `image` is the picture, and its `losses` are by term and by layer.
 
     Raises:
-        InputError: Pictures, params and options do not go together.
+        InputError: Pictures, parameters and options do not fit together.
     """
     for now in stylize_steps(params, content, styles, config=config, init=init, masks=masks):
         if progress:
@@ -142,11 +151,11 @@ def stylize_steps(
     free_memory: int | None = None,
     devices: Sequence[jax.Device] | int = 1,
 ) -> Iterator[Progress]:
-    """Make a picture step by step; stop early by no longer iterating.
+    """Make a picture step by step. To stop early, leave the loop.
 
-    Nothing is resized. The picture has the content's size, else init's, else the first style's. A size that
-    is given in the config must be its longest side, and stroke_size must be 1. images.resize makes other
-    sizes. With config.scales smaller pictures are made first; each is enlarged and begins the next one.
+    Nothing is resized: use images.resize. The picture has the size of the content, else of init, else of the
+    first style. If the config has a size, it must be the longest side. stroke_size must be 1.
+    With config.scales, smaller pictures are made first. Each scale starts from the last one, enlarged.
 
     Args:
         params: The network, config.network: load_vgg().
@@ -155,19 +164,19 @@ def stylize_steps(
         styles: The paintings, each of any size, in a list. A lone one needs no list.
         config: The options. None: Config.from_preset().
         init: The first picture, of the content's shape. None: the one that config.init names.
-        masks: Where each style acts. Elsewhere the picture is the content, to the bit, or the first picture.
-        report_every: Steps from one Progress to the next. 0: a hundredth of all, from 1 to 10.
+        masks: Where each style acts. Elsewhere the picture is exactly the content, or the first picture.
+        report_every: Steps from one Progress to the next. 0: a hundredth of all steps, but 1 to 10.
         free_memory: Bytes that the compiled loop may take on each device. None: any number.
-        devices: Those that share the rows of the picture, or their number.
+        devices: The devices that share the rows of the picture, or their number.
 
     Yields:
-        A Progress at the start of each scale, and where report_every divides the step. It ends early where a
-        loss is not finite, and a scale where no step lowers it (Progress.finite, .converged). With
-        config.ema_decay the image is the average; the losses are the newest picture's, but at both ends of a
-        scale the average's.
+        A Progress at the start of each scale, and after every report_every steps. The run ends early if the
+        loss is not finite, and a scale ends early if no step lowers it (Progress.finite, .converged). With
+        config.ema_decay the image is the average. The losses are then those of the newest picture, but those
+        of the average at both ends of a scale.
 
     Raises:
-        InputError: Pictures, params and options do not go together.
+        InputError: Pictures, parameters and options do not fit together.
         NotEnoughMemory: The loop would take more than free_memory.
     """
     paintings = picture_list(styles)
@@ -206,7 +215,7 @@ def run(
 
     Args:
         problems: Of all scales.
-        report_every: Steps from one Progress to the next. 0: a hundredth of all, from 1 to 10.
+        report_every: Steps from one Progress to the next. 0: a hundredth of all steps, but 1 to 10.
         resume_state: What a run of the same problems stood at. It goes on from there to the same bits, and is
             told first.
         max_steps: Asked before each chunk how many steps it may take, which changes nothing of what comes.

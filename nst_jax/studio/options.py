@@ -12,7 +12,7 @@ MB = 10**6
 class StudioOptions:
     """Where the studio listens, where it keeps its jobs, and its limits."""
 
-    folder: str = option("~/nst-studio", "folder for pictures and jobs; of one studio at a time")
+    folder: str = option("~/nst-studio", "folder for pictures and jobs; only one studio can use it at a time")
     host: str = option(
         "127.0.0.1", "address to listen at; any other lets other machines in, by token and unencrypted"
     )

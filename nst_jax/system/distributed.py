@@ -23,15 +23,20 @@ class DeviceOptions:
     """The devices and processes that share a picture."""
 
     devices: int = option(
-        0, "devices that share the picture's rows; 0: all that have rows to work on", low=0, high=10**6
+        0,
+        "number of devices that share the picture's rows; 0: all that have rows to work on",
+        low=0,
+        high=10**6,
     )
     coordinator: str = option("", "HOST:PORT of process 0, where the processes of several hosts meet")
-    num_processes: int = option(1, "processes that make the picture together", low=1, high=10**6)
+    num_processes: int = option(1, "number of processes that make the picture together", low=1, high=10**6)
     process_id: int = option(0, "number of this process; 0 writes the files", low=0, high=10**6)
     join_timeout: int = option(
         60, "seconds that processes wait for each other at the start", low=1, high=10**6
     )
-    deterministic: bool = option(False, "equal bytes from equal commands on GPUs too, where that costs time")
+    deterministic: bool = option(
+        False, "make equal bytes from equal commands on GPUs too, which may take longer"
+    )
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -32,52 +32,49 @@ class VideoOptions:
         "", "h264; av1; or ffv1, lossless, in .mkv; empty: av1 in .webm, else h264", choices=("", *CODECS)
     )
     quality: int = option(
-        18, "constant rate factor of h264 and av1: the lower, the better and larger", low=0, high=51
+        18, "constant rate factor of h264 and av1: a lower one gives better and larger files", low=0, high=51
     )
-    bit_depth: int = option(8, "bits a channel of PNG files", choices=(8, 16))
+    bit_depth: int = option(8, "bits per channel of PNG files", choices=(8, 16))
     audio: bool = option(True, "copy the clip's audio")
-    first: int = option(1, "first frame that is used, from 1", low=1, high=2**31)
+    first: int = option(1, "first frame that is used, counted from 1", low=1, high=2**31)
     last: int = option(0, "last frame that is used; 0: the clip's last", low=0, high=2**31)
-    every: int = option(1, "2: every other frame", low=1, high=10**6)
+    every: int = option(1, "use every Nth frame", low=1, high=10**6)
     frame_steps: int = option(
         10,
-        "steps of the optimizer for each frame but a shot's first, which is made as nst makes it",
+        "steps of the optimizer for each frame after the first of a shot, which is made as nst makes it",
         low=1,
         high=10**6,
     )
     frame_tolerance: float = option(
         0.0,
-        "a frame but a shot's first is done where a step lowers the loss by less than this share of it; 0: "
-        "where it has taken all --frame_steps",
+        "end a frame when a step lowers its loss by less than this share; 0: always take --frame_steps",
         low=0,
         high=1,
     )
     temporal_weight: float = option(
         1.0,
-        "how much a frame is held to what earlier ones show of it; 0: not at all",
+        "how closely a frame follows the earlier ones; 0: not at all",
         low=0,
         high=1e30,
     )
     flow: str = option(
-        "fine", "dense flow between frames: fine, or fast, which is less exact", choices=FINEST
+        "fine", "optical flow between frames: fine, or fast, which is less exact", choices=FINEST
     )
-    anchor: bool = option(True, "hold the mean color along the flow, which may drift otherwise")
+    anchor: bool = option(True, "keep the mean color along the flow from drifting")
     style_at: tuple[str, ...] = option(
         (),
-        "SECONDS:FILE in place of --style: the painting that acts alone at this time of the clip; between "
-        "two of them their shares change evenly",
+        "SECONDS:FILE, a keyframe in place of --style: the painting at this time of the clip. Between "
+        "keyframes the shares change evenly",
         repeated=True,
     )
     strength_at: tuple[str, ...] = option(
         (),
-        "SECONDS:STRENGTH in place of --strength: the one at this time of the clip; between two of them it "
-        "changes evenly",
+        "SECONDS:STRENGTH, a keyframe in place of --strength: the strength at this time of the clip. "
+        "Between keyframes it changes evenly",
         repeated=True,
     )
-    frames_dir: str = option(
-        "", "folder for the frames that are made, from which a run goes on; empty: OUTPUT.frames"
-    )
-    keep_frames: bool = option(False, "keep that folder when the clip is written")
+    frames_dir: str = option("", "folder for finished frames, from which a run resumes; empty: OUTPUT.frames")
+    keep_frames: bool = option(False, "keep the folder of frames after the clip is written")
     report: str = option("", "JSON file for each frame's losses, shot, warping error and seconds")
     preview: bool = option(
         False,

@@ -67,7 +67,10 @@ def load_weights(network: str = "vgg16", path: str | os.PathLike[str] | None = N
 
 
 def load_vgg(network: str = "vgg16", path: str | os.PathLike[str] | None = None) -> Params:
-    """Return load_weights(network, path) on the device: a network of NETWORKS, for nst_jax.features."""
+    """Return the parameters of a network, on the device.
+
+    network: A key of NETWORKS. path: A converted file; without it the bundled or fetched weights.
+    """
     _check_name("network", network, NETWORKS)
     return on_device(load_weights(network, path))
 

@@ -36,29 +36,37 @@ class StyleTarget(NamedTuple):
 
 
 class StyleLoss(NamedTuple):
-    """A style loss: E_l = distance(statistic of the picture, what is wanted of the style) at every term l.
+    """A style loss: at each layer, the distance between a statistic of the picture and one of the style.
 
-    What is wanted is the same statistic of the style. Where that can only be taken against something of the
-    style, as a distance of each position from it, the loss has a reference, and a StyleTarget is wanted.
+    sums: (features, shift, mask, network) -> the statistic by layer, a tree of Sum and Min. mask is None or
+        has the weight of each position, by layer. With a reference, that is a fifth argument.
+    distance: (statistic of the picture, of the style) -> the loss of one layer. The statistics have means in
+        place of Sums. With a reference, the second one is a StyleTarget.
+    gradient_ratio: the norm of its gradient over that of the content loss, for weights of 1 with
+        loss_balancing=auto.
+    strength_midpoint: the style weight at strength 0.5, for a content weight of 1.
+    strength_exponent: the exponent k of (s / (1 - s))^k, by which a strength s changes that weight.
+    shifts: whether the loss uses the activation shift.
+    reference: (features of the style, shift, mask, network, samples) -> sums with which each picture is
+        compared, position by position. None: the statistic needs none.
+    samples: how many positions of each layer represent a style in `reference`.
+    reach: how many positions to each side the statistic looks at.
     """
 
-    sums: Callable[..., Sums]  # of features, shift, mask (or None), network; with a reference also its
+    sums: Callable[..., Sums]
     distance: Callable[[Any, Any], Float[Array, ""]]
-    gradient_ratio: float = (
-        50.0  # at the start, of style weight 1 with loss_balancing=auto, to 1 of the content's
-    )
-    strength_midpoint: float = 0.25  # the style weight at strength 0.5, to 1 of the content's
-    strength_exponent: float = 2.5  # of s / (1 - s), by which a strength s changes it
-    shifts: bool = True  # whether the activation shift means anything to it
+    gradient_ratio: float = 50.0
+    strength_midpoint: float = 0.25
+    strength_exponent: float = 2.5
+    shifts: bool = True
     scale: Callable[[Mapping[str, int]], Mapping[str, float]] | None = None  # of the means, from positions
-    # Of the style's features, shift, mask, network and samples: sums; prepare makes references of them.
     reference: Callable[..., Sums] | None = None
-    prepare: Callable[[Statistics], Statistics] = lambda found: found
+    prepare: Callable[[Statistics], Statistics] = lambda found: found  # of the means of the reference's sums
     keep: Callable[[Any], Any] = lambda found: found  # of a style's statistic what the distance takes of it
     narrow: bool = False  # whether it takes bfloat16 as it is held, where products of that are fast
     inner: bool = False  # whether the outermost positions, where the network pads with zeros, are left out
-    samples: int = 0  # positions of each layer of a style that reference is given
-    reach: int = 0  # positions of a layer that it looks to each side
+    samples: int = 0
+    reach: int = 0
 
     def means(self, sums: Sums, positions: Mapping[str, int]) -> Statistics:
         """Return the statistics of complete sums; positions: how many the whole picture has, by layer."""
