@@ -62,6 +62,11 @@ class Selection(NamedTuple):
         """Return how many of a clip's frames these are."""
         return len(range(self.first - 1, min(self.last or frames, frames), self.every))
 
+    def within(self, chosen: "Selection") -> "Selection":
+        """Return which of chosen frames these are, all of which are among them."""
+        first, last = ((number - chosen.first) // chosen.every + 1 for number in (self.first, self.last))
+        return Selection(first, last if self.last else 0, self.every // chosen.every)
+
 
 ALL = Selection()
 
