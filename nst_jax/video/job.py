@@ -285,17 +285,25 @@ class VideoJob:
         options, told = self.request.options, []
 
         def frames() -> Iterator[Frame]:
-            for number in range(1, count + 1):
+            for number, alpha in zip(range(1, count + 1), self._alphas(), strict=False):
                 kept = store.load(number, self.size)
                 if kept is None:
                     came = f"frame {number} is gone or damaged"
                     raise InputError(str(store.folder), "the frames that were made", came)
                 told.append(self._told_of(number, kept))
-                yield Frame(shown(kept.made), kept.time, kept.duration)
+                yield Frame(shown(kept.made), kept.time, kept.duration, alpha)
 
         output = Output(options.output, self.codec, options.quality, options.bit_depth)
         clips.write(output, self.clip, frames(), options.selection, options.audio)
         return told
+
+    def _alphas(self) -> Iterator[np.ndarray | None]:
+        """Yield each frame's opacity at the working size, None where it is not kept."""
+        if not (self.clip.alpha and clips.holds_alpha(self.codec)):
+            yield from itertools.repeat(None)
+        for frame in clips.read(self.clip, self.request.options.selection):
+            assert frame.alpha is not None
+            yield images.resize(frame.alpha, *self.size)
 
     def _told_of(self, number: int, kept: Kept) -> dict[str, Any]:
         return {
@@ -340,6 +348,10 @@ def prepare_video(request: VideoRequest, chosen: Selection | None = None) -> Vid
     inputs, options, config = request.inputs, request.options, request.config
     clip = clips.probe(inputs.content)
     clips.check_output(options.output, codec, clip.audio if options.audio else "")
+    if clip.alpha and not clips.holds_alpha(codec):
+        LOG.warning(
+            "%s: its alpha is not kept by %s, but shown on white; ffv1 and PNG keep it", clip.path, codec
+        )
     options.keyframes.check_length(float(clip.frames / clip.rate))
     frames = clips.read(clip, options.selection)
     total, first = options.selection.count(clip.frames), next(frames, None)

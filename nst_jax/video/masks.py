@@ -38,7 +38,10 @@ class MaskClip(NamedTuple):
         """Yield the mask of each frame, of so many rows and columns. Raises InputError."""
         number = 0
         for number, frame in enumerate(clips.read(self.clip, self.selection), 1):
-            mask = masking.of_frame(frame.image, f"{self.clip.path}, frame {number}", self.soft)
+            image = frame.image
+            if frame.alpha is not None:  # what is see-through is no part of the mask: on black, not on white
+                image = (image - (1 - frame.alpha[..., None])).clip(0, 1)
+            mask = masking.of_frame(image, f"{self.clip.path}, frame {number}", self.soft)
             yield masking.resize(mask, *size)
         raise InputError(self.clip.path, "a mask for each frame", f"it ends after {number}")
 

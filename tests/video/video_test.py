@@ -4,6 +4,7 @@ import dataclasses
 import json
 from fractions import Fraction
 
+import av
 import jax
 import numpy as np
 import pytest
@@ -452,6 +453,30 @@ def test_png_frames_of_16_bits(tmp_path, panned):
     run(request_of(panned, output, codec="", bit_depth=16, first=2, last=4, every=2))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f_0001.png", "f_0002.png"]
     assert images.read(tmp_path / "f_0001.png").colors.dtype == np.uint16
+
+
+def see_through(path):
+    """Write a clip of two frames whose opacity rises from the left to the right, and from 0 to 0.5."""
+    frames = []
+    for most in (1.0, 0.5):
+        alpha = np.linspace(0, most, 48, dtype=np.float32)[None].repeat(36, 0)[..., None]
+        whole = images.to_uint8(np.concatenate([frame("cat"), alpha], -1))
+        frames.append(av.VideoFrame.from_ndarray(whole, "rgba").reformat(format="bgra"))
+    return encode(path, frames, "ffv1", times=[0, 40])
+
+
+def test_the_opacity_of_a_clip_is_kept_or_its_loss_is_told(tmp_path, caplog):
+    content = see_through(tmp_path / "in.mkv")
+    run(request_of(content, tmp_path / "o.mkv"))
+    run(request_of(content, tmp_path / "o_%01d.png", codec=""))
+    assert "alpha" not in caplog.text
+    frames = [list(read(probe(str(path)), ALL)) for path in (content, tmp_path / "o.mkv")]
+    for number, (source, made) in enumerate(zip(*frames, strict=True), 1):
+        np.testing.assert_array_equal(made.alpha, source.alpha)
+        np.testing.assert_array_equal(images.read(tmp_path / f"o_{number}.png").alpha, source.alpha)
+        np.testing.assert_allclose(images.load(tmp_path / f"o_{number}.png").rgb, made.image, atol=1e-6)
+    prepare_video(request_of(content, tmp_path / "o.mp4", codec=""))
+    assert "in.mkv: its alpha is not kept by h264, but shown on white" in caplog.text
 
 
 def arguments(**given):
