@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from nst_jax.config import Config
-from nst_jax.runs import Inputs
+from nst_jax.runs import InputOptions
 from nst_jax.system import device
 from nst_jax.video import clips
 from nst_jax.video.clips import Clip, Frame, Output
@@ -52,7 +52,7 @@ def main() -> None:
         clip = Clip("", SIZE, Fraction(1, 1000), Fraction(25), given.frames, "", 0)
         clips.write(Output(source, "ffv1", 0), clip, frames(given.frames))
         request = VideoRequest(
-            inputs=Inputs(content=source, style=("example:night",)),
+            inputs=InputOptions(content=source, style=("example:night",)),
             options=VideoOptions(output=f"{folder}/out.mkv", codec="ffv1", frame_steps=1, flow="fast"),
             config=SHALLOW,
         )

@@ -19,4 +19,5 @@ from nst_jax.images.io import resize as resize
 from nst_jax.images.io import resolve as resolve
 from nst_jax.images.io import save as save
 from nst_jax.images.io import size_to_fit as size_to_fit
+from nst_jax.images.io import straight as straight
 from nst_jax.images.io import to_uint8 as to_uint8

@@ -457,7 +457,7 @@ def save(
         alpha = None
 
     def pixels(rows: slice) -> png_tiff.Band:
-        band = rgb[rows] if alpha is None else _straight(rgb[rows], alpha[rows])
+        band = rgb[rows] if alpha is None else straight(rgb[rows], alpha[rows])
         return _whole_numbers(band, bit_depth)
 
     text = None if settings is None else settings.encode(errors="backslashreplace").decode()
@@ -480,9 +480,10 @@ def _image(mode: str, shape: tuple[int, int, int], pixels: Callable[[slice], png
     return image
 
 
-def _straight(
+def straight(
     rgb: Float32[np.ndarray, "h w 3"], alpha: Float32[np.ndarray, "h w"]
 ) -> Float32[np.ndarray, "h w 4"]:
+    """Return a picture on white with its opacity, the white taken out of its colors."""
     opacity = alpha[..., None]
     shown = opacity > 0  # where nothing shows, the color may be any
     return np.dstack([np.where(shown, (rgb - (1 - opacity)) / np.where(shown, opacity, 1), rgb), alpha])

@@ -21,6 +21,7 @@ T = TypeVar("T")
 RING = 32  # pixels around the white part that are optimized like it, and not shown
 SEAM = 4  # the outermost pixels of the white part, over which the content fades into the picture
 THRESHOLD = 127 / 255
+COLORED = 0.1  # from the least to the greatest of a pixel's channels
 COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")  # Okabe and Ito's
 
 
@@ -96,13 +97,11 @@ def load(name: str, soft: bool = False, max_pixels: int = images.MAX_PIXELS) -> 
     for rows, rgb, alpha in source.bands():  # never all of it in color and in float32
         if alpha is not None:  # what is see-through is no part of the mask: on black, not on white
             rgb = (rgb - (1 - alpha)).clip(0, 1)
-        colored += int((np.ptp(rgb, axis=0) > 0.1).sum())
+        colored += int((np.ptp(rgb, axis=0) > COLORED).sum())
         gray = rgb.mean(0, dtype=np.float32)
         grays += int(((gray > 0.1) & (gray < 0.9)).sum())
         mask[rows] = gray
-    if colored > 0.01 * mask.size:
-        came = f"{colored / mask.size:.0%} of it is colored"
-        raise InputError(name, "a mask is a gray picture, white where the style acts", came)
+    _check_gray(name, colored / mask.size)
     black = not mask.any()
     if not soft:
         np.greater(mask, THRESHOLD, out=mask)
@@ -112,6 +111,28 @@ def load(name: str, soft: bool = False, max_pixels: int = images.MAX_PIXELS) -> 
             came = "none of it is above 127 of 255 (`soft_masks` keeps grays)"
         raise InputError(name, "a mask has a white part, where the style acts", came)
     return mask, grays / mask.size
+
+
+def of_frame(image: Float32[np.ndarray, "h w 3"], name: str, soft: bool) -> Mask:
+    """Return a clip's frame as a mask, which may be black everywhere.
+
+    Args:
+        image: RGB in [0, 1].
+        name: What the frame is called.
+        soft: Whether grays are kept.
+
+    Raises:
+        InputError: It is colored.
+    """
+    _check_gray(name, float((np.ptp(image, axis=-1) > COLORED).mean()))
+    gray = image.mean(-1, dtype=np.float32)
+    return gray if soft else (gray > THRESHOLD).astype(np.float32)
+
+
+def _check_gray(name: str, colored: float) -> None:
+    if colored > 0.01:
+        came = f"{colored:.0%} of it is colored"
+        raise InputError(name, "a mask is a gray picture, white where the style acts", came)
 
 
 def check_aspect(
@@ -261,7 +282,7 @@ def check(name: str, mask: Mask, network: Network, layers: Sequence[str], of: st
         of: What the mask lies over.
     """
     deepest = network.deepest(layers)
-    left, unit = float(pooled(mask, deepest.stride).sum()), deepest.stride
+    left, unit = positions(mask, network, layers), deepest.stride
     if left >= 1:
         return
     strides = {layer.stride for layer in network.layers if layer.stride < unit}
@@ -275,6 +296,30 @@ def check(name: str, mask: Mask, network: Network, layers: Sequence[str], of: st
         f"the region covers at least one position of {deepest.name} ({unit}x{unit} pixels)",
         f"{left:.2g} of one" + (f"; {' or '.join(advice)} would do" if advice else ""),
     )
+
+
+def positions(mask: Mask, network: Network, layers: Sequence[str]) -> float:
+    """Return how many positions of the deepest layer a region covers.
+
+    Args:
+        mask: In [0, 1].
+        network: The one that the layers are of.
+        layers: Names of those in use.
+    """
+    return float(pooled(mask, network.deepest(layers).stride).sum())
+
+
+def acting(
+    parts: Float32[np.ndarray, "r h w"], network: Network, layers: Sequence[str]
+) -> Float32[np.ndarray, " r"]:
+    """Return 1 for each region that covers a position of the deepest layer, 0 for the others.
+
+    Args:
+        parts: The regions.
+        network: The one that the layers are of.
+        layers: Names of those in use.
+    """
+    return np.array([positions(part, network, layers) >= 1 for part in parts], np.float32)
 
 
 def _sufficient_size(mask: Mask, stride: int) -> int | None:

@@ -47,11 +47,9 @@ def _run(job: VideoJob) -> int:
                     made += 1
                     if due(last=number == total):
                         left = (time.monotonic() - began) / made * (total - number)
-                        moved = (
-                            "a new shot"
-                            if begins or math.isnan(error)
-                            else f"warping error {error:.1f} of 255"
-                        )
+                        moved = f"warping error {error:.1f} of 255"
+                        if begins or math.isnan(error):
+                            moved = "a new shot" if begins else "nothing of it was made before"
                         logging.info("frame %d of %d: %s; %s left", number, total, moved, in_minutes(left))
                 case Encoded(path):
                     tell(path)

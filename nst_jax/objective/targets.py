@@ -82,7 +82,7 @@ def with_content(
     masks: Masks,
     given: Mapping[str, Mapping[str, AnyArray]],
 ) -> Targets:
-    """Return targets with another content of the same size; those of the styles stay.
+    """Return targets with another content and masks of the same size; those of the styles stay.
 
     Args:
         targets: Made once, with the first content.
@@ -92,12 +92,13 @@ def with_content(
         masks: Where styles act.
         given: Of the terms that take them (Term.given), the arrays, by term and name.
     """
-    laid = _lay(content, spec)
+    laid, parts = _lay(content, spec), masking.regions(masks)
     wanted = content_targets(params, laid, spec)
     wanted |= {name: {part: _lay(array, spec) for part, array in own.items()} for name, own in given.items()}
     return targets.replace(
         terms=targets.terms | wanted,
-        background=make_background(content, masking.regions(masks), spec),
+        regions=regions_by_layer(parts, content.shape, spec),
+        background=make_background(content, parts, spec),
         original=laid if spec.recompute_content else None,
     )
 
@@ -211,12 +212,21 @@ def regions_by_layer(
 ) -> list[dict[str, Float[Array, "_ _"]]]:
     """Return the regions of a picture, and their rings, as the layers of styles see them.
 
+    A region that covers less than a position of the deepest layer is white everywhere: over nothing there is
+    no mean. Its style is to have no share.
+
     Args:
         parts: A mask for each region. None: the whole picture is one.
         shape: Of the picture.
         spec: What is static.
     """
-    wide = [None] if parts is None else masking.widened(parts)
+    wide: Sequence[Any] = [None]
+    if parts is not None:
+        acting = masking.acting(parts, spec.network, spec.style_layers)
+        wide = [
+            np.ones_like(one) if not acts else one
+            for one, acts in zip(masking.widened(parts), acting, strict=True)
+        ]
     found = [mask_by_layer(part, shape, spec) for part in wide]
     return [region for region in found if region is not None]
 

@@ -43,9 +43,13 @@ class InputOptions:
         "", "photograph, a file or example:NAME; not needed with --init=noise --content_weight=0"
     )
     style: tuple[str, ...] = option((), "painting, a file or example:NAME", repeated=True)
-    content_mask: str = option("", "mask, a file or example:NAME: white where any style may act")
+    content_mask: str = option(
+        "", "mask, a file or example:NAME: white where any style may act; with nst-video also a clip"
+    )
     style_mask: tuple[str, ...] = option(
-        (), "mask for each style, in order: white where it acts; empty: everywhere", repeated=True
+        (),
+        "mask for each style, in order: white where it acts; empty: everywhere; with nst-video also a clip",
+        repeated=True,
     )
     style_source_mask: tuple[str, ...] = option(
         (),

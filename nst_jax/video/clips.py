@@ -45,6 +45,7 @@ class Clip(NamedTuple):
     frames: int
     audio: str  # the codec's name; empty: there is none
     start: int  # the time of the first frame, in units of the time base
+    alpha: bool = False  # whether frames have an opacity
 
     def seconds(self, time: int) -> float:
         """Return how long after the first frame a time is."""
@@ -62,16 +63,22 @@ class Selection(NamedTuple):
         """Return how many of a clip's frames these are."""
         return len(range(self.first - 1, min(self.last or frames, frames), self.every))
 
+    def within(self, chosen: "Selection") -> "Selection":
+        """Return which of chosen frames these are, all of which are among them."""
+        first, last = ((number - chosen.first) // chosen.every + 1 for number in (self.first, self.last))
+        return Selection(first, last if self.last else 0, self.every // chosen.every)
+
 
 ALL = Selection()
 
 
 class Frame(NamedTuple):
-    """A decoded frame."""
+    """A frame."""
 
     image: Image  # sRGB in [0, 1], upright
     time: int  # in units of the time base
     duration: int
+    alpha: Float32[np.ndarray, "h w"] | None = None  # the opacity, upright; the image is on white
 
 
 class Codec(NamedTuple):
@@ -81,6 +88,7 @@ class Codec(NamedTuple):
     pixels: str  # FFmpeg's format
     options: Callable[[int], dict[str, str]]  # of a quality, the encoder's
     even: bool = True  # whether rows and columns have to be even
+    with_alpha: str = ""  # the format with an opacity; empty: there is none
 
 
 def _x264(crf: int) -> dict[str, str]:
@@ -93,7 +101,7 @@ def _x264(crf: int) -> dict[str, str]:
 CODECS = {
     "h264": Codec("libx264", "yuv420p", _x264),
     "av1": Codec("libsvtav1", "yuv420p", lambda crf: {"crf": str(crf), "preset": "6"}),
-    "ffv1": Codec("ffv1", "bgr0", lambda crf: {"level": "3", "slicecrc": "1"}, even=False),
+    "ffv1": Codec("ffv1", "bgr0", lambda crf: {"level": "3", "slicecrc": "1"}, False, "bgra"),
 }
 CONTAINERS = {".mp4": ("h264", "av1"), ".mkv": ("h264", "av1", "ffv1"), ".mov": ("h264",), ".webm": ("av1",)}
 
@@ -131,6 +139,7 @@ def probe(name: str) -> Clip:
             frames=_count(name),
             audio=next((_codec_name(audio) for audio in container.streams.audio), ""),
             start=first.pts or 0,
+            alpha=_has_alpha(first, _codec_name(stream)),
         )
 
 
@@ -157,11 +166,31 @@ def read(clip: Clip, selection: Selection) -> Iterator[Frame]:
                 time = 0 if before is None else before + step
             before = time
             if number >= selection.first - 1 and (number - selection.first + 1) % selection.every == 0:
-                yield Frame(
-                    _upright(_image(frame, clip), frame.rotation),
-                    time,
-                    selection.every * (frame.duration or step),
-                )
+                yield _frame(frame, clip, time, selection.every * (frame.duration or step))
+
+
+def _frame(frame: Any, clip: Clip, time: int, duration: int) -> Frame:
+    """Return a decoded frame, on white where it has an opacity, as pictures are read."""
+    image, alpha = _upright(_image(frame, clip), frame.rotation), None
+    if clip.alpha:
+        alpha = images.resize(np.rot90(_alpha(frame), round(frame.rotation / 90)), *clip.size)
+        image = alpha[..., None] * image + (1 - alpha[..., None])
+    return Frame(image, time, duration, alpha)
+
+
+def _has_alpha(frame: Any, codec: str) -> bool:
+    """Tell whether a clip's frames have an opacity. FFmpeg gives every GIF one, most of them without need."""
+    if not any(part.is_alpha for part in frame.format.components):
+        return False
+    return codec != "gif" or bool(_alpha(frame).min() < 1)
+
+
+def _alpha(frame: Any) -> Float32[np.ndarray, "h w"]:
+    """Return the opacity in [0, 1] of a frame that has one, as it lies in the file."""
+    bits = min(16, max(part.bits for part in frame.format.components))
+    samples = frame.reformat(format="rgba64le" if bits > 8 else "rgba").to_ndarray()[..., 3]
+    most = ((1 << bits) - 1) << (16 - bits) if bits > 8 else 255  # FFmpeg shifts the bits to the left
+    return (samples / np.float32(most)).clip(0, 1).astype(np.float32)
 
 
 def _open(name: str) -> Any:
@@ -341,6 +370,11 @@ def _format(suffix: str) -> str:
     return {".mkv": "matroska"}.get(suffix, suffix[1:])
 
 
+def holds_alpha(codec: str) -> bool:
+    """Tell whether frames of a codec, or png, have an opacity."""
+    return codec not in CODECS or bool(CODECS[codec].with_alpha)
+
+
 class Output(NamedTuple):
     """How a clip is written."""
 
@@ -375,7 +409,7 @@ def write(
     if output.codec == "png":
         Path(output.path).parent.mkdir(parents=True, exist_ok=True)
         for number, frame in enumerate(frames, 1):
-            images.save(output.path % number, frame.image, bit_depth=output.bit_depth)
+            images.save(output.path % number, frame.image, alpha=frame.alpha, bit_depth=output.bit_depth)
         return
     av = load_av()
     suffix = Path(output.path).suffix.lower()
@@ -395,14 +429,16 @@ def _encode(
 ) -> None:
     first, codec = next(frames), CODECS[output.codec]
     origin = first.time if selection.first > 1 else 0
+    pixels = codec.pixels if first.alpha is None else codec.with_alpha
     stream = _stream(container, output, clip, first.image.shape, clip.rate / selection.every)
+    stream.pix_fmt = pixels
     whole = itertools.chain([first], frames)
     with _open(clip.path) if audio else contextlib.nullcontext() as source:
         sound = _sound(source, container, origin, clip) if audio else None
         with _ordinary_threads():
             container.start_encoding()
         for frame in whole:
-            coded = _coded(frame.image, codec)
+            coded = _coded(frame, pixels)
             coded.pts, coded.duration, coded.time_base = (
                 frame.time - origin,
                 frame.duration,
@@ -423,7 +459,6 @@ def _stream(container: Any, output: Output, clip: Clip, shape: tuple[int, ...], 
     options = codec.options(output.quality)
     stream = container.add_stream(codec.encoder, rate=rate, options=options, time_base=clip.time_base)
     stream.height, stream.width = shape[:2]
-    stream.pix_fmt = codec.pixels
     context = stream.codec_context
     context.time_base = clip.time_base
     if not codec.pixels.startswith("bgr"):
@@ -474,12 +509,15 @@ def _sound(source: Any, container: Any, origin: int, clip: Clip) -> Callable[[Fr
     return copy
 
 
-def _coded(image: Image, codec: Codec) -> Any:
-    """Return an image as the codec takes it."""
-    av = load_av()
-    if codec.pixels.startswith("bgr"):
-        return av.VideoFrame.from_ndarray(images.to_uint8(image), "rgb24").reformat(format=codec.pixels)
+def _coded(frame: Frame, pixels: str) -> Any:
+    """Return a frame in one of FFmpeg's formats."""
+    av, image = load_av(), frame.image
+    if pixels.startswith("bgr"):
+        if frame.alpha is not None:
+            image = images.straight(image, frame.alpha)
+        plain = "rgb24" if frame.alpha is None else "rgba"
+        return av.VideoFrame.from_ndarray(images.to_uint8(image), plain).reformat(format=pixels)
     planes = np.concatenate([plane.ravel() for plane in to_yuv420(image)])
-    coded = av.VideoFrame.from_ndarray(planes.reshape(-1, image.shape[1]), codec.pixels)
+    coded = av.VideoFrame.from_ndarray(planes.reshape(-1, image.shape[1]), pixels)
     coded.colorspace, coded.color_range = BT709, LIMITED
     return coded

@@ -158,6 +158,14 @@ def motion(frame: Image, earlier: Image, precision: str = "fine") -> Motion:
     return Motion(backward, holds(backward, find(earlier, frame, precision)))
 
 
+def within(moved: Motion, known: Bool[np.ndarray, "h w"] | None) -> Motion:
+    """Return a motion that holds only where it leads to what is known of the earlier frame; None: all is."""
+    if known is None:
+        return moved
+    there = warp(known.astype(np.float32)[..., None], moved.flow)[..., 0]
+    return moved._replace(holds=moved.holds & (there > 0.99))
+
+
 def is_cut(frame: Image, before: Image, moved: Motion) -> bool:
     """Tell whether a frame shows another scene than the one before it.
 

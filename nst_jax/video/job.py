@@ -32,18 +32,21 @@ from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.files import check_space, write_whole
+from nst_jax.images.masks import Masks
 from nst_jax.networks.base import Params
 from nst_jax.reports.report import resolved, to_json
-from nst_jax.runs.input_files import ImageCache, Pictures, load_masks, load_pictures
+from nst_jax.runs.input_files import ImageCache, InputOptions, Pictures, load_masks, load_pictures
 from nst_jax.runs.job import load_network, seconds_per_pixel, small_problem
 from nst_jax.runs.memory_plan import work
-from nst_jax.runs.problem import Problem
+from nst_jax.runs.problem import Problem, check_sizes
 from nst_jax.runs.pyramid import make_problems, settled
 from nst_jax.runs.request import OutputOptions, Request, facts_of
 from nst_jax.system import device
 from nst_jax.video import clips, flow
-from nst_jax.video.clips import Clip, Frame, Output
+from nst_jax.video import masks as mask_clips
+from nst_jax.video.clips import Clip, Frame, Output, Selection
 from nst_jax.video.flow import Before, Motion
+from nst_jax.video.masks import FrameMasks, MaskClips
 from nst_jax.video.measures import warping_error
 from nst_jax.video.request import VideoRequest, check
 from nst_jax.video.sequence import Made, Shot, Steps, unstored
@@ -109,6 +112,7 @@ class Next(NamedTuple):
 
     number: int
     frame: Frame  # at the working size
+    masks: Masks
     motions: dict[int, Motion]  # to earlier frames, by how many back; none where it begins a shot
     earlier: dict[int, Image]  # their contents
     kept: Kept | None  # from an earlier run
@@ -128,6 +132,8 @@ class VideoJob:
     size: tuple[int, int]
     total: int  # frames that are selected
     frames: Iterator[Frame]  # those that are selected
+    masks: Iterator[FrameMasks]  # of each
+    moving: MaskClips
     pictures: Pictures  # of the first frame
     weights: Weights
     params: Params
@@ -165,15 +171,15 @@ class VideoJob:
         """Return what the run will take, from a few steps of a small picture. Raises NotEnoughMemory."""
         config, options = self.request.config, self.request.options
         shot = self._shot(self.pictures, config)
-        scales = config.pyramid()
+        scales = shot.config.pyramid()
         first = sum(
             scale.iterations * work(plan.problem) for scale, plan in zip(scales, shot.plans, strict=True)
         )
         further = (self.total - 1) * (options.frame_steps + 1) * work(shot.plans[-1].problem)
-        content, styles, init, masks = self.pictures
+        content, styles, init, _ = self.pictures
 
         def make(config: Config) -> list[Problem]:
-            return make_problems(self.params, content, styles, config, init, masks)
+            return make_problems(self.params, content, styles, config, init, shot.problems[-1].masks)
 
         seconds = (first + further) * seconds_per_pixel(small_problem(make, config))
         disk = self.total * frame_bytes(self.size, self.request)
@@ -182,7 +188,7 @@ class VideoJob:
     def _make(self, store: Store, stop: Callable[[], Any]) -> Generator[Event, None, int]:
         """Make the frames; return how many there are in all."""
         shot: Shot | None = None
-        opening: tuple[Frame, Made] | None = None  # of the shot
+        opening: tuple[Frame, Masks, Made] | None = None  # of the shot
         made: dict[int, Made] = {}
         resumed = number = start = 0
         with ThreadPoolExecutor(1) as reader:
@@ -197,25 +203,31 @@ class VideoJob:
                     if resumed:
                         yield Resumed(resumed)
                     resumed = 0
-                    shot = shot or self.opened(frame, opening)
+                    shot = shot or self.opened(*(opening or (frame, coming.masks)))
                     found, error = self._frame(shot, coming, made, stop, begins)
                     if found is None:
                         return number - 1
                     made[number], seconds = found, time.monotonic() - began
                     store.save(number, Kept(found, frame.time, frame.duration, start, seconds, error))
                     yield FrameMade(number, self.total, begins, seconds, error, found)
-                opening = opening or (frame, made[number])
+                opening = opening or (frame, coming.masks, made[number])
                 made.pop(number - max(LONG_TERM), None)
         if resumed:
             yield Resumed(resumed)
         return number
 
-    def opened(self, frame: Frame, opening: tuple[Frame, Made] | None = None) -> Shot:
-        """Return a shot that begins with a frame, or one whose opening was made by an earlier run."""
-        first = opening[0] if opening else frame
-        shot = self._shot(self.pictures._replace(content=first.image), self._config_at(first))
-        if opening:
-            shot.resume(opening[1])
+    def opened(self, frame: Frame, masks: Masks, made: Made | None = None) -> Shot:
+        """Return a shot that begins with a frame.
+
+        Args:
+            frame: At the working size.
+            masks: Its masks.
+            made: What an earlier run made of it.
+        """
+        pictures = self.pictures._replace(content=frame.image, masks=masks)
+        shot = self._shot(pictures, self._config_at(frame))
+        if made:
+            shot.resume(made)
         return shot
 
     def _config_at(self, frame: Frame) -> Config:
@@ -234,7 +246,7 @@ class VideoJob:
             known, content = coming.known(pictures), coming.known(coming.earlier)
             if self.request.options.keyframes:
                 shot.retune(self._config_at(coming.frame))
-            now = shot.follow(coming.frame.image, known, content, stop)
+            now = shot.follow(coming.frame.image, known, content, coming.masks, stop)
         if now is None:
             return None, math.nan
         return now, warping_error(shown(now), shown(made[coming.number - 1]), coming.motions[1])
@@ -243,7 +255,8 @@ class VideoJob:
         """Yield the frames at the working size, each with its motions unless it is made already."""
         options = self.request.options
         recent: collections.deque[Image] = collections.deque(maxlen=max(LONG_TERM))  # of the shot
-        for number, frame in enumerate(self.frames, 1):
+        styled: collections.deque[Any] = collections.deque(maxlen=max(LONG_TERM))
+        for number, (frame, masks) in enumerate(zip(self.frames, self.masks, strict=False), 1):
             image, kept = images.resize(frame.image, *self.size), store.load(number, self.size)
             earlier = {back: recent[-back] for back in LONG_TERM if back <= len(recent)}
             motions: dict[int, Motion] = {}
@@ -257,8 +270,10 @@ class VideoJob:
                         back: flow.motion(image, earlier[back], options.flow) for back in earlier if back > 1
                     }
                     motions |= further
+            motions = {back: flow.within(moved, styled[-back]) for back, moved in motions.items()}
             recent.append(image)
-            yield Next(number, frame._replace(image=image), motions, earlier, kept)
+            styled.append(masks.styled)
+            yield Next(number, frame._replace(image=image), masks.masks, motions, earlier, kept)
 
     def _shot(self, pictures: Pictures, config: Config) -> Shot:
         options = self.request.options
@@ -270,17 +285,25 @@ class VideoJob:
         options, told = self.request.options, []
 
         def frames() -> Iterator[Frame]:
-            for number in range(1, count + 1):
+            for number, alpha in zip(range(1, count + 1), self._alphas(), strict=False):
                 kept = store.load(number, self.size)
                 if kept is None:
                     came = f"frame {number} is gone or damaged"
                     raise InputError(str(store.folder), "the frames that were made", came)
                 told.append(self._told_of(number, kept))
-                yield Frame(shown(kept.made), kept.time, kept.duration)
+                yield Frame(shown(kept.made), kept.time, kept.duration, alpha)
 
         output = Output(options.output, self.codec, options.quality, options.bit_depth)
         clips.write(output, self.clip, frames(), options.selection, options.audio)
         return told
+
+    def _alphas(self) -> Iterator[np.ndarray | None]:
+        """Yield each frame's opacity at the working size, None where it is not kept."""
+        if not (self.clip.alpha and clips.holds_alpha(self.codec)):
+            yield from itertools.repeat(None)
+        for frame in clips.read(self.clip, self.request.options.selection):
+            assert frame.alpha is not None
+            yield images.resize(frame.alpha, *self.size)
 
     def _told_of(self, number: int, kept: Kept) -> dict[str, Any]:
         return {
@@ -306,18 +329,29 @@ class VideoJob:
                 "frames": self.clip.frames,
                 "audio": self.clip.audio,
             },
+            "mask_clips": {
+                flag: {"file": clip.path, "size": clip.size, "frames": clip.frames}
+                for flag, clip in self.moving.by_flag().items()
+            },
             "frames": frames,
             "seconds": time.monotonic() - began,
             "device": device.describe(1),
         }
 
 
-def prepare_video(request: VideoRequest) -> VideoJob:
-    """Check a request and read its files and the clip's first frame; write nothing. Raises InputError."""
+def prepare_video(request: VideoRequest, chosen: Selection | None = None) -> VideoJob:
+    """Check a request and read its files and the clip's first frame; write nothing. Raises InputError.
+
+    chosen: the frames that masks may have one for each of. None: the request's selection.
+    """
     codec = check(request)
     inputs, options, config = request.inputs, request.options, request.config
     clip = clips.probe(inputs.content)
     clips.check_output(options.output, codec, clip.audio if options.audio else "")
+    if clip.alpha and not clips.holds_alpha(codec):
+        LOG.warning(
+            "%s: its alpha is not kept by %s, but shown on white; ffv1 and PNG keep it", clip.path, codec
+        )
     options.keyframes.check_length(float(clip.frames / clip.rate))
     frames = clips.read(clip, options.selection)
     total, first = options.selection.count(clip.frames), next(frames, None)
@@ -330,8 +364,9 @@ def prepare_video(request: VideoRequest) -> VideoJob:
     inputs = dataclasses.replace(inputs, style=inputs.style + options.keyframes.files)
     cache = ImageCache(inputs.max_pixels)
     cache.sources[inputs.content] = images.Source(images.resize(first.image, *size), None)
-    pictures = load_pictures(inputs, config, cache, load_masks(inputs, cache))
-    config = settled(config, *pictures)
+    moving = mask_clips.find(inputs, clip, chosen or options.selection, options.selection)
+    pictures, masks = _with_masks(inputs, config, cache, moving)
+    config = config if moving.by_flag() else settled(config, *pictures)  # else each shot settles its own
     request = dataclasses.replace(request, inputs=inputs, config=config)
     still = Request(inputs=inputs, outputs=OutputOptions(), config=config)
     weights, params = load_network(still)
@@ -339,8 +374,31 @@ def prepare_video(request: VideoRequest) -> VideoJob:
     told = facts_of(still, pictures, weights, 1)["told"]
     made_of = {f"--{name}": str(getattr(options, name)) for name in MADE_OF}
     told |= made_of | {"the clip": cache.sha256(inputs.content)}
+    told |= {f"the clip of {flag}": cache.sha256(mask.path) for flag, mask in moving.by_flag().items()}
     reading = itertools.chain([first], frames)
-    return VideoJob(request, clip, codec, size, total, reading, pictures, weights, params, told)
+    return VideoJob(
+        request, clip, codec, size, total, reading, masks, moving, pictures, weights, params, told
+    )
+
+
+def _with_masks(
+    inputs: InputOptions, config: Config, cache: ImageCache, moving: MaskClips
+) -> tuple[Pictures, Iterator[FrameMasks]]:
+    """Return the pictures of the first frame, and the masks of all frames. Raises InputError.
+
+    Args:
+        inputs: Files and their options.
+        config: The options.
+        cache: Has the picture files, and the first frame as the content.
+        moving: The masks that are clips.
+    """
+    pictures = load_pictures(inputs, config, cache, load_masks(moving.others(inputs), cache))
+    assert pictures.content is not None
+    size = pictures.content.shape[:2]
+    check_sizes(size, [style.shape for style in pictures.styles], pictures.masks, config.spec())
+    frames = moving.frames(pictures.masks, size)
+    first = next(frames)
+    return pictures._replace(masks=first.masks), itertools.chain([first], frames)
 
 
 def working_size(size: tuple[int, int], longest: int, even: bool) -> tuple[int, int]:

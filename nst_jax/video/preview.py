@@ -16,8 +16,10 @@ import numpy as np
 from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.video import clips
+from nst_jax.video import masks as mask_clips
 from nst_jax.video.clips import Clip, Selection
 from nst_jax.video.job import Encoded, Event, Finished, FrameMade, VideoJob, prepare_video, shown
+from nst_jax.video.masks import FrameMasks
 from nst_jax.video.request import VideoOptions, VideoRequest, check
 
 SIZE = 256  # longest side, in pixels, at most
@@ -30,6 +32,7 @@ class Preview(VideoJob):
     """The job of a sample, which makes a sheet of stills before it."""
 
     stills: Selection
+    still_masks: Iterator[FrameMasks]
     sheet: str  # PNG file: frames above, what is made of them below
 
     def run(self, stop: Callable[[], Any] = lambda: False) -> Iterator[Event]:
@@ -39,9 +42,10 @@ class Preview(VideoJob):
         """
         columns: list[np.ndarray] = []
         number = min(STILLS, self.stills.count(self.clip.frames))
-        for frame in itertools.islice(clips.read(self.clip, self.stills), number):
+        stills = zip(clips.read(self.clip, self.stills), self.still_masks, strict=False)
+        for frame, masks in itertools.islice(stills, number):
             began, frame = time.monotonic(), frame._replace(image=images.resize(frame.image, *self.size))
-            made = self.opened(frame).begin(stop)
+            made = self.opened(frame, masks.masks).begin(stop)
             if made is None:
                 yield Finished(0, stop())
                 return
@@ -60,8 +64,12 @@ def prepare_preview(request: VideoRequest) -> Preview:
     stills = options.selection._replace(every=options.every * max(1, total // STILLS))
     small = _sample_of(options, clip)
     request = dataclasses.replace(request, options=small, config=_smaller(request.config))
-    job = prepare_video(request)
-    return Preview(**vars(job), stills=stills, sheet=str(Path(small.output).with_suffix(".png")))
+    job = prepare_video(request, options.selection)
+    moving = mask_clips.find(request.inputs, clip, options.selection, stills)
+    masks = moving.frames(job.pictures.masks, job.size)
+    return Preview(
+        **vars(job), stills=stills, still_masks=masks, sheet=str(Path(small.output).with_suffix(".png"))
+    )
 
 
 def _sample_of(options: VideoOptions, clip: Clip) -> VideoOptions:

@@ -21,6 +21,7 @@ from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.images import color
 from nst_jax.images import masks as masking
+from nst_jax.images.masks import Masks
 from nst_jax.losses import TERMS
 from nst_jax.networks.base import Params
 from nst_jax.objective.objective import Targets
@@ -31,8 +32,9 @@ from nst_jax.optimize.loop import carried_picture
 from nst_jax.runs.input_files import Pictures
 from nst_jax.runs.memory_plan import make_plans
 from nst_jax.runs.problem import Problem, finish
-from nst_jax.runs.pyramid import make_problems
+from nst_jax.runs.pyramid import make_problems, settled
 from nst_jax.runs.transfer import Progress, run
+from nst_jax.spec import Spec
 from nst_jax.video.flow import Before
 
 Image = Float32[np.ndarray, "h w 3"]
@@ -71,18 +73,23 @@ class Shot:
     def __init__(
         self, params: Params, pictures: Pictures, config: Config, steps: Steps, free_memory: int | None = None
     ):
-        """Plan a shot whose first frame is the content of pictures. Raises InputError, NotEnoughMemory."""
+        """Plan a shot whose first frame is the content of pictures. Raises InputError, NotEnoughMemory.
+
+        The config's own choice of scales is settled for this frame.
+        """
         content, styles, init, masks = pictures
-        self.config = config
-        *smaller, last = make_problems(params, content, styles, config, init, masks)
+        self.acting, laid = _opening(masks, config.spec())
+        self.config = settled(config, content, styles, init, laid)
+        problems = make_problems(params, content, styles, self.config, init, laid)
+        self.style_mix = problems[-1].weights.style_mix
+        *smaller, last = [_with_mix(problem, self.acting) for problem in problems]
         default = TERMS[TERM].weight
         weight = default.balanced if config.loss_balancing == "auto" else default.default
         last = last.with_term(TERM, steps.weight * weight)
         self.plans = make_plans([*smaller, last], free_memory)
         self.problems = [plan.problem for plan in self.plans]
         self.steps = steps
-        parts = masking.regions(masks)
-        self.opacity = None if parts is None else masking.opacity(parts)
+        self.masks = masks
 
     def begin(self, stop: Callable[[], Any] = lambda: False) -> Made | None:
         """Return the first frame, which further ones follow; None where stopped. Raises InputError."""
@@ -92,7 +99,7 @@ class Shot:
         if (last := _last(steps, stop)) is None:
             return None
         background = make_background(problem.background, masking.regions(problem.masks), problem.spec)
-        made = self._made(last, _carried(last, background, problem.spec), problem)
+        made = self._made(last, _carried(last, background, problem.spec), problem, self.masks)
         self._lead(made, targets)
         return made
 
@@ -112,7 +119,7 @@ class Shot:
         given = {TERM: {"picture": first.image, "weights": everywhere}}
         self.targets = with_content(targets, problem.params, problem.content, spec, problem.masks, given)
         self.log_ratio = first.log_ratio if spec.steered else None
-        self.together = problem.balanced(self.targets).weights
+        self.together = problem.balanced(self.targets).weights.replace(style_mix=self.style_mix)
         self.following = problem.replace(
             weights=self._weights(self.config),
             spec=spec._replace(steered=False),
@@ -152,7 +159,12 @@ class Shot:
         return [one.balanced(self.targets).weights for one in each]
 
     def follow(
-        self, frame: Image, known: Before, known_content: Before, stop: Callable[[], Any] = lambda: False
+        self,
+        frame: Image,
+        known: Before,
+        known_content: Before,
+        masks: Masks | None = None,
+        stop: Callable[[], Any] = lambda: False,
     ) -> Made | None:
         """Return the next frame; None where stopped. Raises InputError.
 
@@ -160,11 +172,13 @@ class Shot:
             frame: Its content.
             known: What earlier pictures show of it, with which it begins.
             known_content: The same of their contents.
+            masks: Its own. None: the first frame's.
             stop: Asked whether to end early.
         """
-        spec, masks = self.following.spec, self.following.masks
+        spec, masks = self.following.spec, self.masks if masks is None else masks
         content = color.luma(frame) if spec.luminance else frame
         problem = self.following.replace(first=known.picture, content=content, photograph=frame)
+        problem = _with_mix(problem, _acting(masks, spec))
         given = {TERM: {"picture": known.picture, "weights": known.weights[..., None]}}
         targets = with_content(self.targets, problem.params, content, spec, masks, given)
         last = _last(run([problem], report_every=1, targets=targets), stop, self.steps.tolerance)
@@ -173,9 +187,9 @@ class Shot:
         image = _carried(last, targets.background, spec)
         if self.steps.anchor:
             image = anchored(image, known, content - known_content.picture)
-        return self._made(last, image, problem)
+        return self._made(last, image, problem, masks)
 
-    def _made(self, last: Progress, image: Image, problem: Problem) -> Made:
+    def _made(self, last: Progress, image: Image, problem: Problem, masks: Masks) -> Made:
         """Return a frame as it is kept: in whole numbers, so that a resumed run goes on from the same."""
         if not last.finite:
             raise InputError(
@@ -183,9 +197,11 @@ class Shot:
             )
         picture = stored(image)
         shown = image = unstored(picture)
-        if self.opacity is not None:
-            shown = self.opacity[..., None] * image + (1 - self.opacity[..., None]) * problem.background
-        shown = finish(shown, problem.photograph, self.opacity, problem.preserve_color)
+        opacity, parts = None, masking.regions(masks)
+        if parts is not None:
+            opacity = masking.opacity(parts)
+            shown = opacity[..., None] * image + (1 - opacity[..., None]) * problem.background
+        shown = finish(shown, problem.photograph, opacity, problem.preserve_color)
         assert last.resume_state is not None
         dial = last.resume_state.state.dial
         return Made(
@@ -195,6 +211,36 @@ class Shot:
             steps=last.step,
             losses=last.losses,
         )
+
+
+def _acting(masks: Masks, spec: Spec) -> Float32[np.ndarray, " r"] | None:
+    """Return 1 for each region with a style that acts there, 0 for those too small. None: no masks."""
+    parts = masking.regions(masks)
+    return None if parts is None else masking.acting(parts, spec.network, spec.style_layers)
+
+
+def _opening(masks: Masks, spec: Spec) -> tuple[Float32[np.ndarray, " r"] | None, Masks]:
+    """Return which styles act in a shot's first frame, and masks that leave each of them something.
+
+    Where none acts all of them do, in a picture that is not shown: later frames have their weights.
+    """
+    acting = _acting(masks, spec)
+    if acting is None or acting.all():
+        return None, masks
+    shape = next(mask.shape for mask in (masks.content, *masks.styles) if mask is not None)
+    white = np.ones(shape, np.float32)
+    if not acting.any():
+        return None, masks._replace(content=white, styles=[white for _ in masks.styles])
+    return acting, masks._replace(
+        styles=[mask if acts else white for mask, acts in zip(masks.styles, acting, strict=True)]
+    )
+
+
+def _with_mix(problem: Problem, acting: Float32[np.ndarray, " r"] | None) -> Problem:
+    """Return a problem with the shares of the styles that act. None: of all of them."""
+    if acting is None or acting.all():
+        return problem
+    return problem.replace(weights=problem.weights.replace(style_mix=problem.weights.style_mix * acting))
 
 
 def _last(steps: Iterator[Progress], stop: Callable[[], Any], tolerance: float = 0.0) -> Progress | None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from clip_files import encode, packets, picture, rgb_frame
 
+from nst_jax import images
 from nst_jax.errors import InputError
 from nst_jax.video import clips
 from nst_jax.video.clips import ALL, Frame, Output, Selection, probe, read
@@ -348,3 +349,51 @@ def test_memory_does_not_grow_with_the_frames(tmp_path):
     assert probe(str(tmp_path / "o.mkv")).frames == 200
     assert most < 30
     shutil.rmtree(tmp_path)
+
+
+def opaque_to_the_right(levels):
+    """Return a frame whose opacity rises from the left to the right."""
+    return np.round(np.linspace(0, levels, 48)).repeat(32).reshape(48, 32).T.copy()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "pixels", "bits"),
+    [
+        (".mkv", "ffv1", "bgra", 8),
+        (".mkv", "ffv1", "yuva420p", 8),
+        (".mov", "png", "rgba", 8),
+        (".mkv", "ffv1", "yuva444p10le", 10),
+        (".mov", "qtrle", "argb", 8),
+    ],
+)
+def test_the_opacity_is_read_to_the_bit_and_colors_are_on_white(tmp_path, suffix, codec, pixels, bits):
+    levels = 2**bits - 1
+    alpha = opaque_to_the_right(levels)
+    deep = np.full((32, 48, 4), 65535 * 0.4, np.uint16)
+    deep[..., 3] = alpha * 2 ** (16 - bits)
+    whole = np.uint8(np.dstack([np.full((32, 48, 3), 102), alpha])) if bits == 8 else deep
+    frame = av.VideoFrame.from_ndarray(whole, "rgba" if bits == 8 else "rgba64le").reformat(format=pixels)
+    if pixels == "yuva420p":  # FFmpeg is off by one in it
+        plane = frame.planes[3]
+        plane.update(np.uint8(np.pad(alpha, [(0, 0), (0, plane.line_size - 48)])).tobytes())
+    clip = probe(encode(tmp_path / f"in{suffix}", [frame], codec))
+    assert clip.alpha
+    (found,) = read(clip, ALL)
+    np.testing.assert_allclose(found.alpha, alpha / levels, atol=1e-6)
+    opacity = found.alpha[..., None]
+    expected = (opacity * 0.4 + 1 - opacity).repeat(3, -1)
+    np.testing.assert_allclose(found.image, expected, atol=2.5 / 255)
+
+
+def test_ffv1_and_png_keep_the_opacity(tmp_path):
+    alpha = np.float32(opaque_to_the_right(255) / 255)
+    straight = picture()
+    frame = Frame(alpha[..., None] * straight + 1 - alpha[..., None], 0, 40, alpha)
+    clip = clips.Clip("", (32, 48), Fraction(1, 1000), Fraction(25), 1, "", 0)
+    for name, codec in (("o.mkv", "ffv1"), ("o_%01d.png", "png")):
+        clips.write(Output(str(tmp_path / name), codec, 0), clip, [frame])
+    source = images.read(tmp_path / "o_1.png")
+    np.testing.assert_array_equal(source.opacity, images.to_uint8(alpha))
+    (found,) = read(probe(str(tmp_path / "o.mkv")), ALL)
+    np.testing.assert_allclose(found.alpha, alpha, atol=1e-6)
+    np.testing.assert_allclose(found.image, frame.image, atol=1 / 255)

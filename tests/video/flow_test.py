@@ -213,3 +213,16 @@ def test_cuts_are_found_and_motion_is_none(drawn):
     for one, scene in enumerate([*scenes, plain]):
         for other, another in enumerate([*scenes, plain]):
             assert flow.is_cut(scene, another, flow.motion(scene, another)) == (one != other), (one, other)
+
+
+def test_a_motion_holds_where_it_leads_to_what_is_known():
+    """All moves by 3 columns to the right, and the left half of the earlier frame is known."""
+    back = np.zeros((20, 24, 2), np.float32)
+    back[..., 0] = -3
+    known = np.zeros((20, 24), bool)
+    known[:, :12] = True
+    moved = Motion(back, np.ones((20, 24), bool))
+    expected = np.zeros((20, 24), bool)
+    expected[:, :15] = True
+    np.testing.assert_array_equal(flow.within(moved, known).holds[:, 3:], expected[:, 3:])
+    np.testing.assert_array_equal(flow.within(moved, None).holds, moved.holds)

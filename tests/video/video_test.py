@@ -4,6 +4,7 @@ import dataclasses
 import json
 from fractions import Fraction
 
+import av
 import jax
 import numpy as np
 import pytest
@@ -61,11 +62,27 @@ def cut(tmp_path_factory):
     return clip_of(path, [frame("cat", 4 * n) for n in range(3)] + [frame("rocket", 4 * n) for n in range(3)])
 
 
+def mask(left, shape=(36, 48)):
+    """Return a mask that is white from a column on, over 20 columns."""
+    found = np.zeros((*shape, 3), np.float32)
+    found[:, left : left + 20] = 1
+    return found
+
+
+LEFT = (0, 8, 48, 16, 28)  # 48: black everywhere
+
+
+@pytest.fixture(scope="module")
+def moving_mask(tmp_path_factory):
+    return clip_of(tmp_path_factory.mktemp("masks") / "mask.mkv", map(mask, LEFT))
+
+
 def request_of(clip, output, *, inputs=None, config=None, **options):
     options = {"frame_steps": 2, "codec": "ffv1", "flow": "fast", **options}
     return VideoRequest(
         inputs=InputOptions(
-            content=str(clip), style=() if "style_at" in options else ("example:night",), **(inputs or {})
+            content=str(clip),
+            **{"style": () if "style_at" in options else ("example:night",), **(inputs or {})},
         ),
         options=VideoOptions(output=str(output), **options),
         config=Config.from_preset(**{**QUICK, **(config or {})}),
@@ -117,9 +134,13 @@ def test_a_frame_whose_steps_gain_little_takes_fewer(tmp_path, panned):
     assert all(1 < few < 9 for few in steps[0.02][1:])
 
 
-@pytest.mark.parametrize("changing", [{}, CHANGING], ids=["one style", "keyframes"])
+@pytest.mark.parametrize(
+    ("changing", "masked"),
+    [({}, False), (CHANGING, False), ({}, True)],
+    ids=["one style", "keyframes", "masks"],
+)
 def test_one_program_serves_all_frames_and_styles_are_looked_at_once(
-    tmp_path, panned, compilations, monkeypatch, changing
+    tmp_path, panned, moving_mask, compilations, monkeypatch, changing, masked
 ):
     jax.clear_caches()
     looked, wanted_of_style = [], targets.wanted_of_style
@@ -129,7 +150,8 @@ def test_one_program_serves_all_frames_and_styles_are_looked_at_once(
         return wanted_of_style(params, style, *others)
 
     monkeypatch.setattr(targets, "wanted_of_style", look)
-    run(request_of(panned, tmp_path / "o.mkv", **changing))
+    inputs = {"content_mask": moving_mask} if masked else {}
+    run(request_of(panned, tmp_path / "o.mkv", inputs=inputs, **changing))
     programs = 2 if changing else 1  # a strength is corrected in the first frame alone
     assert compilations("run_steps") == compilations("content_targets") == programs
     assert looked.count(False) == (2 if changing else 1)
@@ -296,6 +318,96 @@ def test_outside_of_a_mask_is_the_content(tmp_path, panned):
         assert np.abs(shown[:, 24:] - content[:, 24:]).mean() > 0.02
 
 
+def test_each_frame_has_its_own_mask_and_a_killed_run_goes_on(tmp_path, panned, moving_mask):
+    output, inputs = tmp_path / "o.mkv", {"content_mask": moving_mask}
+    report = tmp_path / "o.json"
+    run(request_of(panned, output, inputs=inputs, report=str(report)))
+    for shown, content, left in zip(pictures_of(output), pictures_of(panned), LEFT, strict=True):
+        black = mask(left)[..., 0] == 0
+        np.testing.assert_array_equal(shown[black], content[black])
+        assert left == 48 or np.abs(shown - content)[:, left + 4 : left + 16].mean() > 0.02
+    told = json.loads(report.read_text())
+    assert told["config"]["content_mask"] == moving_mask
+    assert told["mask_clips"]["--content_mask"] == {"file": moving_mask, "size": [36, 48], "frames": 5}
+    again, answers = tmp_path / "again.mkv", iter([False] * 9 + [130] * 99)
+    run(request_of(panned, again, inputs=inputs), lambda: next(answers))
+    assert any(isinstance(one, Resumed) for one in run(request_of(panned, again, inputs=inputs)))
+    assert again.read_bytes() == output.read_bytes()
+
+
+def test_a_mask_clip_of_equal_frames_is_that_picture_at_any_size(tmp_path, panned):
+    images.save(tmp_path / "mask.png", mask(16))
+    twice = np.kron(mask(16), np.ones((2, 2, 1), np.float32))
+    clip_of(tmp_path / "mask.mkv", [twice] * 3)
+    found = []
+    for name in ("mask.png", "mask.mkv"):
+        inputs = {"content_mask": str(tmp_path / name)}
+        run(request_of(panned, tmp_path / "o.mkv", inputs=inputs, first=2, last=4))
+        found.append((tmp_path / "o.mkv").read_bytes())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("lefts", [LEFT, (48, *LEFT[1:])], ids=["white first", "black first"])
+def test_a_style_whose_mask_is_black_has_no_share(tmp_path, panned, lefts):
+    moving = clip_of(tmp_path / "left.mkv", map(mask, lefts))
+    images.save(tmp_path / "right.png", mask(30))
+    report = tmp_path / "o.json"
+    inputs = {
+        "style": ("example:night", "example:ink"),
+        "style_mask": (moving, str(tmp_path / "right.png")),
+    }
+    run(request_of(panned, tmp_path / "o.mkv", report=str(report), inputs=inputs))
+    for entry, left in zip(json.loads(report.read_text())["frames"], lefts, strict=True):
+        first, second = (one["style"] for one in entry["losses"]["by_style"])
+        expected = second / 2 if left == 48 else (first + second) / 2
+        np.testing.assert_allclose(entry["losses"]["style"], expected, rtol=1e-5)
+
+
+def test_frames_of_another_mask_clip_are_not_used(tmp_path, panned):
+    name, answers = tmp_path / "mask.mkv", iter([False] * 6 + [130] * 99)
+    inputs = {"content_mask": clip_of(name, map(mask, LEFT))}
+    run(request_of(panned, tmp_path / "o.mkv", inputs=inputs), lambda: next(answers))
+    clip_of(name, map(mask, (*LEFT[:-1], 20)))  # the first frames are equal
+    with pytest.raises(InputError, match="the clip of --content_mask: as in the run in"):
+        run(request_of(panned, tmp_path / "o.mkv", inputs=inputs))
+
+
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [
+        ([mask(0)] * 4, "5 frames, as the content has, or 3, as are chosen; it has 4"),
+        ([mask(0, (48, 36))] * 3, "a mask has the aspect of the content"),
+        ([mask(0), np.float32([1, 0, 0]) * mask(0), mask(0)], "frame 2: a mask is a gray picture"),
+    ],
+)
+def test_a_mask_clip_that_does_not_fit_is_one_line(tmp_path, panned, capsys, frames, said):
+    content_mask = clip_of(tmp_path / "mask.mkv", frames)
+    given = {"content": panned, "style": "example:night", "output": tmp_path / "o.mp4", "audio": "false"}
+    given |= {"first": 2, "last": 4, "content_mask": content_mask}
+    assert run_program(video.PROGRAM, arguments(**given)) == WRONG_REQUEST
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_a_preview_has_the_masks_of_its_frames(tmp_path, panned, monkeypatch, first):
+    monkeypatch.setattr(preview, "SECONDS", 0.08)  # of 25 frames: 2
+    monkeypatch.setattr(preview, "STILLS", 2)
+    lefts = LEFT[first - 1 :]
+    inputs = {"content_mask": clip_of(tmp_path / "mask.mkv", map(mask, lefts))}
+    asked = request_of(panned, tmp_path / "o.mkv", inputs=inputs, first=first, preview=True)
+    events = list(preview.prepare_preview(asked).run())
+    assert events[-1].frames == 2
+    contents = pictures_of(panned)[first - 1 :]
+    stills = np.split(images.load(tmp_path / "o.preview.png").rgb[36:], 2, 1)
+    found = [stills, pictures_of(tmp_path / "o.preview.mkv")]
+    for shown, step in zip(found, (2, 1), strict=True):
+        for number, picture in enumerate(shown):
+            black = mask(lefts[step * number])[..., 0] == 0
+            np.testing.assert_allclose(picture[black], contents[step * number][black], atol=1 / 255)
+
+
 @pytest.mark.parametrize("mode", ["luma", "luma_swap"])
 def test_colors_that_are_kept_are_each_frame_s_own(tmp_path, panned, mode):
     run(request_of(panned, tmp_path / "o.mkv", config={"preserve_color": mode}))
@@ -341,6 +453,30 @@ def test_png_frames_of_16_bits(tmp_path, panned):
     run(request_of(panned, output, codec="", bit_depth=16, first=2, last=4, every=2))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f_0001.png", "f_0002.png"]
     assert images.read(tmp_path / "f_0001.png").colors.dtype == np.uint16
+
+
+def see_through(path):
+    """Write a clip of two frames whose opacity rises from the left to the right, and from 0 to 0.5."""
+    frames = []
+    for most in (1.0, 0.5):
+        alpha = np.linspace(0, most, 48, dtype=np.float32)[None].repeat(36, 0)[..., None]
+        whole = images.to_uint8(np.concatenate([frame("cat"), alpha], -1))
+        frames.append(av.VideoFrame.from_ndarray(whole, "rgba").reformat(format="bgra"))
+    return encode(path, frames, "ffv1", times=[0, 40])
+
+
+def test_the_opacity_of_a_clip_is_kept_or_its_loss_is_told(tmp_path, caplog):
+    content = see_through(tmp_path / "in.mkv")
+    run(request_of(content, tmp_path / "o.mkv"))
+    run(request_of(content, tmp_path / "o_%01d.png", codec=""))
+    assert "alpha" not in caplog.text
+    frames = [list(read(probe(str(path)), ALL)) for path in (content, tmp_path / "o.mkv")]
+    for number, (source, made) in enumerate(zip(*frames, strict=True), 1):
+        np.testing.assert_array_equal(made.alpha, source.alpha)
+        np.testing.assert_array_equal(images.read(tmp_path / f"o_{number}.png").alpha, source.alpha)
+        np.testing.assert_allclose(images.load(tmp_path / f"o_{number}.png").rgb, made.image, atol=1e-6)
+    prepare_video(request_of(content, tmp_path / "o.mp4", codec=""))
+    assert "in.mkv: its alpha is not kept by h264, but shown on white" in caplog.text
 
 
 def arguments(**given):
