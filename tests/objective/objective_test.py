@@ -21,7 +21,7 @@ from nst_jax.objective.objective import (
     total_loss,
     weighted_sum,
 )
-from nst_jax.objective.targets import make_targets
+from nst_jax.objective.targets import make_targets, with_content
 from nst_jax.objective.weights import coefficients
 
 ALPHA, BETA, GAMMA = 1.5, 3e6, 2e-3
@@ -291,6 +291,21 @@ def test_masks_of_ones_change_nothing(params, pictures):
     for term in ("content", "style", "tv"):
         a, b = (compiled_terms(params, image, targets, spec)[term] for targets in (plain, masked))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), a, b)
+
+
+def test_targets_with_another_content_and_its_mask_are_those_made_of_them(params, pictures):
+    first, second, styles = pictures
+    masks = [np.zeros(first.shape[:2], np.float32) for _ in range(2)]
+    masks[0][:, :12], masks[1][:, 49:] = 1, 1  # with rings of 32 pixels neither is all of it
+    spec = Config().spec()
+    before, wanted = (
+        make_targets(params, content, styles[:1], spec, masks=Masks(content=mask))
+        for content, mask in zip((first, second), masks, strict=True)
+    )
+    found = with_content(before, params, second, spec, Masks(content=masks[1]), {})
+    assert jax.tree.structure(found) == jax.tree.structure(wanted)
+    for got, right in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_array_equal(got, right)
 
 
 def test_a_region_is_compared_with_its_own_style_only(params, pictures):
