@@ -34,7 +34,7 @@ from nst_jax.runs import (
 )
 from nst_jax.runs.input_files import ImageCache
 from nst_jax.runs.job import Job
-from nst_jax.runs.judging import References, verdict
+from nst_jax.runs.judging import verdict
 from nst_jax.runs.transfer import Progress
 from nst_jax.studio.lines import Lines, end_soon
 from nst_jax.studio.reader import write_views
@@ -312,9 +312,8 @@ class Worker:
 
 def measures(request: Request) -> list[dict[str, Any]]:
     """Return the judge's measures of what a request has made. Raises InputError and NotEnoughMemory."""
-    inputs, config = request.inputs, request.config
-    against = References(inputs.content, inputs.style, config.style_mix, config.stroke_size)
-    found = verdict(judge.load(), request.outputs.output, against, ImageCache(inputs.max_pixels))
+    cache = ImageCache(request.inputs.max_pixels)
+    found = verdict(judge.load(), request.outputs.output, request.references, cache)
     return [
         {"name": name, "value": found[name], "to": metric.to, "tells": metric.tells}
         for name, metric in judge.METRICS.items()

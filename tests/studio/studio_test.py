@@ -849,9 +849,9 @@ def test_regions_of_the_photograph_are_made_of_regions_of_the_painting(page, ser
     page.click("#go")
     page.wait_for_selector("#job-status:has-text('Finished')")
     job = page.evaluate("location.hash").removeprefix("#job/")
-    config = server.ask("GET", f"/api/jobs/{job}").json["inputs"]
-    assert config["content_labels"]
-    assert len(config["style_labels"]) == 1
+    inputs = server.ask("GET", f"/api/jobs/{job}").json["inputs"]
+    assert inputs["content_labels"]
+    assert len(inputs["style_labels"]) == 1
     report = json.loads((server.folder / "jobs" / job / "report.json").read_text())
     labels = [part["label"] for part in report["losses"]["final"]["by_style"]]
     assert sorted(labels) == ["#000000", "#56b4e9", "#e69f00"]

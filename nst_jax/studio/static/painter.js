@@ -3,11 +3,13 @@
 
 import { $, ask, choose, h, pictureOf, say, tried } from "./dom.js";
 import { changed, draft } from "./draft.js";
-import { COLORS } from "./panel.js";
+import { bare, COLORS } from "./panel.js";
 
 const LONGEST = 4096; // of a mask: larger photographs share it, as the studio brings masks to size
 const UNDOS = 12;
 const RGB = COLORS.map((color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16)));
+const [BLACK, WHITE] = [[0, 0, 0], [255, 255, 255]];
+const PALETTE = [BLACK, ...RGB]; // of label maps, by label
 const REGIONS = 3; // to begin with
 const LEAST = 1e-3; // of a picture: a smaller region is none, as for the studio
 let sheets = []; // { of, width, height, labels, undo, canvas }: what is painted on
@@ -160,10 +162,10 @@ async function pixels(source) {
 async function stampColors(source) {
   const data = await pixels(source);
   const far = (rgb, at) => rgb.reduce((sum, value, c) => sum + (value - data[at + c]) ** 2, 0);
-  const palette = [[0, 0, 0], ...RGB];
   for (let n = 0; n < sheet.labels.length; n += 1) {
-    const distances = palette.map((rgb) => far(rgb, 4 * n));
-    sheet.labels[n] = distances.indexOf(Math.min(...distances));
+    const isSame = n && [0, 1, 2].every((c) => data[4 * n + c] === data[4 * n + c - 4]); // maps are plain
+    const distances = isSame ? [] : PALETTE.map((rgb) => far(rgb, 4 * n));
+    sheet.labels[n] = isSame ? sheet.labels[n - 1] : distances.indexOf(Math.min(...distances));
   }
   while (regions.length < RGB.length && sheet.labels.some((label) => label > regions.length)) addRegion();
 }
@@ -174,16 +176,23 @@ async function stamp(source, label) {
   for (let n = 0; n < sheet.labels.length; n += 1) if (data[4 * n] > 127 && data[4 * n + 3] > 127) sheet.labels[n] = label;
 }
 
-/** The mask of a label as a PNG: white where it acts, its edge as soft as the feather. */
-async function mask(label) {
+/** A picture of the sheet, in which each label has a color. */
+function colored(colorOf) {
   const { width, height, labels } = sheet;
-  const hard = new OffscreenCanvas(width, height);
+  const canvas = new OffscreenCanvas(width, height);
   const image = new ImageData(width, height);
   for (let n = 0; n < labels.length; n += 1) {
-    image.data.fill(labels[n] === label ? 255 : 0, 4 * n, 4 * n + 3);
+    image.data.set(colorOf(labels[n]), 4 * n);
     image.data[4 * n + 3] = 255;
   }
-  hard.getContext("2d").putImageData(image, 0, 0);
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return canvas;
+}
+
+/** The mask of a label as a PNG: white where it acts, its edge as soft as the feather. */
+async function mask(label) {
+  const { width, height } = sheet;
+  const hard = colored((one) => (one === label ? WHITE : BLACK));
   if (!tool.feather) return hard.convertToBlob({ type: "image/png" });
   const soft = new OffscreenCanvas(width, height);
   const context = soft.getContext("2d");
@@ -193,17 +202,7 @@ async function mask(label) {
 }
 
 /** The label map of the sheet as a PNG: the color of each region, black where nobody painted. */
-async function labelMap() {
-  const { width, height, labels } = sheet;
-  const map = new OffscreenCanvas(width, height);
-  const image = new ImageData(width, height);
-  for (let n = 0; n < labels.length; n += 1) {
-    image.data.set(labels[n] ? RGB[labels[n] - 1] : [0, 0, 0], 4 * n);
-    image.data[4 * n + 3] = 255;
-  }
-  map.getContext("2d").putImageData(image, 0, 0);
-  return map.convertToBlob({ type: "image/png" });
-}
+const labelMap = () => colored((label) => PALETTE[label]).convertToBlob({ type: "image/png" });
 
 // The dialog
 
@@ -260,10 +259,8 @@ function take(own) {
   count();
 }
 
-const bare = (name) => name.replace(/^example:/, "");
-
 function onWhich() {
-  const rows = sheets.map((one, n) => h("label", {}, h("input", { type: "radio", name: "sheet", value: String(n), checked: one === sheet, onchange: () => take(one) }), bare(one.of.name)));
+  const rows = sheets.map((one, n) => h("label", {}, h("input", { type: "radio", name: "sheet", value: String(n), checked: one === sheet, onchange: () => take(one) }), bare(one.of)));
   return h("fieldset", {}, h("legend", {}, "Picture"), h("div", { class: "segments" }, rows));
 }
 
@@ -273,7 +270,7 @@ function addRegion() {
 
 /** What stands for one that can be painted: a painting, or a region and its name. */
 function shownAs(one, n) {
-  if (!isRegions) return [h("img", { src: pictureOf(one.reference, "thumb.jpg"), alt: "" }), h("span", {}, bare(one.name))];
+  if (!isRegions) return [h("img", { src: pictureOf(one.reference, "thumb.jpg"), alt: "" }), h("span", {}, bare(one))];
   const name = h("input", { type: "text", value: one, maxlength: "40", "aria-label": `Name of region ${n + 1}` });
   name.onchange = () => { regions[n] = name.value.trim() || `Region ${n + 1}`; };
   name.onfocus = () => name.closest("label").querySelector("[type=radio]").click();
@@ -403,7 +400,6 @@ async function keepRegions() {
 }
 
 function kept() {
-  sheets.forEach((one, n) => { one.of = n ? draft.styles[n - 1] : draft.content; });
   $("painter").close();
   changed();
   say("The regions are set.");

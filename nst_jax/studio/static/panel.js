@@ -19,7 +19,8 @@ const COLOR_WORDS = {
 };
 const DIALS = ["strength", "effort", "stroke_size", "preserve_color", "size", "style_mix"];
 
-const bare = (one) => one.name.replace(/^example:/, "");
+/** What a picture is called, an example by its bare name. */
+export const bare = (one) => one.name.replace(/^example:/, "");
 
 /** Put a picture in the draft: as the photograph, or as one more painting. */
 export function use(facts, role) {
