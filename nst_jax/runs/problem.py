@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -60,6 +61,15 @@ class Problem(Pytree):
         """The LPIPS to the photograph that the strength wants; NaN where it is left to the weights."""
         return math.nan if self.strength is None else lpips_of(self.strength)
 
+    @property
+    def loop_weights(self) -> LossWeights:
+        """The weights in the loop: 0 where it begins with the photograph and a strength of 0 asks for it.
+
+        There a loss of content can be above 0, by rounding, and would move the picture.
+        """
+        there = self.strength == 0 and self.content is not None and np.array_equal(self.first, self.content)
+        return jax.tree.map(jnp.zeros_like, self.weights) if there else self.weights
+
     def with_term(self, name: str, weight: float) -> "Problem":
         """Return the problem with a term that no option has, whose targets are given (Term.given)."""
         spec, weights = self.spec, self.weights.with_terms(**{name: jnp.float32(weight)})
@@ -83,7 +93,7 @@ class Problem(Pytree):
         return Inputs(
             params=self.params,
             targets=targets,
-            weights=self.weights,
+            weights=self.loop_weights,
             learning_rate=self.learning_rate,
         )
 
@@ -91,7 +101,7 @@ class Problem(Pytree):
         """Return the problem with its weights in units of their terms' pulls, with loss_balancing=auto."""
         if self.loss_balancing == "none":
             return self
-        inputs = self.inputs(targets)
+        inputs = self.inputs(targets).replace(weights=self.weights)
         weights = balanced(inputs, self.spec, self.background, self.styles[0], self.decay)
         return self.replace(weights=weights)
 

@@ -304,7 +304,7 @@ class _Parts:
         return first, Inputs(
             params=chosen[0].params,
             targets=targets[0].replace(terms=terms, background=background),
-            weights=_stack([problem.weights for problem in chosen]),
+            weights=_stack([problem.loop_weights for problem in chosen]),
             learning_rate=jnp.stack([problem.learning_rate for problem in chosen]),
         )
 

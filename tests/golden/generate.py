@@ -1,6 +1,6 @@
 """Write golden.json: what the presets come to on two example pictures, by precision, as plain numbers.
 
-Those of bfloat16 are the native part's, on a processor that multiplies it. Example, with what conftest.py sets: JAX_NUM_CPU_DEVICES=4 XLA_FLAGS=--xla_backend_optimization_level=0 python tests/golden/generate.py
+Those of bfloat16 are the native part's, on a processor that multiplies it. Example, with what conftest.py sets: JAX_NUM_CPU_DEVICES=4 XLA_FLAGS="--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false" python tests/golden/generate.py
 """
 
 import json

@@ -23,7 +23,7 @@ NST = Path(__file__).parents[2] / "bin" / "nst"
 LIMIT = 120  # seconds until a process that hangs is killed
 SMALL = ["--content=example:cat", "--style=example:waves", "--size=48", "--preset=gatys"]
 SMALL += ["--style_layers=conv1_1,conv2_1", "--content_layers=conv2_1"]
-QUICK = "--xla_backend_optimization_level=0"  # to compile
+QUICK = "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"  # to compile
 
 
 def begin(folder, *arguments, devices=1, flags=QUICK):
