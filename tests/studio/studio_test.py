@@ -909,3 +909,29 @@ def test_nothing_is_wider_than_the_screen(page, made, width):
         page.evaluate("hash => { location.hash = hash; }", place)
         page.wait_for_timeout(100)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light")])
+def test_axe_finds_nothing_that_shuts_somebody_out(page, made, width, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    page.set_viewport_size({"width": width, "height": 800})
+
+    def check(place: str) -> None:
+        page.wait_for_timeout(300)  # what fades in has another contrast
+        found = axe.Axe().run(page).response["violations"]
+        assert [(rule["id"], [node["target"] for node in rule["nodes"]]) for rule in found] == [], place
+
+    check("first visit")
+    choose_examples(page)
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    check("make")
+    for button in ("Paint where each acts", "Match regions"):
+        page.click(f"text={button}")
+        check(button)
+        page.keyboard.press("Escape")
+    for place in ("#gallery", f"#job/{made}"):
+        page.evaluate("hash => { location.hash = hash; }", place)
+        check(place)
+    page.click("text=Numbers")
+    check("numbers")
