@@ -37,20 +37,24 @@ def frames_of(path: str, size: int, count: int) -> list[np.ndarray]:
     return [images.resize(frame.image, *to) for frame in clips.read(clip, clips.Selection(1, count))]
 
 
-def follow(shot: Shot, first: Made, frames: list[np.ndarray]) -> list[np.ndarray]:
-    """Return the pictures of a shot whose first frame is made."""
+def follow(shot: Shot, first: Made, frames: list[np.ndarray], before: list[Made] | None = None) -> list[Made]:
+    """Return the frames of a shot whose first one is made; before: those of the pass before this one."""
     shot.resume(first)
-    made = [first]
-    for number in range(1, len(frames)):
-        motions = {
-            back: flow.motion(frames[number], frames[number - back]) for back in LONG_TERM if back <= number
-        }
-        known = flow.combine(motions, {back: made[number - back].image for back in motions})
-        known_content = flow.combine(motions, {back: frames[number - back] for back in motions})
-        found = shot.follow(frames[number], known, known_content)
+    order, side = (range(len(frames)), -1) if before is None else (range(len(frames))[::-1], 1)
+    made: dict[int, Made] = {}
+    for number in order:
+        others = {apart: number + side * apart for apart in LONG_TERM if number + side * apart in made}
+        motions = {apart: flow.motion(frames[number], frames[other]) for apart, other in others.items()}
+        if not motions:
+            made[number] = before[number] if before else first
+            continue
+        known = flow.combine(motions, {apart: made[other].image for apart, other in others.items()})
+        known_content = flow.combine(motions, {apart: frames[other] for apart, other in others.items()})
+        own = before[number].image if before else None
+        found = shot.follow(frames[number], known, known_content, own=own)
         assert found is not None
-        made.append(found)
-    return [one.image for one in made]
+        made[number] = found
+    return [made[number] for number in sorted(made)]
 
 
 def main() -> None:
@@ -83,7 +87,8 @@ def main() -> None:
     assert first is not None
     if given.still:
         for anchor in (False, True):
-            pictures = follow(shot_of(frames[0], Steps(given.steps, 1.0, anchor)), first, frames)
+            made = follow(shot_of(frames[0], Steps(given.steps, 1.0, anchor)), first, frames)
+            pictures = [one.image for one in made]
             means = [255 * float(picture.mean(dtype=np.float64)) for picture in pictures]
             print(
                 f"anchor {anchor}:",
@@ -110,7 +115,11 @@ def main() -> None:
     alone = [first, *(shot_of(frame).begin() for frame in frames[1:])]
     tell("frame by frame, 25 steps each", [made.image for made in alone if made])
     for name, steps in itertools.islice(RUNS.items(), given.runs):
-        tell(name, follow(shot_of(frames[0], steps), first, frames))
+        made = follow(shot_of(frames[0], steps), first, frames)
+        tell(name, [one.image for one in made])
+        if steps is next(iter(RUNS.values())):
+            again = follow(shot_of(frames[0], steps), first, frames, made)
+            tell(f"{name}, and a second pass", [one.image for one in again])
 
 
 if __name__ == "__main__":

@@ -56,7 +56,9 @@ def _run(job: VideoJob) -> int:
                     began, made = time.monotonic(), 0
                 case Finished(frames, stopped):
                     if stopped:
-                        further = f"{frames} of {job.total} frames are made; the same command goes on"
+                        further = (
+                            f"{frames} of {job.total * job.passes} frames are made; the same command goes on"
+                        )
                         return fail(stopped, f"{ENDINGS[stopped - 128]}: {further}")
     return DONE
 

@@ -99,7 +99,8 @@ class ClipRun(Running):
 
     def go(self, job: VideoJob) -> None:
         """Make the clip."""
-        self.send("planned", plan=[f"{job.total} frames"], iterations=[job.total], scales="")
+        total = job.total * job.passes
+        self.send("planned", plan=[f"{total} frames"], iterations=[total], scales="")
         began, made, last = time.monotonic(), 0, 0
         newest: Made | None = None
         for event in job.run(stop=self.stop):
@@ -111,7 +112,7 @@ class ClipRun(Running):
                     if not made:
                         self.send("started", step=last)
                     made, last = made + 1, event.number
-                    left = (time.monotonic() - began) / made * (job.total - last)
+                    left = (time.monotonic() - began) / made * (total - last)
                     self.send("advanced", step=last, left=left, losses=weighted(event.made.losses))
                     newest = event.made
                     self.show(last, partial(video.shown, newest))

@@ -49,8 +49,8 @@ from nst_jax.video.flow import Before, Motion
 from nst_jax.video.masks import FrameMasks, MaskClips
 from nst_jax.video.measures import warping_error
 from nst_jax.video.request import VideoRequest, check
-from nst_jax.video.sequence import Made, Shot, Steps, unstored
-from nst_jax.video.store import Kept, Store
+from nst_jax.video.sequence import Made, Shot, Steps, stored, unstored
+from nst_jax.video.store import BACKWARD, Kept, Store
 from nst_jax.weights import Weights
 
 LOG = logging.getLogger(__name__)
@@ -61,14 +61,14 @@ SPARE_BYTES = 2**24
 # What frames depend on.
 MADE_OF = (
     *("frame_steps", "frame_tolerance", "temporal_weight", "flow", "anchor", "first", "every"),
-    *("style_at", "strength_at"),
+    *("style_at", "strength_at", "second_pass"),
 )
 
 
 class FrameMade(NamedTuple):
     """A frame is made and kept."""
 
-    number: int  # from 1, of the selected ones
+    number: int  # from 1, of the selected ones; those of a second pass count on
     total: int
     begins: bool  # a shot
     seconds: float
@@ -116,6 +116,7 @@ class Next(NamedTuple):
     motions: dict[int, Motion]  # to earlier frames, by how many back; none where it begins a shot
     earlier: dict[int, Image]  # their contents
     kept: Kept | None  # from an earlier run
+    before: Kept | None = None  # from the pass before
 
     def known(self, pictures: dict[int, Image]) -> Before:
         """Return what pictures of earlier frames show of it."""
@@ -151,20 +152,25 @@ class VideoJob:
             NotWritten: A file cannot be written.
         """
         options, began = self.request.options, time.monotonic()
-        store = Store(options.folder, self.told)
+        store = last = Store(options.folder, self.told)
         try:
-            count = yield from self._make(store, stop)
+            made = count = yield from self._make(store, stop)
             stopped = stop()
+            if options.second_pass and not stopped:
+                last = Store(options.folder / BACKWARD, self.told)
+                made += yield from self._make_backward(store, last, count, stop)
+                stopped = stop()
             if not stopped:
-                frames = self._write(store, count)
+                frames = self._write(last, count)
                 yield Encoded(options.output)
                 if options.report:
                     write_whole(Path(options.report), to_json(self._report(frames, began)))
                     yield Encoded(options.report)
                 if not options.keep_frames:
                     store.remove()
-            yield Finished(count, stopped)
+            yield Finished(made, stopped)
         finally:
+            last.close()
             store.close()
 
     def forecast(self) -> VideoForecast:
@@ -181,9 +187,15 @@ class VideoJob:
         def make(config: Config) -> list[Problem]:
             return make_problems(self.params, content, styles, config, init, shot.problems[-1].masks)
 
-        seconds = (first + further) * seconds_per_pixel(small_problem(make, config))
+        work_done = first + further * self.passes
+        seconds = work_done * seconds_per_pixel(small_problem(make, config))
         disk = self.total * frame_bytes(self.size, self.request)
         return VideoForecast(self.total, self.size, seconds, disk)
+
+    @property
+    def passes(self) -> int:
+        """How many times frames are made."""
+        return 1 + self.request.options.second_pass
 
     def _make(self, store: Store, stop: Callable[[], Any]) -> Generator[Event, None, int]:
         """Make the frames; return how many there are in all."""
@@ -208,13 +220,65 @@ class VideoJob:
                     if found is None:
                         return number - 1
                     made[number], seconds = found, time.monotonic() - began
-                    store.save(number, Kept(found, frame.time, frame.duration, start, seconds, error))
-                    yield FrameMade(number, self.total, begins, seconds, error, found)
+                    content = stored(frame.image) if self.passes > 1 else None
+                    store.save(
+                        number, Kept(found, frame.time, frame.duration, start, seconds, error, content)
+                    )
+                    yield FrameMade(number, self.total * self.passes, begins, seconds, error, found)
                 opening = opening or (frame, coming.masks, made[number])
                 made.pop(number - max(LONG_TERM), None)
         if resumed:
             yield Resumed(resumed)
         return number
+
+    def _make_backward(
+        self, store: Store, again: Store, count: int, stop: Callable[[], Any]
+    ) -> Generator[Event, None, int]:
+        """Make the frames of each shot once more, from the last to the first; return how many there are.
+
+        The last one stays. The others begin half way between what the first pass made and what later
+        frames show of them, and follow these (Ruder et al. 2016, section 4.3).
+
+        Args:
+            store: The first pass.
+            again: The second.
+            count: How many frames there are.
+            stop: Asked whether to end early.
+        """
+        shot: Shot | None = None
+        made: dict[int, Made] = {}
+        resumed = done = start = 0
+        with ThreadPoolExecutor(1) as reader:
+            for coming in _ahead(reader, self._frames_backward(store, again, count), FRAMES_AHEAD):
+                number, before, kept, began = coming.number, coming.before, coming.kept, time.monotonic()
+                assert before is not None
+                shot, start = shot if before.start == start else None, before.start
+                if kept:
+                    made[number], resumed = kept.made, resumed + 1
+                else:
+                    if resumed:
+                        yield Resumed(resumed)
+                    resumed = 0
+                    found, error = before.made, math.nan
+                    if later := {ahead: made[number + ahead] for ahead in coming.motions}:
+                        shot = shot or self._reopened(store, start)
+                        if (here := self._followed(shot, coming, later, stop)) is None:
+                            return done
+                        found, error = here
+                    made[number], seconds = found, time.monotonic() - began
+                    now = before._replace(made=found, seconds=seconds, warping_error=error, content=None)
+                    again.save(number, now)
+                    yield FrameMade(count + done + 1, 2 * count, not later, seconds, error, found)
+                done += 1
+                made.pop(number + max(LONG_TERM), None)
+        if resumed:
+            yield Resumed(resumed)
+        return done
+
+    def _reopened(self, store: Store, start: int) -> Shot:
+        """Return the shot whose first frame is kept."""
+        kept = self._kept(store, start)
+        return self.opened(_content(kept), self.pictures.masks, kept.made)
 
     def opened(self, frame: Frame, masks: Masks, made: Made | None = None) -> Shot:
         """Return a shot that begins with a frame.
@@ -238,18 +302,25 @@ class VideoJob:
         self, shot: Shot, coming: Next, made: dict[int, Made], stop: Callable[[], Any], begins: bool
     ) -> tuple[Made | None, float]:
         """Return a frame and its warping error; None where stopped."""
-        height, width = self.size
-        with device.running_out(height, width):
-            if begins:
+        if begins:
+            with device.running_out(*self.size):
                 return shot.begin(stop), math.nan
-            pictures = {back: made[coming.number - back].image for back in coming.motions}
-            known, content = coming.known(pictures), coming.known(coming.earlier)
-            if self.request.options.keyframes:
-                shot.retune(self._config_at(coming.frame))
-            now = shot.follow(coming.frame.image, known, content, coming.masks, stop)
-        if now is None:
-            return None, math.nan
-        return now, warping_error(shown(now), shown(made[coming.number - 1]), coming.motions[1])
+        earlier = {back: made[coming.number - back] for back in coming.motions}
+        return self._followed(shot, coming, earlier, stop) or (None, math.nan)
+
+    def _followed(
+        self, shot: Shot, coming: Next, earlier: dict[int, Made], stop: Callable[[], Any]
+    ) -> tuple[Made, float] | None:
+        """Return a frame that follows earlier ones, and its warping error; None where stopped."""
+        known = coming.known({back: made.image for back, made in earlier.items()})
+        if self.request.options.keyframes:
+            shot.retune(self._config_at(coming.frame))
+        own = coming.before.made.image if coming.before else None
+        with device.running_out(*self.size):
+            now = shot.follow(
+                coming.frame.image, known, coming.known(coming.earlier), coming.masks, stop, own
+            )
+        return None if now is None else (now, warping_error(shown(now), shown(earlier[1]), coming.motions[1]))
 
     def _frames(self, store: Store) -> Iterator[Next]:
         """Yield the frames at the working size, each with its motions unless it is made already."""
@@ -275,6 +346,34 @@ class VideoJob:
             styled.append(masks.styled)
             yield Next(number, frame._replace(image=image), masks.masks, motions, earlier, kept)
 
+    def _frames_backward(self, store: Store, again: Store, count: int) -> Iterator[Next]:
+        """Yield the frames from the last to the first, each with its motions to later ones of its shot."""
+        options, start = self.request.options, 0
+        later: collections.deque[Image] = collections.deque(maxlen=max(LONG_TERM))  # of the shot
+        masks = next(self.moving.frames(self.pictures.masks, self.size))  # of all frames
+        for number in range(count, 0, -1):
+            before, kept = self._kept(store, number), again.load(number, self.size)
+            if before.start != start:
+                start = before.start
+                later.clear()
+            frame = _content(before)
+            contents = {ahead: later[-ahead] for ahead in LONG_TERM if ahead <= len(later)}
+            motions = {
+                ahead: flow.within(flow.motion(frame.image, content, options.flow), masks.styled)
+                for ahead, content in contents.items()
+                if not kept
+            }
+            later.append(frame.image)
+            yield Next(number, frame, masks.masks, motions, contents, kept, before)
+
+    def _kept(self, store: Store, number: int) -> Kept:
+        """Return a frame that was made. Raises InputError."""
+        kept = store.load(number, self.size)
+        if kept is None:
+            came = f"frame {number} is gone or damaged"
+            raise InputError(str(store.folder), "the frames that were made", came)
+        return kept
+
     def _shot(self, pictures: Pictures, config: Config) -> Shot:
         options = self.request.options
         steps = Steps(options.frame_steps, options.temporal_weight, options.anchor, options.frame_tolerance)
@@ -286,10 +385,7 @@ class VideoJob:
 
         def frames() -> Iterator[Frame]:
             for number, alpha in zip(range(1, count + 1), self._alphas(), strict=False):
-                kept = store.load(number, self.size)
-                if kept is None:
-                    came = f"frame {number} is gone or damaged"
-                    raise InputError(str(store.folder), "the frames that were made", came)
+                kept = self._kept(store, number)
                 told.append(self._told_of(number, kept))
                 yield Frame(shown(kept.made), kept.time, kept.duration, alpha)
 
@@ -365,6 +461,8 @@ def prepare_video(request: VideoRequest, chosen: Selection | None = None) -> Vid
     cache = ImageCache(inputs.max_pixels)
     cache.sources[inputs.content] = images.Source(images.resize(first.image, *size), None)
     moving = mask_clips.find(inputs, clip, chosen or options.selection, options.selection)
+    for flag in moving.by_flag() if options.second_pass else ():  # which would have to be read backwards
+        raise InputError("`second_pass`", "with masks that are pictures", f"got a clip as {flag}")
     pictures, masks = _with_masks(inputs, config, cache, moving)
     config = config if moving.by_flag() else settled(config, *pictures)  # else each shot settles its own
     request = dataclasses.replace(request, inputs=inputs, config=config)
@@ -414,15 +512,26 @@ def working_size(size: tuple[int, int], longest: int, even: bool) -> tuple[int, 
 
 
 def frame_bytes(size: tuple[int, int], request: VideoRequest) -> int:
-    """Return the bytes of a frame that is kept: twice those of a picture where colors or masks change it."""
+    """Return the bytes of a frame that is kept: twice those of a picture where colors or masks change it.
+
+    A second pass keeps its own frames and the contents, too.
+    """
     inputs = request.inputs
     masked = inputs.content_mask or any(inputs.style_mask) or inputs.content_labels
-    return size[0] * size[1] * 3 * 2 * (2 if masked or request.config.preserve_color != "none" else 1)
+    pictures = 2 if masked or request.config.preserve_color != "none" else 1
+    return size[0] * size[1] * 3 * 2 * (2 * pictures + 1 if request.options.second_pass else pictures)
 
 
 def shown(made: Made) -> Image:
     """Return the picture that is shown of a frame."""
     return made.image if made.shown is None else unstored(made.shown)
+
+
+def _content(kept: Kept) -> Frame:
+    """Return the content of a frame that is kept for a second pass."""
+    if kept.content is None:
+        raise InputError("frames", "with their contents", "there are none")
+    return Frame(unstored(kept.content), kept.time, kept.duration)
 
 
 def _ahead(reader: ThreadPoolExecutor, items: Iterator[Next], count: int) -> Iterator[Next]:

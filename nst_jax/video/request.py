@@ -61,6 +61,11 @@ class VideoOptions:
         "fine", "optical flow between frames: fine, or fast, which is less exact", choices=FINEST
     )
     anchor: bool = option(True, "keep the mean color along the flow from drifting")
+    second_pass: bool = option(
+        False,
+        "make the frames of each shot once more, from the last to the first, so that what comes into view "
+        "looks the same before and after; takes twice the time",
+    )
     style_at: tuple[str, ...] = option(
         (),
         "SECONDS:FILE, a keyframe in place of --style: the painting at this time of the clip. Between "

@@ -165,6 +165,7 @@ class Shot:
         known_content: Before,
         masks: Masks | None = None,
         stop: Callable[[], Any] = lambda: False,
+        own: Image | None = None,
     ) -> Made | None:
         """Return the next frame; None where stopped. Raises InputError.
 
@@ -174,10 +175,12 @@ class Shot:
             known_content: The same of their contents.
             masks: Its own. None: the first frame's.
             stop: Asked whether to end early.
+            own: What an earlier pass made of it. It begins half way from there to what is known.
         """
         spec, masks = self.following.spec, self.masks if masks is None else masks
         content = color.luma(frame) if spec.luminance else frame
-        problem = self.following.replace(first=known.picture, content=content, photograph=frame)
+        first = known.picture if own is None else halfway(own, known)
+        problem = self.following.replace(first=first, content=content, photograph=frame)
         problem = _with_mix(problem, _acting(masks, spec))
         given = {TERM: {"picture": known.picture, "weights": known.weights[..., None]}}
         targets = with_content(self.targets, problem.params, content, spec, masks, given)
@@ -275,6 +278,16 @@ def stored(image: Image) -> Stored:
 def unstored(picture: Stored) -> Image:
     """Return what is stored as a picture in [0, 1]."""
     return picture.astype(np.float32) / np.float32(LEVELS)
+
+
+def halfway(own: Image, known: Before) -> Image:
+    """Return x + c (w - x) / 2, w what is known and c its weights (Ruder et al. 2016, 4.3, delta = 1/2).
+
+    Args:
+        own: x, in [0, 1].
+        known: w and c.
+    """
+    return own + known.weights[..., None] * (known.picture - own) / 2
 
 
 def anchored(image: Image, known: Before, change: Image) -> Image:

@@ -15,9 +15,12 @@ import numpy as np
 from nst_jax.errors import InputError
 from nst_jax.files import atomic_write, check_folder, remove_stale, write_whole
 from nst_jax.runs.checkpointing import check_same
-from nst_jax.video.sequence import Made
+from nst_jax.video.sequence import Made, Stored
 
-NAME = re.compile(r"\d{8}\.npz|run\.json|run\.lock|\.nst_jax-[0-9a-f]{16}\.tmp")  # all that is ours
+BACKWARD = "backward"  # the folder of the second pass, in that of the first
+NAME = re.compile(
+    rf"\d{{8}}\.npz|run\.json|run\.lock|{BACKWARD}|\.nst_jax-[0-9a-f]{{16}}\.tmp"
+)  # all that is ours
 MAX_RECORD_BYTES = 2**24
 
 
@@ -29,7 +32,8 @@ class Kept(NamedTuple):
     duration: int
     start: int  # number of the first frame of its shot
     seconds: float  # that it took
-    warping_error: float  # NaN: of a shot's first frame
+    warping_error: float  # NaN: of the frame with which a shot begins
+    content: Stored | None = None  # None: no second pass needs it
 
 
 class Store:
@@ -81,18 +85,16 @@ class Store:
         try:
             with np.load(self._path(number), allow_pickle=False) as file:
                 record = json.loads(str(file["record"]))
-                picture, shown = file["picture"], file.get("shown", None)
-            for array in (picture, *([] if shown is None else [shown])):
+                picture, shown, content = file["picture"], file.get("shown", None), file.get("content", None)
+            for array in (picture, *(other for other in (shown, content) if other is not None)):
                 if array.shape != (*size, 3) or array.dtype != np.uint16:
                     raise ValueError("of another size")
             made = Made(
                 picture, shown, float(record["log_ratio"]), int(record["steps"]), dict(record["losses"])
             )
-            return Kept(
-                made,
-                *(int(record[name]) for name in ("time", "duration", "start")),
-                *(float(record[name]) for name in ("seconds", "warping_error")),
-            )
+            time, duration, start = (int(record[name]) for name in ("time", "duration", "start"))
+            seconds, error = (float(record[name]) for name in ("seconds", "warping_error"))
+            return Kept(made, time, duration, start, seconds, error, content)
         except (
             AttributeError,
             EOFError,
@@ -109,9 +111,10 @@ class Store:
         """Write a frame. Raises NotWritten."""
         made = kept.made
         record = kept._asdict() | made._asdict()
-        for name in ("made", "picture", "shown"):
+        pictures = {"picture": made.picture, "shown": made.shown, "content": kept.content}
+        for name in ("made", *pictures):
             del record[name]
-        arrays = {"picture": made.picture} | ({} if made.shown is None else {"shown": made.shown})
+        arrays = {name: picture for name, picture in pictures.items() if picture is not None}
         with atomic_write(self._path(number)) as file:
             np.savez(file, allow_pickle=False, record=np.array(json.dumps(record)), **arrays)
 

@@ -20,7 +20,7 @@ from nst_jax.launchers.flags import run as run_program
 from nst_jax.objective import targets
 from nst_jax.runs import InputOptions
 from nst_jax.runs.input_files import Pictures
-from nst_jax.video import preview
+from nst_jax.video import flow, preview, sequence
 from nst_jax.video.clips import ALL, probe, read
 from nst_jax.video.flow import Before
 from nst_jax.video.job import Encoded, Finished, FrameMade, Resumed, prepare_video
@@ -293,6 +293,104 @@ def test_a_cut_begins_anew_and_nothing_smears(tmp_path, cut):
         pictures_of(tmp_path / "o.mkv")[3:], pictures_of(tmp_path / "second.mkv"), strict=True
     ):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory, cut):
+    """Return the events and the folder of a run in two passes of the clip with a cut."""
+    folder = tmp_path_factory.mktemp("twice")
+    return run(request_of(cut, folder / "o.mkv", second_pass=True, keep_frames=True)), folder
+
+
+def frames_of(folder):
+    """Return the pictures and the contents in a folder of frames, by number."""
+    found = {}
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path) as file:
+            found[int(path.stem)] = file["picture"] / 65535, file.get("content", None)
+    return found
+
+
+def test_a_second_pass_goes_from_the_last_frame_of_each_shot_to_its_first(twice, cut, tmp_path):
+    events, folder = twice
+    made = [event for event in events if isinstance(event, FrameMade)]
+    assert [(event.number, event.total) for event in made] == [(n, 12) for n in range(1, 13)]
+    assert [event.begins for event in made[6:]] == [True, False, False, True, False, False]
+    assert events[-1] == Finished(12, False)
+    first, second = frames_of(folder / "o.mkv.frames"), frames_of(folder / "o.mkv.frames" / "backward")
+    assert [number for number in first if np.array_equal(first[number][0], second[number][0])] == [3, 6]
+    shown = pictures_of(folder / "o.mkv")
+    for number, (picture, content) in second.items():
+        np.testing.assert_allclose(shown[number - 1], picture, atol=0.51 / 255)
+        assert content is None
+    run(request_of(cut, tmp_path / "o.mkv", keep_frames=True))
+    for number, (picture, _) in frames_of(tmp_path / "o.mkv.frames").items():  # one pass alone
+        np.testing.assert_array_equal(picture, first[number][0])
+
+
+def test_a_frame_of_the_second_pass_begins_half_way_to_what_later_ones_show(
+    twice, monkeypatch, tmp_path, cut
+):
+    """Frame 2, against the first pass's and the third's, warped by hand; the steps are left out."""
+    began, problems, follow, optimize = [], [], Shot.follow, sequence.run
+
+    def note(self, frame, known, known_content, masks, stop, own):
+        began.append((frame, known, known_content, own))
+        return follow(self, frame, known, known_content, masks, stop, own)
+
+    def note_problem(given, **options):
+        problems.extend(given if "report_every" in options else ())  # those of frames that follow
+        return optimize(given, **options)
+
+    monkeypatch.setattr(Shot, "follow", note)
+    monkeypatch.setattr(sequence, "run", note_problem)
+    run(request_of(cut, tmp_path / "o.mkv", second_pass=True))
+    frame, known, known_content, own = began[6]  # of 4 in the first pass, 5 and 4 in the second
+    first = frames_of(twice[1] / "o.mkv.frames")
+    assert own is not None
+    np.testing.assert_allclose(own, first[2][0], atol=1e-6)
+    contents = {number: content / np.float32(65535) for number, (_, content) in first.items()}
+    np.testing.assert_allclose(frame, contents[2], atol=1e-6)
+    moved = {1: flow.motion(contents[2], contents[3], "fast")}
+    for found, third in ((known, first[3][0].astype(np.float32)), (known_content, contents[3])):
+        wanted = flow.combine(moved, {1: third})
+        np.testing.assert_array_equal(found.weights, wanted.weights)
+        np.testing.assert_allclose(found.picture, wanted.picture, atol=1e-5)
+    w, c, x = (np.asarray(part, np.float64) for part in (known.picture, known.weights[..., None], own))
+    assert 0 < c.mean() < 1
+    np.testing.assert_allclose(problems[6].first, (1 - c) * x + c * (0.5 * x + 0.5 * w), atol=1e-6)
+
+
+@pytest.mark.parametrize("at", [6, 20, 23, 27])
+def test_a_killed_second_pass_goes_on_to_the_same_bytes(tmp_path, cut, twice, at):
+    output, asked = tmp_path / "o.mkv", iter(range(at))
+
+    def stop():
+        if next(asked, None) is None:
+            raise Killed
+        return False
+
+    with pytest.raises(Killed):
+        run(request_of(cut, output, second_pass=True), stop)
+    events = run(request_of(cut, output, second_pass=True))
+    resumed = sum(event.frames for event in events if isinstance(event, Resumed))
+    assert resumed + sum(isinstance(event, FrameMade) for event in events) == 12
+    assert output.read_bytes() == (twice[1] / "o.mkv").read_bytes()
+    assert not (tmp_path / "o.mkv.frames").exists()
+
+
+def test_both_passes_run_in_one_program(tmp_path, panned, compilations):
+    jax.clear_caches()
+    run(request_of(panned, tmp_path / "o.mkv", second_pass=True))
+    assert compilations("run_steps") == compilations("content_targets") == 1
+
+
+def test_masks_that_move_have_no_second_pass(tmp_path, panned, moving_mask):
+    request = request_of(
+        panned, tmp_path / "o.mkv", inputs={"content_mask": str(moving_mask)}, second_pass=True
+    )
+    with pytest.raises(InputError, match="pictures; got a clip as --content_mask"):
+        prepare_video(request)
 
 
 def test_a_still_clip_stays_still_by_the_term(tmp_path):
