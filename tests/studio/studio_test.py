@@ -22,7 +22,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 pytest.importorskip("starlette", reason="needs the extra studio")
 pytest.importorskip("uvicorn", reason="needs the extra studio")
@@ -858,6 +858,49 @@ def test_regions_of_the_photograph_are_made_of_regions_of_the_painting(page, ser
     page.reload()  # what was painted is read from the files again
     page.click("text=Change what is made of what")
     page.wait_for_selector("[data-label='2']:has-text('20 %')")
+
+
+def label_map(*colors: str, edge: str = "#123456") -> bytes:
+    """Return a map of columns of equal width, with a pixel of an edge's color."""
+    picture = Image.new("RGB", (20 * len(colors), 30))
+    for number, color in enumerate(colors):
+        picture.paste(color, (20 * number, 0, 20 * number + 20, 30))
+    picture.putpixel((19, 7), ImageColor.getrgb(edge))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def test_regions_come_from_label_maps_of_any_colors(page, server):
+    def open_map(picture: str, data: bytes) -> None:
+        page.check(f"[name=sheet] >> nth={picture}", force=True)
+        with page.expect_file_chooser() as chooser:
+            page.click("text=Open label map")
+        chooser.value.set_files({"name": "map.png", "mimeType": "image/png", "buffer": data})
+
+    choose_examples(page)
+    quick(page)
+    page.click("text=Match regions")
+    open_map("0", label_map("lime", "lime", "lime", "black", "white"))
+    page.wait_for_selector("[data-label='1']:has-text('60 %')")
+    open_map("1", label_map("white", "black", "lime"))  # each color the region that it is in the photograph
+    page.wait_for_selector("[data-label='1']:has-text('33 %')")
+    open_map("1", label_map(*(f"#0000{number:02x}" for number in range(1, 10))))
+    page.wait_for_selector("#toast:has-text('at most 7 colors')")
+    page.click("text=Use these regions")
+    page.wait_for_selector("text=Change what is made of what")
+    page.click("#go")
+    page.wait_for_selector("#job-status:has-text('Finished')")
+    job = page.evaluate("location.hash").removeprefix("#job/")
+    inputs = server.ask("GET", f"/api/jobs/{job}").json["inputs"]
+    maps = [
+        Image.open(server.folder / "pictures" / reference).convert("RGB")
+        for reference in (inputs["content_labels"], *inputs["style_labels"])
+    ]
+    at = [[found.getpixel((round(share * found.width), 9)) for share in (0.2, 0.5, 0.9)] for found in maps]
+    assert at[0][2] == at[1][0]  # what was white
+    assert at[0][0] == at[0][1] == at[1][2]  # lime
+    assert len({*at[0], *at[1]}) == 3
 
 
 def test_a_look_is_tried_on_a_frame_and_the_clip_made_of_it(page, clip):

@@ -9,7 +9,8 @@ const LONGEST = 4096; // of a mask: larger photographs share it, as the studio b
 const UNDOS = 12;
 const RGB = COLORS.map((color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16)));
 const [BLACK, WHITE] = [[0, 0, 0], [255, 255, 255]];
-const PALETTE = [BLACK, ...RGB]; // of label maps, by label
+const code = (data, at) => 65536 * data[at] + 256 * data[at + 1] + data[at + 2];
+const PALETTE = new Map([BLACK, ...RGB].map((rgb, label) => [code(rgb, 0), label])); // the labels of the colors in label maps
 const REGIONS = 3; // to begin with
 const LEAST = 1e-3; // of a picture: a smaller region is none, as for the studio
 let sheets = []; // { of, width, height, labels, undo, canvas }: what is painted on
@@ -17,6 +18,7 @@ let sheet = null; // the one in hand
 let key = ""; // of what the sheets belong to
 let isRegions = false;
 let regions = []; // their names
+const opened = new Map(); // the regions of the colors of others' label maps: the same one on all sheets
 let tool = { who: 1, kind: "brush", size: 6, feather: 0 };
 
 function blank(of) {
@@ -35,6 +37,7 @@ export async function paint(given = {}) {
   if (isNew) {
     sheets = isRegions ? [content, ...styles].map(blank) : [blank(content)];
     regions = Array.from({ length: REGIONS }, (_, n) => `Region ${n + 1}`);
+    opened.clear();
   }
   [sheet] = sheets;
   tool.who = Math.min(tool.who, whose().length);
@@ -148,24 +151,44 @@ function shape(labels, { kind, x, y, w, h: tall }) {
   }
 }
 
-/** The pixels of a picture, at the size of the sheet. */
+/** The pixels of a picture, at the size of the sheet; those between its own are the nearest. */
 async function pixels(source) {
   const image = new Image();
   image.src = source;
   await image.decode();
   const context = new OffscreenCanvas(sheet.width, sheet.height).getContext("2d");
+  context.imageSmoothingEnabled = false; // colors between two are no label's
   context.drawImage(image, 0, 0, sheet.width, sheet.height);
   return context.getImageData(0, 0, sheet.width, sheet.height).data;
 }
 
-/** Paint with the regions that a label map of ours has. */
-async function stampColors(source) {
+/** The plain colors of a label map, those of most pixels first; one of few pixels is an edge's, between two others. */
+function plainColors(data) {
+  const counts = new Map();
+  for (let n = 0; n < sheet.labels.length; n += 1) counts.set(code(data, 4 * n), (counts.get(code(data, 4 * n)) || 0) + 1);
+  const plain = [...counts].filter(([, count]) => count > LEAST * sheet.labels.length);
+  return plain.sort(([, one], [, other]) => other - one).map(([color]) => color);
+}
+
+/** Paint with the regions that a label map from a file has: ours by its colors, others in any colors. */
+async function stampMap(source) {
+  const plain = plainColors(await pixels(source));
+  const isOurs = plain.every((color) => PALETTE.has(color));
+  const further = isOurs ? [] : plain.filter((color) => !opened.has(color));
+  if (opened.size + further.length > COLORS.length) throw new Error(`A label map has at most ${COLORS.length} colors, those of the other pictures' maps included.`);
+  further.forEach((color) => opened.set(color, opened.size + 1));
+  await stampColors(source, isOurs ? PALETTE : opened);
+}
+
+/** Paint with the regions of a label map: of the color of each that is the nearest. */
+async function stampColors(source, labels = PALETTE) {
   const data = await pixels(source);
-  const far = (rgb, at) => rgb.reduce((sum, value, c) => sum + (value - data[at + c]) ** 2, 0);
+  const known = [...labels].map(([color, label]) => [[color >> 16, (color >> 8) & 255, color & 255], label]);
+  const far = ([rgb], at) => rgb.reduce((sum, value, c) => sum + (value - data[at + c]) ** 2, 0);
   for (let n = 0; n < sheet.labels.length; n += 1) {
     const isSame = n && [0, 1, 2].every((c) => data[4 * n + c] === data[4 * n + c - 4]); // maps are plain
-    const distances = isSame ? [] : PALETTE.map((rgb) => far(rgb, 4 * n));
-    sheet.labels[n] = isSame ? sheet.labels[n - 1] : distances.indexOf(Math.min(...distances));
+    const distances = isSame ? [] : known.map((one) => far(one, 4 * n));
+    sheet.labels[n] = isSame ? sheet.labels[n - 1] : known[distances.indexOf(Math.min(...distances))][1];
   }
   while (regions.length < RGB.length && sheet.labels.some((label) => label > regions.length)) addRegion();
 }
@@ -202,7 +225,7 @@ async function mask(label) {
 }
 
 /** The label map of the sheet as a PNG: the color of each region, black where nobody painted. */
-const labelMap = () => colored((label) => PALETTE[label]).convertToBlob({ type: "image/png" });
+const labelMap = () => colored((label) => [BLACK, ...RGB][label]).convertToBlob({ type: "image/png" });
 
 // The dialog
 
@@ -285,7 +308,7 @@ function who() {
     const input = h("input", { type: "radio", name: "who", class: "hidden", checked: tool.who === n + 1, onchange: () => { tool.who = n + 1; }, ...named });
     return h("label", {}, input, dot, shownAs(one, n), h("small", { "data-label": String(n + 1) }));
   });
-  const more = isRegions && regions.length < COLORS.length && h("button", { type: "button", class: "quiet", onclick: () => { addRegion(); build(); place(); redraw(); } }, "One more region");
+  const more = isRegions && regions.length < COLORS.length && h("button", { type: "button", class: "quiet", onclick: () => { addRegion(); rebuild(); } }, "One more region");
   return h("fieldset", { class: "who" }, h("legend", {}, isRegions ? "Region" : "Painting"), rows, more);
 }
 
@@ -327,12 +350,14 @@ function actions() {
   const clear = () => change((labels) => labels.forEach((label, n) => { if (label === tool.who) labels[n] = 0; }));
   const open = () => choose((file) => tried(async () => {
     remember();
-    await stamp(URL.createObjectURL(file), tool.who).catch(() => { throw new Error(`${file.name}: the browser cannot show this picture.`); });
-    draw();
-    count();
+    const source = URL.createObjectURL(file);
+    await pixels(source).catch(() => { throw new Error(`${file.name}: the browser cannot show this picture.`); });
+    await (isRegions ? stampMap(source) : stamp(source, tool.who));
+    if (isRegions) rebuild();
+    else redraw();
   }));
   const save = async () => h("a", { href: URL.createObjectURL(await (isRegions ? labelMap() : mask(tool.who))), download: isRegions ? "labels.png" : `mask-${tool.who}.png` }).click();
-  return h("div", { class: "row" }, button("Undo", undo), button("Fill the rest", rest), button("Invert", invert), button("Clear", clear), button("Open PNG", open), button("Save PNG", save));
+  return h("div", { class: "row" }, button("Undo", undo), button("Fill the rest", rest), button("Invert", invert), button("Clear", clear), button(isRegions ? "Open label map" : "Open PNG", open), button("Save PNG", save));
 }
 
 function numbers() {
@@ -345,6 +370,12 @@ function numbers() {
   };
   const rows = Object.entries(fields).map(([name, [word]]) => h("label", { for: `shape-${name}` }, `${word}, %`, inputs[name]));
   return h("fieldset", {}, h("legend", {}, "By numbers"), h("div", { class: "numbers" }, h("label", { for: "shape-kind" }, "Shape", kind), h("span"), rows), h("button", { type: "button", onclick: add }, "Add this shape"));
+}
+
+function rebuild() {
+  build();
+  place();
+  redraw();
 }
 
 function build() {
