@@ -1,5 +1,7 @@
 """Measure finished pictures: how far each is from the photograph and from the painting.
 
+Of clips: how steady they are, too.
+
 Example: nst-judge --result=cat.png --content=example:cat --style=example:night --report=cat.json
 """
 
@@ -23,6 +25,10 @@ from nst_jax.reports.report import PLOT_FORMATS, check_plot, to_json
 from nst_jax.runs.input_files import ImageCache, check_written
 from nst_jax.runs.judging import MAX_SIDE_PIXELS, References, judged_sizes, verdict
 from nst_jax.system import device
+from nst_jax.video import clips
+from nst_jax.video.judging import METRICS as CLIP_METRICS
+from nst_jax.video.judging import check as check_clip
+from nst_jax.video.judging import verdict as clip_verdict
 from nst_jax.weights.sources import find_source
 
 
@@ -30,8 +36,13 @@ from nst_jax.weights.sources import find_source
 class Judging:
     """What is measured against what."""
 
-    result: tuple[str, ...] = option((), "picture to measure, a file or example:NAME", repeated=True)
-    content: str = option("", "photograph, a file or example:NAME; none for a texture")
+    result: tuple[str, ...] = option(
+        (), "picture to measure, a file or example:NAME; or a clip", repeated=True
+    )
+    content: str = option(
+        "",
+        "photograph, a file or example:NAME; none for a texture; of clips: the clip that they were made of",
+    )
     style: tuple[str, ...] = option((), "painting, a file or example:NAME", repeated=True)
     style_mix: tuple[float, ...] = option(
         (), "one number per style, normalized to sum 1; empty: equal", low=0, high=1e30
@@ -60,17 +71,12 @@ def main(given: ParsedFlags) -> int:
     device.set_up()
     cache = ImageCache(asked.max_pixels)
     against = References(asked.content, asked.style, asked.style_mix, asked.stroke_size, asked.size)
-    for name in asked.result:  # all of them, before hours may go into the first ones
-        judged_sizes(name, images.read(name, asked.max_pixels).size, against, cache)
-    network = judge.load()
-    verdicts = []
-    for name in asked.result:
-        logging.info("%s", name)
-        verdicts.append({"result": name} | verdict(network, name, against, cache, asked.max_pixels))
-    for line in _table(verdicts):
+    of_clips = clips.is_clip(asked.result[0])
+    verdicts = (_judge_clips if of_clips else _judge_pictures)(asked, against, cache)
+    for line in _table(verdicts, tuple(CLIP_METRICS if of_clips else judge.METRICS)):
         tell(line)
     if asked.report:
-        write_whole(Path(asked.report), to_json(_report(asked, verdicts)))
+        write_whole(Path(asked.report), to_json(_report(asked, verdicts, of_clips)))
         tell(asked.report)
     if asked.plot:
         points = [(each["lpips"], each["style_distance"]) for each in verdicts]
@@ -80,6 +86,27 @@ def main(given: ParsedFlags) -> int:
     return DONE
 
 
+def _judge_pictures(asked: Judging, against: References, cache: ImageCache) -> list[dict[str, Any]]:
+    for name in asked.result:  # all of them, before hours may go into the first ones
+        judged_sizes(name, images.read(name, asked.max_pixels).size, against, cache)
+    network, verdicts = judge.load(), []
+    for name in asked.result:
+        logging.info("%s", name)
+        verdicts.append({"result": name} | verdict(network, name, against, cache, asked.max_pixels))
+    return verdicts
+
+
+def _judge_clips(asked: Judging, against: References, cache: ImageCache) -> list[dict[str, Any]]:
+    """Return the measures of the content, which has some of its own, and of the results."""
+    for name in asked.result:
+        check_clip(name, against)
+    network, verdicts = judge.load(), []
+    for name in (asked.content, *asked.result):
+        logging.info("%s", name)
+        verdicts.append({"result": name} | clip_verdict(network, name, against, cache))
+    return verdicts
+
+
 def _check(asked: Judging) -> None:
     for name in ("result", "style"):
         if not getattr(asked, name) or not all(getattr(asked, name)):
@@ -87,37 +114,49 @@ def _check(asked: Judging) -> None:
     if asked.style_mix and (len(asked.style_mix) != len(asked.style) or not sum(asked.style_mix)):
         allowed = f"one number per style, {len(asked.style)}, not all 0"
         raise InputError("--style_mix", allowed, f"got {','.join(map(str, asked.style_mix))}")
+    if len({clips.is_clip(name) for name in asked.result}) > 1:
+        raise InputError("--result", "pictures, or clips", "got both")
     if asked.report:
         check_writable(Path(asked.report))
     if asked.plot:
         if not asked.content:
             raise InputError("--plot", "with --content", "it is not given")
+        if clips.is_clip(asked.result[0]):
+            raise InputError("--plot", "for pictures", "--result is a clip")
         check_plot()
         images.check_output(asked.plot, PLOT_FORMATS)
     read = [*asked.result, asked.content, *asked.style]
     check_written(read, [asked.report, asked.plot], "--report, --plot")
 
 
-def _table(verdicts: Sequence[dict[str, Any]]) -> list[str]:
+def _table(verdicts: Sequence[dict[str, Any]], metrics: Sequence[str]) -> list[str]:
     """Return the lines of a table: a result in each, a metric in each column."""
     wide = max(len("result"), *(len(each["result"]) for each in verdicts))
-    lines = [f"{'result':{wide}}  " + "  ".join(judge.METRICS)]
+    lines = [f"{'result':{wide}}  " + "  ".join(metrics)]
     for each in verdicts:
-        numbers = ("-" if each[name] is None else f"{each[name]:.4g}" for name in judge.METRICS)
-        cells = (f"{text:>{len(name)}}" for name, text in zip(judge.METRICS, numbers, strict=True))
+        numbers = ("-" if each[name] is None else f"{each[name]:.4g}" for name in metrics)
+        cells = (f"{text:>{len(name)}}" for name, text in zip(metrics, numbers, strict=True))
         lines.append(f"{each['result']:{wide}}  " + "  ".join(cells))
     return lines
 
 
-def _report(asked: Judging, verdicts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the measures as plain data: of one result at the top, of several in a list."""
+def _report(asked: Judging, verdicts: Sequence[dict[str, Any]], of_clips: bool) -> dict[str, Any]:
+    """Return the measures as plain data: of one result at the top, of several in a list.
+
+    Args:
+        asked: What was asked for.
+        verdicts: The measures of each result.
+        of_clips: Whether they are clips.
+    """
     about = {
         "nst_jax": nst_jax.__version__,
         "config": dataclasses.asdict(asked),
         "weights": {
             network: find_source(network).sha256 for network in (judge.NETWORK.name, judge.ALEXNET.name)
         },
-        "metrics": {
+        "metrics": CLIP_METRICS
+        if of_clips
+        else {
             name: {"to": metric.to, "range": metric.range, "tells": metric.tells, "blind": metric.blind}
             for name, metric in judge.METRICS.items()
         },

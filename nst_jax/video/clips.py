@@ -103,7 +103,13 @@ CODECS = {
     "av1": Codec("libsvtav1", "yuv420p", lambda crf: {"crf": str(crf), "preset": "6"}),
     "ffv1": Codec("ffv1", "bgr0", lambda crf: {"level": "3", "slicecrc": "1"}, False, "bgra"),
 }
+SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".ts", ".flv", ".ogv", ".wmv", ".y4m")
 CONTAINERS = {".mp4": ("h264", "av1"), ".mkv": ("h264", "av1", "ffv1"), ".mov": ("h264",), ".webm": ("av1",)}
+
+
+def is_clip(name: str) -> bool:
+    """Tell by its name whether a file is a clip; all others are pictures, GIF too."""
+    return Path(name).suffix.lower() in SUFFIXES
 
 
 def load_av() -> Any:
@@ -408,8 +414,10 @@ def write(
     """
     if output.codec == "png":
         Path(output.path).parent.mkdir(parents=True, exist_ok=True)
+        path = Path(output.path)
         for number, frame in enumerate(frames, 1):
-            images.save(output.path % number, frame.image, alpha=frame.alpha, bit_depth=output.bit_depth)
+            name = str(path.with_name(path.name % number))  # a folder's % is its own
+            images.save(name, frame.image, alpha=frame.alpha, bit_depth=output.bit_depth)
         return
     av = load_av()
     suffix = Path(output.path).suffix.lower()
@@ -497,6 +505,15 @@ def _sound(source: Any, container: Any, origin: int, clip: Clip) -> Callable[[Fr
     waiting: list[Any] = []
 
     def copy(end: Fraction | None) -> None:
+        try:
+            copy_until(end)
+        except (ValueError, load_av().error.FFmpegError) as error:
+            if isinstance(error, OSError) and not isinstance(error, ValueError):
+                raise  # of the disk
+            allowed = "audio that can be copied, or `audio=false`"
+            raise InputError(clip.path, allowed, _reason(error)) from error
+
+    def copy_until(end: Fraction | None) -> None:
         while packet := waiting.pop() if waiting else next(packets, None):
             if packet.pts is not None:
                 if end is not None and (packet.pts - shift) * old.time_base >= end:

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +14,6 @@ from nst_jax.images.masks import Mask, Masks
 from nst_jax.runs.input_files import InputOptions
 from nst_jax.video import clips
 from nst_jax.video.clips import Clip, Selection
-
-# Names of masks that are clips; all others are pictures, GIF too.
-SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".ts", ".flv", ".ogv", ".wmv", ".y4m")
 
 
 class FrameMasks(NamedTuple):
@@ -107,7 +103,7 @@ def find(inputs: InputOptions, clip: Clip, chosen: Selection, used: Selection) -
     """
 
     def of(name: str) -> MaskClip | None:
-        if Path(name).suffix.lower() not in SUFFIXES:
+        if not clips.is_clip(name):
             return None
         mask, count = clips.probe(name), chosen.count(clip.frames)
         masking.check_aspect(name, mask.size, clip.size, "the content")
