@@ -129,7 +129,8 @@ def check_space(path: Path, size: int) -> None:
     """Raise InputError unless a file of size bytes fits on the disk of path beside what is there."""
     target = _target(path)
     try:
-        disk = shutil.disk_usage(target if target.is_file() else target.parent)  # one file can be a mount
+        there = next(place for place in (target, *target.parents) if place.exists())  # it can be a mount
+        disk = shutil.disk_usage(there)
     except OSError:
         return  # file systems need not tell; whoever writes finds out
     if disk.total and disk.free < size:  # some tell of a total of 0

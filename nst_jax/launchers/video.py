@@ -36,20 +36,23 @@ def main(inputs: ParsedFlags, options: ParsedFlags, config: ParsedFlags) -> int:
 
 def _run(job: VideoJob) -> int:
     """Make the clip, tell now and then where it stands, and return the exit code."""
-    due, began, made = Seldom(), time.monotonic(), 0
+    due, began, made, there = Seldom(), time.monotonic(), 0, 0
     with interrupts() as interrupted:
         interrupted()  # from now on what is made is kept
         for event in job.run(stop=interrupted):
             match event:
                 case Resumed(frames):
-                    logging.info("goes on after %d frames, from %s", frames, job.request.options.folder)
+                    there += frames
+                    logging.info("goes on after %d frames, from %s", there, job.request.options.folder)
                 case FrameMade(number, total, begins, _, error, _):
-                    made += 1
+                    made, there = made + 1, number
                     if due(last=number == total):
                         left = (time.monotonic() - began) / made * (total - number)
                         moved = f"warping error {error:.1f} of 255"
                         if begins or math.isnan(error):
                             moved = "a new shot" if begins else "nothing of it was made before"
+                        if begins and number > job.total:
+                            moved = "the last of its shot stays as it is"
                         logging.info("frame %d of %d: %s; %s left", number, total, moved, in_minutes(left))
                 case Encoded(path):
                     tell(path)

@@ -106,7 +106,7 @@ class ClipRun(Running):
         for event in job.run(stop=self.stop):
             match event:
                 case video.Resumed(frames):
-                    last = frames
+                    last += frames
                     self.send("started", step=last)
                 case video.FrameMade():
                     if not made:

@@ -50,7 +50,7 @@ from nst_jax.video.masks import FrameMasks, MaskClips
 from nst_jax.video.measures import warping_error
 from nst_jax.video.request import VideoRequest, check
 from nst_jax.video.sequence import Made, Shot, Steps, stored, unstored
-from nst_jax.video.store import BACKWARD, Kept, Store
+from nst_jax.video.store import BACKWARD, Kept, Store, bytes_kept
 from nst_jax.weights import Weights
 
 LOG = logging.getLogger(__name__)
@@ -151,16 +151,14 @@ class VideoJob:
             NotEnoughMemory: A frame does not fit into the device's memory.
             NotWritten: A file cannot be written.
         """
-        options, began = self.request.options, time.monotonic()
+        options, began, stop = self.request.options, time.monotonic(), _held(stop)
         store = last = Store(options.folder, self.told)
         try:
             made = count = yield from self._make(store, stop)
-            stopped = stop()
-            if options.second_pass and not stopped:
-                last = Store(options.folder / BACKWARD, self.told)
+            if options.second_pass and not stop():
+                last = Store(options.folder / BACKWARD, self.told | {"the last frame": str(count)})
                 made += yield from self._make_backward(store, last, count, stop)
-                stopped = stop()
-            if not stopped:
+            if not (stopped := stop()):
                 frames = self._write(last, count)
                 yield Encoded(options.output)
                 if options.report:
@@ -210,6 +208,8 @@ class VideoJob:
                 if begins:
                     shot, opening, start = None, None, number
                 if kept:
+                    if stop():
+                        return number - 1
                     made[number], resumed = kept.made, resumed + 1
                 else:
                     if resumed:
@@ -254,6 +254,8 @@ class VideoJob:
                 assert before is not None
                 shot, start = shot if before.start == start else None, before.start
                 if kept:
+                    if stop():
+                        return done
                     made[number], resumed = kept.made, resumed + 1
                 else:
                     if resumed:
@@ -468,11 +470,13 @@ def prepare_video(request: VideoRequest, chosen: Selection | None = None) -> Vid
     request = dataclasses.replace(request, inputs=inputs, config=config)
     still = Request(inputs=inputs, outputs=OutputOptions(), config=config)
     weights, params = load_network(still)
-    check_space(options.folder, total * frame_bytes(size, request) + SPARE_BYTES)
+    needed = total * frame_bytes(size, request) - bytes_kept(options.folder)
+    check_space(options.folder, max(0, needed) + SPARE_BYTES)
     told = facts_of(still, pictures, weights, 1)["told"]
     made_of = {f"--{name}": str(getattr(options, name)) for name in MADE_OF}
     told |= made_of | {"the clip": cache.sha256(inputs.content)}
-    told |= {f"the clip of {flag}": cache.sha256(mask.path) for flag, mask in moving.by_flag().items()}
+    for flag, mask in moving.by_flag().items():
+        told |= {f"the clip of {flag}": cache.sha256(mask.path), "--soft_masks": str(inputs.soft_masks)}
     reading = itertools.chain([first], frames)
     return VideoJob(
         request, clip, codec, size, total, reading, masks, moving, pictures, weights, params, told
@@ -532,6 +536,18 @@ def _content(kept: Kept) -> Frame:
     if kept.content is None:
         raise InputError("frames", "with their contents", "there are none")
     return Frame(unstored(kept.content), kept.time, kept.duration)
+
+
+def _held(stop: Callable[[], Any]) -> Callable[[], Any]:
+    """Return what asks whether to stop, and answers as the first time that it was so from then on."""
+    found: list[Any] = []
+
+    def asked() -> Any:
+        if not found and (answer := stop()):
+            found.append(answer)
+        return found[0] if found else False
+
+    return asked
 
 
 def _ahead(reader: ThreadPoolExecutor, items: Iterator[Next], count: int) -> Iterator[Next]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from nst_jax import images
 from nst_jax.config import Config
+from nst_jax.system import device
 from nst_jax.video import clips
 from nst_jax.video import masks as mask_clips
 from nst_jax.video.clips import Clip, Selection
@@ -45,7 +46,8 @@ class Preview(VideoJob):
         stills = zip(clips.read(self.clip, self.stills), self.still_masks, strict=False)
         for frame, masks in itertools.islice(stills, number):
             began, frame = time.monotonic(), frame._replace(image=images.resize(frame.image, *self.size))
-            made = self.opened(frame, masks.masks).begin(stop)
+            with device.running_out(*self.size):
+                made = self.opened(frame, masks.masks).begin(stop)
             if made is None:
                 yield Finished(0, stop())
                 return

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from fractions import Fraction
 
 import av
@@ -20,13 +21,14 @@ from nst_jax.launchers.flags import run as run_program
 from nst_jax.objective import targets
 from nst_jax.runs import InputOptions
 from nst_jax.runs.input_files import Pictures
-from nst_jax.video import flow, preview, sequence
+from nst_jax.video import flow, job, preview, sequence
 from nst_jax.video.clips import ALL, probe, read
 from nst_jax.video.flow import Before
 from nst_jax.video.job import Encoded, Finished, FrameMade, Resumed, prepare_video
 from nst_jax.video.keyframes import parse
 from nst_jax.video.request import VideoOptions, VideoRequest
 from nst_jax.video.sequence import Shot, Steps, anchored
+from nst_jax.video.store import Store
 
 TIMES = (0, 40, 90, 120, 170, 200)
 QUICK = {
@@ -665,6 +667,59 @@ def test_a_wrong_request_is_one_line(tmp_path, panned, capsys, monkeypatch, give
     assert said in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_second_pass_of_more_frames_begins_at_another_end(tmp_path, panned):
+    """Frames of the second pass depend on the last one, those of the first do not."""
+    request = request_of(panned, tmp_path / "o.mkv", second_pass=True, keep_frames=True, last=3)
+    run(request)
+    with pytest.raises(InputError, match="the last frame: as in the run in .*backward.*3"):
+        run(dataclasses.replace(request, options=dataclasses.replace(request.options, last=5)))
+
+
+def test_soft_and_hard_mask_clips_do_not_share_frames(tmp_path, panned):
+    black = clip_of(tmp_path / "mask.mkv", [mask(left) for left in (48, 48, 8, 8, 8)])
+    inputs = {"content_mask": str(black)}
+    answers = iter([False] * 6 + [130] * 99)
+    run(request_of(panned, tmp_path / "o.mkv", inputs=inputs), lambda: next(answers))
+    with pytest.raises(InputError, match="--soft_masks: as in the run in"):
+        run(request_of(panned, tmp_path / "o.mkv", inputs={**inputs, "soft_masks": True}))
+
+
+def test_frames_that_are_kept_need_no_room_again(tmp_path, panned, monkeypatch):
+    run(request_of(panned, tmp_path / "o.mkv", keep_frames=True))
+    usage = shutil.disk_usage(tmp_path)
+    free = job.SPARE_BYTES + 2000  # less than the five frames, which are there
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
+    prepare_video(request_of(panned, tmp_path / "o.mkv"))
+    with pytest.raises(InputError, match="MiB free, which it may need"):
+        prepare_video(request_of(panned, tmp_path / "other.mkv"))
+
+
+def test_a_stop_that_is_said_once_is_heeded(tmp_path, panned):
+    """Also while frames are skipped that are there already."""
+    run(request_of(panned, tmp_path / "o.mkv", keep_frames=True))
+    (tmp_path / "o.mkv").unlink()
+    answers = iter([False, False, 130])
+    events = run(request_of(panned, tmp_path / "o.mkv"), lambda: next(answers, False))
+    assert events[-1] == Finished(2, 130)
+    assert not (tmp_path / "o.mkv").exists()
+
+
+@pytest.mark.parametrize("at", [3, 26, 30])  # of the zip file: bytes of the first member's header
+def test_a_frame_whose_header_is_damaged_is_none(tmp_path, panned, at):
+    run(request_of(panned, tmp_path / "o.mkv", keep_frames=True))
+    path = tmp_path / "o.mkv.frames" / "00000002.npz"
+    whole = path.read_bytes()
+    store = Store(path.parent, json.loads((path.parent / "run.json").read_text()))
+    assert store.load(2, (36, 48)) is not None
+    central = whole.rindex(b"PK\x01\x02")
+    for place in (8, 10, 20, 24):  # flags, way to compress, sizes
+        data = bytearray(whole)
+        data[central + place] ^= 1 << (at % 8)
+        path.write_bytes(data)
+        store.load(2, (36, 48))  # None, or what is not damaged
+    store.close()
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path, panned):
