@@ -23,8 +23,8 @@ from nst_jax.weights import load_vgg
 
 RUNS = {
     f"{steps} steps, weight {weight:g}": Steps(steps, weight)
-    for steps, weight in ((8, 1.0), (3, 1.0), (8, 0.0), (8, 10.0), (20, 1.0))
-}
+    for steps, weight in ((10, 1.0), (1, 1.0), (3, 1.0), (5, 1.0), (20, 1.0), (10, 0.0), (10, 10.0))
+} | {"at most 10 steps, tolerance 0.01": Steps(10, tolerance=0.01)}
 ALONE = Steps(1)
 STYLE = "example:night"
 NOISE = 0.01  # standard deviation in the still clip

@@ -3,11 +3,12 @@
 import os
 import shutil
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from clip_files import encode, packets, picture, rgb_frame
+from clip_files import encode, packets, picture, rgb_frame, rotated
 
 from nst_jax import images
 from nst_jax.errors import InputError
@@ -150,6 +151,36 @@ def test_audio_packets_are_copied_to_the_byte(tmp_path, sound, output):
     assert not probe(written(tmp_path, source, f"mute-{output}", audio=False)).audio
 
 
+@pytest.mark.parametrize("fails", ["read", "write"])
+def test_audio_that_cannot_be_copied_is_one_line(tmp_path, monkeypatch, fails):
+    source = simple(tmp_path / "in.mkv", sound="pcm_s16le")
+    clip, sound = probe(source), clips._sound
+    broken = av.error.InvalidDataError(1, "it is broken")
+
+    class Broken:
+        def __init__(self, real):
+            self.real, self.streams = real, real.streams
+
+        def __getattr__(self, name):
+            return getattr(self.real, name)
+
+        def demux(self, *_):
+            yield from (_ for _ in ()).throw(broken)
+
+        def mux(self, *_):
+            raise broken
+
+    def fail(source, container, *others):
+        return sound(
+            *((Broken(source), container) if fails == "read" else (source, Broken(container))), *others
+        )
+
+    monkeypatch.setattr(clips, "_sound", fail)
+    with pytest.raises(InputError, match=r"in.mkv: audio that can be copied, or `audio=false`; it is broken"):
+        clips.write(Output(str(tmp_path / "o.mkv"), "ffv1", 0), clip, read(clip, ALL), ALL, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
 def test_audio_is_cut_with_the_frames(tmp_path):
     source = simple(tmp_path / "in.mkv", sound="pcm_s16le")  # 0.24 s of frames, 0.256 s of sound
     part = written(tmp_path, source, "o.mkv", Selection(3, 4))
@@ -157,14 +188,23 @@ def test_audio_is_cut_with_the_frames(tmp_path):
     assert packets(part)[0] in packets(source)[3:5]
 
 
-def rotated(path, degrees):
-    """Write a rotation into the header of the track of an .mp4, as telephones do."""
-    data = bytearray(path.read_bytes())
-    place = data.index(b"tkhd") + 4 + 40  # after version, times, numbers and volume
-    matrix = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees]
-    for offset, value in zip((0, 4, 12, 16), matrix, strict=True):
-        data[place + offset : place + offset + 4] = (value * 65536).to_bytes(4, "big", signed=True)
-    path.write_bytes(data)
+@pytest.mark.parametrize(
+    ("suffix", "codec", "pixels"),
+    [
+        (".mp4", "libx265", "yuv420p"),
+        (".mkv", "libx265", "yuv420p10le"),
+        (".mov", "prores_ks", "yuv422p10le"),
+        (".webm", "libvpx-vp9", "yuv420p"),
+    ],
+)
+def test_what_cameras_and_editors_write_is_read(tmp_path, suffix, codec, pixels):
+    pictures = [picture(n, (64, 96)) for n in range(6)]  # x265 spoils the heap with smaller ones
+    frames = [rgb_frame(one).reformat(format=pixels) for one in pictures[:4]]
+    found = list(read(probe(encode(tmp_path / f"in{suffix}", frames, codec)), ALL))
+    assert len(found) == 4
+    for number, frame in enumerate(found):
+        assert np.abs(frame.image - pictures[number]).mean() < 0.03
+        assert np.abs(frame.image - pictures[number + 2]).mean() > 0.1
 
 
 @pytest.mark.parametrize(("degrees", "turns"), [(90, 3), (180, 2), (270, 1)])
@@ -198,6 +238,13 @@ def test_png_sequences_have_a_file_for_each_frame(tmp_path):
     clips.check_output(str(output), clips.codec_of(str(output), ""), "")
     written(tmp_path, source, output)
     assert sorted(path.name for path in output.parent.iterdir()) == ["x_001.png", "x_002.png", "x_003.png"]
+
+
+def test_a_percent_sign_in_a_folder_s_name_is_its_own(tmp_path):
+    clip = probe(simple(tmp_path / "in.mkv", 2))
+    folder = tmp_path / "50%d %"
+    clips.write(Output(str(folder / "f_%02d.png"), "png", 0), clip, read(clip, ALL))
+    assert sorted(path.name for path in folder.iterdir()) == ["f_01.png", "f_02.png"]
 
 
 def test_equal_frames_give_equal_bytes(tmp_path):
@@ -274,6 +321,33 @@ def no_frames(tmp_path):
     return path
 
 
+def empty(tmp_path):
+    path = tmp_path / "in.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        container.start_encoding()
+    return path
+
+
+def unknown_codec(tmp_path):
+    path = Path(simple(tmp_path / "in.mkv"))
+    path.write_bytes(path.read_bytes().replace(b"V_FFV1", b"V_NONE"))
+    return path
+
+
+def encrypted(tmp_path):
+    path = tmp_path / "in.mp4"
+    keys = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "00" * 16, "encryption_kid": "11" * 16}
+    with av.open(str(path), "w", options=keys) as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        for number in range(3):
+            container.mux(stream.encode(rgb_frame(picture(number)).reformat(format="yuv420p")))
+        container.mux(stream.encode())
+    return path
+
+
 def text(tmp_path):
     path = tmp_path / "in.mp4"
     path.write_text("no video at all\n" * 100)
@@ -291,6 +365,9 @@ def playlist(tmp_path):
     [
         (no_video, "it has no video stream"),
         (no_frames, "it has no video stream"),
+        (empty, "a video that FFmpeg reads; End of file"),
+        (unknown_codec, "its codec is not known"),
+        (encrypted, "a whole video; frame 1: "),
         (text, "a video that FFmpeg reads"),
         (playlist, "a video that FFmpeg reads"),
         (lambda folder: folder, "it is a folder"),

@@ -4,12 +4,13 @@ import dataclasses
 import json
 import shutil
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import jax
 import numpy as np
 import pytest
-from clip_files import encode, packets, rgb_frame
+from clip_files import encode, packets, rgb_frame, rotated
 
 from nst_jax import images
 from nst_jax.config import Config
@@ -720,6 +721,36 @@ def test_a_frame_whose_header_is_damaged_is_none(tmp_path, panned, at):
         path.write_bytes(data)
         store.load(2, (36, 48))  # None, or what is not damaged
     store.close()
+
+
+def source(path, kind):
+    """Return a clip of a kind, and the rows, columns and frames that h264 gets of it at 48 pixels."""
+    pictures = [frame("cat", 4 * n) for n in range(3)]
+    if kind == "one frame":
+        return clip_of(path / "in.mkv", pictures[:1]), (36, 48, 1)
+    if kind == "odd":
+        return clip_of(path / "in.mkv", [picture[:35, :47] for picture in pictures]), (36, 48, 3)
+    if kind == "10 bits":
+        deep = [rgb_frame(picture).reformat(format="yuv420p10le") for picture in pictures]
+        return encode(path / "in.mkv", deep, "ffv1"), (36, 48, 3)
+    plain = [rgb_frame(picture).reformat(format="yuv420p") for picture in pictures]
+    if kind == "upright":
+        found = encode(path / "in.mp4", plain, "libx264")
+        rotated(Path(found), 90)
+        return found, (48, 36, 3)
+    found = Path(encode(path / "in.ts", plain * 6, "mpeg2video", times=list(range(18)), base=Fraction(1, 25)))
+    found.write_bytes(found.read_bytes()[: found.stat().st_size // 2])
+    return str(found), (36, 48, None)
+
+
+@pytest.mark.parametrize("kind", ["one frame", "odd", "10 bits", "upright", "cut off"])
+def test_clips_of_all_kinds_become_clips(tmp_path, kind):
+    clip, (height, width, frames) = source(tmp_path, kind)
+    output = tmp_path / "o.mp4"
+    run(request_of(clip, output, codec="h264", frame_steps=1, config={"iterations": (1,)}))
+    made = pictures_of(output)
+    assert {one.shape for one in made} == {(height, width, 3)}
+    assert len(made) == (frames or len(pictures_of(clip)))
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path, panned):
