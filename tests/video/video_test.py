@@ -723,6 +723,28 @@ def test_a_frame_whose_header_is_damaged_is_none(tmp_path, panned, at):
     store.close()
 
 
+def test_a_label_map_holds_for_all_frames(tmp_path, panned):
+    """The halves of each frame are made of the halves of the painting, in the other order."""
+    halves = np.zeros((36, 48, 3), np.float32)
+    halves[:, 24:] = (1, 0, 0)
+    images.save(str(tmp_path / "content.png"), halves)
+    images.save(str(tmp_path / "style.png"), halves[:, ::-1])
+    painting = np.zeros((36, 48, 3), np.float32)
+    painting[:, :24, 1] = 1  # green where the map is red
+    images.save(str(tmp_path / "painting.png"), painting)
+    names = {"content_labels": str(tmp_path / "content.png"), "style_labels": (str(tmp_path / "style.png"),)}
+    report = tmp_path / "o.json"
+    inputs = {**names, "style": (str(tmp_path / "painting.png"),)}
+    config = {"content_weight": 1e-3, "style_weight": 1e3, "iterations": (12,)}
+    run(request_of(panned, tmp_path / "o.mkv", inputs=inputs, report=str(report), config=config))
+    for frame, told in zip(
+        pictures_of(tmp_path / "o.mkv"), json.loads(report.read_text())["frames"], strict=True
+    ):
+        assert [part["label"] for part in told["losses"]["by_style"]] == ["#000000", "#ff0000"]
+        left, right = frame[:, :20].mean((0, 1)), frame[:, 28:].mean((0, 1))
+        assert right[1] - right[0] > 0.1 + left[1] - left[0]
+
+
 def source(path, kind):
     """Return a clip of a kind, and the rows, columns and frames that h264 gets of it at 48 pixels."""
     pictures = [frame("cat", 4 * n) for n in range(3)]
