@@ -10,6 +10,7 @@ from nst_jax.losses.base import Reach, Term, View, Weight
 from nst_jax.networks.base import AnyArray
 
 EPSILON = 1e-7  # of colors in [0, 1], as in Levin's code
+ROUNDING = 1e-6  # of a diagonal entry: a pivot below it is float32's rounding, and the guide has no such color
 
 Plane = Float[Array, "_ _"]
 Window = list[Plane]  # one channel: a plane for each place in the windows
@@ -54,12 +55,15 @@ def _centered(image: Float[AnyArray, "h w 3"]) -> list[Window]:
 def _slopes(theirs: list[Window], ours: list[Window]) -> list[list[Plane]]:
     """Return the a of the minimum, by our channels: (M + EPSILON 1) a = m, M = sum I I^T, m = sum x I.
 
-    By elimination. No pivot is below EPSILON, but for rounding. At a minimum the cost has no slope with
-    respect to a, so nothing is taken back through it.
+    By elimination. A row whose pivot is rounding is 0, and so is its a: else, where the guide is gray, noise
+    would be divided by EPSILON. At a minimum the cost has no slope with respect to a, so nothing is taken
+    back through it.
     """
     rows = [[_dot(one, other) for other in (*theirs, *ours)] for one in theirs]
+    least = [ROUNDING * row[k] for k, row in enumerate(rows)]
     for k, row in enumerate(rows):
-        row[k] = jnp.maximum(row[k], 0) + EPSILON
+        row[:] = [jnp.where(row[k] > least[k], x, 0) for x in row]
+        row[k] += EPSILON
         for other in rows[:k] + rows[k + 1 :]:
             share = other[k] / row[k]
             other[:] = [x - share * y for x, y in zip(other, row, strict=True)]

@@ -77,8 +77,9 @@ def test_where_nothing_is_given_it_is_nothing(params, pictures):
     plain = plain_problem(params, pictures)
     without = evaluate(params, pictures[2], plain.targets(), coefficients(plain.weights), spec=plain.spec)
     assert found.terms["temporal"] == 0
-    np.testing.assert_array_equal(found.value, without.value)
-    np.testing.assert_array_equal(found.gradient, without.gradient)
+    np.testing.assert_allclose(found.value, without.value, rtol=1e-6)  # two programs round differently
+    apart = np.linalg.norm(found.gradient - without.gradient)
+    assert apart < 1e-6 * np.linalg.norm(without.gradient)
 
 
 def test_its_pull_is_its_slope_at_the_content(params, pictures, confidence):
