@@ -10,9 +10,9 @@ from typing import Any
 
 # Before JAX starts: several CPU devices, so that what is sharded is tested on a laptop.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
-# Half of the time to compile, and the programs as fast. XLA_FLAGS that are given stand behind and win:
-# "--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true" is what users run.
-# Level 0 compiles sooner still, but its programs run 18 times as long.
+# Half of the time to compile, and programs of small pictures as fast. XLA_FLAGS that are given stand behind and
+# win: "--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true" is what users run.
+# Level 0 compiles sooner still, but its programs run 18 times as long, and it fuses no products with sums.
 os.environ["XLA_FLAGS"] = (
     f"--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
 )
