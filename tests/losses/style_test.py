@@ -123,7 +123,8 @@ def test_zero_at_itself_and_positive_elsewhere(name, maps):
     here, elsewhere = (measure(name, m, maps)[0] for m in (maps, other))
     for term, value in here.items():
         rooted = name in ("wasserstein", "nearest", "remd")
-        assert 0 <= value <= (1e-6 if rooted else 1e-9) * elsewhere[term]  # the others are squares of rounding
+        rounding = 1e-6 if rooted else 1e-9  # which is squared
+        assert 0 <= value <= rounding * elsewhere[term]
         assert elsewhere[term] > 0
 
 
