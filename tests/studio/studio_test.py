@@ -843,6 +843,10 @@ def test_regions_of_the_photograph_are_made_of_regions_of_the_painting(page, ser
     paint("1", 1, 50)
     page.click("text=Use these regions")
     page.wait_for_selector("#toast:has-text('Paint the sky in example:night, too.')")
+    assert page.evaluate("""() => {
+        const { left, width, top, height } = document.getElementById("toast").getBoundingClientRect();
+        return document.elementFromPoint(left + width / 2, top + height / 2).id;
+    }""") == "toast"  # nothing covers it
     paint("1", 2, 0)
     page.click("text=Use these regions")
     page.wait_for_selector("text=Change what is made of what")
