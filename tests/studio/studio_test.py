@@ -964,10 +964,13 @@ def test_regions_of_the_photograph_are_made_of_regions_of_the_painting(page, ser
     paint("1", 1, 50)
     page.click("text=Use these regions")
     page.wait_for_selector("#toast:has-text('Paint the sky in example:night, too.')")
-    assert page.evaluate("""() => {
+    assert (
+        page.evaluate("""() => {
         const { left, width, top, height } = document.getElementById("toast").getBoundingClientRect();
         return document.elementFromPoint(left + width / 2, top + height / 2).id;
-    }""") == "toast"  # nothing covers it
+    }""")
+        == "toast"
+    )  # nothing covers it
     paint("1", 2, 0)
     page.click("text=Use these regions")
     page.wait_for_selector("text=Change what is made of what")
@@ -1033,7 +1036,9 @@ def test_regions_come_from_label_maps_of_any_colors(page, server):
     page.click("text=Match regions")
     open_map(page, "0", label_map("lime", "lime", "lime", "black", "white"))
     page.wait_for_selector("[data-label='1']:has-text('60 %')")
-    open_map(page, "1", label_map("white", "black", "lime"))  # each color the region that it is in the photograph
+    open_map(
+        page, "1", label_map("white", "black", "lime")
+    )  # each color the region that it is in the photograph
     page.wait_for_selector("[data-label='1']:has-text('33 %')")
     open_map(page, "1", label_map(*(f"#0000{28 * number:02x}" for number in range(1, 10))))
     page.wait_for_selector("#toast:has-text('at most 7 colors')")
@@ -1110,7 +1115,9 @@ def test_a_dropped_picture_says_what_is_not_here_any_more(page, server):
     assert server.ended(job)["status"] == "done"
     (server.folder / "pictures" / lost).unlink()
     drop(page, "#canvas", "found.jpg", server.ask("GET", f"/api/jobs/{job}/download.jpg").body)
-    page.wait_for_selector("#toast:text-is('These are the settings of found.jpg. Not here any more: a picture.')")
+    page.wait_for_selector(
+        "#toast:text-is('These are the settings of found.jpg. Not here any more: a picture.')"
+    )
     assert page.is_checked("input[value=gatys]")
     assert page.is_visible("#photograph img[alt='example:cat']")
 
