@@ -59,6 +59,7 @@ def click(
                 ("POST", f"/api/jobs/{job}/rename", {"title": f"{chance.random()}"}),
                 ("POST", f"/api/jobs/{jobs[-1]}/front", None),
                 ("POST", f"/api/jobs/{jobs[1]}/{chance.choice(['pause', 'carry_on'])}", None),
+                ("GET", f"/api/jobs/{jobs[0]}/live.jpg", None),
                 ("GET", "/static/app.js", None),
             ]
         )

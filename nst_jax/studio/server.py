@@ -318,20 +318,22 @@ class Routes:
         store, what = self.studio.store, request.path_params["what"]
         record = self.studio.get(request.path_params["job"])
         if what in (LIVE, THUMB):
-            path = store.place_of(record.id) / what
-            if not path.is_file():
-                raise HTTPException(404)
-            return FileResponse(path, headers={"Cache-Control": "private, max-age=31536000"})
+            try:  # at once, as the next one may take its place
+                data = (store.place_of(record.id) / what).read_bytes()
+            except FileNotFoundError:
+                raise HTTPException(404) from None
+            kept = {"Cache-Control": "private, max-age=31536000"}
+            return Response(data, media_type=TYPES[".jpg"], headers=kept)
         result, suffix = store.result(record), what.removeprefix("download.")
         if result and record.inputs.get("clip") and what in ("clip.mp4", "download.mp4"):
             name = file_name(record, suffix) if what != "clip.mp4" else None
             return FileResponse(result, media_type=MP4, filename=name)
         if result is None or record.inputs.get("clip") or suffix not in FORMATS:
             raise HTTPException(404)
-        kept = result.with_name(f"download.{suffix}")
-        if not kept.exists() or kept.stat().st_mtime < result.stat().st_mtime:
-            await self.studio.read("convert", result, to=str(kept), max_pixels=2**40)
-        return FileResponse(kept, media_type=FORMATS[suffix], filename=file_name(record, suffix))
+        copy = result.with_name(f"download.{suffix}")
+        if not copy.exists() or copy.stat().st_mtime < result.stat().st_mtime:
+            await self.studio.read("convert", result, to=str(copy), max_pixels=2**40)
+        return FileResponse(copy, media_type=FORMATS[suffix], filename=file_name(record, suffix))
 
     async def events(self, _: Request) -> Response:
         """Answer with a stream of what happens: first all jobs, then each that changes."""
