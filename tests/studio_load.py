@@ -122,7 +122,7 @@ def load(clients: int, seconds: float) -> int:
         observed = Observed(Path(folder))
         server = observed.server
         jobs = [server.make(iterations=100_000) for _ in range(3)]  # one is made, two wait
-        server.until(jobs[0], lambda found: found["step"] > 0)
+        server.until(jobs[0], lambda found: found["picture"] > 0)
         observed.settle()
         first, until = resident(server.process.pid), time.monotonic() + seconds
         threads = [threading.Thread(target=watch, args=(server, until, counts)) for _ in range(clients)]
