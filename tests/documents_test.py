@@ -126,7 +126,7 @@ def test_every_picture_is_shown_and_made_by_a_command():
     for picture in (ROOT / "docs").glob("*.jpg"):
         assert picture.name in shown
         known = picture.stem in made or picture.stem.removesuffix("-default").replace("-", " ") in made
-        assert known or picture.stem.startswith("study-") or picture.stem == "studio", picture  # of the page
+        assert known or picture.stem.startswith(("study-", "studio")), picture  # studio: of its page
 
 
 def test_the_tables_of_options_are_the_code_s():

@@ -10,7 +10,7 @@ from nst_jax.losses.base import Reach, Term, View, Weight
 from nst_jax.networks.base import AnyArray
 
 EPSILON = 1e-7  # of colors in [0, 1], as in Levin's code
-ROUNDING = 1e-6  # of a diagonal entry: a pivot below it is float32's rounding, and the guide has no such color
+ROUNDING = 1e-6  # of a diagonal entry: a pivot below it is float32's rounding, and there is no such color
 
 Plane = Float[Array, "_ _"]
 Window = list[Plane]  # one channel: a plane for each place in the windows

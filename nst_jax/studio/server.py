@@ -30,7 +30,7 @@ from nst_jax.studio import recipes
 from nst_jax.studio.options import MB, StudioOptions
 from nst_jax.studio.recipes import MAX_TITLE_LETTERS, parse_recipe
 from nst_jax.studio.security import Guard
-from nst_jax.studio.store import LIVE, THUMB, Record, Store
+from nst_jax.studio.store import LIVE, THUMB, Record, Store, write_private
 from nst_jax.studio.studio import STOPS, Refused, Studio
 
 STATIC = Path(__file__).parent / "static"
@@ -48,6 +48,7 @@ MAX_FRAMES = 10**6  # of a clip, that one can choose from
 FORMATS = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "tif": "image/tiff"}
 MP4 = "video/mp4"
 PHOTOGRAPHS, PAINTINGS = ("cat", "coffee", "rocket"), ("night", "waves", "glass", "ink")
+ENTRY = "open.html"  # in the studio's folder
 STOP_SECONDS = 0.2  # between looks at whether the studio is to end
 
 Handler = Callable[["Routes", Request], Awaitable[Response]]
@@ -227,7 +228,9 @@ class Routes:
         found = {name: facts.get(name) for name in ("width", "height", "name", "notes", "frames", "rate")}
         if text := facts.get("settings"):
             try:
-                found["recipe"] = recipes.restore(text, self.studio.store.known)
+                recipe = recipes.restore(text, self.studio.store.known)
+                missing = dict.fromkeys(map(self.studio.store.readable, recipe["missing"]))
+                found["recipe"] = {**recipe, "missing": list(missing)}
             except InputError as error:
                 found["notes"] = [*(facts.get("notes") or []), str(error)]
         return {"reference": reference, **found}
@@ -315,20 +318,22 @@ class Routes:
         store, what = self.studio.store, request.path_params["what"]
         record = self.studio.get(request.path_params["job"])
         if what in (LIVE, THUMB):
-            path = store.place_of(record.id) / what
-            if not path.is_file():
-                raise HTTPException(404)
-            return FileResponse(path, headers={"Cache-Control": "private, max-age=31536000"})
+            try:  # at once, as the next one may take its place
+                data = (store.place_of(record.id) / what).read_bytes()
+            except FileNotFoundError:
+                raise HTTPException(404) from None
+            kept = {"Cache-Control": "private, max-age=31536000"}
+            return Response(data, media_type=TYPES[".jpg"], headers=kept)
         result, suffix = store.result(record), what.removeprefix("download.")
         if result and record.inputs.get("clip") and what in ("clip.mp4", "download.mp4"):
             name = file_name(record, suffix) if what != "clip.mp4" else None
             return FileResponse(result, media_type=MP4, filename=name)
         if result is None or record.inputs.get("clip") or suffix not in FORMATS:
             raise HTTPException(404)
-        kept = result.with_name(f"download.{suffix}")
-        if not kept.exists() or kept.stat().st_mtime < result.stat().st_mtime:
-            await self.studio.read("convert", result, to=str(kept), max_pixels=2**40)
-        return FileResponse(kept, media_type=FORMATS[suffix], filename=file_name(record, suffix))
+        copy = result.with_name(f"download.{suffix}")
+        if not copy.exists() or copy.stat().st_mtime < result.stat().st_mtime:
+            await self.studio.read("convert", result, to=str(copy), max_pixels=2**40)
+        return FileResponse(copy, media_type=FORMATS[suffix], filename=file_name(record, suffix))
 
     async def events(self, _: Request) -> Response:
         """Answer with a stream of what happens: first all jobs, then each that changes."""
@@ -444,16 +449,38 @@ def serve(options: StudioOptions, told: Callable[[str], object], stop: Callable[
         address = f"http://{host}:{port}/?token={store.token}"
         studio = Studio(store, options)
         app = Guard(Routes(studio).app(), store.token, options.host, port)
-        asyncio.run(_serve(app, found, address, options.open, told, stop))
+        with _entry(store.folder, address) if options.open else contextlib.nullcontext("") as entry:
+            asyncio.run(_serve(app, found, entry, lambda: told(address), stop))
         return sum(record.status == "queued" for record in studio.jobs.values())
+
+
+@contextlib.contextmanager
+def _entry(folder: Path, address: str) -> Iterator[str]:
+    """Yield the URL of a file that leads to the address, whose token no command line is to show.
+
+    Args:
+        folder: Where the file is, for its owner alone, until the block ends.
+        address: The studio's.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    path = folder / ENTRY
+    try:
+        write_private(path, f'<!doctype html><meta http-equiv="refresh" content="0;url={address}">\n')
+    except OSError as error:
+        raise InputError(str(path), "must be a file that can be written", str(error)) from error
+    try:
+        yield path.as_uri()
+    finally:
+        path.unlink(missing_ok=True)
 
 
 async def _serve(
     app: Guard,
     found: socket.socket,
-    address: str,
-    is_opened: bool,
-    told: Callable[[str], object],
+    entry: str,
+    told: Callable[[], object],
     stop: Callable[[], object],
 ) -> None:
     config = uvicorn.Config(
@@ -470,9 +497,9 @@ async def _serve(
     task = asyncio.create_task(server.serve(sockets=[found]))
     while not server.started and not task.done():
         await asyncio.sleep(0.01)
-    told(address)
-    if is_opened:
-        await asyncio.to_thread(webbrowser.open, address)
+    told()
+    if entry:
+        await asyncio.to_thread(webbrowser.open, entry)
     while not stop() and not task.done():
         await asyncio.sleep(STOP_SECONDS)
     server.should_exit = True

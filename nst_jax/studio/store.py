@@ -1,6 +1,6 @@
 """The studio's folder: jobs and pictures on disk, each found by an id that the studio made.
 
-    FOLDER/studio.lock, token
+    FOLDER/studio.lock, token, open.html (while a studio runs that was started with --open)
     FOLDER/pictures/SHA256       the bytes as uploaded, and beside them .json, .view.jpg, .thumb.jpg
     FOLDER/jobs/ID/job.json      the record; beside it losses.jsonl, live.jpg, thumb.jpg, result.png,
                                  report.json, checkpoint/; of a clip result.mp4, result.mp4.frames/
@@ -253,7 +253,12 @@ def _token(path: Path) -> str:
         if re.fullmatch(r"[\w-]{43}", text) and path.stat().st_mode & 0o077 == 0:
             return text
     text = secrets.token_urlsafe(32)
+    write_private(path, text)
+    return text
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that its owner alone can read."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
-    return text

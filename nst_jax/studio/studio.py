@@ -141,7 +141,9 @@ class Studio:
         self.next()
 
     def to_front(self, record: Record) -> None:
-        """Have a job that waits be the next."""
+        """Have a job that waits be the next. Raises InputError where it does not wait."""
+        if record.status != "queued":
+            raise InputError("job", "one that waits", f"it is {record.status}")
         record.order = min(one.order for one in self.jobs.values()) - 1
         self.changed(record)
 

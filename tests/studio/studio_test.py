@@ -78,12 +78,13 @@ class Answer:
 class Server:
     """A studio in a process of its own, and one who asks it."""
 
-    def __init__(self, folder: Path, *flags: str, inside: Sequence[str] = ()):
+    def __init__(self, folder: Path, *flags: str, inside: Sequence[str] = (), errors: int | None = None):
         fixed = [f"--folder={folder}", "--port=0", "--checkpoint_every=0", "--keep_free=0", "--max_upload=2"]
         self.folder = folder
         self.process = subprocess.Popen(
             [*inside, sys.executable, str(ROOT / "bin/nst-studio"), *fixed, *flags],
             stdout=subprocess.PIPE,
+            stderr=errors,
             text=True,
         )
         assert self.process.stdout
@@ -435,9 +436,10 @@ def test_a_job_goes_on_from_a_picture_at_a_larger_size(server, made):
     assert images.read(str(server.folder / "jobs" / found["id"] / "result.png")).size == (32, 48)
 
 
-def test_the_queue_is_ordered_and_jobs_are_cancelled_and_deleted(server):
+def test_the_queue_is_ordered_and_jobs_are_cancelled_and_deleted(server, made):
     first, second, third = (server.make(iterations=400) for _ in range(3))
     server.act(third, "front")
+    assert server.act(made, "front").json["error"] == "job: one that waits; it is done"
     assert server.act(second, "cancel").json["status"] == "cancelled"
     server.until(first, lambda found: found["step"] >= 1)
     assert server.act(first, "cancel").status == 200
@@ -617,10 +619,9 @@ def test_what_is_no_clip_is_one_line_and_leaves_nothing(server, data):
 # The program
 
 
-def refused(*flags: str) -> str:
-    done = subprocess.run(
-        [sys.executable, ROOT / "bin/nst-studio", *flags], capture_output=True, text=True, timeout=SECONDS
-    )
+def refused(*flags: str, inside: Sequence[str] = ()) -> str:
+    command = [*inside, sys.executable, str(ROOT / "bin/nst-studio"), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     return done.stderr
@@ -634,6 +635,22 @@ def test_a_second_studio_on_a_folder_and_a_port_that_is_taken_are_refused(server
 def test_a_folder_that_is_none_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     assert "must be a folder" in refused(f"--folder={tmp_path / 'file'}", "--port=0")
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, mounting):
+    inside = [*mounting, "sh", "-c", 'mount -t tmpfs -o ro tmpfs "$0" && exec "$@"', str(tmp_path)]
+    for folder in (tmp_path, tmp_path / "new"):
+        assert "Read-only file system" in refused(f"--folder={folder}", "--port=0", inside=inside)
+
+
+def test_weights_that_are_missing_fail_the_job_and_no_other(tmp_path, serve, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    found = serve(tmp_path / "folder")
+    ended = found.ended(found.make(network="vgg19"))
+    assert ended["status"] == "failed"
+    assert ended["error"].startswith("weights of vgg19: run nst-weights --fetch=")
+    assert found.ended(found.make())["status"] == "done"
+    found.close()
 
 
 def test_a_disk_that_is_too_full_is_told(tmp_path, serve):
@@ -733,11 +750,11 @@ def browser():
         found.close()
 
 
-@pytest.fixture
-def page(browser, server):
-    """Return the page; whatever it asks another host for, or lacks, is an error."""
+@contextlib.contextmanager
+def visit(browser, server, address=""):
+    """Yield the page; whatever it asks another host for, or lacks, is an error."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
-    wrong = []
+    wrong: list[str] = []
     found = context.new_page()
     found.set_default_timeout(1000 * SECONDS)
     found.on(
@@ -749,11 +766,22 @@ def page(browser, server):
     found.on(
         "response", lambda one: wrong.append(f"{one.status} {one.url}") if one.status not in FINE else None
     )
-    found.goto(server.address)
+    found.goto(address or server.address)
     found.wait_for_selector(".look")
     yield found
     context.close()
     assert wrong == []
+
+
+@pytest.fixture
+def page(browser, server):
+    with visit(browser, server) as found:
+        yield found
+
+
+def draft(page) -> dict:
+    """Return what the page keeps of the next picture."""
+    return json.loads(page.evaluate("localStorage['nst-studio-draft']"))
 
 
 def quick(page, **more):
@@ -769,6 +797,25 @@ def choose_examples(page):
     page.click('[aria-label="Use the example cat as photograph"]')
     page.click('[aria-label="Use the example night as painting"]')
     page.wait_for_selector('img[alt="example:night"]')
+
+
+def test_no_command_line_shows_the_token_and_the_page_opens(browser, serve, tmp_path, monkeypatch):
+    script, told = tmp_path / "browser", tmp_path / "told"
+    script.write_text(f'#!/bin/sh\necho "$@" > {told}\n')
+    script.chmod(0o700)
+    monkeypatch.setenv("BROWSER", f"{script} %s")
+    found = serve(tmp_path / "folder", "--open")
+    end = time.monotonic() + SECONDS
+    while not told.exists() or not told.read_text():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    entry = tmp_path / "folder" / "open.html"
+    assert told.read_text().strip() == entry.as_uri()
+    assert entry.stat().st_mode & 0o777 == 0o600
+    with visit(browser, found, entry.as_uri()) as page:
+        assert page.url.removesuffix("#make") == f"http://{found.host}/"
+    found.close()
+    assert not entry.exists()
 
 
 def test_from_the_first_visit_to_the_download(page):
@@ -810,6 +857,35 @@ def test_a_reload_in_the_middle_and_a_second_tab_see_the_job(page, server):
         tab.wait_for_selector("#job-status:has-text('Finished')")
 
 
+def test_a_job_is_cancelled_carried_on_and_extended(page):
+    choose_examples(page)
+    quick(page, iterations=[60])
+    page.click("#go")
+    page.wait_for_selector("#job-status:has-text('Step')")
+    page.click("text=Cancel")
+    page.wait_for_selector("#job-status:has-text('Cancelled')")
+    page.click("text=Carry on")
+    page.wait_for_selector("#job-status:has-text('Finished · step 60 of 60')")
+    page.click("text=More steps")
+    page.fill("[aria-label='How many more steps']", "3")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#job-status:has-text('Finished · step 63 of 63')")
+
+
+def test_the_page_finds_a_studio_again_that_was_killed(browser, serve, tmp_path):
+    first = serve(tmp_path)
+    with visit(browser, first) as page:
+        choose_examples(page)
+        quick(page, iterations=[60])
+        page.click("#go")
+        page.wait_for_selector("#job-status:has-text('Step')")
+        first.close(signal.SIGKILL)
+        page.wait_for_selector("#device:has-text('not connected')")
+        again = serve(tmp_path, f"--port={first.host.split(':')[1]}")
+        page.wait_for_selector("#job-status:has-text('Finished · step 60 of 60')")
+    again.close()
+
+
 def test_regions_by_the_keyboard_alone(page):
     choose_examples(page)
     quick(page)
@@ -826,6 +902,49 @@ def test_regions_by_the_keyboard_alone(page):
     page.wait_for_selector("#job-status:has-text('Finished')")
 
 
+def test_two_paintings_act_where_a_mouse_has_painted(page, server):
+    def drag(x: float) -> int:
+        """Paint from top to bottom; return the percentages of both."""
+        box = page.locator(".sheet").bounding_box()
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + 1)
+        page.mouse.down()
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + box["height"] - 1, steps=5)
+        page.mouse.up()
+        return shares()
+
+    def shares() -> list[int]:
+        return [int(page.text_content(f"[data-label='{n}']").removesuffix(" %")) for n in (1, 2)]
+
+    choose_examples(page)
+    drop(page, "#paintings", "second.png", drawn(44))
+    page.wait_for_selector("#paintings img[alt='second.png']")
+    quick(page)
+    page.click("text=Paint where each acts")
+    page.fill("#brush-size", "20")
+    first = drag(0.25)
+    assert first[0] > 15
+    assert drag(0.5)[0] > first[0] + 5
+    page.click("text=Undo")
+    assert shares() == first
+    page.check("[name=tool] >> nth=1", force=True)  # the eraser
+    assert drag(0.2)[0] < first[0] - 5
+    page.check("[name=tool] >> nth=0", force=True)
+    page.check("[name=who] >> nth=1", force=True)
+    second = drag(0.8)
+    assert second[1] > 15
+    page.click("text=Invert")
+    assert sum(shares()) == pytest.approx(100 - second[1], abs=1)
+    page.click("text=Undo")
+    page.click("text=Use these regions")
+    page.wait_for_selector("text=Change where each acts")
+    page.click("#go")
+    page.wait_for_selector("#job-status:has-text('Finished')")
+    job = page.evaluate("location.hash").removeprefix("#job/")
+    masks = server.ask("GET", f"/api/jobs/{job}").json["inputs"]["style_mask"]
+    means = [np.asarray(Image.open(server.folder / "pictures" / mask).convert("L")).mean() for mask in masks]
+    np.testing.assert_allclose(np.array(means) / 2.55, second, atol=1)
+
+
 def test_regions_of_the_photograph_are_made_of_regions_of_the_painting(page, server):
     def paint(picture: str, region: int, top: int) -> None:
         page.check(f"[name=sheet] >> nth={picture}", force=True)
@@ -840,9 +959,18 @@ def test_regions_of_the_photograph_are_made_of_regions_of_the_painting(page, ser
     page.fill("[aria-label='Name of region 2']", "the sky")
     paint("0", 1, 50)
     paint("0", 2, 0)
+    page.click("text=Use these regions")
+    page.wait_for_selector("#toast:has-text('Paint what the regions are made of in example:night, too.')")
     paint("1", 1, 50)
     page.click("text=Use these regions")
     page.wait_for_selector("#toast:has-text('Paint the sky in example:night, too.')")
+    assert (
+        page.evaluate("""() => {
+        const { left, width, top, height } = document.getElementById("toast").getBoundingClientRect();
+        return document.elementFromPoint(left + width / 2, top + height / 2).id;
+    }""")
+        == "toast"
+    )  # nothing covers it
     paint("1", 2, 0)
     page.click("text=Use these regions")
     page.wait_for_selector("text=Change what is made of what")
@@ -860,35 +988,69 @@ def test_regions_of_the_photograph_are_made_of_regions_of_the_painting(page, ser
     page.wait_for_selector("[data-label='2']:has-text('20 %')")
 
 
-def label_map(*colors: str, edge: str = "#123456") -> bytes:
+def label_map(*colors: str, edge: str = "#123456", form: str = "PNG") -> bytes:
     """Return a map of columns of equal width, with a pixel of an edge's color."""
     picture = Image.new("RGB", (20 * len(colors), 30))
     for number, color in enumerate(colors):
         picture.paste(color, (20 * number, 0, 20 * number + 20, 30))
     picture.putpixel((19, 7), ImageColor.getrgb(edge))
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    picture.save(file, form)
     return file.getvalue()
 
 
-def test_regions_come_from_label_maps_of_any_colors(page, server):
-    def open_map(picture: str, data: bytes) -> None:
-        page.check(f"[name=sheet] >> nth={picture}", force=True)
-        with page.expect_file_chooser() as chooser:
-            page.click("text=Open label map")
-        chooser.value.set_files({"name": "map.png", "mimeType": "image/png", "buffer": data})
+def open_map(page, picture: str, data: bytes) -> None:
+    page.check(f"[name=sheet] >> nth={picture}", force=True)
+    with page.expect_file_chooser() as chooser:
+        page.click("text=Open label map")
+    chooser.value.set_files({"name": "map.png", "mimeType": "image/png", "buffer": data})
 
+
+def test_label_maps_are_opened_by_their_plain_colors(page):
+    def share(region: int, percent: int) -> None:
+        page.wait_for_selector(f"[data-label='{region}']:text-is('{percent} %')")
+
+    choose_examples(page)
+    page.click("text=Match regions")
+    open_map(page, "0", label_map(*["lime"] * 4, *["black"] * 3, "white", "red", "blue"))
+    share(1, 40)
+    assert page.evaluate("document.activeElement.name") == "who"
+    open_map(page, "0", label_map(*["lime"] * 6, "cyan", "gray", "pink", "brown"))  # no other has these slots
+    share(1, 60)
+    open_map(page, "0", b"no picture")
+    page.wait_for_selector("#toast:has-text('map.png: the browser cannot show this picture.')")
+    page.click("text=Undo")
+    share(1, 40)  # what failed is no step
+    open_map(page, "1", label_map(*["black"] * 3))  # known from the photograph, and so not what is bare
+    share(2, 100)
+    open_map(page, "1", drawn(9, size=(90, 60)))
+    page.wait_for_selector("#toast:has-text('map.png is not made of plain colors, as a label map is.')")
+    open_map(page, "1", label_map("white", "lime", "red", form="JPEG"))
+    share(1, 33)
+    assert page.locator("[data-label]:text-is('33 %')").count() == 3
+
+
+def test_regions_come_from_label_maps_of_any_colors(page, server):
     choose_examples(page)
     quick(page)
     page.click("text=Match regions")
-    open_map("0", label_map("lime", "lime", "lime", "black", "white"))
+    open_map(page, "0", label_map("lime", "lime", "lime", "black", "white"))
     page.wait_for_selector("[data-label='1']:has-text('60 %')")
-    open_map("1", label_map("white", "black", "lime"))  # each color the region that it is in the photograph
+    open_map(
+        page, "1", label_map("white", "black", "lime")
+    )  # each color the region that it is in the photograph
     page.wait_for_selector("[data-label='1']:has-text('33 %')")
-    open_map("1", label_map(*(f"#0000{number:02x}" for number in range(1, 10))))
+    open_map(page, "1", label_map(*(f"#0000{28 * number:02x}" for number in range(1, 10))))
     page.wait_for_selector("#toast:has-text('at most 7 colors')")
     page.click("text=Use these regions")
     page.wait_for_selector("text=Change what is made of what")
+    page.reload()  # the colors are known still
+    page.click("text=Change what is made of what")
+    page.wait_for_selector("[data-label='1']:has-text('60 %')")
+    open_map(page, "0", label_map("black", "white", "lime", "lime"))
+    page.wait_for_selector("[data-label='1']:has-text('50 %')")
+    page.click("text=Use these regions")
+    page.wait_for_selector("#painter", state="hidden")
     page.click("#go")
     page.wait_for_selector("#job-status:has-text('Finished')")
     job = page.evaluate("location.hash").removeprefix("#job/")
@@ -897,10 +1059,9 @@ def test_regions_come_from_label_maps_of_any_colors(page, server):
         Image.open(server.folder / "pictures" / reference).convert("RGB")
         for reference in (inputs["content_labels"], *inputs["style_labels"])
     ]
-    at = [[found.getpixel((round(share * found.width), 9)) for share in (0.2, 0.5, 0.9)] for found in maps]
-    assert at[0][2] == at[1][0]  # what was white
-    assert at[0][0] == at[0][1] == at[1][2]  # lime
-    assert len({*at[0], *at[1]}) == 3
+    at = [[found.getpixel((round(share * found.width), 9)) for share in (0.1, 0.4, 0.9)] for found in maps]
+    assert at[0] == [at[1][1], at[1][0], at[1][2]]  # black, white and lime
+    assert [len(found.getcolors()) for found in maps] == [3, 3]
 
 
 def test_a_look_is_tried_on_a_frame_and_the_clip_made_of_it(page, clip):
@@ -923,6 +1084,83 @@ def test_a_look_is_tried_on_a_frame_and_the_clip_made_of_it(page, clip):
     assert download.value.suggested_filename == "in-night.mp4"
     page.click("text=Use these settings")
     page.wait_for_selector('img[alt="in.mkv 1.png"]')
+
+
+def drop(page, place: str, name: str, data: bytes) -> None:
+    """Drop a file, as a hand does."""
+    page.evaluate(
+        """([place, name, data]) => {
+            const carried = new DataTransfer();
+            carried.items.add(new File([Uint8Array.from(data)], name));
+            for (const kind of ["dragenter", "dragover", "drop"]) {
+                const given = { dataTransfer: carried, bubbles: true, cancelable: true };
+                document.querySelector(place).dispatchEvent(new DragEvent(kind, given));
+            }
+        }""",
+        [place, name, list(data)],
+    )
+
+
+def test_files_are_dropped_where_they_belong(page):
+    drop(page, "#paintings", "painting.png", drawn(41))
+    page.wait_for_selector("#paintings img[alt='painting.png']")
+    drop(page, "#canvas", "photo.png", drawn(42))
+    page.wait_for_selector("#photograph img[alt='photo.png']")
+    assert page.is_hidden("#drop")
+
+
+def test_a_dropped_picture_says_what_is_not_here_any_more(page, server):
+    lost = server.upload(drawn(43)).json["reference"]
+    job = server.make({"content": "example:cat", "style": [lost]})
+    assert server.ended(job)["status"] == "done"
+    (server.folder / "pictures" / lost).unlink()
+    drop(page, "#canvas", "found.jpg", server.ask("GET", f"/api/jobs/{job}/download.jpg").body)
+    page.wait_for_selector(
+        "#toast:text-is('These are the settings of found.jpg. Not here any more: a picture.')"
+    )
+    assert page.is_checked("input[value=gatys]")
+    assert page.is_visible("#photograph img[alt='example:cat']")
+
+
+def test_a_larger_picture_is_made_of_one_with_an_effort(page, server):
+    options = {**QUICK, "effort": "draft"}
+    del options["iterations"]
+    job = server.ask("POST", "/api/jobs", {"inputs": BOTH, "options": options}).json["id"]
+    assert server.ended(job)["status"] == "done"
+    page.goto(f"http://{server.host}/#job/{job}")
+    page.click("text=Larger")
+    page.wait_for_selector("#toast:has-text('at twice its size')")
+    assert draft(page)["options"].items() >= {"size": 64, "iterations": [60]}.items()
+    page.click("#go")
+    page.wait_for_function("old => location.hash !== old", arg=f"#job/{job}")
+    page.click("text=Cancel")
+    page.wait_for_selector("#job-status:has-text('Cancelled')")
+
+
+def test_a_phone_is_told_that_the_studio_is_gone(page):
+    page.set_viewport_size({"width": 360, "height": 800})
+    assert page.is_hidden("#device")
+    page.route("**/api/events", lambda route: route.abort())
+    page.reload()
+    page.wait_for_selector("#device:has-text('not connected')")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_soft_edges_outlive_a_reload(page):
+    choose_examples(page)
+    page.click("text=Paint where each acts")
+    page.fill("#feather", "2")
+    page.click("text=Add this shape")
+    page.click("text=Use these regions")
+    page.wait_for_selector("text=Change where each acts")
+    first = draft(page)
+    page.reload()
+    page.click("text=Change where each acts")
+    assert page.input_value("#feather") == "2"
+    page.wait_for_selector("[data-label='1']:text-is('25 %')")
+    page.click("text=Use these regions")
+    page.wait_for_selector("#painter", state="hidden")
+    assert draft(page)["options"] == first["options"] == {"soft_masks": True}
 
 
 def test_a_dropped_picture_brings_its_settings_back(page, server, made):

@@ -44,14 +44,17 @@ function renderDevice() {
   const device = state.device.kind ? `${state.device.platform === "cpu" ? "CPU" : state.device.kind}` : "starting…";
   const parts = [state.broken || device, waiting ? `${waiting} waiting` : ""];
   $("device").textContent = state.connected ? parts.filter(Boolean).join(" · ") : "not connected; trying again…";
+  $("device").classList.toggle("wrong", Boolean(state.broken) || !state.connected);
 }
 
 /** Bring a job's settings back; with a picture to start from, for one of twice its size. */
 async function reuse(job, start) {
   await tried(async () => {
-    const { inputs, options } = await ask("GET", `/api/jobs/${job.id}`);
+    const found = await ask("GET", `/api/jobs/${job.id}`);
+    const { inputs } = found;
     if (inputs.clip) inputs.content = await panel.frameOf(await look(inputs.clip), 1);
-    if (start) Object.assign(options, { init: start.reference, size: Math.max(start.width, start.height) * 2, scales: "", iterations: [60] });
+    const changes = start ? { init: start.reference, size: Math.max(start.width, start.height) * 2, scales: "", iterations: [60] } : {};
+    const options = drafts.given(found.options, changes);
     await drafts.restore({ inputs, options }, look);
     say(start ? "The next one goes on from this picture, at twice its size." : "These are its settings. Change what you like, and make the next one.");
   });
@@ -78,7 +81,7 @@ async function make(event, clip) {
 async function take(file, role) {
   const found = await panel.upload(file);
   const { recipe } = found;
-  if (recipe && recipe.inputs && recipe.inputs.style?.some(Boolean)) {
+  if (recipe) {
     await drafts.restore(recipe, look);
     const lacking = recipe.missing.length ? ` Not here any more: ${recipe.missing.join(", ")}.` : "";
     say(`These are the settings of ${found.name}.${lacking}`, Boolean(lacking));

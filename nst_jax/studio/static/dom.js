@@ -37,9 +37,11 @@ export async function ask(method, path, body) {
 export const pictureOf = (reference, what) => `/api/pictures/${reference}/${what}`;
 export const plain = (text) => text.replace(/`([^`]*)`/g, "$1").replace(/--([a-z_]+)/g, "$1");
 
+const toast = $("toast");
 let timer = 0;
+/** Show a message, in the dialog if one is open: it covers all else. */
 export function say(text, wrong = false) {
-  const toast = $("toast");
+  (document.querySelector("dialog[open]") || document.body).append(toast);
   toast.textContent = plain(text);
   toast.classList.toggle("wrong", wrong);
   toast.hidden = false;

@@ -31,14 +31,15 @@ export function valueOf(name) {
 
 const REPLACES = { effort: ["iterations"], iterations: ["effort"], strength: ["content_weight", "style_weight"] };
 
-/** Options with one more given, without those in whose place it comes. */
-export function given(options, name, value) {
-  const rest = Object.entries(options).filter(([other]) => !(REPLACES[name] || []).includes(other));
-  return { ...Object.fromEntries(rest), [name]: value };
+/** Options with some more given, without those in whose place these come. */
+export function given(options, changes) {
+  const gone = Object.keys(changes).flatMap((name) => REPLACES[name] || []);
+  const rest = Object.entries(options).filter(([name]) => !gone.includes(name));
+  return { ...Object.fromEntries(rest), ...changes };
 }
 
 export function give(name, value) {
-  draft.options = given(draft.options, name, value);
+  draft.options = given(draft.options, { [name]: value });
   changed();
 }
 
@@ -83,7 +84,7 @@ export async function restore(found, look) {
   );
   const { content } = inputs;
   draft.content = content?.reference ? content : content ? await look(content) : draft.content;
-  if (draft.content) draft.content.labels = inputs.content_labels || "";
+  if (draft.content) Object.assign(draft.content, { labels: inputs.content_labels || "", colors: [], feather: 0 });
   draft.styles = styles.some(Boolean) ? styles.filter(Boolean) : draft.styles;
   draft.options = { ...options };
   draft.title = "";

@@ -1,7 +1,7 @@
 // The jobs of the studio, as its stream of events tells of them: any tab can come and go.
 
 export const jobs = new Map();
-export const state = { device: {}, broken: "", free: 0, connected: false };
+export const state = { device: {}, broken: "", free: 0, connected: true };
 const listeners = [];
 
 export const onJobs = (listener) => listeners.push(listener);

@@ -13,39 +13,44 @@ const code = (data, at) => 65536 * data[at] + 256 * data[at + 1] + data[at + 2];
 const PALETTE = new Map([BLACK, ...RGB].map((rgb, label) => [code(rgb, 0), label])); // the labels of the colors in label maps
 const REGIONS = 3; // to begin with
 const LEAST = 1e-3; // of a picture: a smaller region is none, as for the studio
-let sheets = []; // { of, width, height, labels, undo, canvas }: what is painted on
+const [NEAR, CLOSE, PLAIN, COUNTED] = [16, 8, 0.7, 1024]; // of label maps: as in label_maps.py; COUNTED: their longest side
+const MOST_COLORS = 1024; // that are looked at, the most frequent ones
+let sheets = []; // { of, width, height, labels, colors, undo, canvas }: what is painted on; colors: of another's label map, and their labels
 let sheet = null; // the one in hand
 let key = ""; // of what the sheets belong to
 let isRegions = false;
 let regions = []; // their names
-const opened = new Map(); // the regions of the colors of others' label maps: the same one on all sheets
 let tool = { who: 1, kind: "brush", size: 6, feather: 0 };
 
 function blank(of) {
   const scale = Math.min(1, LONGEST / Math.max(of.width, of.height));
   const [width, height] = [of.width, of.height].map((side) => Math.max(1, Math.round(side * scale)));
-  return { of, width, height, labels: new Uint8Array(width * height), undo: [] };
+  return { of, width, height, labels: new Uint8Array(width * height), colors: new Map(of.colors), undo: [] };
 }
+
+const keyOf = () => [isRegions, ...[draft.content, ...draft.styles].map((one) => [one.reference, one.labels, one.mask])].join();
 
 /** Paint where each painting acts, or with `regions` what is made of what. */
 export async function paint(given = {}) {
   const { content, styles } = draft;
-  const wanted = [Boolean(given.regions), content.reference, ...styles.map((one) => one.reference)].join();
-  const isNew = wanted !== key;
-  key = wanted;
   isRegions = Boolean(given.regions);
+  const isNew = key !== keyOf();
+  key = keyOf();
   if (isNew) {
     sheets = isRegions ? [content, ...styles].map(blank) : [blank(content)];
     regions = Array.from({ length: REGIONS }, (_, n) => `Region ${n + 1}`);
-    opened.clear();
+    tool.feather = content.feather || 0;
   }
   [sheet] = sheets;
   tool.who = Math.min(tool.who, whose().length);
   build();
   $("painter").showModal();
   place();
-  if (isNew) await recall();
-  redraw();
+  if (!isNew) redraw();
+  else {
+    await recall();
+    rebuild();
+  }
 }
 
 /** Those that can be painted: the paintings, or the regions. */
@@ -53,13 +58,14 @@ const whose = () => (isRegions ? regions : draft.styles);
 
 /** Have on the sheets what was painted in an earlier visit. */
 async function recall() {
+  const view = (reference) => decoded(pictureOf(reference, "view.jpg"));
   if (isRegions) {
-    for (const one of sheets) {
-      sheet = one;
-      if (one.of.labels) await stampColors(pictureOf(one.of.labels, "view.jpg"));
+    for (const one of sheets.filter((each) => each.of.labels)) {
+      const image = await view(one.of.labels);
+      const found = labelsOf(plainColors(image, "The label map"), one);
+      stampColors(one, image, { ...found, colors: found.colors.size ? found.colors : one.colors }); // ours may be of another's
     }
-    [sheet] = sheets;
-  } else for (const [n, style] of draft.styles.entries()) if (style.mask) await stamp(pictureOf(style.mask, "view.jpg"), n + 1);
+  } else for (const [n, style] of draft.styles.entries()) if (style.mask) stamp(sheets[0], await view(style.mask), n + 1);
 }
 
 function redraw() {
@@ -86,9 +92,9 @@ function draw(box = { x: 0, y: 0, w: sheet.width, h: sheet.height }) {
   sheet.canvas.getContext("2d").putImageData(image, box.x, box.y);
 }
 
-function remember() {
-  sheet.undo.push(sheet.labels.slice());
-  if (sheet.undo.length > UNDOS) sheet.undo.shift();
+function remember(own = sheet) {
+  own.undo.push({ labels: own.labels.slice(), colors: own.colors });
+  if (own.undo.length > UNDOS) own.undo.shift();
 }
 
 function change(edit) {
@@ -151,52 +157,94 @@ function shape(labels, { kind, x, y, w, h: tall }) {
   }
 }
 
-/** The pixels of a picture, at the size of the sheet; those between its own are the nearest. */
-async function pixels(source) {
+async function decoded(source) {
   const image = new Image();
   image.src = source;
   await image.decode();
-  const context = new OffscreenCanvas(sheet.width, sheet.height).getContext("2d");
+  return image;
+}
+
+/** The pixels of a picture at a size; those between its own are the nearest. */
+function pixels(image, width, height) {
+  const context = new OffscreenCanvas(width, height).getContext("2d");
   context.imageSmoothingEnabled = false; // colors between two are no label's
-  context.drawImage(image, 0, 0, sheet.width, sheet.height);
-  return context.getImageData(0, 0, sheet.width, sheet.height).data;
+  context.drawImage(image, 0, 0, width, height);
+  return context.getImageData(0, 0, width, height).data;
 }
 
-/** The plain colors of a label map, those of most pixels first; one of few pixels is an edge's, between two others. */
-function plainColors(data) {
+const rgbOf = (color) => [color >> 16, (color >> 8) & 255, color & 255];
+const isNear = (one, other) => rgbOf(one).every((value, c) => Math.abs(value - rgbOf(other)[c]) <= NEAR);
+/** The label of the color that is as good as this one. */
+const labelOf = (color, labels) => ([...labels].find(([other]) => isNear(color, other)) || [])[1];
+
+/** The plain colors of a label map, those of most pixels first. What is near a more frequent one is of that one. */
+function plainColors(image, name) {
+  const scale = Math.min(1, COUNTED / Math.max(image.naturalWidth, image.naturalHeight));
+  const [width, height] = [image.naturalWidth, image.naturalHeight].map((side) => Math.max(1, Math.round(side * scale)));
+  const data = pixels(image, width, height);
+  const isFlat = (at, to) => Math.max(Math.abs(data[at] - data[to]), Math.abs(data[at + 1] - data[to + 1]), Math.abs(data[at + 2] - data[to + 2])) <= CLOSE;
   const counts = new Map();
-  for (let n = 0; n < sheet.labels.length; n += 1) counts.set(code(data, 4 * n), (counts.get(code(data, 4 * n)) || 0) + 1);
-  const plain = [...counts].filter(([, count]) => count > LEAST * sheet.labels.length);
-  return plain.sort(([, one], [, other]) => other - one).map(([color]) => color);
+  for (let at = 4 * (width + 1); at < data.length; at += 4) {
+    if (isFlat(at, at - 4) && isFlat(at, at - 4 * width)) counts.set(code(data, at), (counts.get(code(data, at)) || 0) + 1);
+  }
+  const found = []; // a color and its pixels
+  for (const [color, count] of [...counts].sort(([, one], [, other]) => other - one).slice(0, MOST_COLORS)) {
+    const near = found.find(([other]) => isNear(color, other));
+    if (near) near[1] += count;
+    else found.push([color, count]);
+  }
+  const plain = found.filter(([, count]) => count > LEAST * width * height);
+  if (plain.reduce((sum, [, count]) => sum + count, 0) < PLAIN * width * height) throw new Error(`${name} is not made of plain colors, as a label map is.`);
+  return plain.map(([color]) => color);
 }
 
-/** Paint with the regions that a label map from a file has: ours by its colors, others in any colors. */
-async function stampMap(source) {
-  const plain = plainColors(await pixels(source));
-  const isOurs = plain.every((color) => PALETTE.has(color));
-  const further = isOurs ? [] : plain.filter((color) => !opened.has(color));
-  if (opened.size + further.length > COLORS.length) throw new Error(`A label map has at most ${COLORS.length} colors, those of the other pictures' maps included.`);
-  further.forEach((color) => opened.set(color, opened.size + 1));
-  await stampColors(source, isOurs ? PALETTE : opened);
+/** The labels of the colors of a sheet's map: of ours by our colors, else each color as on the other sheets. */
+function labelsOf(plain, own) {
+  const known = new Map(sheets.flatMap((one) => (one === own ? [] : [...one.colors])));
+  const by = (labels) => new Map(plain.map((color) => [color, labelOf(color, labels)]));
+  const isWhole = (labels) => plain.every((color) => labelOf(color, labels) !== undefined);
+  if (!isWhole(known) && isWhole(PALETTE)) return { labels: by(PALETTE), colors: new Map() };
+  const used = [...known.values()];
+  const free = COLORS.map((_, n) => n + 1).filter((label) => !used.includes(label));
+  const further = plain.filter((color) => !labelOf(color, known));
+  if (further.length > free.length) throw new Error(`A label map has at most ${COLORS.length} colors, those of the other pictures' maps included.`);
+  further.forEach((color, n) => known.set(color, free[n]));
+  return { labels: by(known), colors: by(known) };
 }
 
-/** Paint with the regions of a label map: of the color of each that is the nearest. */
-async function stampColors(source, labels = PALETTE) {
-  const data = await pixels(source);
-  const known = [...labels].map(([color, label]) => [[color >> 16, (color >> 8) & 255, color & 255], label]);
+/** Paint a sheet with the regions of a label map: of the color of each that is the nearest. */
+function stampColors(own, image, { labels, colors }) {
+  const data = pixels(image, own.width, own.height);
+  const known = [...labels].map(([color, label]) => [rgbOf(color), label]);
   const far = ([rgb], at) => rgb.reduce((sum, value, c) => sum + (value - data[at + c]) ** 2, 0);
-  for (let n = 0; n < sheet.labels.length; n += 1) {
+  for (let n = 0; n < own.labels.length; n += 1) {
     const isSame = n && [0, 1, 2].every((c) => data[4 * n + c] === data[4 * n + c - 4]); // maps are plain
     const distances = isSame ? [] : known.map((one) => far(one, 4 * n));
-    sheet.labels[n] = isSame ? sheet.labels[n - 1] : known[distances.indexOf(Math.min(...distances))][1];
+    own.labels[n] = isSame ? own.labels[n - 1] : known[distances.indexOf(Math.min(...distances))][1];
   }
-  while (regions.length < RGB.length && sheet.labels.some((label) => label > regions.length)) addRegion();
+  while (regions.length < RGB.length && own.labels.some((label) => label > regions.length)) addRegion();
+  own.colors = colors;
 }
 
-/** Add a mask from a file: where it is white, the label. */
-async function stamp(source, label) {
-  const data = await pixels(source);
-  for (let n = 0; n < sheet.labels.length; n += 1) if (data[4 * n] > 127 && data[4 * n + 3] > 127) sheet.labels[n] = label;
+/** Add a mask from a file to a sheet: where it is white, the label. */
+function stamp(own, image, label) {
+  const data = pixels(image, own.width, own.height);
+  for (let n = 0; n < own.labels.length; n += 1) if (data[4 * n] > 127 && data[4 * n + 3] > 127) own.labels[n] = label;
+}
+
+/** Paint a sheet with what a file has. */
+async function open(file, own, who) {
+  const source = URL.createObjectURL(file);
+  try {
+    const image = await decoded(source).catch(() => { throw new Error(`${file.name}: the browser cannot show this picture.`); });
+    const found = isRegions && labelsOf(plainColors(image, file.name), own);
+    remember(own);
+    if (isRegions) stampColors(own, image, found);
+    else stamp(own, image, who);
+  } finally {
+    URL.revokeObjectURL(source);
+  }
+  rebuild();
 }
 
 /** A picture of the sheet, in which each label has a color. */
@@ -308,7 +356,7 @@ function who() {
     const input = h("input", { type: "radio", name: "who", class: "hidden", checked: tool.who === n + 1, onchange: () => { tool.who = n + 1; }, ...named });
     return h("label", {}, input, dot, shownAs(one, n), h("small", { "data-label": String(n + 1) }));
   });
-  const more = isRegions && regions.length < COLORS.length && h("button", { type: "button", class: "quiet", onclick: () => { addRegion(); rebuild(); } }, "One more region");
+  const more = isRegions && regions.length < COLORS.length && h("button", { type: "button", class: "quiet", onclick: () => { addRegion(); tool.who = regions.length; rebuild(); } }, "One more region");
   return h("fieldset", { class: "who" }, h("legend", {}, isRegions ? "Region" : "Painting"), rows, more);
 }
 
@@ -344,20 +392,12 @@ function tools() {
 
 function actions() {
   const button = (name, act) => h("button", { type: "button", onclick: act }, name);
-  const undo = () => { if (sheet.undo.length) { sheet.labels = sheet.undo.pop(); draw(); count(); } };
+  const undo = () => { if (sheet.undo.length) { Object.assign(sheet, sheet.undo.pop()); draw(); count(); } };
   const rest = () => change((labels) => labels.forEach((label, n) => { if (!label) labels[n] = tool.who; }));
   const invert = () => change((labels) => labels.forEach((label, n) => { if (label === tool.who) labels[n] = 0; else if (!label) labels[n] = tool.who; }));
   const clear = () => change((labels) => labels.forEach((label, n) => { if (label === tool.who) labels[n] = 0; }));
-  const open = () => choose((file) => tried(async () => {
-    remember();
-    const source = URL.createObjectURL(file);
-    await pixels(source).catch(() => { throw new Error(`${file.name}: the browser cannot show this picture.`); });
-    await (isRegions ? stampMap(source) : stamp(source, tool.who));
-    if (isRegions) rebuild();
-    else redraw();
-  }));
   const save = async () => h("a", { href: URL.createObjectURL(await (isRegions ? labelMap() : mask(tool.who))), download: isRegions ? "labels.png" : `mask-${tool.who}.png` }).click();
-  return h("div", { class: "row" }, button("Undo", undo), button("Fill the rest", rest), button("Invert", invert), button("Clear", clear), button(isRegions ? "Open label map" : "Open PNG", open), button("Save PNG", save));
+  return h("div", { class: "row" }, button("Undo", undo), button("Fill the rest", rest), button("Invert", invert), button("Clear", clear), button(isRegions ? "Open label map" : "Open PNG", () => choose((file) => tried(() => open(file, sheet, tool.who)))), button("Save PNG", save));
 }
 
 function numbers() {
@@ -372,10 +412,12 @@ function numbers() {
   return h("fieldset", {}, h("legend", {}, "By numbers"), h("div", { class: "numbers" }, h("label", { for: "shape-kind" }, "Shape", kind), h("span"), rows), h("button", { type: "button", onclick: add }, "Add this shape"));
 }
 
+/** Build the dialog anew; the list of regions has the focus. */
 function rebuild() {
   build();
   place();
   redraw();
+  $("painter").querySelector("[name=who]:checked")?.focus();
 }
 
 function build() {
@@ -407,7 +449,8 @@ async function keepMasks() {
   }
   if (tool.feather) draft.options.soft_masks = true;
   else delete draft.options.soft_masks;
-  [draft.content, ...draft.styles].forEach((one) => { one.labels = ""; });
+  [draft.content, ...draft.styles].forEach((one) => { Object.assign(one, { labels: "", colors: [] }); });
+  draft.content.feather = tool.feather;
   kept();
 }
 
@@ -416,6 +459,7 @@ async function keepRegions() {
   const has = sheets.map((one) => areas(one).map((sum) => sum > LEAST * one.labels.length));
   const isPainted = has.map((labels) => labels.slice(1).some(Boolean));
   if (!isPainted[0]) throw new Error("Paint a region in the photograph first.");
+  if (!isPainted.slice(1).some(Boolean)) throw new Error(`Paint what the regions are made of in ${draft.styles.length > 1 ? "a painting" : draft.styles[0].name}, too.`);
   sheets.slice(1).forEach((one, n) => {
     const lacking = isPainted[n + 1] ? has[0].findIndex((there, label) => there && !has[n + 1][label]) : -1;
     if (lacking === 0) throw new Error(`Leave a part of ${one.of.name} bare: it is for what is bare in the photograph.`);
@@ -425,12 +469,14 @@ async function keepRegions() {
     sheet = one;
     const to = n ? draft.styles[n - 1] : draft.content;
     to.labels = isPainted[n] ? await upload(`regions-${n}`, labelMap()) : "";
+    to.colors = [...one.colors];
   }
   draft.styles.forEach((style) => { style.mask = ""; });
   kept();
 }
 
 function kept() {
+  key = keyOf();
   $("painter").close();
   changed();
   say("The regions are set.");

@@ -33,8 +33,8 @@ export function use(facts, role) {
 
 /** Forget what was painted. */
 function everywhere() {
-  draft.styles.forEach((style) => { style.mask = ""; style.labels = ""; });
-  if (draft.content) draft.content.labels = "";
+  draft.styles.forEach((style) => { Object.assign(style, { mask: "", labels: "", colors: [] }); });
+  if (draft.content) Object.assign(draft.content, { labels: "", colors: [], feather: 0 });
 }
 
 const isClip = (file) => file.type.startsWith("video/") || /\.(mp4|mov|mkv|webm|avi)$/i.test(file.name);
@@ -110,8 +110,8 @@ function renderPaintings() {
   if (styles.length && content) {
     const [masked, matched] = [styles.some((one) => one.mask), Boolean(content.labels)];
     const quiet = (name, onclick) => h("button", { type: "button", class: "quiet", onclick }, name);
-    const open = quiet(masked ? "Change where each acts" : "Paint where each acts", () => paint());
-    const match = quiet(matched ? "Change what is made of what" : "Match regions", () => paint({ regions: true }));
+    const open = quiet(masked ? "Change where each acts" : "Paint where each acts", () => tried(paint));
+    const match = quiet(matched ? "Change what is made of what" : "Match regions", () => tried(() => paint({ regions: true })));
     const clear = (masked || matched) && quiet("Everywhere", () => { everywhere(); changed(); });
     parts.push(h("div", { class: "row" }, open, match, clear));
   }
@@ -240,7 +240,9 @@ function field(option, id) {
     select.value = shown;
     return select;
   }
-  return h("input", { type: "text", id, value: shown, inputmode: option.type === "str" ? "text" : "decimal" });
+  const isNumber = option.type !== "str" && !option.several && typeof value === "number";
+  const bounds = isNumber && { min: option.low, max: option.high, step: option.type === "int" ? "1" : "any" };
+  return h("input", { type: isNumber ? "number" : "text", id, value: shown, inputmode: option.type === "str" ? "text" : "decimal", ...bounds });
 }
 
 function read(option, input) {

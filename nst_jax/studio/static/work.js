@@ -23,7 +23,7 @@ function menu(name, items) {
   const opener = button(name, () => { list.hidden = !list.hidden; opener.setAttribute("aria-expanded", String(!list.hidden)); }, { "aria-expanded": "false" });
   const box = h("div", { class: "menu", onkeydown: (event) => { if (event.key === "Escape") { list.hidden = true; opener.focus(); } } }, opener, list);
   box.addEventListener("focusout", (event) => { if (!box.contains(event.relatedTarget)) list.hidden = true; });
-  list.addEventListener("click", () => { list.hidden = true; });
+  list.addEventListener("click", (event) => { if (!event.target.closest("input")) list.hidden = true; });
   return box;
 }
 
@@ -34,7 +34,10 @@ function downloads(job) {
 }
 
 function further(job) {
-  return menu("More steps", [25, 50, 100, 200].map((count) => button(`${count} more`, () => act(job, "extend", { steps: count }))));
+  const more = (steps) => act(job, "extend", { steps });
+  const field = h("input", { type: "number", min: "1", max: "1000000", value: "500", "aria-label": "How many more steps" });
+  const form = h("form", { class: "count", onsubmit: (event) => { event.preventDefault(); more(Number(field.value)); } }, field, h("button", { type: "submit" }, "more"));
+  return menu("More steps", [...[25, 50, 100, 200].map((count) => button(`${count} more`, () => more(count))), form]);
 }
 
 async function remove(job) {
@@ -57,8 +60,8 @@ async function vary(job, variants) {
     const { inputs, options } = await ask("GET", `/api/jobs/${job.id}`);
     const title = job.title || "Picture";
     for (const [name, changes] of variants) {
-      const own = Object.entries(changes).reduce((all, [option, value]) => given(all, option, value), options);
-      const made = await ask("POST", "/api/jobs", { title: `${title.slice(0, 80)} · ${name}`, inputs, options: own });
+      const own = { title: `${title.slice(0, 80)} · ${name}`, inputs, options: given(options, changes) };
+      const made = await ask("POST", "/api/jobs", own);
       jobs.set(made.id, made);
     }
     $("search").value = `${title} · ${variants[0][0].split(" ")[0]}`;
