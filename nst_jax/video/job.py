@@ -198,6 +198,7 @@ class VideoJob:
     def _make(self, store: Store, stop: Callable[[], Any]) -> Generator[Event, None, int]:
         """Make the frames; return how many there are in all."""
         shot: Shot | None = None
+        last: Shot | None = None  # the one before
         opening: tuple[Frame, Masks, Made] | None = None  # of the shot
         made: dict[int, Made] = {}
         resumed = number = start = 0
@@ -206,7 +207,7 @@ class VideoJob:
                 number, frame, kept, began = coming.number, coming.frame, coming.kept, time.monotonic()
                 begins = kept.start == number if kept else not coming.motions
                 if begins:
-                    shot, opening, start = None, None, number
+                    last, shot, opening, start = shot or last, None, None, number
                 if kept:
                     if stop():
                         return number - 1
@@ -215,7 +216,8 @@ class VideoJob:
                     if resumed:
                         yield Resumed(resumed)
                     resumed = 0
-                    shot = shot or self.opened(*(opening or (frame, coming.masks)))
+                    first, masks, there = opening or (frame, coming.masks, None)
+                    shot = shot or self.opened(first, masks, there, last)
                     found, error = self._frame(shot, coming, made, stop, begins)
                     if found is None:
                         return number - 1
@@ -246,13 +248,15 @@ class VideoJob:
             stop: Asked whether to end early.
         """
         shot: Shot | None = None
+        last: Shot | None = None  # the one before
         made: dict[int, Made] = {}
         resumed = done = start = 0
         with ThreadPoolExecutor(1) as reader:
             for coming in _ahead(reader, self._frames_backward(store, again, count), FRAMES_AHEAD):
                 number, before, kept, began = coming.number, coming.before, coming.kept, time.monotonic()
                 assert before is not None
-                shot, start = shot if before.start == start else None, before.start
+                if before.start != start:
+                    last, shot, start = shot or last, None, before.start
                 if kept:
                     if stop():
                         return done
@@ -263,7 +267,7 @@ class VideoJob:
                     resumed = 0
                     found, error = before.made, math.nan
                     if later := {ahead: made[number + ahead] for ahead in coming.motions}:
-                        shot = shot or self._reopened(store, start)
+                        shot = shot or self._reopened(store, start, last)
                         if (here := self._followed(shot, coming, later, stop)) is None:
                             return done
                         found, error = here
@@ -277,21 +281,24 @@ class VideoJob:
             yield Resumed(resumed)
         return done
 
-    def _reopened(self, store: Store, start: int) -> Shot:
-        """Return the shot whose first frame is kept."""
+    def _reopened(self, store: Store, start: int, last: Shot | None) -> Shot:
+        """Return the shot whose first frame is kept; last: the one before."""
         kept = self._kept(store, start)
-        return self.opened(_content(kept), self.pictures.masks, kept.made)
+        return self.opened(_content(kept), self.pictures.masks, kept.made, last)
 
-    def opened(self, frame: Frame, masks: Masks, made: Made | None = None) -> Shot:
+    def opened(
+        self, frame: Frame, masks: Masks, made: Made | None = None, earlier: Shot | None = None
+    ) -> Shot:
         """Return a shot that begins with a frame.
 
         Args:
             frame: At the working size.
             masks: Its masks.
             made: What an earlier run made of it.
+            earlier: The shot before.
         """
         pictures = self.pictures._replace(content=frame.image, masks=masks)
-        shot = self._shot(pictures, self._config_at(frame))
+        shot = self._shot(pictures, self._config_at(frame), earlier)
         if made:
             shot.resume(made)
         return shot
@@ -376,10 +383,10 @@ class VideoJob:
             raise InputError(str(store.folder), "the frames that were made", came)
         return kept
 
-    def _shot(self, pictures: Pictures, config: Config) -> Shot:
+    def _shot(self, pictures: Pictures, config: Config, earlier: Shot | None = None) -> Shot:
         options = self.request.options
         steps = Steps(options.frame_steps, options.temporal_weight, options.anchor, options.frame_tolerance)
-        return Shot(self.params, pictures, config, steps, device.free_memory())
+        return Shot(self.params, pictures, config, steps, device.free_memory(), earlier)
 
     def _write(self, store: Store, count: int) -> list[dict[str, Any]]:
         """Write the clip of the frames that are kept; return what the report tells of each."""

@@ -71,11 +71,25 @@ class Shot:
     """Frames that show one scene."""
 
     def __init__(
-        self, params: Params, pictures: Pictures, config: Config, steps: Steps, free_memory: int | None = None
+        self,
+        params: Params,
+        pictures: Pictures,
+        config: Config,
+        steps: Steps,
+        free_memory: int | None = None,
+        earlier: "Shot | None" = None,
     ):
         """Plan a shot whose first frame is the content of pictures. Raises InputError, NotEnoughMemory.
 
         The config's own choice of scales is settled for this frame.
+
+        Args:
+            params: The network.
+            pictures: The first frame, the paintings and masks.
+            config: The options.
+            steps: How further frames are made.
+            free_memory: Bytes. None: not known.
+            earlier: A shot before, whose paintings are not looked at again where they are the same.
         """
         content, styles, init, masks = pictures
         self.acting, laid = _opening(masks, config.spec())
@@ -90,11 +104,13 @@ class Shot:
         self.problems = [plan.problem for plan in self.plans]
         self.steps = steps
         self.masks = masks
+        alike = earlier and _alike(earlier.problems[-1], self.problems[-1])
+        self.earlier: Targets | None = earlier.targets if earlier and alike else None
 
     def begin(self, stop: Callable[[], Any] = lambda: False) -> Made | None:
         """Return the first frame, which further ones follow; None where stopped. Raises InputError."""
         *smaller, problem = self.problems
-        targets = problem.targets()
+        targets = self._first_targets()
         steps = run([*smaller, problem.balanced(targets)], targets=targets)
         if (last := _last(steps, stop)) is None:
             return None
@@ -105,7 +121,17 @@ class Shot:
 
     def resume(self, first: Made) -> None:
         """Take up a shot whose first frame was made before."""
-        self._lead(first, self.problems[-1].targets())
+        self._lead(first, self._first_targets())
+
+    def _first_targets(self) -> Targets:
+        problem, (earlier, self.earlier) = self.problems[-1], (self.earlier, None)
+        if earlier is None:
+            return problem.targets()
+        nothing = TERMS[TERM].given
+        assert nothing is not None
+        assert problem.content is not None
+        given = {TERM: nothing(*problem.content.shape[:2])}
+        return with_content(earlier, problem.params, problem.content, problem.spec, problem.masks, given)
 
     def _lead(self, first: Made, targets: Targets) -> None:
         """Prepare the frames that follow a first one, which was compared with targets.
@@ -214,6 +240,14 @@ class Shot:
             steps=last.step,
             losses=last.losses,
         )
+
+
+def _alike(one: Problem, other: Problem) -> bool:
+    """Tell whether two problems compare with the same paintings in the same way."""
+    if one.spec != other.spec or len(one.styles) != len(other.styles):
+        return False
+    sources = zip(one.masks.sources, other.masks.sources, strict=True)
+    return all(map(np.array_equal, one.styles, other.styles)) and all(a is b for a, b in sources)
 
 
 def _acting(masks: Masks, spec: Spec) -> Float32[np.ndarray, " r"] | None:

@@ -20,7 +20,7 @@ from nst_jax.launchers import video
 from nst_jax.launchers.console import DONE, WRONG_REQUEST
 from nst_jax.launchers.flags import run as run_program
 from nst_jax.objective import targets
-from nst_jax.runs import InputOptions
+from nst_jax.runs import InputOptions, problem
 from nst_jax.runs.input_files import Pictures
 from nst_jax.video import flow, job, preview, sequence
 from nst_jax.video.clips import ALL, probe, read
@@ -158,6 +158,20 @@ def test_one_program_serves_all_frames_and_styles_are_looked_at_once(
     programs = 2 if changing else 1  # a strength is corrected in the first frame alone
     assert compilations("run_steps") == compilations("content_targets") == programs
     assert looked.count(False) == (2 if changing else 1)
+
+
+@pytest.mark.parametrize("second_pass", [False, True])
+def test_paintings_are_looked_at_once_for_all_shots(tmp_path, cut, monkeypatch, second_pass):
+    made, make_targets = [], problem.make_targets
+
+    def note(*given, **options):
+        found = make_targets(*given, **options)
+        made.append(isinstance(jax.tree.leaves(found)[0], jax.core.Tracer))  # of the memory's plan
+        return found
+
+    monkeypatch.setattr(problem, "make_targets", note)
+    run(request_of(cut, tmp_path / "o.mkv", second_pass=second_pass))
+    assert made.count(False) == 1 + second_pass
 
 
 def test_shares_and_strengths_are_linear_between_keyframes():
