@@ -216,8 +216,9 @@ class VideoJob:
                     if resumed:
                         yield Resumed(resumed)
                     resumed = 0
-                    first, masks, there = opening or (frame, coming.masks, None)
-                    shot = shot or self.opened(first, masks, there, last)
+                    if shot is None:
+                        first, masks, there = opening or (frame, coming.masks, None)
+                        shot, last = self.opened(first, masks, there, last), None
                     found, error = self._frame(shot, coming, made, stop, begins)
                     if found is None:
                         return number - 1
@@ -267,7 +268,8 @@ class VideoJob:
                     resumed = 0
                     found, error = before.made, math.nan
                     if later := {ahead: made[number + ahead] for ahead in coming.motions}:
-                        shot = shot or self._reopened(store, start, last)
+                        if shot is None:
+                            shot, last = self._reopened(store, start, last), None
                         if (here := self._followed(shot, coming, later, stop)) is None:
                             return done
                         found, error = here

@@ -25,8 +25,8 @@ METRICS = {
 }
 
 
-def check(name: str, against: References) -> Clip:
-    """Return what a clip tells of itself. Raises InputError where it is not of the content's frames."""
+def check(name: str, against: References) -> None:
+    """Raise InputError where a clip is not of the content's frames."""
     if not clips.is_clip(against.content):
         raise InputError("`content`", "a clip, as the results are", f"got {against.content or 'none'}")
     found, content = clips.probe(name), clips.probe(against.content)
@@ -34,7 +34,6 @@ def check(name: str, against: References) -> Clip:
         allowed = f"{content.frames} frames, as {against.content} has"
         raise InputError(name, allowed, f"it has {found.frames}")
     check_aspect(name, found.size, content.size, "the content", "a result")
-    return found
 
 
 def verdict(network: judge.Network, name: str, against: References, cache: ImageCache) -> dict[str, Any]:
@@ -43,23 +42,23 @@ def verdict(network: judge.Network, name: str, against: References, cache: Image
     Args:
         network: From judge.load().
         name: The file.
-        against: The content, a clip of as many frames, and paintings.
+        against: The content, a clip of as many frames (check), and paintings.
         cache: Has the paintings.
 
     Raises:
-        InputError: Files do not go together, or cannot be decoded.
+        InputError: A file cannot be decoded.
     """
-    found = check(name, against)
+    found, content = clips.probe(name), clips.probe(against.content)
     longest = min(max(found.size), int(against.size / max(1, against.stroke_size)))
     size = images.size_to_fit(*found.size, longest)
 
-    def frames(path: str) -> Iterator[np.ndarray]:
-        return (images.resize(frame.image, *size) for frame in clips.read(clips.probe(path), clips.ALL))
+    def frames(clip: Clip) -> Iterator[np.ndarray]:
+        return (images.resize(frame.image, *size) for frame in clips.read(clip, clips.ALL))
 
-    steady = measures.measure(frames(name), frames(against.content))
+    steady = measures.measure(frames(found), frames(content))
     stylized = max(1, round(longest * against.stroke_size))
     styles = [cache.resize(style, *cache.size(style, stylized)) for style in against.styles]
-    stills = itertools.islice(frames(name), 0, None, -(-found.frames // STILLS))
+    stills = itertools.islice(frames(found), 0, None, -(-found.frames // STILLS))
     distances = [
         judge.measure(network, still, None, styles, against.style_mix)["style_distance"] for still in stills
     ]

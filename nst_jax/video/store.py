@@ -101,8 +101,7 @@ class Store:
             EOFError,
             KeyError,
             OSError,
-            NotImplementedError,  # as of a way to compress that no zip file of ours has
-            RuntimeError,
+            RuntimeError,  # of a damaged header: encrypted, or compressed in a way that is not known
             TypeError,
             ValueError,
             zipfile.BadZipFile,
@@ -121,14 +120,14 @@ class Store:
         with atomic_write(self._path(number)) as file:
             np.savez(file, allow_pickle=False, record=np.array(json.dumps(record)), **arrays)
 
-    def close(self) -> None:
-        """Let other runs have the folder."""
-        self.lock.close()
-
     def remove(self) -> None:
         """Remove the frames, and the folder."""
         with contextlib.suppress(OSError):
             shutil.rmtree(self.folder)
+
+    def close(self) -> None:
+        """Let other runs have the folder."""
+        self.lock.close()
 
 
 def bytes_kept(folder: Path) -> int:
