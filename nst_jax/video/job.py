@@ -10,10 +10,12 @@
                 print(number, total)
 
 The first frame of each shot is made as nst makes it. The next ones begin with it, warped, and take few steps.
-Decoding and flow are a thread's, ahead of the optimization. What depends on frames only is never stored.
+Decoding and flow are a thread's, ahead of the optimization; encoding is another's, behind it.
+What depends on frames only is never stored.
 """
 
 import collections
+import contextlib
 import dataclasses
 import itertools
 import logging
@@ -45,12 +47,13 @@ from nst_jax.system import device
 from nst_jax.video import clips, flow
 from nst_jax.video import masks as mask_clips
 from nst_jax.video.clips import Clip, Frame, Output, Selection
+from nst_jax.video.encoding import Encoding
 from nst_jax.video.flow import Before, Motion
 from nst_jax.video.masks import FrameMasks, MaskClips
 from nst_jax.video.measures import warping_error
 from nst_jax.video.request import VideoRequest, check
 from nst_jax.video.sequence import Made, Shot, Steps, stored, unstored
-from nst_jax.video.store import BACKWARD, Kept, Store, bytes_kept
+from nst_jax.video.store import BACKWARD, ENCODED, Kept, Store, bytes_kept
 from nst_jax.weights import Weights
 
 LOG = logging.getLogger(__name__)
@@ -104,7 +107,7 @@ class VideoForecast(NamedTuple):
     frames: int
     size: tuple[int, int]  # rows, columns
     seconds: float  # of one shot
-    disk: int  # bytes of the frames that are kept until the clip is written
+    disk: int  # bytes of the frames that are kept until the clip is written, and of a clip without loss
 
 
 class Next(NamedTuple):
@@ -152,14 +155,19 @@ class VideoJob:
             NotWritten: A file cannot be written.
         """
         options, began, stop = self.request.options, time.monotonic(), _held(stop)
-        store = last = Store(options.folder, self.told)
-        try:
-            made = count = yield from self._make(store, stop)
+        with contextlib.ExitStack() as at_end:
+            store = last = at_end.enter_context(Store(options.folder, self.told))
+            encoding = at_end.enter_context(Encoding(self._write))
+            made = count = yield from self._make(store, encoding, stop)
             if options.second_pass and not stop():
-                last = Store(options.folder / BACKWARD, self.told | {"the last frame": str(count)})
+                told = self.told | {"the last frame": str(count)}
+                last = at_end.enter_context(Store(options.folder / BACKWARD, told))
                 made += yield from self._make_backward(store, last, count, stop)
+                for number in range(1, count + 1):  # all of them have changed
+                    encoding.add(last, number)
             if not (stopped := stop()):
-                frames = self._write(last, count)
+                frames = encoding.finish()
+                store.deliver(Path(options.output).parent)
                 yield Encoded(options.output)
                 if options.report:
                     write_whole(Path(options.report), to_json(self._report(frames, began)))
@@ -167,9 +175,6 @@ class VideoJob:
                 if not options.keep_frames:
                     store.remove()
             yield Finished(made, stopped)
-        finally:
-            last.close()
-            store.close()
 
     def forecast(self) -> VideoForecast:
         """Return what the run will take, from a few steps of a small picture. Raises NotEnoughMemory."""
@@ -195,8 +200,14 @@ class VideoJob:
         """How many times frames are made."""
         return 1 + self.request.options.second_pass
 
-    def _make(self, store: Store, stop: Callable[[], Any]) -> Generator[Event, None, int]:
-        """Make the frames; return how many there are in all."""
+    def _make(self, store: Store, encoding: Encoding, stop: Callable[[], Any]) -> Generator[Event, None, int]:
+        """Make the frames; return how many there are in all.
+
+        Args:
+            store: Where they are kept.
+            encoding: Is told of each, unless a second pass changes them.
+            stop: Asked whether to end early.
+        """
         shot: Shot | None = None
         last: Shot | None = None  # the one before
         opening: tuple[Frame, Masks, Made] | None = None  # of the shot
@@ -228,6 +239,8 @@ class VideoJob:
                         number, Kept(found, frame.time, frame.duration, start, seconds, error, content)
                     )
                     yield FrameMade(number, self.total * self.passes, begins, seconds, error, found)
+                if self.passes == 1:
+                    encoding.add(store, number)
                 opening = opening or (frame, coming.masks, made[number])
                 made.pop(number - max(LONG_TERM), None)
         if resumed:
@@ -390,17 +403,22 @@ class VideoJob:
         steps = Steps(options.frame_steps, options.temporal_weight, options.anchor, options.frame_tolerance)
         return Shot(self.params, pictures, config, steps, device.free_memory(), earlier)
 
-    def _write(self, store: Store, count: int) -> list[dict[str, Any]]:
-        """Write the clip of the frames that are kept; return what the report tells of each."""
+    def _write(self, coming: Iterator[tuple[Store, int]]) -> list[dict[str, Any]]:
+        """Write the clip into the folder of frames; return what the report tells of each frame.
+
+        coming: where each frame is kept, and its number.
+        """
         options, told = self.request.options, []
 
         def frames() -> Iterator[Frame]:
-            for number, alpha in zip(range(1, count + 1), self._alphas(), strict=False):
+            for (store, number), alpha in zip(coming, self._alphas(), strict=False):
                 kept = self._kept(store, number)
                 told.append(self._told_of(number, kept))
                 yield Frame(shown(kept.made), kept.time, kept.duration, alpha)
 
-        output = Output(options.output, self.codec, options.quality, options.bit_depth)
+        path = options.folder / ENCODED / Path(options.output).name
+        path.parent.mkdir(exist_ok=True)
+        output = Output(str(path), self.codec, options.quality, options.bit_depth)
         clips.write(output, self.clip, frames(), options.selection, options.audio)
         return told
 
@@ -525,14 +543,17 @@ def working_size(size: tuple[int, int], longest: int, even: bool) -> tuple[int, 
 
 
 def frame_bytes(size: tuple[int, int], request: VideoRequest) -> int:
-    """Return the bytes of a frame that is kept: twice those of a picture where colors or masks change it.
+    """Return the bytes of a frame on the disk: twice those of a picture where colors or masks change it.
 
-    A second pass keeps its own frames and the contents, too.
+    A second pass keeps its own frames and the contents, too. A frame that is encoded without loss is counted
+    as if nothing were gained; others are small.
     """
-    inputs = request.inputs
+    inputs, options = request.inputs, request.options
     masked = inputs.content_mask or any(inputs.style_mask) or inputs.content_labels
     pictures = 2 if masked or request.config.preserve_color != "none" else 1
-    return size[0] * size[1] * 3 * 2 * (2 * pictures + 1 if request.options.second_pass else pictures)
+    kept = 2 * (2 * pictures + 1 if options.second_pass else pictures)
+    encoded = {"png": options.bit_depth // 8, "ffv1": 1}
+    return size[0] * size[1] * 3 * (kept + encoded.get(clips.codec_of(options.output, options.codec), 0))
 
 
 def shown(made: Made) -> Image:

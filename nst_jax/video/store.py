@@ -19,8 +19,9 @@ from nst_jax.runs.checkpointing import check_same
 from nst_jax.video.sequence import Made, Stored
 
 BACKWARD = "backward"  # the folder of the second pass, in that of the first
+ENCODED = "encoded"  # the folder of what is encoded of them so far
 NAME = re.compile(
-    rf"\d{{8}}\.npz|run\.json|run\.lock|{BACKWARD}|\.nst_jax-[0-9a-f]{{16}}\.tmp"
+    rf"\d{{8}}\.npz|run\.json|run\.lock|{BACKWARD}|{ENCODED}|\.nst_jax-[0-9a-f]{{16}}\.tmp"
 )  # all that is ours
 MAX_RECORD_BYTES = 2**24
 
@@ -38,7 +39,7 @@ class Kept(NamedTuple):
 
 
 class Store:
-    """The frames of one run; to be closed."""
+    """The frames of one run; a context, at whose end other runs have the folder."""
 
     def __init__(self, folder: Path, told: Mapping[str, str]):
         """Open a folder, made if it is not there. told: what the frames depend on, in words.
@@ -63,6 +64,16 @@ class Store:
             self.lock.close()
             raise
         remove_stale(folder)
+        shutil.rmtree(folder / ENCODED, ignore_errors=True)  # an encoder cannot go on
+
+    def __enter__(self) -> "Store":
+        """Return it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let other runs have the folder."""
+        shutil.rmtree(self.folder / ENCODED, ignore_errors=True)
+        self.lock.close()
 
     def _check(self, told: Mapping[str, str]) -> None:
         path = self.folder / "run.json"
@@ -125,9 +136,12 @@ class Store:
         with contextlib.suppress(OSError):
             shutil.rmtree(self.folder)
 
-    def close(self) -> None:
-        """Let other runs have the folder."""
-        self.lock.close()
+    def deliver(self, folder: Path) -> None:
+        """Move what is encoded to a folder, each file whole or not at all. Raises NotWritten."""
+        for path in sorted((self.folder / ENCODED).iterdir()):
+            with path.open("rb") as source, atomic_write(folder / path.name) as file:
+                shutil.copyfileobj(source, file)
+            path.unlink()
 
 
 def bytes_kept(folder: Path) -> int:

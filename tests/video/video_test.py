@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import queue
 import shutil
+import threading
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import jax
@@ -14,7 +17,7 @@ from clip_files import encode, packets, rgb_frame, rotated
 
 from nst_jax import images
 from nst_jax.config import Config
-from nst_jax.errors import InputError
+from nst_jax.errors import InputError, NotWritten
 from nst_jax.images.masks import Masks
 from nst_jax.launchers import video
 from nst_jax.launchers.console import DONE, WRONG_REQUEST
@@ -22,7 +25,7 @@ from nst_jax.launchers.flags import run as run_program
 from nst_jax.objective import targets
 from nst_jax.runs import InputOptions, problem
 from nst_jax.runs.input_files import Pictures
-from nst_jax.video import flow, job, preview, sequence
+from nst_jax.video import clips, flow, job, preview, sequence
 from nst_jax.video.clips import ALL, probe, read
 from nst_jax.video.flow import Before
 from nst_jax.video.job import Encoded, Finished, FrameMade, Resumed, prepare_video
@@ -697,7 +700,7 @@ def test_soft_and_hard_mask_clips_do_not_share_frames(tmp_path, panned):
 def test_frames_that_are_kept_need_no_room_again(tmp_path, panned, monkeypatch):
     run(request_of(panned, tmp_path / "o.mkv", keep_frames=True))
     usage = shutil.disk_usage(tmp_path)
-    free = job.SPARE_BYTES + 2000  # less than the five frames, which are there
+    free = job.SPARE_BYTES + 36 * 48 * 3 * 5  # of the clip alone: the five frames are there
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
     prepare_video(request_of(panned, tmp_path / "o.mkv"))
     with pytest.raises(InputError, match="MiB free, which it may need"):
@@ -719,15 +722,68 @@ def test_a_frame_whose_header_is_damaged_is_none(tmp_path, panned, at):
     run(request_of(panned, tmp_path / "o.mkv", keep_frames=True))
     path = tmp_path / "o.mkv.frames" / "00000002.npz"
     whole = path.read_bytes()
-    store = Store(path.parent, json.loads((path.parent / "run.json").read_text()))
-    assert store.load(2, (36, 48)) is not None
-    central = whole.rindex(b"PK\x01\x02")
-    for place in (8, 10, 20, 24):  # flags, way to compress, sizes
-        data = bytearray(whole)
-        data[central + place] ^= 1 << (at % 8)
-        path.write_bytes(data)
-        store.load(2, (36, 48))  # None, or what is not damaged
-    store.close()
+    with Store(path.parent, json.loads((path.parent / "run.json").read_text())) as store:
+        assert store.load(2, (36, 48)) is not None
+        central = whole.rindex(b"PK\x01\x02")
+        for place in (8, 10, 20, 24):  # flags, way to compress, sizes
+            data = bytearray(whole)
+            data[central + place] ^= 1 << (at % 8)
+            path.write_bytes(data)
+            store.load(2, (36, 48))  # None, or what is not damaged
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """Frames that have come to the encoder, as they come; a number in stop_at makes it fail there."""
+    came, stop_at, failed, write = queue.Queue(), [], threading.Event(), clips.write
+
+    def watched(output, clip, frames, *others):
+        def noted():
+            for number, frame in enumerate(frames, 1):
+                if number in stop_at:
+                    failed.set()
+                    raise NotWritten(output.path, "must be a file that can be written", "disk full")
+                came.put(number)
+                yield frame
+
+        write(output, clip, noted(), *others)
+
+    monkeypatch.setattr(clips, "write", watched)
+    return SimpleNamespace(came=came, stop_at=stop_at, failed=failed)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("o.mkv", "ffv1"), ("f_%03d.png", "")])
+def test_frames_are_encoded_while_others_are_made(tmp_path, panned, encoded, name, codec):
+    output = tmp_path / "out" / name
+    output.parent.mkdir()
+    for event in prepare_video(request_of(panned, output, codec=codec, keep_frames=True)).run():
+        if isinstance(event, FrameMade):
+            if event.number > 1:  # a frame is told of just before the encoder knows it
+                assert encoded.came.get(timeout=60) == event.number - 1
+            assert not any(output.parent.glob(f"*{output.suffix}"))  # all or nothing
+    assert len(list(output.parent.glob(f"*{output.suffix}"))) == (1 if name == "o.mkv" else 5)
+    assert not (Path(f"{output}.frames") / "encoded").exists()
+
+
+def test_a_run_that_is_stopped_leaves_nothing_that_is_half_encoded(tmp_path, panned, encoded):
+    answers = iter([False] * 8)
+    run(request_of(panned, tmp_path / "o.mkv"), lambda: next(answers, 130))
+    assert encoded.came.get(timeout=60) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["o.mkv.frames"]
+    names = {path.name for path in (tmp_path / "o.mkv.frames").iterdir()}
+    assert {"00000001.npz", "run.json"} <= names
+    assert "encoded" not in names
+
+
+def test_a_clip_that_cannot_be_encoded_ends_the_run_at_once(tmp_path, panned, encoded):
+    encoded.stop_at.append(2)
+    events = prepare_video(request_of(panned, tmp_path / "o.mkv")).run()
+    for _ in range(3):  # then the thread has frame 2
+        next(events)
+    assert encoded.failed.wait(timeout=60)
+    with pytest.raises(NotWritten, match="disk full"):
+        list(events)
+    assert len(list((tmp_path / "o.mkv.frames").glob("*.npz"))) < 5
 
 
 def test_a_label_map_holds_for_all_frames(tmp_path, panned):
