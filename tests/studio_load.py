@@ -1,10 +1,12 @@
 """Has many clients watch the studio and click, while it makes pictures; measures answers and memory. Or fuzzes it.
+Or measures how soon its page is there.
 
 Example: python tests/studio_load.py --clients=50 --seconds=120
 Example: python tests/studio_load.py --hostile=5000
+Example: python tests/studio_load.py --starts=5 (needs playwright and Debian's Chromium)
 
 The exit code is 1 where an answer is an error (of the studio's own, if the requests are hostile), the median takes
-MEDIAN_SECONDS, the server's memory grows by GROWTH_MIB, its stderr has a traceback, or it writes elsewhere.
+MEDIAN_SECONDS, the server's memory grows by GROWTH_MIB, its stderr has a traceback, it writes elsewhere, or the page comes later than it may.
 """
 
 import argparse
@@ -23,6 +25,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.studio.studio_test import Server, hostile
 
 MEDIAN_SECONDS = 0.2  # of the answers
+USABLE_SECONDS, PAINTED_SECONDS = 3.0, 1.0
+CHROMIUM = "/usr/bin/chromium"
+PAINTED = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+BYTES = """performance.getEntries().filter((one) => ['navigation', 'script', 'link', 'css'].includes(
+  one.initiatorType)).reduce((sum, one) => sum + one.decodedBodySize, 0)"""
 GROWTH_MIB = 64  # 50 clients' buffers and threads; 5000 answers that each left 16 kB would be more
 
 
@@ -144,13 +151,40 @@ def load(clients: int, seconds: float) -> int:
     return int(not (good and times[49] < MEDIAN_SECONDS and grown < GROWTH_MIB))
 
 
+def starts(count: int) -> int:
+    """Start the studio and open its page so many times, and print the seconds that it takes."""
+    from playwright.sync_api import sync_playwright
+
+    usable, painted, size = [], [], 0
+    with sync_playwright() as started, started.chromium.launch(executable_path=CHROMIUM) as browser:
+        for _ in range(count):
+            with tempfile.TemporaryDirectory() as folder:
+                began = time.monotonic()
+                server = Server(Path(folder))
+                page = browser.new_page()
+                page.goto(server.address)
+                page.wait_for_selector(".look")
+                usable.append(time.monotonic() - began)
+                painted.append(page.evaluate(PAINTED) / 1000)
+                size = page.evaluate(BYTES)
+                page.close()
+                server.close()
+    print(f"from the command to a page that can be used: {statistics.median(usable):.2f} s, {count} starts")
+    print(f"from the address to the first paint: {statistics.median(painted):.2f} s")
+    print(f"page without pictures: {size / 1000:.0f} kB")
+    return int(max(usable) >= USABLE_SECONDS or max(painted) >= PAINTED_SECONDS)
+
+
 def main() -> int:
-    """Run the clients or the hostile requests; return the exit code."""
+    """Run the clients, the hostile requests or the starts; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hostile", type=int, default=0)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--starts", type=int, default=0)
     options = parser.parse_args()
+    if options.starts:
+        return starts(options.starts)
     return fuzz(options.hostile) if options.hostile else load(options.clients, options.seconds)
 
 

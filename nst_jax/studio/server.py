@@ -66,6 +66,8 @@ def told(handler: Handler) -> Handler:
             return JSONResponse({"error": routes.studio.store.readable(str(error))}, 400)
         except ClientDisconnect:
             return Response(status_code=400)
+        except asyncio.CancelledError:  # of those who still wait when the server stops
+            return JSONResponse({"error": "the studio has been stopped"}, 503)
         except OSError as error:
             return JSONResponse({"error": f"the disk: {error.strerror}"}, 507)
 
@@ -357,7 +359,7 @@ class Routes:
     def _summary(self, record: Record) -> dict[str, Any]:
         names = (
             *("id", "title", "created", "order", "status", "error", "notes", "plan", "iterations", "step"),
-            *("left", "pace", "losses", "picture", "resumable"),
+            *("left", "pace", "memory", "pixels", "losses", "picture", "resumable"),
         )
         shown = {name: getattr(record, name) for name in names}
         inputs = {name: record.inputs.get(name) for name in ("content", "clip", "style")}

@@ -58,6 +58,8 @@ class Record:
     step: int = 0
     left: float | None = None  # seconds
     pace: float | None = None  # seconds that a pixel of a step took
+    memory: int = 0  # bytes, by the plan of the last scale
+    pixels: int = 0  # of the picture
     losses: dict[str, float] = dataclasses.field(default_factory=dict)  # weighted, by term
     picture: int = 0  # version of LIVE; 0: there is none
     crashes: int = 0  # of the worker, at this job

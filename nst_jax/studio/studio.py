@@ -24,7 +24,20 @@ ANSWER_SECONDS = 600.0  # that the worker may take to answer a question
 HEARTBEAT_SECONDS = 15.0
 PAUSE_SECONDS = 0.1  # between what is told to one who watches
 # What the worker tells of a job and its record keeps.
-SHOWN = {"step", "left", "pace", "losses", "plan", "iterations", "scales", "resumable", "status", "error"}
+SHOWN = {
+    "step",
+    "left",
+    "pace",
+    "memory",
+    "pixels",
+    "losses",
+    "plan",
+    "iterations",
+    "scales",
+    "resumable",
+    "status",
+    "error",
+}
 STOPS = ("pause", "keep", "cancel")
 
 

@@ -7,6 +7,7 @@ The studio may kill this process at any moment.
 
 import contextlib
 import logging
+import math
 import os
 import queue
 import threading
@@ -152,7 +153,14 @@ class PictureRun(Running):
                 case Planned(plans):
                     config = self.job.request.config
                     iterations = [scale.iterations for scale in config.pyramid()]
-                    self.send("planned", plan=[*map(str, plans)], iterations=iterations, scales=config.scales)
+                    self.send(
+                        "planned",
+                        plan=[*map(str, plans)],
+                        iterations=iterations,
+                        scales=config.scales,
+                        memory=plans[-1].needed if plans else 0,
+                        pixels=math.prod(self.job.canvas.size),
+                    )
                 case Resumed(step):
                     points = self.job.resume.history if self.job.resume else []
                     history = [{"step": point.step, **weighted(point.losses)} for point in points]

@@ -17,6 +17,7 @@ import sys
 import time
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -132,8 +133,11 @@ class Server:
         listed = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
         return [int(number) for number in Path(listed).read_text().split()]
 
+    def child(self, name: str) -> int:
+        return next(n for n in self.children() if name.encode() in Path(f"/proc/{n}/cmdline").read_bytes())
+
     def worker(self) -> int:
-        return next(n for n in self.children() if b"studio.worker" in Path(f"/proc/{n}/cmdline").read_bytes())
+        return self.child("studio.worker")
 
     def close(self, number=signal.SIGTERM) -> int:
         self.process.send_signal(number)
@@ -340,13 +344,29 @@ def test_a_reference_that_is_none_finds_nothing(server, reference):
 
 
 def test_a_dead_reader_is_told_and_started_again(server):
-    reader = next(n for n in server.children() if b"studio.reader" in Path(f"/proc/{n}/cmdline").read_bytes())
+    reader = server.child("studio.reader")
     os.kill(reader, signal.SIGKILL)
     statuses = [server.upload(drawn(3)).status for _ in range(3)]
     assert statuses[-1] == 200
 
 
 # Jobs
+
+
+def test_a_studio_that_ends_tells_those_who_wait(tmp_path, serve):
+    """As the page does that has just been opened, whose examples are being read."""
+    with (tmp_path / "stderr").open("w+") as errors:
+        found = serve(tmp_path / "folder", errors=errors.fileno())
+        os.kill(found.child("studio.reader"), signal.SIGSTOP)
+        places = [f"/api/pictures/example:{name}/thumb.jpg" for name in ("cat", "night", "ink")]
+        with ThreadPoolExecutor() as pool:
+            asked = [pool.submit(found.ask, "GET", place) for place in places]
+            time.sleep(1)
+            assert not any(one.done() for one in asked)
+            found.close()
+            assert [one.result().status for one in asked] == [503] * 3
+        errors.seek(0)
+        assert "Traceback" not in errors.read()
 
 
 def test_a_job_is_the_bytes_of_the_command_that_it_tells(server, made, tmp_path):
@@ -1163,6 +1183,32 @@ def test_soft_edges_outlive_a_reload(page):
     assert draft(page)["options"] == first["options"] == {"soft_masks": True}
 
 
+@pytest.mark.parametrize("shape", ["rectangle", "ellipse"])
+def test_soft_edges_come_back_with_a_finished_picture(page, server, shape):
+    choose_examples(page)
+    quick(page)
+    page.click("text=Paint where each acts")
+    page.fill("#feather", "2.5")
+    page.select_option("#shape-kind", shape)
+    page.click("text=Add this shape")
+    page.click("text=Use these regions")
+    page.wait_for_selector("text=Change where each acts")
+    mask = Image.open(server.folder / "pictures" / draft(page)["styles"][0]["mask"])
+    assert mask.convert("RGBA").getextrema() == ((0, 255),) * 3 + ((255, 255),)
+    page.click("#go")
+    page.wait_for_selector("#job-status:has-text('Finished')")
+    job = page.url.rpartition("/")[2]
+    page.evaluate("localStorage.clear()")
+    page.goto(f"http://{server.host}/#make")
+    page.reload()
+    page.wait_for_selector(".look")
+    drop(page, "#canvas", "found.jpg", server.ask("GET", f"/api/jobs/{job}/download.jpg").body)
+    page.wait_for_selector("text=These are the settings of found.jpg.")
+    page.click("text=Change where each acts")
+    page.wait_for_selector("[data-label='1']:has-text('%')")
+    assert float(page.input_value("#feather")) == pytest.approx(2.5, abs=0.5)
+
+
 def test_a_dropped_picture_brings_its_settings_back(page, server, made):
     data = server.ask("GET", f"/api/jobs/{made}/download.jpg").body
     with page.expect_file_chooser() as chooser:
@@ -1171,6 +1217,14 @@ def test_a_dropped_picture_brings_its_settings_back(page, server, made):
     page.wait_for_selector("text=These are the settings of found.jpg.")
     assert page.is_checked("input[value=gatys]")
     assert page.text_content("#size-says, #dials output[for=size]") == "32 × 21 pixels"
+
+
+def test_time_and_memory_are_told_beside_the_size(page, made):
+    choose_examples(page)
+    quick(page)
+    page.wait_for_selector("#forecast:has-text('GiB of memory, going by earlier pictures')")
+    page.click("text=Measure time and memory")
+    page.wait_for_selector("#forecast:has-text('memory'):not(:has-text('earlier')):not(:has-text('Measur'))")
 
 
 def test_what_is_wrong_shows_where_the_person_looks(page):
@@ -1193,7 +1247,7 @@ def test_nothing_is_wider_than_the_screen(page, made, width):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light")])
-def test_axe_finds_nothing_that_shuts_somebody_out(page, made, width, scheme):
+def test_axe_finds_nothing_that_shuts_somebody_out(page, server, made, width, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     page.set_viewport_size({"width": width, "height": 800})
@@ -1216,3 +1270,19 @@ def test_axe_finds_nothing_that_shuts_somebody_out(page, made, width, scheme):
         check(place)
     page.click("text=Numbers")
     check("numbers")
+    for menu in ("Vary", "Download"):
+        page.click(f"text={menu}")
+        check(menu)
+    page.evaluate("location.hash = '#make'")
+    quick(page, iterations=[100_000])
+    page.click("#go")
+    page.wait_for_selector("#job-status:has-text('Step')")
+    check("a job that runs")
+    page.click("text=Cancel")
+    page.wait_for_selector("#job-status:has-text('Cancelled')")
+    check("a job that was cancelled")
+    mask = server.upload(drawn(5, size=(10, 90)), "mask.png").json["reference"]
+    lost = server.make({**BOTH, "style_mask": [mask]})
+    assert server.ended(lost)["status"] == "failed"
+    page.evaluate("hash => { location.hash = hash; }", f"#job/{lost}")
+    check("a job that failed")

@@ -91,11 +91,18 @@ export async function restore(found, look) {
   changed();
 }
 
+/** The smaller side of the photograph over the larger one. */
+function aspect() {
+  const { width, height } = draft.content || { width: 3, height: 2 };
+  return Math.min(width, height) / Math.max(width, height);
+}
+
+/** The pixels of the picture. */
+export const pixels = () => valueOf("size") ** 2 * aspect();
+
 /** The pixels of all steps that these options come to, for the time that they will take. */
 export function work() {
   const size = valueOf("size");
-  const { width, height } = draft.content || { width: 3, height: 2 };
-  const aspect = Math.min(width, height) / Math.max(width, height);
   const given = [valueOf("iterations")].flat();
   const effort = about.efforts[valueOf("effort")];
   let sizes = [size];
@@ -109,5 +116,5 @@ export function work() {
   const total = given.length ? given.reduce((sum, one) => sum + one, 0) : effort.steps * shares;
   const share = Math.floor(total / (sizes.length + 1));
   const steps = sizes.map((_, n) => (given.length > 1 ? given[n] || 0 : n ? share : total - share * (sizes.length - 1)));
-  return sizes.reduce((sum, one, n) => sum + steps[n] * one * one * aspect, 0);
+  return sizes.reduce((sum, one, n) => sum + steps[n] * one * one, 0) * aspect();
 }

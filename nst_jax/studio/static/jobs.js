@@ -44,3 +44,10 @@ export function pace(preset) {
   const known = newest().filter((job) => job.pace);
   return (known.find((job) => job.preset === preset) || known[0] || {}).pace;
 }
+
+/** The bytes that so many pixels take, going by the picture of the nearest size; 0 where none is near. */
+export function memory(count) {
+  const octaves = (job) => Math.abs(Math.log2(job.pixels / count));
+  const near = newest().filter((job) => job.memory && octaves(job) <= 2).sort((one, other) => octaves(one) - octaves(other))[0];
+  return near ? (near.memory / near.pixels) * count : 0;
+}

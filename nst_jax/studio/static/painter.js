@@ -65,7 +65,29 @@ async function recall() {
       const found = labelsOf(plainColors(image, "The label map"), one);
       stampColors(one, image, { ...found, colors: found.colors.size ? found.colors : one.colors }); // ours may be of another's
     }
-  } else for (const [n, style] of draft.styles.entries()) if (style.mask) stamp(sheets[0], await view(style.mask), n + 1);
+    return;
+  }
+  let soft = 0;
+  for (const [n, style] of draft.styles.entries()) {
+    if (!style.mask) continue;
+    const image = await view(style.mask);
+    stamp(sheet, image, n + 1);
+    soft = Math.max(soft, softness(image));
+  }
+  if (draft.options.soft_masks && !draft.content.feather) tool.feather = Math.max(0.5, Math.round(2 * soft) / 2); // of a picture that was brought back
+}
+
+/** How soft the edge of a mask is, in percent of its longest side: a blurred step has a gray of sigma / sqrt(pi) across. */
+function softness(image) {
+  const { width, height } = sheet;
+  const data = pixels(image, width, height);
+  let [gray, edge] = [0, 0];
+  for (let n = 0; n < width * height; n += 1) {
+    const value = data[4 * n] / 255;
+    if (value > 0.02 && value < 0.98) gray += value * (1 - value); // the rest may be the view's noise
+    for (const next of [n % width < width - 1 && n + 1, n + width]) if (next && next < width * height) edge += (value > 0.5) !== (data[4 * next] > 127);
+  }
+  return edge ? (100 * Math.sqrt(Math.PI) * gray) / edge / Math.max(width, height) : 0;
 }
 
 function redraw() {
@@ -267,6 +289,7 @@ async function mask(label) {
   if (!tool.feather) return hard.convertToBlob({ type: "image/png" });
   const soft = new OffscreenCanvas(width, height);
   const context = soft.getContext("2d");
+  context.drawImage(hard, 0, 0); // beyond the picture is nothing, into which the blur fades
   context.filter = `blur(${(tool.feather / 100) * Math.max(width, height)}px)`;
   context.drawImage(hard, 0, 0);
   return soft.convertToBlob({ type: "image/png" });

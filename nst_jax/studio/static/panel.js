@@ -1,8 +1,8 @@
 // The settings: pictures, the dials that most people want, and every other option from what the studio tells of it.
 
 import { $, ask, choose, duration, h, pictureOf, plain, say, tried } from "./dom.js";
-import { about, changed, draft, give, recipe, reset, valueOf, work } from "./draft.js";
-import { jobs, pace } from "./jobs.js";
+import { about, changed, draft, give, pixels, recipe, reset, valueOf, work } from "./draft.js";
+import { jobs, memory, pace } from "./jobs.js";
 import { paint } from "./painter.js";
 
 export const COLORS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"];
@@ -192,13 +192,15 @@ function sizeDial() {
   return own;
 }
 
+const amounts = (seconds, bytes) => `about ${duration(seconds)}${bytes ? ` · ${(bytes / 2 ** 30).toFixed(1)} GiB of memory` : ""}`;
+
 let forecast = { key: "", text: "" };
 export function renderForecast() {
   const line = $("forecast");
   if (!line) return;
   const key = JSON.stringify(recipe());
   const seconds = pace(valueOf("preset"));
-  const guess = seconds ? `about ${duration(seconds * work())}, going by earlier pictures` : "";
+  const guess = seconds ? `${amounts(seconds * work(), memory(pixels()))}, going by earlier pictures` : "";
   const text = forecast.key === key ? forecast.text : guess;
   const ready = draft.content && draft.styles.length;
   const busy = [...jobs.values()].some((job) => job.status === "running");
@@ -212,7 +214,7 @@ async function measureIt(button, key) {
   button.textContent = "Measuring…";
   const found = await tried(() => ask("POST", "/api/forecast", recipe()));
   if (found && found.error) say(found.error, true);
-  else if (found) forecast = { key, text: `about ${duration(found.seconds)} · ${(found.memory / 2 ** 30).toFixed(1)} GiB of memory` };
+  else if (found) forecast = { key, text: amounts(found.seconds, found.memory) };
   renderForecast();
 }
 
