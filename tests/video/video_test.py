@@ -762,7 +762,7 @@ def test_frames_are_encoded_while_others_are_made(tmp_path, panned, encoded, nam
                 assert encoded.came.get(timeout=60) == event.number - 1
             assert not any(output.parent.glob(f"*{output.suffix}"))  # all or nothing
     assert len(list(output.parent.glob(f"*{output.suffix}"))) == (1 if name == "o.mkv" else 5)
-    assert not (Path(f"{output}.frames") / "encoded").exists()
+    assert not Path(f"{output}.frames".replace("%", ""), "encoded").exists()
 
 
 def test_a_run_that_is_stopped_leaves_nothing_that_is_half_encoded(tmp_path, panned, encoded):
@@ -773,6 +773,14 @@ def test_a_run_that_is_stopped_leaves_nothing_that_is_half_encoded(tmp_path, pan
     names = {path.name for path in (tmp_path / "o.mkv.frames").iterdir()}
     assert {"00000001.npz", "run.json"} <= names
     assert "encoded" not in names
+
+
+def test_what_a_killed_run_has_half_encoded_is_not_delivered(tmp_path, panned):
+    half = tmp_path / "f_02d.png.frames" / "encoded"
+    half.mkdir(parents=True)
+    (half / "f_06.png").write_bytes(b"half")
+    run(request_of(panned, tmp_path / "f_%02d.png", codec=""))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"f_0{n}.png" for n in range(1, 6)]
 
 
 def test_a_clip_that_cannot_be_encoded_ends_the_run_at_once(tmp_path, panned, encoded):
