@@ -4,14 +4,20 @@ import ast
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from nst_jax.config import Config
+from nst_jax.launchers.flags import run
 from nst_jax.metrics.judge import METRICS
 from nst_jax.options import check_option, fields_of, option_type, parse_option
+from nst_jax.runs.batch_job import Batch
+from nst_jax.runs.job import Job
+from nst_jax.runs.sweep_job import SweepJob
 
 ROOT = Path(__file__).parents[1]
 TABLES = runpy.run_path(str(ROOT / "docs" / "option_tables.py"))
@@ -156,6 +162,56 @@ def test_a_command_has_flags_of_its_program(page, command):
         assert name in known, argument
         if option_type(known[name]) is not bool:
             check_option(known[name], parse_option(known[name], value))
+
+
+class Prepared(Exception):
+    """A job is ready to run."""
+
+
+def stop_here(*_, **__):
+    raise Prepared
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """Stand in a folder that has the pages' files, and end each job where it would begin."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")  # of --shard=auto
+    (tmp_path / "photos").mkdir()
+    for name, files in {"coffee": ("photo.jpg", "photos/a.jpg"), "night": ("painting.jpg",)}.items():
+        for file in files:
+            shutil.copy(ROOT / "nst_jax" / "examples" / f"{name}.jpg", file)
+    Path("rows.csv").write_text("content,style\n" + "photo.jpg,painting.jpg\n" * 8)
+    for job in (Job, SweepJob):
+        for method in ("run", "forecast"):
+            monkeypatch.setattr(job, method, stop_here)
+    monkeypatch.setattr(Batch, "run", stop_here)
+
+
+# Prepared by their own tests: what needs other weights, other hosts, a cluster, or what the line before has made.
+OTHERS = r"vgg19|--coordinator|--runner|--settings|--resume"
+JOBS = [
+    pair
+    for pair in COMMANDS
+    if pair[1].split()[0] in ("nst", "nst-sweep", "nst-batch") and not re.search(OTHERS, pair[1])
+]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a manifest is not read to its end
+@pytest.mark.parametrize(("page", "command"), JOBS, ids=[" ".join(pair)[:80] for pair in JOBS])
+def test_a_command_makes_a_job(page, command, pictures):
+    quick = re.sub(r"--size=(?=\d{4})\d+", "--size=999", command)
+    program, *arguments = shlex.split(quick, comments=True)
+    with pytest.raises(Prepared):
+        run(PROGRAMS[program], arguments)
+
+
+def test_a_run_is_extended_by_what_its_scales_had():
+    command = next(command for _, command in COMMANDS if "--allow_change=iterations" in command)
+    *taken, last = map(int, re.search(r"--iterations=(\S+)", command)[1].split(","))
+    before = [scale.iterations for scale in Config.from_preset(size=1024).pyramid()]
+    assert taken == before[:-1]
+    assert last > before[-1]
 
 
 def test_flags_named_in_the_prose_are_flags_of_a_program():
