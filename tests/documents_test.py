@@ -1,6 +1,7 @@
 """The documents: their snippets run, their links, flags and tables are the code's; their words are simple."""
 
 import ast
+import os
 import re
 import runpy
 import shlex
@@ -197,13 +198,29 @@ JOBS = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a manifest is not read to its end
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of a manifest left open
 @pytest.mark.parametrize(("page", "command"), JOBS, ids=[" ".join(pair)[:80] for pair in JOBS])
 def test_a_command_makes_a_job(page, command, pictures):
     quick = re.sub(r"--size=(?=\d{4})\d+", "--size=999", command)
     program, *arguments = shlex.split(quick, comments=True)
     with pytest.raises(Prepared):
         run(PROGRAMS[program], arguments)
+
+
+def test_the_commands_of_the_gallery_make_jobs(pictures, tmp_path):
+    """The script runs, with an nst that keeps its arguments, and removes nothing."""
+    shutil.copy(ROOT / "docs" / "gallery.sh", tmp_path)
+    for name in ("nst", "python", "rm"):
+        (tmp_path / name).write_text('#!/bin/sh\nprintf "%s\\n" "${0##*/} $*" >>said\n')
+        (tmp_path / name).chmod(0o755)
+    here = {"NST": f"{tmp_path}/nst", "PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+    subprocess.run(["sh", "gallery.sh"], check=True, env=os.environ | here)
+    said = (tmp_path / "said").read_text().splitlines()
+    commands = [line.split()[1:] for line in said if line.startswith("nst ")]
+    assert len(commands) > 20
+    for arguments in commands:
+        with pytest.raises(Prepared):
+            run(PROGRAMS["nst"], arguments)
 
 
 def test_a_run_is_extended_by_what_its_scales_had():
