@@ -21,7 +21,7 @@ from nst_jax.objective.targets import make_targets
 from nst_jax.objective.weights import coefficients
 
 BENCH = "nst-bench --sizes=16 --optimizers=adam --brief --iterations=0 --repeats=1"
-NST = "nst --content=example:coffee --style=example:night --size=32 --iterations=1"
+NST = "nst --preset=gatys --content=example:coffee --style=example:night --size=32 --iterations=1"
 NST += " --style_layers=conv1_1,conv2_1 --content_layers=conv2_1"
 THREE = f"""
 [[step]]
