@@ -231,6 +231,15 @@ def test_a_run_is_extended_by_what_its_scales_had():
     assert last > before[-1]
 
 
+def test_what_make_is_told_to_make_has_its_rules():
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    named = {name for page in NAMES for name in re.findall(r"\bmake ([a-z-]+)`", page.read_text())}
+    assert len(named) > 5
+    for name in named | set(phony):
+        done = subprocess.run(["make", "--dry-run", name], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
 def test_flags_named_in_the_prose_are_flags_of_a_program():
     known = {field.name for kind in TABLES["OPTIONS"].values() for field in fields_of(kind)}
     for page in (ROOT / "README.md", *NEWER):
