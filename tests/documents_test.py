@@ -24,9 +24,6 @@ ROOT = Path(__file__).parents[1]
 TABLES = runpy.run_path(str(ROOT / "docs" / "option_tables.py"))
 TOP = [ROOT / name for name in ("README.md", "BUILD.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-# Written before these rules were: https links and numbers in them are checked all the same.
-OLDER = {"benchmarks", "pairs"}
-NEWER = [page for page in PAGES if page.stem not in OLDER or page.parent.name == "howto"]
 READMES = [ROOT / "weights" / "README.md", ROOT / "nst_jax" / "examples" / "README.md"]
 NAMES = {page: str(page.relative_to(ROOT)) for page in (*TOP, *PAGES, *READMES)}
 CODE = sorted((ROOT / "nst_jax").rglob("*.py"))
@@ -243,7 +240,7 @@ def test_what_make_is_told_to_make_has_its_rules():
 
 def test_flags_named_in_the_prose_are_flags_of_a_program():
     known = {field.name for kind in TABLES["OPTIONS"].values() for field in fields_of(kind)}
-    for page in (ROOT / "README.md", *NEWER):
+    for page in (ROOT / "README.md", *PAGES):
         for code in re.findall(r"`([^`\n]+)`", prose(page)):
             if code.startswith(("--", "nst")):
                 for name in re.findall(r"(?:^| )--([a-z_]+)", code):
@@ -271,7 +268,7 @@ def test_sentences_of_docstrings_are_short(module):
     "page",
     [
         *TOP[:4],
-        *NEWER,
+        *PAGES,
         *READMES,
     ],
     ids=NAMES.get,
