@@ -52,9 +52,15 @@ $(SETUP): pyproject.toml native/build.py native/convolution.cc
 	-$(RUN)/pip install --quiet --editable '.[cpu]' && $(RUN)/python native/build.py >/dev/null
 	touch $@
 
+$(OLDEST): pyproject.toml tests/oldest.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) and "the oldest dependencies need Python 3.11 or 3.12: make PYTHON=python3.12 test-oldest")'
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/pip install --quiet --editable '.[dev]' --constraint tests/oldest.txt
+	touch $@
+
 $(DOCS): $(SETUP)
 	$(RUN)/pip install --quiet --editable '.[docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) .xla_cache out
+	rm -rf $(VENV) $(VENV)-oldest .xla_cache dist out

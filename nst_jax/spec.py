@@ -23,7 +23,7 @@ class Spec(NamedTuple):
     precision: str = "auto"
     tile: int = 0  # longest side of the windows that are taken one by one, in pixels; 0: the whole at once
     recompute_content: bool = (
-        False  # whether the content's activations are made anew for every window, and not kept
+        False  # whether the content's activations are recomputed for every window, and not kept
     )
     mesh: Mesh | None = None  # whose devices have each a share of the picture's rows; None: one device
     rows: int = 0  # with a mesh: of the picture, below which it is padded

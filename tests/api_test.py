@@ -108,7 +108,7 @@ def test_a_size_that_is_not_the_picture_s_is_refused_and_one_that_is_not_given_i
         nst.stylize(params, content, [style], config=nst.Config(stroke_size=0.5, **LOW))
     large = images.resize(content, 150, 200)
     config = nst.Config.from_preset(iterations=3, **LOW)
-    first, *_ = nst.stylize_steps(params, large, [style], config=config)
+    first = next(nst.stylize_steps(params, large, [style], config=config))
     assert (first.scales, first.image.shape) == (2, (106, 141, 3))
 
 

@@ -1,26 +1,31 @@
 """The documents: their snippets run, their links, flags and tables are the code's; their words are simple."""
 
 import ast
+import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from nst_jax.config import Config
+from nst_jax.launchers.flags import run
 from nst_jax.metrics.judge import METRICS
 from nst_jax.options import check_option, fields_of, option_type, parse_option
+from nst_jax.runs.batch_job import Batch
+from nst_jax.runs.job import Job
+from nst_jax.runs.sweep_job import SweepJob
 
 ROOT = Path(__file__).parents[1]
 TABLES = runpy.run_path(str(ROOT / "docs" / "option_tables.py"))
 TOP = [ROOT / name for name in ("README.md", "BUILD.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-# Written before these rules were: https links and numbers in them are checked all the same.
-OLDER = {"benchmarks", "pairs"}
-NEWER = [page for page in PAGES if page.stem not in OLDER or page.parent.name == "howto"]
-NAMES = {page: str(page.relative_to(ROOT)) for page in (*TOP, *PAGES)}
+READMES = [ROOT / "weights" / "README.md", ROOT / "nst_jax" / "examples" / "README.md"]
+NAMES = {page: str(page.relative_to(ROOT)) for page in (*TOP, *PAGES, *READMES)}
 CODE = sorted((ROOT / "nst_jax").rglob("*.py"))
 STATIC = (ROOT / "nst_jax" / "studio" / "static").iterdir()
 SOURCES = [
@@ -158,9 +163,84 @@ def test_a_command_has_flags_of_its_program(page, command):
             check_option(known[name], parse_option(known[name], value))
 
 
+class Prepared(Exception):
+    """A job is ready to run."""
+
+
+def stop_here(*_, **__):
+    raise Prepared
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """Stand in a folder that has the pages' files, and end each job where it would begin."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")  # of --shard=auto
+    (tmp_path / "photos").mkdir()
+    for name, files in {"coffee": ("photo.jpg", "photos/a.jpg"), "night": ("painting.jpg",)}.items():
+        for file in files:
+            shutil.copy(ROOT / "nst_jax" / "examples" / f"{name}.jpg", file)
+    Path("rows.csv").write_text("content,style\n" + "photo.jpg,painting.jpg\n" * 8)
+    for job in (Job, SweepJob):
+        for method in ("run", "forecast"):
+            monkeypatch.setattr(job, method, stop_here)
+    monkeypatch.setattr(Batch, "run", stop_here)
+
+
+# Prepared by their own tests: what needs other weights, other hosts, a cluster, or what the line before has made.
+OTHERS = r"vgg19|--coordinator|--runner|--settings|--resume"
+JOBS = [
+    pair
+    for pair in COMMANDS
+    if pair[1].split()[0] in ("nst", "nst-sweep", "nst-batch") and not re.search(OTHERS, pair[1])
+]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of a manifest left open
+@pytest.mark.parametrize(("page", "command"), JOBS, ids=[" ".join(pair)[:80] for pair in JOBS])
+def test_a_command_makes_a_job(page, command, pictures):
+    quick = re.sub(r"--size=(?=\d{4})\d+", "--size=999", command)
+    program, *arguments = shlex.split(quick, comments=True)
+    with pytest.raises(Prepared):
+        run(PROGRAMS[program], arguments)
+
+
+def test_the_commands_of_the_gallery_make_jobs(pictures, tmp_path):
+    """The script runs, with an nst that keeps its arguments, and removes nothing."""
+    shutil.copy(ROOT / "docs" / "gallery.sh", tmp_path)
+    for name in ("nst", "python", "rm"):
+        (tmp_path / name).write_text('#!/bin/sh\nprintf "%s\\n" "${0##*/} $*" >>said\n')
+        (tmp_path / name).chmod(0o755)
+    here = {"NST": f"{tmp_path}/nst", "PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+    subprocess.run(["sh", "gallery.sh"], check=True, env=os.environ | here)
+    said = (tmp_path / "said").read_text().splitlines()
+    commands = [line.split()[1:] for line in said if line.startswith("nst ")]
+    assert len(commands) > 20
+    for arguments in commands:
+        with pytest.raises(Prepared):
+            run(PROGRAMS["nst"], arguments)
+
+
+def test_a_run_is_extended_by_what_its_scales_had():
+    command = next(command for _, command in COMMANDS if "--allow_change=iterations" in command)
+    *taken, last = map(int, re.search(r"--iterations=(\S+)", command)[1].split(","))
+    before = [scale.iterations for scale in Config.from_preset(size=1024).pyramid()]
+    assert taken == before[:-1]
+    assert last > before[-1]
+
+
+def test_what_make_is_told_to_make_has_its_rules():
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    named = {name for page in NAMES for name in re.findall(r"\bmake ([a-z-]+)`", page.read_text())}
+    assert len(named) > 5
+    for name in named | set(phony):
+        done = subprocess.run(["make", "--dry-run", name], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
 def test_flags_named_in_the_prose_are_flags_of_a_program():
     known = {field.name for kind in TABLES["OPTIONS"].values() for field in fields_of(kind)}
-    for page in (ROOT / "README.md", *NEWER):
+    for page in (ROOT / "README.md", *PAGES):
         for code in re.findall(r"`([^`\n]+)`", prose(page)):
             if code.startswith(("--", "nst")):
                 for name in re.findall(r"(?:^| )--([a-z_]+)", code):
@@ -188,9 +268,8 @@ def test_sentences_of_docstrings_are_short(module):
     "page",
     [
         *TOP[:4],
-        *(ROOT / "docs" / name for name in ("decisions.md", "start.md", "tutorial.md")),
-        *sorted((ROOT / "docs" / "howto").glob("*.md")),
-        *DECISIONS,
+        *PAGES,
+        *READMES,
     ],
     ids=NAMES.get,
 )

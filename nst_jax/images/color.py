@@ -209,8 +209,8 @@ def _transport(content: Matrix, style: Matrix) -> Matrix:
     return inverse @ _root(root @ content @ root) @ inverse
 
 
-# By name: A(S_c, S_s) with A S_s A^T = S_c, of the Cholesky factors, of the symmetric roots (image analogies)
-# and of the optimal transport between two normal distributions, which moves colors least.
+# By name: A(S_c, S_s) with A S_s A^T = S_c. Of the Cholesky factors, of the symmetric roots (image
+# analogies), and of the optimal transport between two normal distributions, which moves colors least.
 COLOR_MATCHES: dict[str, Callable[[Matrix, Matrix], Matrix]] = {
     "cholesky": _cholesky,
     "symmetric": _symmetric,

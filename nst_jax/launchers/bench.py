@@ -1,7 +1,7 @@
 """Measure this machine: seconds per evaluation of the objective, alone, in the compiled loop, in a whole run.
 
 Everything in a row is measured in turn, round after round, so that ratios survive a noisy machine. In a batch
-too, what is told is for one evaluation of one picture; chunks and runs are of the whole batch.
+too, times are for one evaluation of one picture; those of chunks and runs are for the whole batch.
 Example: nst-bench --sizes=256,512 --compare=torch --report=bench.json
          nst-bench --suite=laptop --minutes=4
 """

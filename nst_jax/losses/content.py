@@ -1,4 +1,4 @@
-"""Content losses by name: what is wanted of a content picture, and how far another picture is from that.
+"""Content losses by name: the target that a content picture gives, and another picture's distance from it.
 
 A term is a sum over positions, or made of sums: so a picture may be taken window by window (tiling.py).
 """

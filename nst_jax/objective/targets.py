@@ -157,7 +157,7 @@ def content_targets(params: Params, content: AnyArray, spec: Spec) -> dict[str, 
 def style_targets(
     params: Params, styles: Sequence[AnyArray], masks: Masks, numbers: dict[str, Array], spec: Spec
 ) -> dict[str, Any]:
-    """Return what is wanted of the styles, or of the parts that their masks name: by term, stacked.
+    """Return the targets of the styles, or of the parts that their masks name: by term, stacked.
 
     Args:
         params: The network.
@@ -266,7 +266,7 @@ def wanted_of_style(
     places: dict[str, Array],
     spec: Spec,
 ) -> dict[str, Any]:
-    """Return what is wanted of one style picture, or of the part of it that a mask weighs, by term.
+    """Return the targets of one style picture, or of the part of it that a mask weighs, by term.
 
     Args:
         params: The network.

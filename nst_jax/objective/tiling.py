@@ -287,7 +287,7 @@ def _share(
 
 
 def _near(params: Params, targets: Targets, window: Window, windows: Grid, spec: Spec) -> Targets:
-    """Return the targets of a window: its share of what is kept, or its content's activations made anew."""
+    """Return the targets of a window: its share of what is kept, or its content's activations recomputed."""
     shape, names = windows.window_shape, recomputed_terms(spec)
     given = {name: _near_maps(targets.terms[name], window, shape, spec) for name in given_terms(spec)}
     original = None if targets.original is None else _windowed(targets.original, window, shape)

@@ -231,7 +231,7 @@ def visible(state: State, background: Background | None, spec: Spec) -> Float[An
 
 @jax.jit(static_argnames="spec")
 def snapshot(state: State, background: Background | None, spec: Spec) -> Snapshot:
-    """Return copies of what is told of a state: the next chunk takes the state's own buffers.
+    """Return copies of what a caller may read of a state: the next chunk takes the state's own buffers.
 
     Args:
         state: Of the loop.

@@ -29,7 +29,7 @@ GAIN = 0.85  # of the logarithm of the weights' ratio, by that of LPIPS's odds
 MOST = 1.2  # of it, that is corrected at a time
 CEILING = 0.7  # LPIPS that pictures without a photograph in them come near: the odds are of a share of it
 LIMIT = 6.0  # of it, in all: beyond, one of the two weighs nothing
-RAMP = 6.0  # steps in which what is wanted nears its end by a factor of e, as the first steps go far
+RAMP = 6.0  # steps in which the target nears its end by a factor of e, as the first steps go far
 
 
 class Ruler(NamedTuple):

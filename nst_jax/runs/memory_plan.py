@@ -30,7 +30,7 @@ _KNOWN: dict[Any, tuple[int, int]] = {}  # what programs need, by the shapes of 
 
 
 class TilingMode(NamedTuple):
-    """Whether a picture is taken in windows, and whether its content's activations are made anew in each."""
+    """Whether a picture is taken in windows, and whether its content's activations are recomputed in each."""
 
     tile: int
     recompute_content: bool
@@ -52,9 +52,9 @@ class Plan(NamedTuple):
             return f"{width}x{height} pixels at once: {gib(self.needed)}{free}"
         rows, columns = grid.window_shape
         whole = f", at once it would be {gib(self.whole)}" if self.whole > self.needed else ""
-        anew = ", the content's activations made anew" if self.problem.spec.recompute_content else ""
+        again = ", the content's activations recomputed" if self.problem.spec.recompute_content else ""
         return (
-            f"{width}x{height} pixels in {grid.windows} windows of {columns}x{rows}{anew}: "
+            f"{width}x{height} pixels in {grid.windows} windows of {columns}x{rows}{again}: "
             f"{gib(self.needed)}{free}{whole}"
         )
 
@@ -231,14 +231,14 @@ def _smaller(problem: Problem, whole: MemoryUse, free: int) -> Iterator[Spec]:
     longest = width if spec.mesh else max(height, width)  # of the sides that are cut
     tiles = [tile for tile in {*TILE_SIDES, max(least, TILE_SIDES[-1])} if least <= tile < longest]
     ways = [
-        problem.replace(spec=spec._replace(tile=tile, recompute_content=anew))
-        for anew in ((False, True) if whole.content else (False,))
+        problem.replace(spec=spec._replace(tile=tile, recompute_content=again))
+        for again in ((False, True) if whole.content else (False,))
         for tile in tiles
     ]
     for way in sorted(ways, key=work):
-        tile, anew = way.spec.tile, way.spec.recompute_content
+        tile, again = way.spec.tile, way.spec.recompute_content
         share = min(tile, width) / width * (1 if spec.mesh else min(tile, height) / height)
-        expected = whole.beside + whole.arguments - anew * whole.content + share * whole.temporary
+        expected = whole.beside + whole.arguments - again * whole.content + share * whole.temporary
         if expected <= free or way is ways[-1]:
             yield way.spec
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from nst_jax import images
 from nst_jax.config import Config
 from nst_jax.errors import InputError
 from nst_jax.files import write_whole
@@ -30,10 +29,11 @@ from nst_jax.runs.input_files import (
     settings,
     working_size,
 )
-from nst_jax.runs.job import seconds_per_pixel
+from nst_jax.runs.job import seconds_per_pixel, small_problem
 from nst_jax.runs.judging import judged_sizes, try_verdict
 from nst_jax.runs.observers import ChunkSizer
-from nst_jax.runs.problem import Picture, Problem, make_problem, with_hyperparameters
+from nst_jax.runs.problem import Problem, make_problem, with_hyperparameters
+from nst_jax.runs.pyramid import make_problems
 from nst_jax.runs.sweep import SweepBatch, SweepProgress, SweepResumeState, sweep
 from nst_jax.runs.sweep_folder import (
     UNFINISHED,
@@ -127,8 +127,16 @@ class SweepJob:
 
     def forecast(self) -> list[tuple[int, str, int, float]]:
         """Return by size how many pictures are missing, that size, their steps, and the seconds of all."""
-        config = self.request.config(self.request.cells[0])
-        pace = seconds_per_pixel(_small(self.problems[0], config))
+        cell = self.request.cells[0]
+        config, inputs = self.request.config(cell), self.request.cell_inputs(cell)
+        content, styles, init, masks = load_pictures(
+            inputs, config, self.cache, load_masks(inputs, self.cache)
+        )
+
+        def make(config: Config) -> list[Problem]:
+            return make_problems(self.problems[0].params, content, styles, config, init, masks)
+
+        pace = seconds_per_pixel(small_problem(make, config))
         found = []
         for group in _groups(self.problems):
             height, width, _ = self.problems[group.numbers[0]].first.shape
@@ -253,21 +261,6 @@ def _problems(request: SweepRequest, params: Params, cache: ImageCache) -> list[
             bases[files] = make_problem(params, content, styles, config, init, masks)
         problems.append(with_hyperparameters(bases[files], config))
     return problems
-
-
-def _small(problem: Problem, config: Config) -> Problem:
-    """Return the problem with pictures of 256 pixels at most, and a few steps, to see what a step takes."""
-    height, width, _ = problem.first.shape
-    share = min(1, 256 / max(height, width))
-
-    def small(picture: Picture) -> Picture:
-        return images.resize(picture, *(max(16, round(share * side)) for side in picture.shape[:2]))
-
-    config = dataclasses.replace(config, effort="normal", iterations=(6,))
-    content = None if problem.content is None else small(problem.content)
-    return make_problem(
-        problem.params, content, list(map(small, problem.styles)), config, small(problem.first)
-    )
 
 
 def _groups(problems: Sequence[Problem]) -> list[Group]:

@@ -360,7 +360,7 @@ def chunk_steps(iterations: int) -> int:
 
 
 def progress(told: Snapshot, problem: Problem) -> Progress:
-    """Return what is told of a state: numbers on the host, the picture when it is asked for."""
+    """Return the progress of a snapshot: numbers on the host; the picture is copied when it is asked for."""
     terms, step, evaluations, finite, converged, dial = jax.device_get(
         (told.terms, told.step, told.evaluations, told.finite, told.converged, told.dial)
     )

@@ -21,7 +21,7 @@ from nst_jax.objective.targets import make_targets
 from nst_jax.objective.weights import coefficients
 
 BENCH = "nst-bench --sizes=16 --optimizers=adam --brief --iterations=0 --repeats=1"
-NST = "nst --content=example:coffee --style=example:night --size=32 --iterations=1"
+NST = "nst --preset=gatys --content=example:coffee --style=example:night --size=32 --iterations=1"
 NST += " --style_layers=conv1_1,conv2_1 --content_layers=conv2_1"
 THREE = f"""
 [[step]]
@@ -255,12 +255,10 @@ def test_every_experiment_has_its_prediction_in_the_notes():
     assert [name for name in EXPERIMENTS if f"`{name}`" not in notes and name] == []
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["wide-sums", "padded-3", "padded-4", "padded-8", "transposed", "wide-grams", "bias-in-bfloat16"],
-)
-def test_a_variant_of_the_network_is_the_same_function(name, params, rng):
-    image, content, style = rng.random((3, 32, 24, 3), np.float32)
+@pytest.fixture(scope="module")
+def evaluate(params):
+    """Return a function that evaluates one objective, by the network as it then is."""
+    image, content, style = np.random.default_rng(7).random((3, 32, 24, 3), np.float32)
     spec = Config(precision="float32").spec()
     factors = coefficients(Config().loss_weights(1))
 
@@ -268,7 +266,20 @@ def test_a_variant_of_the_network_is_the_same_function(name, params, rng):
         targets = make_targets(params, content, [style], spec)
         return objective.evaluate(params, image, targets, factors, spec)
 
-    expected, layer = evaluate(), experiments.vgg._layer
+    return evaluate
+
+
+@pytest.fixture(scope="module")
+def expected(evaluate):
+    return evaluate()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["wide-sums", "padded-3", "padded-4", "padded-8", "transposed", "wide-grams", "bias-in-bfloat16"],
+)
+def test_a_variant_of_the_network_is_the_same_function(name, evaluate, expected):
+    layer = experiments.vgg._layer
     with experiments.replaced(name):
         found = evaluate()
     assert experiments.vgg._layer is layer  # it is put back

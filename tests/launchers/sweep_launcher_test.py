@@ -709,3 +709,13 @@ def test_a_dry_run_tells_what_is_missing_and_writes_nothing(call):
     assert re.fullmatch(r"4 pictures of 32x24 pixels, 2 steps each: about \d+ s", lines[0])
     assert lines[1].startswith("in all about ")
     assert not os.path.exists("o")
+
+
+def test_a_dry_run_knows_regions_and_their_styles(call, tmp_path):
+    for name, height, width in (("c-labels.png", 24, 32), ("s-labels.png", 32, 28)):
+        labels = np.zeros((height, width, 3), np.uint8)
+        labels[: height // 2] = 255
+        Image.fromarray(labels).save(tmp_path / name)
+    regions = ["--content_labels=c-labels.png", "--style_labels=s-labels.png", "--style_labels="]
+    common = [*PAIR, "--style=s2.png", "--style_mix=1,2", *regions, *SMALL, WEIGHTS, "--output_dir=o"]
+    assert call(*common, "--dry_run")[0] == 0

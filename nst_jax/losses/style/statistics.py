@@ -1,4 +1,4 @@
-"""Style losses: a statistic of a picture's features, and a distance from what is wanted of a style.
+"""Style losses: a statistic of a picture's features, and its distance from a style's target.
 
 A statistic is a mean over positions, so it does not depend on the size of the picture it was taken from. A
 mask is the weight of each position in that mean, so a small region counts like a large one. So are the rows
@@ -29,7 +29,7 @@ StatisticFn = Callable[[Features, Mask | None, Tile | None], Sums]  # at feature
 
 
 class StyleTarget(NamedTuple):
-    """What is wanted of a style at a term by a loss with a reference."""
+    """The target of one term of a style, for a loss with a reference."""
 
     reference: Any  # what a picture's sums are taken against
     own: Any  # the style's statistic, against itself
@@ -90,7 +90,7 @@ class StyleLoss(NamedTuple):
         places: Mapping[str, AnyArray],
         positions: Mapping[str, int],
     ) -> Statistics:
-        """Return what is wanted of a style.
+        """Return the targets of a style, by term.
 
         Args:
             over: Returns what a look sees of all parts of the style together.
@@ -114,7 +114,7 @@ class StyleLoss(NamedTuple):
         return {term: StyleTarget(references[term], own[term]) for term in own}
 
     def references(self, wanted: Statistics) -> tuple[Statistics, ...]:
-        """Return what sums take beside a picture: the references in what is wanted of a style, if any."""
+        """Return the further argument of sums: the references in a style's targets, if there are any."""
         return (
             () if self.reference is None else ({term: target.reference for term, target in wanted.items()},)
         )

@@ -92,7 +92,7 @@ def _distances(distance: Callable[[Any, Any], Array], found: list[Any], wanted: 
 
 
 def _each_style(wanted: Any) -> list[Any]:
-    """Return what is wanted of each style by itself, from what is stacked."""
+    """Return the targets of each style by itself, from the stacked ones."""
     count = jax.tree.leaves(wanted)[0].shape[0]
     return [jax.tree.map(lambda leaf, k=k: leaf[k], wanted) for k in range(count)]
 
