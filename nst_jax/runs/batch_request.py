@@ -299,17 +299,18 @@ def read_manifest(name: str, copy: str = "") -> Iterator[dict[str, Any]]:
 
 
 def _read_csv(name: str, file: Any) -> Iterator[dict[str, Any]]:
-    table = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
-    try:
-        columns = table.fieldnames or []
-        if len(set(columns)) < len(columns):
-            raise ValueError("a column is there twice")
-        for row in table:
-            if None in row:
-                raise ValueError("there are more cells than columns")
-            yield {column: _split(column, cell) for column, cell in row.items()}
-    except (csv.Error, ValueError) as error:  # ValueError: it is no UTF-8, too
-        raise InputError(f"{name}, line {table.line_num}", "must be CSV in UTF-8", str(error)) from error
+    with io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+        table = csv.DictReader(text, strict=True)
+        try:
+            columns = table.fieldnames or []
+            if len(set(columns)) < len(columns):
+                raise ValueError("a column is there twice")
+            for row in table:
+                if None in row:
+                    raise ValueError("there are more cells than columns")
+                yield {column: _split(column, cell) for column, cell in row.items()}
+        except (csv.Error, ValueError) as error:  # ValueError: it is no UTF-8, too
+            raise InputError(f"{name}, line {table.line_num}", "must be CSV in UTF-8", str(error)) from error
 
 
 def _split(column: str, cell: str | None) -> str | list[str] | None:
