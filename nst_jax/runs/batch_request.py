@@ -74,6 +74,12 @@ class BatchOptions:
         "INDEX/COUNT: make this share of the rows, from 0/COUNT; auto/COUNT takes the index from "
         f"{' or '.join(WORKERS)}",
     )
+    batch_size: int = option(
+        0,
+        "rows of one shape that are optimized at once; 0: one on a CPU, on a GPU as many as fit",
+        low=0,
+        high=10**6,
+    )
     retry_failed: bool = option(False, "make rows again that failed before")
     summary: bool = option(
         False,
