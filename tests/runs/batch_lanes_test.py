@@ -95,15 +95,15 @@ def check_close(one, other):
             assert a == b
 
 
-@pytest.mark.parametrize("options", [{"optimizer": "adam"}, {"optimizer": "lbfgs"}])
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 @pytest.mark.parametrize("strength", [{}, {"strength": 0.6}])
-def test_each_lane_is_the_run_of_its_scales(params, options, strength):
+def test_each_lane_is_the_run_of_its_scales(params, optimizer, strength):
     pictures = [
         np.random.default_rng(seed).random((4, 6, 3), np.float32).repeat(8, 0).repeat(8, 1)
         for seed in range(4)
     ]
-    common = {"preset": "gatys", "size": 48, "scales": "36,48", "iterations": (7, 6), **LAYERS}
-    config = Config.from_preset(**common, **options, **strength)
+    scales = {"size": 48, "scales": "36,48", "iterations": (7, 6)}
+    config = Config.from_preset(preset="gatys", optimizer=optimizer, **scales, **strength, **LAYERS)
     problems = [make_problems(params, content, [pictures[3]], config) for content in pictures[:3]]
     told = list(run_lanes(problems, 3, 5))
     for number, own in enumerate(problems):
