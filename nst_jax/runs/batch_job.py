@@ -153,7 +153,7 @@ class Batch:
         self, reader: ThreadPoolExecutor, stop: Callable[[], Any]
     ) -> Iterator[Sequence[_Optimized | BatchEvent]]:
         """Compute the pictures of the rows, those of a group at a time; yield what comes of them."""
-        found = _in_advance(reader, self._prepare, self.rows, max(ROWS_AHEAD, self.lanes.most))
+        found = _in_advance(reader, self._prepare, self.rows, lambda: max(ROWS_AHEAD, self.lanes.in_hand))
         with device.CompileTime() as compiling:
             for group in self.lanes.groups(found, lambda one: getattr(one, "job", None)):
                 if stop():
@@ -291,7 +291,7 @@ def prepare_batch(request: BatchRequest, scratch: Path) -> Batch:
     sizes = functools.lru_cache(4096)(_size_of)
     order: dict[Shape | None, int] = {}  # numbers of the shapes, as they come
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
-        shapes = _in_advance(pool, lambda row: _shape_of(request, row, sizes), rows, HEADERS_AHEAD)
+        shapes = _in_advance(pool, lambda row: _shape_of(request, row, sizes), rows, lambda: HEADERS_AHEAD)
         numbers = array("q", (order.setdefault(shape, len(order)) for shape in shapes))
     known = [shape for shape in order if shape]
     programs = {shape._replace(style_sizes=()) for shape in known}
@@ -351,14 +351,24 @@ def _reason(error: Exception, id: str) -> str:
 
 
 def _in_advance(
-    pool: ThreadPoolExecutor, function: Callable[[Row], Any], rows: Iterable[Row], ahead: int
+    pool: ThreadPoolExecutor,
+    function: Callable[[Row], Any],
+    rows: Iterable[Row],
+    ahead: Callable[[], int],
 ) -> Iterator[Any]:
-    """Yield what a function gives for each row, computed for so many while those before are used."""
+    """Yield what a function gives for each row, computed while those before are used.
+
+    Args:
+        pool: Computes it.
+        function: Of a row.
+        rows: In order.
+        ahead: Tells for how many rows at a time.
+    """
     futures: collections.deque[Future[Any]] = collections.deque()
     try:
         for row in rows:
             futures.append(pool.submit(function, row))
-            if len(futures) > ahead:
+            while len(futures) > ahead():
                 yield futures.popleft().result()
         while futures:
             yield futures.popleft().result()

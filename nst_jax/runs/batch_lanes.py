@@ -17,7 +17,7 @@ from nst_jax.runs.transfer import Progress, ScaleResult, chunk_steps
 from nst_jax.system import device
 
 LOG = logging.getLogger(__name__)
-MAX_LANES = 32  # unless asked for: as many pictures more are read in the meantime
+MAX_LANES = 64  # unless asked for; the rows of the next group are read in the meantime
 # Even where rows share pictures: so all groups of a shape have one program.
 VARIED = LaneAxes(content=True, style=True, background=False)
 T = TypeVar("T")
@@ -31,14 +31,9 @@ class Lanes:
 
     def __init__(self, batch_size: int):
         self.batch_size = batch_size
+        self.in_hand = 1  # at a time, of the program in hand
         self.limits: dict[Hashable, int] = {}
         self.used: dict[Hashable, int] = {}  # lanes of the largest group: smaller ones take its program
-
-    @property
-    def most(self) -> int:
-        """The most rows that are made at a time."""
-        automatic = 1 if jax.default_backend() == "cpu" else MAX_LANES
-        return self.batch_size or automatic
 
     def groups(self, found: Iterable[T], job_of: Callable[[T], Job | None]) -> Iterator[list[T]]:
         """Yield in lists what is made at a time: jobs with nothing but others' results between them.
@@ -83,11 +78,10 @@ class Lanes:
 
     def _limit(self, job: Job) -> int:
         key = program_of(job)
-        if self.most == 1 or key is None:
-            return 1
         if key not in self.limits:
-            self.limits[key] = self.batch_size or max(1, min(MAX_LANES, _that_fit(job)))
-        return self.limits[key]
+            self.limits[key] = 1 if key is None else self.batch_size or _that_fit(job)
+        self.in_hand = self.limits[key]
+        return self.in_hand
 
 
 def program_of(job: Job) -> Hashable:
@@ -190,7 +184,9 @@ def _problems(job: Job) -> list[Problem] | None:
 
 
 def _that_fit(job: Job) -> int:
-    """Return how many lanes fit into the memory, guessed from the pixels."""
+    """Return how many lanes fit into the memory, guessed from the pixels; a CPU is busy with one."""
     free, (content, styles, init, _) = device.free_memory(), job.pictures
+    if jax.default_backend() == "cpu" or free is None:
+        return 1
     height, width, _ = next(one for one in (content, init, *styles) if one is not None).shape
-    return MAX_LANES if free is None else int(free / (BYTES_PER_PIXEL * height * width))
+    return max(1, min(MAX_LANES, int(free / (BYTES_PER_PIXEL * height * width))))
