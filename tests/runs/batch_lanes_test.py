@@ -2,6 +2,7 @@
 
 import csv
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ from nst_jax.config import Config
 from nst_jax.errors import NotEnoughMemory
 from nst_jax.runs import batch_lanes
 from nst_jax.runs import sweep as sweeping
-from nst_jax.runs.batch_job import RowFinished, RowSkipped, prepare_batch
+from nst_jax.runs.batch_job import RowFinished, RowSkipped, _in_advance, prepare_batch
 from nst_jax.runs.batch_lanes import Lanes, run_lanes
 from nst_jax.runs.batch_request import BatchOptions, make_batch_request
 from nst_jax.runs.pyramid import make_problems
@@ -217,6 +218,18 @@ def test_a_stop_lets_the_group_in_hand_finish():
     events = list(batch.run(stop=lambda: asked.append(0) or len(asked) > 1))
     assert [event.id for event in events] == ["r0", "r1", "r2"]
     assert sorted(path.name for path in Path("o").glob("*.png")) == ["r0.png", "r1.png", "r2.png"]
+
+
+def test_as_many_rows_are_read_ahead_as_the_program_in_hand_makes():
+    begun, ahead = [], 1
+    rows = (begun.append(k) or k for k in range(9))
+    with ThreadPoolExecutor(1) as pool:
+        found = _in_advance(pool, lambda row: row, rows, lambda: ahead)
+        assert (next(found), len(begun)) == (0, 2)
+        ahead = 4
+        assert (next(found), len(begun)) == (1, 6)
+        ahead = 1
+        assert list(found) == [*range(2, 9)]
 
 
 @pytest.mark.parametrize(("lanes_of_room", "at_a_time"), [(2.5, 2), (0.5, 1), (1e6, 5), (None, 1)])
