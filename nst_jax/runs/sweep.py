@@ -326,7 +326,7 @@ class _Pass:
 def _states_of(first: Float[Array, "n h w 3"], inputs: Inputs, layout: Layout) -> State:
     """Return the shapes, types and places of the states of a pass; nothing is computed."""
     shapes = jax.eval_shape(partial(_initial_states, layout=layout), first, inputs.weights)
-    place = NamedSharding(layout.mesh, PartitionSpec("lanes" if layout.mesh.size > 1 else None))
+    place = NamedSharding(layout.mesh, PartitionSpec("lanes"))
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
 
 
