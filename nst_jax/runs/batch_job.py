@@ -19,7 +19,7 @@ import logging
 import os
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,7 @@ from nst_jax import images
 from nst_jax.errors import InputError, NotEnoughMemory, as_flags
 from nst_jax.files import check_folder, remove_stale
 from nst_jax.networks.base import Params
+from nst_jax.runs.batch_lanes import Lanes
 from nst_jax.runs.batch_request import PLACES, BatchRequest, Row, Rows
 from nst_jax.runs.batch_results import Results, key_of
 from nst_jax.runs.batch_staging import Staged, Staging
@@ -39,11 +40,12 @@ from nst_jax.runs.events import Event, Optimized, Written
 from nst_jax.runs.input_files import program_size
 from nst_jax.runs.job import Job, load_network, prepare
 from nst_jax.runs.request import Request
+from nst_jax.runs.transfer import Progress
 from nst_jax.system import device, storage
 from nst_jax.weights import Weights
 
 LOG = logging.getLogger(__name__)
-ROWS_AHEAD = 2  # rows that are read before their turn
+ROWS_AHEAD = 2  # rows, at least, that are read before their turn
 MAX_PROGRAMS = 500  # that are kept: thousands take all memory maps of a process, which ends in a crash
 HEADER_THREADS = 16  # that read headers, for files at addresses answer slowly
 HEADERS_AHEAD = 64  # that are asked for at a time
@@ -114,6 +116,7 @@ class Batch:
     ):
         self.request, self.rows, self.results, self.forecast = request, rows, results, forecast
         self.staging = staging
+        self.lanes = Lanes(request.wanted.batch_size)
         self.networks: dict[tuple[str, str], tuple[Weights, Params]] = {}
 
     def run(self, stop: Callable[[], Any] = lambda: False) -> Iterator[BatchEvent]:
@@ -134,23 +137,39 @@ class Batch:
             contextlib.closing(self.results),
             ThreadPoolExecutor(1) as reader,
             ThreadPoolExecutor(1) as writer,
-            device.CompileTime() as compiling,
         ):
-            for found in _in_advance(reader, self._prepare, self.rows, ROWS_AHEAD):
+            for made in self._made(reader, stop):
+                while writing:  # of one group at a time, so that few pictures are in memory
+                    yield writing.popleft().result()
+                for one in made:
+                    if isinstance(one, _Optimized):
+                        writing.append(writer.submit(self._write, one))
+                    else:
+                        yield one
+            while writing:
+                yield writing.popleft().result()
+
+    def _made(
+        self, reader: ThreadPoolExecutor, stop: Callable[[], Any]
+    ) -> Iterator[Sequence[_Optimized | BatchEvent]]:
+        """Compute the pictures of the rows, those of a group at a time; yield what comes of them."""
+        found = _in_advance(reader, self._prepare, self.rows, lambda: max(ROWS_AHEAD, self.lanes.in_hand))
+        with device.CompileTime() as compiling:
+            for group in self.lanes.groups(found, lambda one: getattr(one, "job", None)):
                 if stop():
-                    break
+                    return
                 if compiling.programs > MAX_PROGRAMS:  # rows are in the order of theirs: few come back
                     jax.clear_caches()
                     compiling.programs = 0
-                made = self._optimize(found) if isinstance(found, _Ready) else found
-                while writing:  # of one row at a time, so that few pictures are in memory
-                    yield writing.popleft().result()
-                if isinstance(made, _Optimized):
-                    writing.append(writer.submit(self._write, made))
-                else:
-                    yield made
-            while writing:
-                yield writing.popleft().result()
+                rows = [one for one in group if isinstance(one, _Ready)]
+                if not rows:
+                    yield group
+                    continue
+                alone = yield from self._optimize_together(rows)
+                for ready in alone:
+                    if stop():
+                        return
+                    yield [self._optimize(ready)]
 
     def _prepare(self, row: Row) -> _Ready | BatchEvent:
         """Read a row's files, unless the row is made already."""
@@ -183,19 +202,50 @@ class Batch:
             return not self.request.wanted.retry_failed
         return all(map(storage.exists, _places(request)))
 
+    def _optimize_together(
+        self, rows: Sequence[_Ready]
+    ) -> Generator[Sequence[_Optimized | BatchEvent], None, list[_Ready]]:
+        """Compute the pictures of a group; return the rows that are to be made by themselves."""
+        began = time.monotonic()
+        outcomes = self.lanes.optimize([ready.job for ready in rows])
+        pairs = list(zip(rows, outcomes, strict=True))
+        seconds = (time.monotonic() - began) / len(rows)
+        if any(outcomes):
+            yield [
+                self._optimized(ready, outcome.last, seconds, ready.job.write(outcome))
+                for ready, outcome in pairs
+                if outcome
+            ]
+        return [ready for ready, outcome in pairs if not outcome]
+
     def _optimize(self, ready: _Ready) -> _Optimized | BatchEvent:
         """Compute a row's picture; nothing is written yet."""
         began = time.monotonic()
         try:
             events = ready.job.run()
             last = next(event for event in events if isinstance(event, Optimized)).progress
-            if not last.finite:
-                came = f"not finite after step {last.step}"
-                raise InputError("loss", "finite numbers (smaller weights?)", came)
-            return _Optimized(ready, last.losses, time.monotonic() - began, events)
+            return self._optimized(ready, last, time.monotonic() - began, events)
         except Exception as error:  # whatever it is, the next row is made
             ready.staged.close()
             return self._failed(ready.row, ready.key, error)
+
+    def _optimized(
+        self, ready: _Ready, last: Progress, seconds: float, events: Iterator[Event]
+    ) -> _Optimized | BatchEvent:
+        """Return a row whose picture is computed.
+
+        Args:
+            ready: The row.
+            last: Where the run ended.
+            seconds: That it took.
+            events: Those that follow, which write the files.
+        """
+        if last.finite:
+            return _Optimized(ready, last.losses, seconds, events)
+        ready.staged.close()
+        came = f"not finite after step {last.step}"
+        error = InputError("loss", "finite numbers (smaller weights?)", came)
+        return self._failed(ready.row, ready.key, error)
 
     def _write(self, made: _Optimized) -> BatchEvent:
         """Write a row's files and its line."""
@@ -241,7 +291,7 @@ def prepare_batch(request: BatchRequest, scratch: Path) -> Batch:
     sizes = functools.lru_cache(4096)(_size_of)
     order: dict[Shape | None, int] = {}  # numbers of the shapes, as they come
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
-        shapes = _in_advance(pool, lambda row: _shape_of(request, row, sizes), rows, HEADERS_AHEAD)
+        shapes = _in_advance(pool, lambda row: _shape_of(request, row, sizes), rows, lambda: HEADERS_AHEAD)
         numbers = array("q", (order.setdefault(shape, len(order)) for shape in shapes))
     known = [shape for shape in order if shape]
     programs = {shape._replace(style_sizes=()) for shape in known}
@@ -301,14 +351,24 @@ def _reason(error: Exception, id: str) -> str:
 
 
 def _in_advance(
-    pool: ThreadPoolExecutor, function: Callable[[Row], Any], rows: Iterable[Row], ahead: int
+    pool: ThreadPoolExecutor,
+    function: Callable[[Row], Any],
+    rows: Iterable[Row],
+    ahead: Callable[[], int],
 ) -> Iterator[Any]:
-    """Yield what a function gives for each row, computed for so many while those before are used."""
+    """Yield what a function gives for each row, computed while those before are used.
+
+    Args:
+        pool: Computes it.
+        function: Of a row.
+        rows: In order.
+        ahead: Tells for how many rows at a time.
+    """
     futures: collections.deque[Future[Any]] = collections.deque()
     try:
         for row in rows:
             futures.append(pool.submit(function, row))
-            if len(futures) > ahead:
+            while len(futures) > ahead():
                 yield futures.popleft().result()
         while futures:
             yield futures.popleft().result()

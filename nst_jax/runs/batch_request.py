@@ -74,6 +74,12 @@ class BatchOptions:
         "INDEX/COUNT: make this share of the rows, from 0/COUNT; auto/COUNT takes the index from "
         f"{' or '.join(WORKERS)}",
     )
+    batch_size: int = option(
+        0,
+        "rows of one shape that are optimized at once; 0: one on a CPU, on a GPU as many as fit",
+        low=0,
+        high=10**6,
+    )
     retry_failed: bool = option(False, "make rows again that failed before")
     summary: bool = option(
         False,
@@ -299,17 +305,18 @@ def read_manifest(name: str, copy: str = "") -> Iterator[dict[str, Any]]:
 
 
 def _read_csv(name: str, file: Any) -> Iterator[dict[str, Any]]:
-    table = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
-    try:
-        columns = table.fieldnames or []
-        if len(set(columns)) < len(columns):
-            raise ValueError("a column is there twice")
-        for row in table:
-            if None in row:
-                raise ValueError("there are more cells than columns")
-            yield {column: _split(column, cell) for column, cell in row.items()}
-    except (csv.Error, ValueError) as error:  # ValueError: it is no UTF-8, too
-        raise InputError(f"{name}, line {table.line_num}", "must be CSV in UTF-8", str(error)) from error
+    with io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+        table = csv.DictReader(text, strict=True)
+        try:
+            columns = table.fieldnames or []
+            if len(set(columns)) < len(columns):
+                raise ValueError("a column is there twice")
+            for row in table:
+                if None in row:
+                    raise ValueError("there are more cells than columns")
+                yield {column: _split(column, cell) for column, cell in row.items()}
+        except (csv.Error, ValueError) as error:  # ValueError: it is no UTF-8, too
+            raise InputError(f"{name}, line {table.line_num}", "must be CSV in UTF-8", str(error)) from error
 
 
 def _split(column: str, cell: str | None) -> str | list[str] | None:

@@ -120,12 +120,23 @@ class Job:
             untouched = bool(stopped) and last.step == 0 and Path(self.request.outputs.output).exists()
             yield Optimized(last)
             if is_primary() and not untouched:
-                recipe = Recipe(self.request, self.weights, self.devices, self.began)
-                yield from map(Written, write_all(outcome, recipe, self.canvas, judged=not stopped))
+                yield from self.write(outcome, judged=not stopped)
             if writer and is_primary() and last.finite and not stopped:
                 writer.ended(self.request.checkpoint.keep_checkpoints)
         resumable = writer is not None and writer.last == last.step
         yield Finished(Result(last, stopped, untouched, resumable))
+
+    def write(self, outcome: Outcome, judged: bool = True) -> Iterator[Event]:
+        """Write the files of what the job came to, in run or elsewhere, and yield them. Raises NotWritten.
+
+        judged: whether there is time to measure the picture.
+        """
+        recipe = Recipe(self.request, self.weights, self.devices, self.began)
+        yield from map(Written, write_all(outcome, recipe, self.canvas, judged))
+
+    def problems(self) -> list[Problem]:
+        """Return the problem of each scale. Raises InputError."""
+        return self._problems(self.request.config)
 
     def forecast(self) -> list[Forecast]:
         """Return the memory and time of each scale, from a few steps of a small picture.
@@ -206,7 +217,7 @@ class Job:
 
     def _plans(self) -> tuple[list[Problem], list[Plan]]:
         """Return the problems of all scales, and the plans of those that are still to run."""
-        problems = self._problems(self.request.config)
+        problems = self.problems()
         skipped = self.resume.scale - 1 if self.resume else 0
         ways = self.resume.ways[skipped:] if self.resume else []  # others would round otherwise
         free = all_min(device.free_memory(min(self.devices, jax.local_device_count())))

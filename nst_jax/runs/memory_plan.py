@@ -155,18 +155,18 @@ def memory_use(problem: Problem) -> MemoryUse:
     numbers = traced_numbers(spec)
     sources = problem.masks.sources_of(len(problem.styles))
     once = [
-        (sum(_needs_of(wanted_of_style, *style_arguments(params, style, numbers, source, spec))), style)
+        (sum(needs_of(wanted_of_style, *style_arguments(params, style, numbers, source, spec))), style)
         for style, source in zip(problem.styles, sources, strict=True)
     ]
     image = sharding.shard(sharding.pad(first, spec), spec)
     if problem.content is not None and not spec.recompute_content:
-        once.append((sum(_needs_of(content_targets, params, image, spec)), problem.content))
+        once.append((sum(needs_of(content_targets, params, image, spec)), problem.content))
     targets = sharding.placed(jax.eval_shape(problem.targets), spec)
     state, inputs = state_shapes(problem), problem.inputs(targets)
-    arguments, temporary = _needs_of(loop.run_chunk, state, np.int32(0), inputs, spec)
+    arguments, temporary = needs_of(loop.run_chunk, state, np.int32(0), inputs, spec)
     if ruler := ruler_shapes(problem.content, spec):
         target_lpips = np.float32(0)
-        _, steering = _needs_of(steer, state, targets.background, ruler, target_lpips, np.int32(0), spec)
+        _, steering = needs_of(steer, state, targets.background, ruler, target_lpips, np.int32(0), spec)
         arguments, temporary = arguments + _bytes(ruler), max(temporary, steering)
     content = _bytes([targets.terms.get(name) for name in recomputed_terms(spec) if layers_of([name], spec)])
     style, largest = max((size, picture.shape[:2]) for size, picture in once)
@@ -203,7 +203,7 @@ def bytes_needed(program: Any) -> int:
     return sum(_memory(program))
 
 
-def _needs_of(program: Any, *arguments: Any) -> tuple[int, int]:
+def needs_of(program: Any, *arguments: Any) -> tuple[int, int]:
     """Return the bytes of a program's arguments and temporaries; it is compiled once for all of one shape."""
     leaves, tree = jax.tree.flatten(arguments)
     kinds = tuple(

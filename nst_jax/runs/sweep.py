@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from functools import partial
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,16 +24,26 @@ from nst_jax.objective.targets import (
     style_targets,
     traced_numbers,
 )
-from nst_jax.objective.weights import LossWeights
+from nst_jax.objective.weights import Dial, LossWeights
 from nst_jax.optimize import steering
-from nst_jax.optimize.loop import Inputs, Snapshot, State, initial_state, run_steps, snapshot
+from nst_jax.optimize.loop import (
+    Inputs,
+    Snapshot,
+    State,
+    carried_picture,
+    initial_state,
+    run_steps,
+    snapshot,
+)
+from nst_jax.optimize.optimizers import OPTIMIZERS
 from nst_jax.optimize.steering import Ruler, make_ruler
 from nst_jax.pytrees import Pytree
-from nst_jax.runs.memory_plan import bytes_needed
+from nst_jax.runs.memory_plan import needs_of
 from nst_jax.runs.problem import Problem
-from nst_jax.runs.transfer import Progress, chunk_steps, progress
+from nst_jax.runs.transfer import Progress, ScaleResult, chunk_steps, enlarged, progress
 from nst_jax.spec import Spec
 
+T = TypeVar("T")
 BYTES_PER_PIXEL = 6000  # of a lane with the five usual layers: a guess, which the compiler's count corrects
 
 
@@ -62,6 +72,9 @@ class SweepProgress(Pytree):
     step: int
     finished: dict[int, Progress]  # those that have just come to their end
     batch: SweepBatch
+    # What can be asked until the next chunk, by number.
+    told: Callable[[], dict[int, Progress]]
+    results: Callable[[], dict[int, ScaleResult]]  # of those that are finished
 
 
 class LaneAxes(NamedTuple):
@@ -86,6 +99,7 @@ class Course(Pytree):
     background: Background | None
     ruler: Ruler
     target_lpips: Float[Array, " n"]
+    before: Any  # steps of the scales before
 
 
 def sweep(
@@ -97,6 +111,8 @@ def sweep(
     done: Collection[int] = (),
     stopped: SweepResumeState | None = None,
     max_steps: Callable[[], int] | None = None,
+    left: Sequence[ScaleResult] = (),
+    varied: LaneAxes | None = None,
 ) -> Iterator[SweepProgress]:
     """Run all problems, `batch_size` at a time in one compiled program, yielding after every chunk of steps.
 
@@ -114,6 +130,9 @@ def sweep(
             the others give the same bits.
         stopped: Where one of the passes stood.
         max_steps: Asked before each chunk how many steps it may take.
+        left: What each problem goes on from, of the scale before. Empty: they begin.
+        varied: Which parts the program has for each lane, whether or not problems share them. None: those
+            that they do not share.
 
     Raises:
         InputError: Problems differ in size, spec, masks of the picture, iterations, activation shift or power
@@ -124,7 +143,7 @@ def sweep(
     count = len(problems)
     devices = (devices or jax.devices())[:count]
     mesh = Mesh(np.array(devices), ("lanes",), axis_types=(AxisType.Auto,))
-    parts = _Parts(problems, mesh)
+    parts = _Parts(problems, mesh, left, varied)
     if not batch_size:  # a CPU is busy with one: more at a time cost it more each, and finish later
         one = devices[0].platform == "cpu"
         batch_size = len(devices) if one else _guess(problems[0], count, len(devices), free_memory)
@@ -190,10 +209,10 @@ def _fit(parts: "_Parts", batch_size: int, free: int | None) -> int:
     devices = parts.layout.mesh.size
     while free is not None:
         first, inputs = parts.inputs((0,), batch_size)
-        states = jax.eval_shape(partial(_initial_states, layout=parts.layout), first, inputs.weights)
-        needed = bytes_needed(_advance.lower(states, np.int32(0), inputs, parts.layout).compile())
+        states = _states_of(first, inputs, parts.layout)
+        needed = sum(needs_of(_advance, states, np.int32(0), inputs, parts.layout))
         if course := parts.course((0,), batch_size):
-            needed = max(needed, bytes_needed(_steer.lower(states, course, parts.layout).compile()))
+            needed = max(needed, sum(needs_of(_steer, states, course, parts.layout)))
         if needed <= free:
             break
         if batch_size == devices:
@@ -215,36 +234,98 @@ def _run(
     max_steps: Callable[[], int] | None,
 ) -> Iterator[SweepProgress]:
     """Run one pass; lanes without a problem of their own repeat the last one."""
-    problems, layout = parts.problems, parts.layout
-    iterations = problems[0].steps
+    iterations = parts.problems[0].steps
     report_every = report_every or chunk_steps(iterations)
-    first, inputs = parts.inputs(numbers, batch_size)
-    if stopped:
-        shapes = jax.eval_shape(partial(_initial_states, layout=layout), first, inputs.weights)
-        states, step = stopped.states(_placed(shapes, layout)), stopped.step
-        course = parts.course(numbers, batch_size)
-    else:
-        states, step = _start(first, inputs, layout), 0
-        if course := parts.course(numbers, batch_size):
-            states = _steer(states, course, layout)
-
-    def told(finished: dict[int, Progress]) -> SweepProgress:
-        batch = SweepBatch(states=states, first=numbers[0], batch_size=batch_size, step=step)
-        return SweepProgress(lanes=numbers, step=step, finished=finished, batch=batch)
-
-    while step < iterations and jax.device_get(states.finite & ~states.converged).any():
-        yield told({})
-        stop = step + min(report_every, iterations - step, max_steps() if max_steps else report_every)
-        while step < stop:
-            steps = steering.piece(step, stop - step) if course else stop - step
-            states, step = _advance(states, np.int32(steps), inputs, layout), step + steps
-            if course:
-                states = _steer(states, course, layout)
-    last = jax.device_get(_snapshots(states, inputs.targets.background, layout))
-    yield told({number: progress(_lane(last, lane), problems[number]) for lane, number in enumerate(numbers)})
+    now = _Pass(parts, numbers, batch_size, stopped)
+    while now.step < iterations and now.moves():
+        yield now.told({})
+        steps = min(report_every - (parts.before + now.step) % report_every, iterations - now.step)
+        now.advance(min(steps, max_steps()) if max_steps else steps)
+    yield now.told(now.progress())
 
 
-def _placed(shapes: State, layout: Layout) -> State:
+class _Pass:
+    """A pass in hand: what its lanes run on, and where they stand."""
+
+    def __init__(
+        self,
+        parts: "_Parts",
+        numbers: tuple[int, ...],
+        batch_size: int,
+        stopped: SweepResumeState | None,
+    ):
+        self.parts, self.layout, self.numbers, self.batch_size = parts, parts.layout, numbers, batch_size
+        first, self.inputs = parts.inputs(numbers, batch_size)
+        self.background = self.inputs.targets.background
+        self.course = parts.course(numbers, batch_size)
+        self.step = stopped.step if stopped else 0
+        if stopped:
+            self.states = stopped.states(_states_of(first, self.inputs, self.layout))
+            return
+        left = parts.of_lanes(parts.left, numbers, batch_size)
+        self.states = _start(first, self.inputs, self.layout, left)
+        if self.course and not left:
+            self.states = _steer(self.states, self.course, self.layout)
+
+    def moves(self) -> bool:
+        """Tell whether there is a lane that further steps would move."""
+        return bool(jax.device_get(self.states.finite & ~self.states.converged).any())
+
+    def advance(self, steps: int) -> None:
+        """Take steps, with corrections on the way where a strength is in force."""
+        stop = self.step + steps
+        while self.step < stop:
+            left = stop - self.step
+            steps = steering.piece(self.parts.before + self.step, left) if self.course else left
+            self.states = _advance(self.states, np.int32(steps), self.inputs, self.layout)
+            self.step += steps
+            if self.course:
+                self.states = _steer(self.states, self.course, self.layout)
+
+    def told(self, finished: dict[int, Progress]) -> SweepProgress:
+        """Return where the pass stands."""
+        first, step = self.numbers[0], self.step
+        return SweepProgress(
+            lanes=self.numbers,
+            step=step,
+            finished=finished,
+            batch=SweepBatch(states=self.states, first=first, batch_size=self.batch_size, step=step),
+            told=self.progress,
+            results=partial(self.results, finished),
+        )
+
+    def progress(self) -> dict[int, Progress]:
+        """Return where each lane stands, steps and evaluations counted over all scales."""
+        last, found = jax.device_get(_snapshots(self.states, self.background, self.layout)), {}
+        for lane, number in enumerate(self.numbers):
+            problem = self.parts.problems[number]
+            now = progress(_lane(last, lane), problem.replace(weights=jax.device_get(problem.weights)))
+            if self.parts.left:
+                origin = self.parts.left[number]
+                now = now._replace(
+                    step=origin.step + now.step, evaluations=origin.evaluations + now.evaluations
+                )
+            found[number] = now
+        return found
+
+    def results(self, finished: dict[int, Progress]) -> dict[int, ScaleResult]:
+        """Return what the lanes leave to the next scale."""
+        memory = self.states.memory if OPTIMIZERS[self.layout.spec.optimizer].carry else None
+        image = _carried(self.states, self.background, self.layout)
+        kept = jax.device_get((image, memory, self.states.scale, self.states.dial))
+        found = {}
+        for lane, number in enumerate(self.numbers):
+            image, memory, scale, dial = _lane(kept, lane)
+            step, evaluations = finished[number].step, finished[number].evaluations
+            found[number] = ScaleResult(
+                image=image, memory=memory, scale=scale, step=step, evaluations=evaluations, dial=dial
+            )
+        return found
+
+
+def _states_of(first: Float[Array, "n h w 3"], inputs: Inputs, layout: Layout) -> State:
+    """Return the shapes, types and places of the states of a pass; nothing is computed."""
+    shapes = jax.eval_shape(partial(_initial_states, layout=layout), first, inputs.weights)
     place = NamedSharding(layout.mesh, PartitionSpec("lanes"))
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
 
@@ -256,16 +337,26 @@ def _lane(batch: Any, lane: int) -> Any:
 class _Parts:
     """The problems as lanes: each content and each set of styles is put through the network once."""
 
-    def __init__(self, problems: Sequence[Problem], mesh: Mesh):
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        mesh: Mesh,
+        left: Sequence[ScaleResult] = (),
+        varied: LaneAxes | None = None,
+    ):
         first = problems[0]
         regions = masking.regions(first.masks)
-        self.problems = problems
+        self.problems, self.left = problems, left
+        self.firsts = [problem.first for problem in problems]
+        if left:
+            self.firsts = [enlarged(one, problem) for one, problem in zip(left, problems, strict=True)]
+        self.before = max((one.step for one in left), default=0)  # fewer only of lanes that converged
         self.regions = regions_by_layer(regions, first.background.shape, first.spec)
         self.background = make_background(first.background, regions, first.spec)
         self.made: dict[Hashable, Any] = {}
         self.rulers: dict[int, Ruler | None] = {}
         contents = len({id(problem.content) for problem in problems}) > 1
-        varied = LaneAxes(
+        varied = varied or LaneAxes(
             content=contents,
             style=len({_style_key(problem) for problem in problems}) > 1,
             background=regions is not None and len({id(problem.background) for problem in problems}) > 1,
@@ -289,9 +380,13 @@ class _Parts:
             background=self.background and self.background._replace(image=jnp.asarray(problem.background)),
         )
 
+    def of_lanes(self, all_of: Sequence[T], numbers: Sequence[int], batch_size: int) -> list[T]:
+        """Return what the lanes of a pass have of a sequence with one for each problem, or with none."""
+        return [all_of[numbers[min(lane, len(numbers) - 1)]] for lane in range(batch_size if all_of else 0)]
+
     def inputs(self, numbers: Sequence[int], batch_size: int) -> tuple[Float[Array, "n h w 3"], Inputs]:
         """Return the first pictures of a pass's lanes, and what these run on."""
-        chosen = [self.problems[numbers[min(lane, len(numbers) - 1)]] for lane in range(batch_size)]
+        chosen = self.of_lanes(self.problems, numbers, batch_size)
         targets, varied = [self.targets(problem) for problem in chosen], self.layout.varied
         terms = {
             name: _stack([target.terms[name] for target in targets]) if _varies(name, varied) else wanted
@@ -300,7 +395,7 @@ class _Parts:
         background = (
             _stack([target.background for target in targets]) if varied.background else targets[0].background
         )
-        first = jnp.asarray(np.stack([problem.first for problem in chosen]))
+        first = jnp.asarray(np.stack(self.of_lanes(self.firsts, numbers, batch_size)))
         return first, Inputs(
             params=chosen[0].params,
             targets=targets[0].replace(terms=terms, background=background),
@@ -310,7 +405,7 @@ class _Parts:
 
     def course(self, numbers: Sequence[int], batch_size: int) -> Course | None:
         """Return what a pass's lanes are steered by, None where they are not."""
-        chosen = [self.problems[numbers[min(lane, len(numbers) - 1)]] for lane in range(batch_size)]
+        chosen = self.of_lanes(self.problems, numbers, batch_size)
         rulers = []
         for problem in chosen:
             if (key := id(problem.content)) not in self.rulers:
@@ -324,7 +419,8 @@ class _Parts:
         frames = [self.targets(problem).background for problem in chosen]
         background = _stack(frames) if varied.background else frames[0]
         target_lpips = jnp.array([problem.target_lpips for problem in chosen], jnp.float32)
-        return Course(background=background, ruler=ruler, target_lpips=target_lpips)
+        before = np.int32(self.before)
+        return Course(background=background, ruler=ruler, target_lpips=target_lpips, before=before)
 
 
 def _style_key(problem: Problem) -> Hashable:
@@ -373,12 +469,33 @@ def _over_lanes(function: Any, axes: tuple[Any, ...], mesh: Mesh) -> Any:
 
 
 @jax.jit(static_argnames="layout")
-def _initial_states(first: Float[Array, "n h w 3"], weights: LossWeights, layout: Layout) -> State:
-    return _over_lanes(partial(initial_state, spec=layout.spec), (0, 0), layout.mesh)(first, weights)
+def _initial_states(
+    first: Float[Array, "n h w 3"], weights: LossWeights, layout: Layout, dials: Dial | None = None
+) -> State:
+    def initial(first: Any, weights: LossWeights, dial: Dial | None) -> State:
+        state = initial_state(first, weights, layout.spec)
+        return state if dial is None else state.replace(dial=dial)
+
+    return _over_lanes(initial, (0, 0, 0), layout.mesh)(first, weights, dials)
 
 
-def _start(first: Float[Array, "n h w 3"], inputs: Inputs, layout: Layout) -> State:
-    return _advance(_initial_states(first, inputs.weights, layout), np.int32(0), inputs, layout)
+def _start(
+    first: Float[Array, "n h w 3"], inputs: Inputs, layout: Layout, left: Sequence[ScaleResult] = ()
+) -> State:
+    """Return the states at step 0, after one evaluation.
+
+    Args:
+        first: The first pictures.
+        inputs: What the lanes run on.
+        layout: What is static.
+        left: What each lane goes on from. Empty: they begin.
+    """
+    dials = _stack([one.dial for one in left]) if left else None
+    states = _advance(_initial_states(first, inputs.weights, layout, dials), np.int32(0), inputs, layout)
+    if not left or not OPTIMIZERS[layout.spec.optimizer].carry:
+        return states
+    memories, scales = _stack([(one.memory, one.scale) for one in left])
+    return _carry(states, memories, scales, layout)
 
 
 @jax.jit(static_argnames="layout", donate_argnames="states")
@@ -393,10 +510,27 @@ def _steer(states: State, course: Course, layout: Layout) -> State:
     axes = (0, 0 if layout.varied.background else None, Ruler(None, None, own), 0, None)
     function = partial(steering.turn, spec=layout.spec)
     lanes = _over_lanes(function, axes, layout.mesh)
-    return lanes(states, course.background, course.ruler, course.target_lpips, np.int32(0))
+    return lanes(states, course.background, course.ruler, course.target_lpips, course.before)
+
+
+@jax.jit(static_argnames="layout", donate_argnames="states")
+def _carry(states: State, memories: Any, scales: Float[Array, " n"], layout: Layout) -> State:
+    carry = OPTIMIZERS[layout.spec.optimizer].carry
+    assert carry is not None
+
+    def carried(state: State, memory: Any, scale: Any) -> State:
+        return state.replace(memory=carry(memory, state.iterate.image.shape, state.scale / scale))
+
+    return _over_lanes(carried, (0, 0, 0), layout.mesh)(states, memories, scales)
 
 
 @jax.jit(static_argnames="layout")
 def _snapshots(states: State, background: Background | None, layout: Layout) -> Snapshot:
     axes = (0, 0 if layout.varied.background else None)
     return _over_lanes(partial(snapshot, spec=layout.spec), axes, layout.mesh)(states, background)
+
+
+@jax.jit(static_argnames="layout")
+def _carried(states: State, background: Background | None, layout: Layout) -> Float[Array, "n h w 3"]:
+    axes = (0, 0 if layout.varied.background else None)
+    return _over_lanes(partial(carried_picture, spec=layout.spec), axes, layout.mesh)(states, background)

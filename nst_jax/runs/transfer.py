@@ -257,7 +257,7 @@ class _Scale:
     def begin(self, left: ScaleResult | None) -> State:
         """Return the state at step 0: of the problem's first picture, or of the last scale's, enlarged."""
         problem, spec = self.problem, self.problem.spec
-        first = _enlarged(left, problem) if left else problem.first
+        first = enlarged(left, problem) if left else problem.first
         image = sharding.shard(sharding.pad(first, spec), spec)
         state = start(image, self.inputs, spec, problem.decay, left.dial if left else None)
         if left and self.carry:
@@ -340,7 +340,7 @@ def _run_scale(
     return scale.result(state, now) if now.finite else None
 
 
-def _enlarged(left: ScaleResult, problem: Problem) -> Float32[np.ndarray, "h w 3"]:
+def enlarged(left: ScaleResult, problem: Problem) -> Float32[np.ndarray, "h w 3"]:
     """Return the picture with which a scale begins: the last one's, enlarged.
 
     Where a strength s is in force it has 1 - s of the photograph's detail that no smaller picture can hold.

@@ -5,6 +5,8 @@ import csv
 import importlib.util
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,6 +23,7 @@ from PIL import Image
 import nst_jax
 from nst_jax.launchers import batch, nst
 from nst_jax.launchers.flags import run
+from nst_jax.options import fields_of
 from nst_jax.runs import batch_job, batch_request, batch_summary
 from nst_jax.runs.batch_request import (
     BatchOptions,
@@ -679,3 +682,27 @@ def test_whole_numbers_of_json_are_floats_where_options_are():
     assert [type(value) for value in parse_value(columns()["style_mix"], [3, 1.5])] == [float, float]
     assert type(parse_value(columns()["style_weight"], 3)) is float
     assert type(parse_value(columns()["size"], 32)) is int
+
+
+def test_recipes_start_as_many_workers_as_there_are_shards_and_name_flags_of_the_program():
+    yaml = pytest.importorskip("yaml")
+    page = (Path(__file__).parents[2] / "docs" / "batch.md").read_text()
+    job, task = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
+    assert (job["apiVersion"], job["kind"], job["spec"]["completionMode"]) == ("batch/v1", "Job", "Indexed")
+    pod = job["spec"]["template"]["spec"]
+    assert (
+        pod["restartPolicy"] == "Never"
+    )  # which a podFailurePolicy asks for, and FailIndex a limit by index
+    assert job["spec"]["backoffLimitPerIndex"] > 0
+    (failing,) = job["spec"]["podFailurePolicy"]["rules"]
+    assert failing["onExitCodes"]["values"] == [2, batch.FAILED]
+    name, *arguments = pod["containers"][0]["args"]
+    assert name == "nst-batch"
+    assert f"--shard=auto/{job['spec']['completions']}" in arguments
+    array, command = re.search(r"--array=0-(\d+)\n.*?srun (nst-batch .*?)\n", page, re.DOTALL).groups()
+    assert f"--shard=auto/{int(array) + 1}" in command
+    (submitted,) = re.findall(r"ray job submit .* -- (nst-batch .*)", page.replace("\\\n", " "))
+    known = {field.name for kind in batch.PROGRAM.options for field in fields_of(kind)}
+    for words in (arguments, *(shlex.split(line)[1:] for line in (command, task["run"], submitted))):
+        assert {word.partition("=")[0].removeprefix("--") for word in words} <= known
+    assert parse_shard(task["envs"]["SHARD"], {}) == (0, 8)
