@@ -14,6 +14,9 @@ pytestmark = pytest.mark.usefixtures("optax_promotion")
 # 4e-7 at the most: sums in another order, over five steps. A learning rate 3e-4 larger comes to 2e-3. Bfloat16:
 # AMX and AVX512_BF16 differed by 3.2e-4 at the start, which the steps enlarge to 2.7e-2.
 TOLERANCES = {"float32": (2e-5, 2e-5), "bfloat16": (1e-3, 5e-2)}
+# The steps of tutorial enlarge rounding: AVX2 and AVX-512 differ by 6.7e-4 after five (all others by 7e-7), and a
+# photograph that is changed by 1e-8 and 1e-7 by 2e-4 and 2e-3.
+ENLARGED = {"tutorial, end": 2e-3}
 
 
 @pytest.mark.parametrize("precision", generate.PRECISIONS)
@@ -30,5 +33,5 @@ def test_two_runs_give_equal_bytes_and_the_numbers_are_what_they_were(params, pr
     kept = json.loads(generate.FILE.read_text())[precision]
     assert found.keys() == kept.keys()
     for group, numbers in kept.items():
-        tolerance = TOLERANCES[precision][group.endswith(", end")]
+        tolerance = max(TOLERANCES[precision][group.endswith(", end")], ENLARGED.get(group, 0))
         assert found[group] == pytest.approx(numbers, rel=tolerance), group

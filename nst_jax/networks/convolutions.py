@@ -68,6 +68,9 @@ def chosen(precision: str) -> str:
     if choice == "onednn" and not _built():
         allowed = "auto or xla, as the native part (native/build.py) is not built for this device"
         raise InputError("`convolutions`", allowed, "got onednn")
+    if choice == "onednn" and narrow and not _built().convolves_bfloat16():
+        allowed = "auto or xla, as oneDNN convolves bfloat16 with AVX-512 only, which this processor lacks"
+        raise InputError("`convolutions`", allowed, "got onednn")
     return "onednn" if choice == "onednn" or _narrow() else "xla"
 
 

@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
 HEADER = 64  # bytes before a packed kernel
+BFLOAT16 = 0x27, 0x1F  # dnnl_cpu_isa_t: avx512_core, avx2_vnni_2
 HANDLERS = ("nst_forward", "nst_backward", "nst_pack")
 
 _library: Any = None
@@ -35,6 +36,11 @@ def load(path: Path) -> None:
 def has_bfloat16() -> bool:
     """Return whether this processor multiplies bfloat16: AVX512_BF16 or AMX."""
     return bool(_library.nst_has_bfloat16())
+
+
+def convolves_bfloat16() -> bool:
+    """Return whether oneDNN convolves bfloat16 here: by products of it, or of float32 with AVX-512."""
+    return any(_library.nst_instructions() & wanted == wanted for wanted in BFLOAT16)
 
 
 def describe() -> str:

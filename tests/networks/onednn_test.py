@@ -31,8 +31,20 @@ def onednn():
         yield
 
 
+def skip_unless_convolved(dtype):
+    if dtype == "bfloat16" and not convolutions.library().convolves_bfloat16():
+        pytest.skip("this processor has no AVX-512, without which oneDNN convolves no bfloat16")
+
+
+@pytest.fixture
+def narrowest(native_part):
+    """Return the narrowest type that the native part convolves here."""
+    return "bfloat16" if native_part.convolves_bfloat16() else "float32"
+
+
 def layer(h, w, i, o, dtype, rng):
     """Return maps, a kernel, a bias and a cotangent, as float64 of what the type holds; and what runs them."""
+    skip_unless_convolved(dtype)
     held = [
         np.asarray(jnp.asarray(rng.normal(size=shape).astype(np.float32)).astype(dtype), np.float64)
         for shape in ((h, w, i), (3, 3, i, o), (o,), (h, w, o))
@@ -80,6 +92,7 @@ def test_a_layer_and_its_gradient_equal_the_float64_twin(h, w, i, o, dtype, rng)
 @native
 @pytest.mark.parametrize(("precision", "bound"), [("float32", 1e-5), ("bfloat16", 1e-2)])
 def test_features_of_the_real_network_equal_the_float64_twin(params, weights, rng, onednn, precision, bound):
+    skip_unless_convolved(precision)
     image = rng.random((50, 67, 3), np.float32)
     layers = ("conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3")
     ours = features(params, image, layers, precision=precision)
@@ -159,9 +172,9 @@ def test_kernels_are_known_by_what_is_in_them(rng):
 
 
 @native
-def test_threads_of_one_process_run_side_by_side(rng):
-    *_, run = layer(40, 40, 64, 64, "bfloat16", rng)
-    x = jnp.asarray(rng.normal(size=(1, 40, 40, 64)), "bfloat16")
+def test_threads_of_one_process_run_side_by_side(rng, narrowest):
+    *_, run = layer(40, 40, 64, 64, narrowest, rng)
+    x = jnp.asarray(rng.normal(size=(1, 40, 40, 64)), narrowest)
     expected = np.asarray(run(x).astype(jnp.float32))
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         for found in pool.map(lambda _: np.asarray(run(x).astype(jnp.float32)), range(64)):
@@ -193,6 +206,7 @@ def test_windows_give_the_gradient_of_the_whole(params, onednn):
 @pytest.mark.parametrize("shape", [(61, 47), (93, 51)])
 @pytest.mark.parametrize(("precision", "bound"), [("float32", 1e-5), ("bfloat16", 1e-1)])
 def test_rows_over_devices_give_the_gradient_of_one(params, onednn, shape, precision, bound):
+    skip_unless_convolved(precision)
     problem = problem_of(params, shape, precision=precision)
     one, many = evaluated(problem), evaluated(shard_problem(problem, sharding.make_mesh(4)))
     np.testing.assert_allclose(many.value, one.value, rtol=bound)
@@ -201,9 +215,9 @@ def test_rows_over_devices_give_the_gradient_of_one(params, onednn, shape, preci
 
 
 @native
-def test_lanes_over_devices_give_the_bytes_of_one(rng):
-    *_, run = layer(19, 23, 16, 16, "bfloat16", rng)
-    pictures = jnp.asarray(rng.normal(size=(4, 1, 19, 23, 16)), "bfloat16")
+def test_lanes_over_devices_give_the_bytes_of_one(rng, narrowest):
+    *_, run = layer(19, 23, 16, 16, narrowest, rng)
+    pictures = jnp.asarray(rng.normal(size=(4, 1, 19, 23, 16)), narrowest)
     mesh = Mesh(np.array(jax.devices()[:4]), ("lanes",), axis_types=(AxisType.Auto,))
     lanes = PartitionSpec("lanes")
     over = jax.jit(jax.shard_map(jax.vmap(run), mesh=mesh, in_specs=lanes, out_specs=lanes, check_vma=False))
@@ -211,14 +225,22 @@ def test_lanes_over_devices_give_the_bytes_of_one(rng):
 
 
 @native
-def test_two_runs_give_the_same_bytes(params):
+def test_two_runs_give_the_same_bytes(params, narrowest):
     rng = np.random.default_rng(5)
     pictures = rng.random((40, 52, 3), np.float32), [rng.random((45, 33, 3), np.float32)]
-    config = Config.from_preset(**LOW, precision="bfloat16", iterations=3)
+    config = Config.from_preset(**LOW, precision=narrowest, iterations=3)
     with convolutions.using("onednn"):
         one, other = ([p.image for p in stylize_steps(params, *pictures, config=config)] for _ in range(2))
     np.testing.assert_array_equal(one[-1], other[-1])
     assert np.isfinite(one[-1]).all()
+
+
+@native
+def test_bfloat16_without_avx512_is_refused_in_one_line(monkeypatch, onednn):
+    monkeypatch.setattr(convolutions.library(), "convolves_bfloat16", lambda: False)
+    with pytest.raises(InputError, match="AVX-512 only, which this processor lacks"):
+        convolutions.chosen("bfloat16")
+    assert convolutions.chosen("float32") == "onednn"
 
 
 @native

@@ -1237,6 +1237,19 @@ def test_what_is_wrong_shows_where_the_person_looks(page):
     assert "adam" in page.text_content("#problem")
 
 
+SHIFTED = """() => new Promise((tell) => new PerformanceObserver((list) =>
+    tell(list.getEntries().map((one) => one.value))).observe({ type: "layout-shift", buffered: true })
+    || setTimeout(() => tell([]), 1000))"""
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_jumps_when_the_page_opens(page, made, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    page.reload()
+    page.wait_for_selector("#strip li")
+    assert sum(page.evaluate(SHIFTED)) < 0.001
+
+
 @pytest.mark.parametrize("width", [360, 1280, 3840])
 def test_nothing_is_wider_than_the_screen(page, made, width):
     page.set_viewport_size({"width": width, "height": 800})
@@ -1273,6 +1286,7 @@ def test_axe_finds_nothing_that_shuts_somebody_out(page, server, made, width, sc
     for menu in ("Vary", "Download"):
         page.click(f"text={menu}")
         check(menu)
+        page.keyboard.press("Escape")
     page.evaluate("location.hash = '#make'")
     quick(page, iterations=[100_000])
     page.click("#go")

@@ -145,8 +145,9 @@ async function start() {
   });
   addEventListener("hashchange", () => { renderView(); panel.renderForecast(); });
   panel.renderPanel();
+  await listen();
   renderView();
-  listen();
+  document.body.classList.remove("loading"); // all at once, so that nothing jumps
 }
 
 tried(start);

@@ -20,10 +20,11 @@ const button = (name, onclick, more = {}) => h("button", { type: "button", oncli
 
 function menu(name, items) {
   const list = h("div", { hidden: true }, items);
-  const opener = button(name, () => { list.hidden = !list.hidden; opener.setAttribute("aria-expanded", String(!list.hidden)); }, { "aria-expanded": "false" });
-  const box = h("div", { class: "menu", onkeydown: (event) => { if (event.key === "Escape") { list.hidden = true; opener.focus(); } } }, opener, list);
-  box.addEventListener("focusout", (event) => { if (!box.contains(event.relatedTarget)) list.hidden = true; });
-  list.addEventListener("click", (event) => { if (!event.target.closest("input")) list.hidden = true; });
+  const hide = (isHidden) => { list.hidden = isHidden; opener.setAttribute("aria-expanded", String(!isHidden)); };
+  const opener = button(name, () => hide(!list.hidden), { "aria-expanded": "false" });
+  const box = h("div", { class: "menu", onkeydown: (event) => { if (event.key === "Escape") { hide(true); opener.focus(); } } }, opener, list);
+  box.addEventListener("focusout", (event) => { if (!box.contains(event.relatedTarget)) hide(true); });
+  list.addEventListener("click", (event) => { if (!event.target.closest("input")) hide(true); });
   return box;
 }
 
