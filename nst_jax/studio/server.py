@@ -132,7 +132,7 @@ class Routes:
         )
 
     async def about(self, _: Request) -> Response:
-        """Answer with what the page is built from: options, presets, examples, limits."""
+        """Answer with what the page is built from: options, presets, examples, limits, and how all stands."""
         options = self.studio.options
         return JSONResponse(
             {
@@ -142,6 +142,7 @@ class Routes:
                 "paintings": [f"{images.EXAMPLE}{name}" for name in PAINTINGS],
                 "max_upload": options.max_upload * MB,
                 "max_styles": recipes.MAX_STYLES,
+                "now": self._now(),
             }
         )
 
@@ -342,8 +343,7 @@ class Routes:
         return StreamingResponse(self._events(), media_type="text/event-stream")
 
     async def _events(self) -> AsyncIterator[str]:
-        jobs = [self._summary(record) for record in self.studio.jobs.values()]
-        yield f"retry: 1000\nevent: all\ndata: {json.dumps({'jobs': jobs, **self._state()})}\n\n"
+        yield f"retry: 1000\nevent: all\ndata: {json.dumps(self._now())}\n\n"
         async for changed in self.studio.watch():
             if not changed:
                 yield f"event: state\ndata: {json.dumps(self._state())}\n\n"
@@ -351,6 +351,9 @@ class Routes:
                 record = self.studio.jobs.get(job)
                 kind, data = ("job", self._summary(record)) if record else ("gone", {"id": job})
                 yield f"event: {kind}\ndata: {json.dumps(data)}\n\n"
+
+    def _now(self) -> dict[str, Any]:
+        return {"jobs": [self._summary(record) for record in self.studio.jobs.values()], **self._state()}
 
     def _state(self) -> dict[str, Any]:
         free = shutil.disk_usage(self.studio.store.folder).free // MB

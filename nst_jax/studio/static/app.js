@@ -2,7 +2,7 @@
 
 import { $, ask, choose, pictureOf, say, tried } from "./dom.js";
 import * as drafts from "./draft.js";
-import { jobs, listen, onJobs, picture, state } from "./jobs.js";
+import { jobs, know, listen, onJobs, picture, state } from "./jobs.js";
 import * as painter from "./painter.js";
 import * as panel from "./panel.js";
 import * as viewer from "./viewer.js";
@@ -116,7 +116,9 @@ async function takeAll(files, role) {
 }
 
 async function start() {
-  Object.assign(about, await ask("GET", "/api/about"));
+  const { now, ...rest } = await ask("GET", "/api/about");
+  Object.assign(about, rest);
+  know(now); // a stream of events may open late, behind the pictures
   drafts.load();
   $("choose").onclick = () => choose((file) => tried(() => take(file, "content")), { clips: true });
   $("camera").hidden = !matchMedia("(pointer: coarse)").matches;
@@ -145,8 +147,9 @@ async function start() {
   });
   addEventListener("hashchange", () => { renderView(); panel.renderForecast(); });
   panel.renderPanel();
-  await listen();
+  renderDevice();
   renderView();
+  listen();
   document.body.classList.remove("loading"); // all at once, so that nothing jumps
 }
 

@@ -7,19 +7,18 @@ const listeners = [];
 export const onJobs = (listener) => listeners.push(listener);
 const tell = (id) => listeners.forEach((listener) => listener(id));
 
-/** Listen to the studio, and return when it has told of all jobs. */
+/** Take note of all jobs, and of how the studio is. */
+export function know({ jobs: all, ...rest }) {
+  jobs.clear();
+  all.forEach((job) => jobs.set(job.id, job));
+  Object.assign(state, rest, { connected: true });
+  tell(null);
+}
+
 export function listen() {
-  let heard;
-  const first = new Promise((done) => { heard = done; });
   const stream = new EventSource("/api/events");
   const on = (kind, take) => stream.addEventListener(kind, (event) => take(JSON.parse(event.data)));
-  on("all", ({ jobs: all, ...rest }) => {
-    jobs.clear();
-    all.forEach((job) => jobs.set(job.id, job));
-    Object.assign(state, rest, { connected: true });
-    tell(null);
-    heard();
-  });
+  on("all", know);
   on("state", (rest) => {
     Object.assign(state, rest);
     tell(null);
@@ -35,9 +34,7 @@ export function listen() {
   stream.onerror = () => {
     state.connected = false;
     tell(null);
-    heard();
   };
-  return first;
 }
 
 export const newest = () => [...jobs.values()].sort((one, other) => other.created - one.created);
