@@ -402,6 +402,15 @@ int nst_has_bfloat16() {
   return (nst_instructions() & wanted) == wanted;
 }
 
+// Returns whether convolutions of bfloat16 can be made, by products of it or of float32.
+int nst_convolves_bfloat16() {
+  constexpr int ways[] = {static_cast<int>(dnnl::cpu_isa::avx512_core), static_cast<int>(dnnl::cpu_isa::avx2_vnni_2)};
+  for (const int wanted : ways) {
+    if ((nst_instructions() & wanted) == wanted) return 1;
+  }
+  return 0;
+}
+
 // Returns the version of oneDNN that is loaded: 1000 times the major number, and the minor one.
 int nst_version() { return 1000 * dnnl_version()->major + dnnl_version()->minor; }
 

@@ -18,7 +18,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
 HEADER = 64  # bytes before a packed kernel
-BFLOAT16 = 0x27, 0x1F  # dnnl_cpu_isa_t: avx512_core, avx2_vnni_2
 HANDLERS = ("nst_forward", "nst_backward", "nst_pack")
 
 _library: Any = None
@@ -40,7 +39,7 @@ def has_bfloat16() -> bool:
 
 def convolves_bfloat16() -> bool:
     """Return whether oneDNN convolves bfloat16 here: by products of it, or of float32 with AVX-512."""
-    return any(_library.nst_instructions() & wanted == wanted for wanted in BFLOAT16)
+    return bool(_library.nst_convolves_bfloat16())
 
 
 def describe() -> str:

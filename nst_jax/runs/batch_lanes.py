@@ -46,11 +46,12 @@ class Lanes:
             if (job := job_of(each)) is None:
                 yield [each]
                 continue
-            if group and program_of(job) != program:
+            own = program_of(job)
+            if group and own != program:
                 yield group
                 group = []
-            group, program = [*group, each], program_of(job)
-            if len(group) >= self._limit(job):
+            group, program = [*group, each], own
+            if len(group) >= self._limit(own, job):
                 yield group
                 group = []
         if group:
@@ -67,7 +68,7 @@ class Lanes:
             except NotEnoughMemory as error:
                 lanes = -(-lanes // 2)
                 LOG.info("%s; now %d at a time", error, lanes)
-            except Exception as error:  # whatever it is: alone each row says what is wrong with it
+            except Exception as error:  # nothing ends a batch: by itself each row says what is wrong with it
                 LOG.warning("%d rows at a time: unexpected", len(jobs), exc_info=error)
                 lanes = 1
             else:
@@ -76,8 +77,7 @@ class Lanes:
             self.limits[key] = self.used[key] = lanes
         return [None] * len(jobs)
 
-    def _limit(self, job: Job) -> int:
-        key = program_of(job)
+    def _limit(self, key: Hashable, job: Job) -> int:
         if key not in self.limits:
             self.limits[key] = 1 if key is None else self.batch_size or _that_fit(job)
         self.in_hand = self.limits[key]

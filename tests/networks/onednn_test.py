@@ -236,6 +236,20 @@ def test_two_runs_give_the_same_bytes(params, narrowest):
 
 
 @native
+def test_bfloat16_is_convolved_where_it_is_said(rng, monkeypatch):
+    library = convolutions.library()
+    said = library.convolves_bfloat16()
+    monkeypatch.setattr(library, "convolves_bfloat16", lambda: True)  # else it is skipped
+    *_, run = layer(4, 4, 8, 8, "bfloat16", rng)
+    maps = jnp.ones((1, 4, 4, 8), "bfloat16")
+    if said:
+        run(maps)
+    else:
+        with pytest.raises(jax.errors.JaxRuntimeError, match="could not create a primitive descriptor"):
+            run(maps)
+
+
+@native
 def test_bfloat16_without_avx512_is_refused_in_one_line(monkeypatch, onednn):
     monkeypatch.setattr(convolutions.library(), "convolves_bfloat16", lambda: False)
     with pytest.raises(InputError, match="AVX-512 only, which this processor lacks"):
